@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: setup quickstart lint type test test-system test-lower bench
+
+setup: $(VENV)/.installed
+
+# torch first and alone: with it in place no other requirement can bring a build for another device
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/posttrain run recipes/quickstart.yaml
+
+lint: setup
+	$(BIN)/ruff check src tests benchmarks studies
+	$(BIN)/ruff format --check src tests benchmarks studies
+
+type: setup
+	$(BIN)/pyright
+
+test: setup
+	$(BIN)/python -m pytest -m "not system"
+
+test-system: setup
+	$(BIN)/python -m pytest -m system
+
+# the lower end of the supported range, in an environment of its own
+test-lower:
+	$(PYTHON) -m venv .venv-lower
+	.venv-lower/bin/python -m pip install --quiet torch==2.11.0 numpy==2.3.5
+	.venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable '.[dev]'
+	.venv-lower/bin/python -m pytest -m "not system"
+
+bench: setup
+	$(BIN)/python benchmarks/head.py

@@ -1,0 +1,92 @@
+"""posttrain: post-training algorithms for language models, as variants of one policy-gradient estimator.
+
+The public names stand in `__all__` and are imported when first used: `import posttrain` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posttrain.algorithms import build_algorithm
+    from posttrain.estimator import (
+        Algorithm,
+        Estimator,
+        LossOutput,
+        Metric,
+        Needs,
+        Penalty,
+        Term,
+        policy_gradient_loss,
+    )
+    from posttrain.recipe import Recipe, load_recipe
+    from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
+    from posttrain.rollout.hf import HFEngine
+    from posttrain.run import RunResult, run
+    from posttrain.trainer import PostTrainer
+    from posttrain.types import Batch, Origin, Question, Request, View
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "build_algorithm": "algorithms",
+    "Algorithm": "estimator",
+    "Estimator": "estimator",
+    "LossOutput": "estimator",
+    "Metric": "estimator",
+    "Needs": "estimator",
+    "Penalty": "estimator",
+    "Term": "estimator",
+    "policy_gradient_loss": "estimator",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "Completion": "rollout.engine",
+    "RolloutEngine": "rollout.engine",
+    "Sampling": "rollout.engine",
+    "HFEngine": "rollout.hf",
+    "RunResult": "run",
+    "run": "run",
+    "PostTrainer": "trainer",
+    "Batch": "types",
+    "Origin": "types",
+    "Question": "types",
+    "Request": "types",
+    "View": "types",
+}
+
+__all__ = [
+    "Algorithm",
+    "Batch",
+    "Completion",
+    "Estimator",
+    "HFEngine",
+    "LossOutput",
+    "Metric",
+    "Needs",
+    "Origin",
+    "Penalty",
+    "PostTrainer",
+    "Question",
+    "Recipe",
+    "Request",
+    "RolloutEngine",
+    "RunResult",
+    "Sampling",
+    "Term",
+    "View",
+    "build_algorithm",
+    "load_recipe",
+    "policy_gradient_loss",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'posttrain' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"posttrain.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

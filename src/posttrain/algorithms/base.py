@@ -1,0 +1,55 @@
+"""What all algorithm configs share. No torch here: configs are checked before it is imported."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Config(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_keys(cls, values: Any) -> Any:
+        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), cls.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(cls.model_fields)}"
+            raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(unknown[0]), "hint": hint})
+        return values
+
+
+class Correction(Config):
+    """Importance correction for the gap between sampler and trainer: exp of the log-ratio, bounded by `cap`."""
+
+    level: Literal["token", "sequence", "geometric"] = "token"
+    form: Literal["truncate", "mask"] = "truncate"
+    cap: Annotated[float, Field(gt=1)] = 2.0
+
+
+class OnPolicyConfig(Config):
+    """What every algorithm over rollouts can be told."""
+
+    rollouts: Annotated[int, Field(ge=1)] = 8
+    """Completions for each question. The recipe fills it from `rollout.n`."""
+    updates: Annotated[int, Field(ge=1)] = 1
+    """Optimizer steps for each collection. The clip acts only when there are several."""
+    kl_coef: NonNegative = 0.0
+    entropy_coef: NonNegative = 0.0
+    """Bonus on the policy's entropy."""
+    correction: Correction | None = None
+
+
+def location(error: Any) -> tuple[str, ...]:
+    """Where in the input an error of pydantic lies, the unknown key included."""
+    key = error.get("ctx", {}).get("key") if error["type"] == "unknown_key" else None
+    return (*map(str, error["loc"]), *([key] if key else []))

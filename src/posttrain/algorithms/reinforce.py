@@ -1,0 +1,95 @@
+"""REINFORCE, and RLOO, its leave-one-out baseline.
+
+    REINFORCE (Williams 1992):              mask 1, pi_ref = pi_theta (detached), A = R or R - mean, N = rows
+    RLOO (Ahmadian et al. 2024, arXiv:2402.14740): the same with A = R_i - mean(R of the others); with several updates
+        the ratio of the whole row, pi(y)/pi_old(y), clipped as in TRL
+
+A row is one action: its log-probs are summed, not averaged (s = 1). kl_coef takes the k1 estimate of KL(pi || start)
+out of the reward, as RLOO's paper does.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from posttrain.algorithms.base import NonNegative, OnPolicyConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from posttrain.estimator import Algorithm, Mask, Part
+    from posttrain.types import Batch
+
+
+class Reinforce(OnPolicyConfig):
+    """REINFORCE with one update for each collection."""
+
+    name: Literal["reinforce"] = "reinforce"
+    updates: Literal[1] = 1
+    baseline: Literal["none", "group_mean"] = "none"
+
+
+class RLOO(OnPolicyConfig):
+    """REINFORCE leave-one-out."""
+
+    name: Literal["rloo"] = "rloo"
+    kl_coef: NonNegative = 0.05
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+
+
+def build_reinforce(config: Reinforce) -> Algorithm:
+    """One action a row, one update."""
+    from posttrain.parts import baseline, denominator, mask
+
+    credit = {"none": baseline.reward, "group_mean": baseline.group_mean}[config.baseline]
+    return _row_action(config, "Williams 1992", credit, denominator.current, mask.keep)
+
+
+def build_rloo(config: RLOO) -> Algorithm:
+    """The baseline is the mean of the other rollouts of the question."""
+    from posttrain.parts import baseline, denominator, mask
+
+    several = config.updates > 1
+    ratio = denominator.old_sequence if several else denominator.current
+    clip = partial(mask.ppo_clip, low=config.clip_low, high=config.clip_high) if several else mask.keep
+    return _row_action(config, "arXiv:2402.14740", baseline.leave_one_out, ratio, clip)
+
+
+def _row_action(
+    config: Reinforce | RLOO, paper: str, credit: Callable[[Batch], Batch], ratio: Part, mask: Mask
+) -> Algorithm:
+    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, is_sequence_level
+    from posttrain.estimator import Algorithm, Estimator, Needs, Term
+    from posttrain.parts import advantage, average, baseline
+
+    if config.kl_coef:
+        credit = partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=config.kl_coef), credit))
+    several = config.updates > 1
+    return Algorithm(
+        name=config.name,
+        paper=paper,
+        needs=Needs(
+            scope="sequence" if several or is_sequence_level(config.correction) else "token",
+            rollouts=config.rollouts,
+            updates=config.updates,
+            old_logp=several or config.kl_coef > 0,
+            ref_logp=config.kl_coef > 0,
+            entropy=config.entropy_coef > 0,
+        ),
+        terms=(
+            Term(
+                name="policy",
+                estimator=Estimator(
+                    denominator=ratio,
+                    advantage=advantage.given,
+                    mask=mask,
+                    correction=correction_part(config.correction),
+                ),
+                average=average.sequence_sum,
+            ),
+        ),
+        penalties=entropy_penalties(config.entropy_coef),
+        credit=credit,
+    )

@@ -1,0 +1,166 @@
+"""The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 8 checkpoint.
+
+torch and transformers are imported by the commands that need them, after the recipe has been checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from posttrain.errors import PosttrainError, RecipeError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+out, err = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
+
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, in YAML.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as a.b=value.")]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006  (typer reads the default)
+    output_dir: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, print the plan, train nothing.")] = False,
+) -> None:
+    """Train as RECIPE says; the same command resumes an interrupted run."""
+    checked = _recipe(recipe, overrides, output_dir)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from posttrain import console
+    from posttrain.run import prepare, run
+
+    if dry_run:
+        out.print(console.plan_table(prepare(checked).plan()))
+        return
+    with console.ProgressView(out) as view:
+        result = run(checked, listeners=[view])
+    if result.was_finished:
+        out.print(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")
+    if result.start_metrics:
+        out.print(console.before_and_after(result.start_metrics, result.metrics))
+    out.print(f"Run: {result.output_dir.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def validate(recipe: RecipePath, overrides: Overrides = []) -> None:  # noqa: B006
+    """Check RECIPE without loading anything."""
+    checked = _recipe(recipe, overrides, None)
+    out.print(f"{recipe} is valid: {checked.algorithm.name} on {checked.model.label}.", soft_wrap=True)
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|recipes")]) -> None:
+    """Show what there is."""
+    listings = {"algorithms": _algorithms, "rewards": _rewards, "recipes": _recipes}
+    if what not in listings:
+        raise RecipeError(f"list {what}: one of {', '.join(listings)} is expected.")
+    out.print(listings[what]())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from posttrain.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+@app.command("eval")
+def eval_(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="A run's folder, a model's, or a hub name.")],
+    data: Annotated[str, typer.Option(help="A .jsonl or .parquet file, hub:NAME, task:NAME/SPLIT, or a set of the run.")],
+    samples: Annotated[int, typer.Option(min=1, help="Answers for each problem.")] = 4,
+    k: Annotated[list[int], typer.Option("--k", min=1, help="pass@k besides pass@1; may be repeated.")] = [],  # noqa: B006
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    top_p: Annotated[float, typer.Option()] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first problems only.")] = None,
+    columns: Annotated[list[str], typer.Option(metavar="OURS=THEIRS", help="Names of the data's columns.")] = [],  # noqa: B006
+    grader: Annotated[str, typer.Option(help="math_verify or exact_match; a task brings its own.")] = "math_verify",
+    prompt_template: Annotated[str | None, typer.Option(help="In place of the run's; {prompt} by default.")] = None,
+    chat_template: Annotated[bool | None, typer.Option(help="In place of the run's; on by default.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    output: Annotated[Path | None, typer.Option(help="eval.jsonl of the run, or here, by default.")] = None,
+) -> None:
+    """Sample answers, grade them, and give pass@1, pass@k, majority@k and length with 95 % intervals."""
+    from posttrain.evaluate_command import evaluate_command
+
+    options = {
+        "samples": samples,
+        "k": k,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "seed": seed,
+    }
+    table = evaluate_command(
+        model, data, options, limit, columns, grader, prompt_template, chat_template, dtype, output
+    )
+    out.print(table)
+
+
+def main() -> None:
+    """Runs the command; a known error is one message on stderr and its exit code."""
+    try:
+        app()
+    except PosttrainError as error:
+        err.print(f"[bold red]error:[/] {_escaped(str(error))}")
+        sys.exit(error.exit_code)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _recipe(path: str, overrides: list[str], output_dir: str | None) -> Any:
+    from posttrain.recipe import load_recipe
+
+    if output_dir is not None:
+        overrides = [*overrides, f"output_dir={json.dumps(output_dir)}"]
+    return load_recipe(path, overrides)
+
+
+def _algorithms() -> Table:
+    from posttrain.algorithms import example_values
+    from posttrain.estimator import table_rows
+
+    table = Table(title="grad = mask · 1/pi_ref · A · grad pi_theta, averaged; one row for each term")
+    heads = ("mask", "denominator", "advantage", "likelihood", "average", "penalties")
+    for head in ("algorithm", "term", *heads, "scope", "paper"):
+        table.add_column(head, overflow="fold")
+    for algorithm in example_values():
+        for i, row in enumerate(table_rows(algorithm)):
+            outer = (algorithm.name, algorithm.needs.scope, algorithm.paper) if i == 0 else ("", "", "")
+            table.add_row(outer[0], row["term"], *(row[head] for head in heads), *outer[1:])
+    return table
+
+
+def _rewards() -> Table:
+    from posttrain.rewards.grading import GRADERS
+
+    table = Table("reward", "what")
+    for name, grader in GRADERS.items():
+        table.add_row(name, (grader.__doc__ or "").splitlines()[0])
+    return table
+
+
+def _recipes() -> Table:
+    table = Table("recipe", "what")
+    for path in sorted(Path("recipes").glob("*.yaml")):
+        table.add_row(str(path), path.read_text().splitlines()[0].lstrip("# "))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From files, hub data sets and generated tasks to rows of token ids that carry loss."""

@@ -1,0 +1,93 @@
+"""What a recipe says of its data. No torch, transformers or datasets here."""
+
+from __future__ import annotations
+
+import string
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from posttrain.algorithms.base import Config
+
+Column = Literal[
+    "prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"
+]
+
+
+class _Source(Config):
+    columns: dict[Column, str] = {}
+    """Ours: theirs. A name that is not mapped is looked up as it is."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """The first rows only."""
+
+
+class PathSource(_Source):
+    """A file, `.jsonl` or `.parquet`."""
+
+    path: str
+
+
+class HubSource(_Source):
+    """A data set of the hub."""
+
+    hub: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class TaskSource(Config):
+    """A generated task of `posttrain.tasks`."""
+
+    task: Literal["chain", "running_totals", "countdown"]
+    split: Literal["train", "validation", "held_out", "ood"] = "train"
+    rows: Annotated[int, Field(ge=1)]
+    seed: int = 0
+
+
+def _kind(source: Any) -> str | None:
+    keys = source if isinstance(source, dict) else type(source).model_fields if isinstance(source, Config) else ()
+    return next((f"{kind} source" for kind in ("path", "hub", "task") if kind in keys), None)
+
+
+Source = Annotated[
+    Annotated[PathSource, Tag("path source")] | Annotated[HubSource, Tag("hub source")] | Annotated[TaskSource, Tag("task source")],
+    Discriminator(
+        _kind,
+        custom_error_type="source",
+        custom_error_message="a source has one of the keys path, hub, task",
+    ),
+]
+
+
+class DataConfig(Config):
+    """Where the rows come from, and how they become tokens."""
+
+    train: Source
+    eval: dict[str, Source] = {}
+    chat_template: bool = True
+    """Render prompts and completions with the tokenizer's chat template; False joins them as plain text."""
+    prompt_template: str = "{prompt}"
+    """Wraps the prompt's text; its fields are columns."""
+    system_prompt: str | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Of prompt and completion together; the model's own limit if not set."""
+    on_long_prompt: Literal["skip", "raise", "keep_end"] = "skip"
+    on_long_completion: Literal["skip", "raise", "cut"] = "skip"
+    on_bad_row: Literal["skip", "raise"] = "raise"
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _names_columns(cls, template: str) -> str:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        if not fields or not all(name.isidentifier() for name in fields):
+            raise ValueError("its fields must be names of columns, such as {prompt}; write {{ and }} for braces")
+        return template
+
+    @model_validator(mode="after")
+    def _system_prompt_has_a_place(self) -> DataConfig:
+        if not self.chat_template and (self.system_prompt is not None or self.chat_template_kwargs):
+            raise ValueError("system_prompt and chat_template_kwargs need chat_template: true")
+        return self

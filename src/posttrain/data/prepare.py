@@ -1,0 +1,92 @@
+"""The records of a source → examples to train on, or problems to answer, with a report of what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from posttrain.data.chat import Encoder
+from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
+from posttrain.data.sources import Record
+from posttrain.errors import DataError
+
+_T = TypeVar("_T")
+
+
+def examples(
+    records: Iterable[Record], encoder: Encoder, *, preference: bool, skip_bad_rows: bool = False
+) -> tuple[list[Example], DataReport]:
+    """Demonstrations, or preference pairs.
+
+    Raises:
+        DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
+    """
+
+    def encode(record: Record) -> Example:
+        if preference:
+            return Example(encoder.preference(record.columns), record.where)
+        return Example((encoder.demonstration(record.columns),), record.where)
+
+    wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
+    return _all(records, encode, wanted, skip_bad_rows)
+
+
+def problems(
+    records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool = False
+) -> tuple[list[Problem], DataReport]:
+    """Prompts with the columns that answers are graded by.
+
+    Raises:
+        DataError: as for `examples`.
+    """
+
+    def encode(record: Record) -> Problem:
+        reference = record.columns.get("answer", record.columns.get("solution"))
+        if not isinstance(reference, str) or not reference.strip():
+            raise BadRow(f"answer must be text, not {type(reference).__name__}")
+        return Problem(encoder.prompt(record.columns), {**record.columns, "answer": reference}, record.where)
+
+    return _all(records, encode, [("prompt", "answer"), ("prompt", "solution")], skip_bad_rows)
+
+
+def _all(
+    records: Iterable[Record], encode: Callable[[Record], _T], wanted: list[tuple[str, ...]], skip_bad_rows: bool
+) -> tuple[list[_T], DataReport]:
+    report, kept = DataReport(), list[_T]()
+    first = True
+    for record in records:
+        if first and record.fault is None:
+            _check_columns(record, wanted)
+            first = False
+        try:
+            if record.fault is not None:
+                raise BadRow(record.fault)
+            kept.append(encode(record))
+        except LongRow as long:
+            report.leave_out(record.where, str(long), long.counter)
+        except BadRow as bad:
+            if not skip_bad_rows:
+                raise DataError(f"{record.where}: {bad}. Mend it, or set data.on_bad_row: skip.") from None
+            report.leave_out(record.where, str(bad))
+    report.rows = len(kept)
+    if not kept:
+        raise DataError(f"No row of the data can be used. {_why(report)}")
+    return kept, report
+
+
+def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
+    if any(all(name in record.columns for name in names) for names in wanted):
+        return
+    needed = " or ".join(" + ".join(names) for names in wanted)
+    missing = next(name for name in wanted[-1] if name not in record.columns)
+    raise DataError(
+        f"{record.where}: the columns {needed} are needed; the row has {', '.join(record.columns) or 'none'}. "
+        f"Name them in the recipe: columns: {{{missing}: <your column>}}."
+    )
+
+
+def _why(report: DataReport) -> str:
+    if not report.reasons:
+        return "The source is empty."
+    where, reason = report.reasons[0]
+    return f"All {len(report.reasons)} were left out; the first: {where}: {reason}."

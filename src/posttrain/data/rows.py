@@ -1,0 +1,75 @@
+"""What data becomes: rows of token ids with a loss mask, and a report of the rows that did not make it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A prompt and one completion as token ids. `mask` is True where a token of the completion carries loss."""
+
+    prompt: NDArray[np.int32]
+    completion: NDArray[np.int32]
+    mask: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One row of a data set: a demonstration, or a chosen and a rejected completion, which stay together."""
+
+    rows: tuple[Row, ...]
+    where: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads for it."""
+        return sum(len(row) for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A prompt to be answered, and the columns that its answers are graded by."""
+
+    prompt: Sequence[int]
+    columns: Mapping[str, Any]
+    where: str
+
+
+class BadRow(ValueError):
+    """A record that cannot be used; the message is the reason."""
+
+
+class LongRow(BadRow):
+    """A record over a length limit whose policy is to be left out; `counter` names the limit."""
+
+    def __init__(self, counter: str, reason: str) -> None:
+        super().__init__(reason)
+        self.counter = counter
+
+
+@dataclass(slots=True)
+class DataReport:
+    """How many records of a source became rows, and why the others did not."""
+
+    rows: int = 0
+    counters: Counter[str] = field(default_factory=Counter[str])
+    reasons: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def leave_out(self, where: str, reason: str, counter: str = "bad") -> None:
+        """Counts a record that is not used."""
+        self.counters[counter] += 1
+        self.reasons.append((where, reason))
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """`<prefix>/rows` and one number for each reason that occurred."""
+        return {f"{prefix}/rows": self.rows, **{f"{prefix}/{name}": n for name, n in self.counters.items()}}

@@ -1,0 +1,39 @@
+"""What can go wrong, and the exit code that the command line ends with. A message says what, where, and what to do next."""
+
+from __future__ import annotations
+
+
+class PosttrainError(Exception):
+    """Base of all errors that are told to the user without a traceback."""
+
+    exit_code = 1
+
+
+class RecipeError(PosttrainError, ValueError):
+    """The recipe, or an option, is wrong."""
+
+    exit_code = 2
+
+
+class DataError(PosttrainError):
+    """The data cannot be read, or nothing usable is in it."""
+
+    exit_code = 3
+
+
+class SetupError(PosttrainError):
+    """A model, a tokenizer, a package or a device is missing or broken."""
+
+    exit_code = 4
+
+
+class NonFiniteError(PosttrainError):
+    """A loss, a log-prob or a gradient is NaN or infinite."""
+
+    exit_code = 5
+
+
+class CheckpointError(PosttrainError):
+    """A checkpoint, or the folder of a run, does not fit what is asked of it."""
+
+    exit_code = 8

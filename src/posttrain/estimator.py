@@ -1,0 +1,317 @@
+"""The one estimator that every algorithm is a row of, and the loss made from it.
+
+    grad = 1_stable · (1 / pi_ref) · A · grad pi_theta                                   (arXiv:2509.04419)
+    w_it = sg(mask · correction · A · exp(logp - log pi_ref)),   L = - sum_i sum_t w_it · logp_it · s_i / N
+
+since grad pi = pi · grad log pi. Nothing here knows of vocabularies, models, files, configs or processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from posttrain.parts.advantage import given
+from posttrain.parts.average import Average
+from posttrain.parts.average import token as token_average
+from posttrain.parts.correction import none
+from posttrain.parts.denominator import current
+from posttrain.parts.mask import keep
+from posttrain.parts.select import everything
+from posttrain.types import MAX_LOG_RATIO, Batch, Question, Request, View
+
+Part = Callable[[View], Tensor]
+Mask = Callable[[View, Tensor, Tensor], Tensor]
+Select = Callable[[Batch], Tensor]
+Coefficient = float | Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The detached weight of each token, and what it was made of. All [B, T]."""
+
+    value: Float[Tensor, "..."]
+    ratio: Float[Tensor, "..."]
+    kept: Bool[Tensor, "..."]
+    capped: Bool[Tensor, "..."]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimator:
+    """The four parts of a row of the table; the likelihood is always the token's own.
+
+    Order of evaluation: denominator → ratio → advantage → mask, for the mask looks at the ratio and the advantage.
+    """
+
+    denominator: Part
+    advantage: Part
+    mask: Mask = keep
+    correction: Part = none
+
+    @torch.no_grad()
+    def weights(self, view: View) -> Weights:
+        """sg(mask · correction · A · pi/pi_ref), 0 outside the view's selection."""
+        log_ratio = view.logp - self.denominator(view)
+        ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp().expand(view.logp.shape)
+        advantage = self.advantage(view).expand(view.logp.shape)
+        kept = self.mask(view, ratio, advantage)
+        value = torch.where(kept, self.correction(view) * advantage * ratio, 0.0)
+        return Weights(value, ratio, kept, (log_ratio > MAX_LOG_RATIO) & view.select)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A quantity to watch: `value(view)` is [B, T], or one number for each unit of the term's N."""
+
+    name: str
+    value: Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One expectation: an estimator, the tokens that it covers, what it averages over, and its coefficient."""
+
+    name: str
+    estimator: Estimator
+    average: Average
+    select: Select = everything
+    coef: Coefficient = 1.0
+    metrics: tuple[Metric, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penalty:
+    """coef · mean of a quantity over the whole vocabulary, which has a gradient of its own and is no row of the table."""
+
+    name: str
+    quantity: Literal["entropy", "kl"]
+    coef: Coefficient
+    average: Average = token_average
+    select: Select = everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an algorithm needs of the collector and the trainer, which read nothing else of it.
+
+    demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own).
+    preference: rows are pairs of a chosen and a rejected completion.
+    rollouts: completions sampled for each question. updates: optimizer steps for each collection.
+    memory: what the collector remembers over steps: none, window (of several updates), buffer.
+    resample: groups without signal are replaced, a bounded number of times.
+    """
+
+    scope: Literal["token", "sequence"]
+    demonstration: Literal["none", "row", "prefix", "hint", "separate"] = "none"
+    preference: bool = False
+    rollouts: int = 0
+    updates: int = 1
+    old_logp: bool = False
+    ref_logp: bool = False
+    entropy: bool = False
+    full_kl: bool = False
+    memory: Literal["none", "window", "buffer"] = "none"
+    resample: bool = False
+
+    @property
+    def reference(self) -> bool:
+        """A frozen copy of the start model is needed."""
+        return self.ref_logp or self.full_kl
+
+    @property
+    def exact_logp(self) -> bool:
+        """Log-probs are compared with others: dropout must be off."""
+        return self.reference or self.old_logp or self.rollouts > 0
+
+
+def as_given(batch: Batch) -> Batch:
+    """No credit to assign: the estimator needs no rewards."""
+    return batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """A row of the table, as a frozen value: terms, penalties, needs, and how rewards become advantages."""
+
+    name: str
+    paper: str
+    terms: tuple[Term, ...]
+    needs: Needs
+    penalties: tuple[Penalty, ...] = ()
+    credit: Callable[[Batch], Batch] = as_given
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Rewards and groups of the whole collection → advantages. May clear `loss_mask`. No model is used.
+
+        A row that could not be graded (`reward_mask` False) has its loss mask cleared. A given advantage stays.
+
+        Raises:
+            ValueError: the algorithm makes advantages from rewards, and there is neither.
+        """
+        if batch.reward_mask is not None:
+            batch = batch.replace(loss_mask=batch.loss_mask & batch.reward_mask[:, None])
+        return batch if batch.advantage is not None else self.credit(batch)
+
+    def counts(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """This batch's share of every denominator, float64: add them up over the optimizer step's batches and ranks.
+
+        One for each term and penalty; `<term>/tokens`, the selected tokens, is what per-token metrics are divided by.
+        To be called after `prepare` and before rows without signal are skipped.
+        """
+        shares: dict[str, Tensor] = {}
+        for part in (*self.terms, *self.penalties):
+            select = part.select(batch)
+            shares[part.name] = part.average.count(select)
+            shares[f"{part.name}/tokens"] = token_average.count(select)
+        return shares
+
+    def plan(self, question: Question, progress: float, rng: Random) -> list[Request]:
+        """What to sample for a question, before generation: `needs.rollouts` plain completions, or nothing."""
+        return [Request(question.prompt, n=self.needs.rollouts)] if self.needs.rollouts else []
+
+    def __repr__(self) -> str:
+        lines = [f"{self.name} ({self.paper}), scope {self.needs.scope}"]
+        for row in table_rows(self):
+            lines.append("  " + ", ".join(f"{key} {value}" for key, value in row.items() if value))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """`loss`: scalar with gradient. `metrics`: detached 0-d shares of the step, which add up over micro-batches and
+    ranks; names ending in /max take the maximum.
+    """
+
+    loss: Float[Tensor, ""]
+    metrics: dict[str, Float[Tensor, ""]] = field(default_factory=dict[str, Tensor])
+
+
+def policy_gradient_loss(
+    algorithm: Algorithm,
+    logp: Float[Tensor, "B T"],
+    batch: Batch,
+    entropy: Float[Tensor, "B T"] | None = None,
+    kl: Float[Tensor, "B T"] | None = None,
+    counts: Mapping[str, Float[Tensor, ""]] | None = None,
+) -> LossOutput:
+    """The surrogate whose gradient is the algorithm's: L = sum over terms of coef · (- sum w · logp · s / N), and penalties.
+
+    Args:
+        algorithm: from `build_algorithm`, or composed by hand.
+        logp: log-probs of the completion's tokens under the current policy, with gradient; index t is token t.
+        batch: what `algorithm.prepare` returned, or a part of it.
+        entropy, kl: with gradient, where a penalty of the algorithm asks for them.
+        counts: denominators of the whole optimizer step, when `batch` is a micro-batch; None: the batch is the step.
+
+    Raises:
+        ValueError: the batch lacks what the algorithm needs, or `old_logp` is None with several updates a collection.
+    """
+    _check(algorithm, logp, batch, entropy, kl)
+    logp = logp if logp.dtype == torch.float64 else logp.float()
+    counts = algorithm.counts(batch) if counts is None else counts
+    loss = torch.zeros_like(logp[:0].sum()) + 0.0 * torch.where(batch.loss_mask, logp, 0.0).sum()
+    metrics: dict[str, Tensor] = {}
+
+    def average(values: Tensor, select: Tensor, part: Term | Penalty) -> Tensor:
+        scaled = torch.where(select, values, 0.0) * part.average.row_scale(select).to(logp.dtype)
+        return scaled.sum() / counts[part.name].clamp(min=1).to(logp.dtype)
+
+    for term in algorithm.terms:
+        select = term.select(batch)
+        view = View.of(batch, logp, select)
+        weights = term.estimator.weights(view)
+        term_loss = _at(term.coef, batch.progress) * average(-weights.value * logp, select, term)
+        loss = loss + term_loss
+        metrics[f"loss/{term.name}"] = term_loss.detach()
+        for name, share in _ratio_metrics(term, view, weights, counts).items():
+            metrics[name] = metrics.get(name, torch.zeros_like(share)) + share
+        for metric in term.metrics:
+            with torch.no_grad():
+                values = metric.value(view)
+                divided = values.sum() / counts[term.name].clamp(min=1).to(logp.dtype)
+                metrics[metric.name] = average(values, select, term) if values.shape == select.shape else divided
+    for penalty in algorithm.penalties:
+        quantity = {"entropy": entropy, "kl": kl}[penalty.quantity]
+        assert quantity is not None  # _check
+        mean = average(quantity.to(logp.dtype), penalty.select(batch), penalty)
+        loss = loss + _at(penalty.coef, batch.progress) * mean
+        metrics[penalty.name] = mean.detach()
+    metrics["loss"] = loss.detach()
+    return LossOutput(loss, metrics)
+
+
+def _at(coefficient: Coefficient, progress: float) -> float:
+    return coefficient(progress) if callable(coefficient) else coefficient
+
+
+def _ratio_metrics(term: Term, view: View, weights: Weights, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the terms whose denominator is another policy than the current one; for the others the ratio is 1 by definition."""
+    if term.estimator.denominator is current:
+        return {}
+    tokens = counts[f"{term.name}/tokens"].clamp(min=1).to(view.logp.dtype)
+    ratio = torch.where(view.select, weights.ratio, 0.0)
+    return {
+        "ratio/mean": ratio.sum() / tokens,
+        "ratio/capped_fraction": weights.capped.sum() / tokens,
+        "mask/dropped_fraction": (view.select & ~weights.kept).sum() / tokens,
+    }
+
+
+def _check(algorithm: Algorithm, logp: Tensor, batch: Batch, entropy: Tensor | None, kl: Tensor | None) -> None:
+    if logp.shape != batch.loss_mask.shape:
+        raise ValueError(f"logp has shape {tuple(logp.shape)}, the batch's loss_mask {tuple(batch.loss_mask.shape)}.")
+    needs = algorithm.needs
+    missing = [name for name in ("ref_logp", "chosen") if getattr(batch, name) is None]
+    if needs.ref_logp and "ref_logp" in missing:
+        raise ValueError(f"{algorithm.name} compares with a reference policy: set Batch.ref_logp.")
+    if needs.preference and "chosen" in missing:
+        raise ValueError(f"{algorithm.name} trains on preference pairs: set Batch.chosen.")
+    if needs.updates > 1 and batch.old_logp is None:
+        raise ValueError(
+            f"{algorithm.name} makes {needs.updates} updates for each collection: set Batch.old_logp, the log-probs of "
+            "the policy at collection. None means the current policy, which holds for one update only."
+        )
+    for penalty in algorithm.penalties:
+        if {"entropy": entropy, "kl": kl}[penalty.quantity] is None:
+            raise ValueError(f"{algorithm.name} has a penalty on {penalty.quantity}: pass {penalty.quantity}=, [B, T].")
+
+
+def describe(part: Any) -> str:
+    """A part as a reader of the table wants it: `ppo_clip(low=0.2, high=0.2)`."""
+    if isinstance(part, partial):
+        return f"{describe(part.func)}({', '.join(f'{k}={describe(v)}' for k, v in part.keywords.items())})"
+    if isinstance(part, tuple):
+        return " → ".join(describe(step) for step in part)  # type: ignore[reportUnknownVariableType]
+    if callable(part):
+        return str(getattr(part, "__name__", part))
+    return f"{part:g}" if isinstance(part, float) else str(part)
+
+
+def table_rows(algorithm: Algorithm) -> Sequence[dict[str, str]]:
+    """The algorithm as rows of the unified table, one for each term; penalties stand on the first."""
+    penalties = ", ".join(f"{describe(p.coef)} · {p.name}" for p in algorithm.penalties)
+    rows: list[dict[str, str]] = []
+    for term in algorithm.terms:
+        parts = term.estimator
+        advantage = describe(parts.advantage)
+        if parts.advantage is given and algorithm.credit is not as_given:
+            advantage = describe(algorithm.credit)
+        row = {
+            "term": term.name if term.coef == 1.0 else f"{describe(term.coef)} · {term.name}",
+            "mask": describe(parts.mask),
+            "denominator": describe(parts.denominator),
+            "correction": describe(parts.correction),
+            "advantage": advantage,
+            "likelihood": "token",
+            "average": repr(term.average),
+            "penalties": penalties if not rows else "",
+        }
+        rows.append(row)
+    return rows

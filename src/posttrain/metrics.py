@@ -1,0 +1,77 @@
+"""Shares of metrics added up over micro-batches and ranks, and the run's metric files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
+
+
+class Shares:
+    """The metrics of one step, or one evaluation: shares in, floats out, with one transfer from the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+
+    def add(self, shares: Mapping[str, Tensor]) -> None:
+        """One micro-batch's."""
+        for name, share in shares.items():
+            share = share.detach().double()
+            if name not in self._values:
+                self._values[name] = share
+            elif name.endswith(MAXIMUM):
+                self._values[name] = torch.maximum(self._values[name], share)
+            else:
+                self._values[name] = self._values[name] + share
+
+    def total(self, accelerator: Any) -> dict[str, float]:
+        """Over all ranks, as floats."""
+        names = sorted(self._values)
+        if not names:
+            return {}
+        stacked = torch.stack([self._values[name] for name in names])
+        if accelerator.num_processes > 1:
+            gathered = accelerator.gather(stacked[None])
+            largest = torch.tensor([name.endswith(MAXIMUM) for name in names], device=stacked.device)
+            stacked = torch.where(largest, gathered.amax(0), gathered.sum(0))
+        return dict(zip(names, stacked.tolist(), strict=True))
+
+
+def with_intervals(metrics: dict[str, float], pairs: int) -> dict[str, float]:
+    """Adds the 95 % Wilson interval beside every accuracy, a proportion of `pairs`."""
+    for name in [name for name in metrics if name.endswith("accuracy")]:
+        interval = stats.binomtest(round(metrics[name] * pairs), pairs).proportion_ci(0.95, "wilson")
+        metrics[f"{name}/low"], metrics[f"{name}/high"] = float(interval.low), float(interval.high)
+    return metrics
+
+
+class JsonLines:
+    """A file of one JSON object a line, each written whole and flushed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def keep_until(self, step: int) -> None:
+        """Drops the lines after a step, and a torn last line: what a resumed run writes again."""
+        if not self.path.exists():
+            return
+        kept: list[str] = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                continue
+        self.path.write_text("".join(kept))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """One more line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,105 @@
+"""From rewards and groups to advantages: `Batch -> Batch`, run once on the whole collection, before any forward pass.
+
+Rows whose `reward_mask` is False are in no baseline, and their own advantage does not matter: their loss mask is cleared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from posttrain.types import Batch
+
+STD_EPS = 1e-4  # keeps a group of nearly equal rewards from dividing by nothing; the value of TRL and verl
+
+
+def reward(batch: Batch) -> Batch:
+    """A = R: no baseline (Williams 1992)."""
+    rewards, _ = _graded(batch)
+    return _spread(batch, rewards)
+
+
+def group_mean(batch: Batch) -> Batch:
+    """A_i = R_i - mean(R of its group)."""
+    rewards, graded = _graded(batch)
+    return _spread(batch, rewards - _group_mean(rewards, batch.group, graded))
+
+
+def group_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
+    """A_i = (R_i - mean) / (std + eps) in its group, with the unbiased std; 0 in a group of one.
+
+    arXiv:2402.03300, section 4.1.2.
+    """
+    rewards, graded = _graded(batch)
+    centred = rewards - _group_mean(rewards, batch.group, graded)
+    return _spread(batch, centred / (_group_std(centred, batch.group, graded) + eps))
+
+
+def leave_one_out(batch: Batch) -> Batch:
+    """A_i = R_i - mean(R of the others in its group); 0 in a group of one (arXiv:2402.14740, eq. 8)."""
+    rewards, graded = _graded(batch)
+    size = _group_sum(graded.to(rewards.dtype), batch.group)
+    centred = rewards - _group_mean(rewards, batch.group, graded)
+    return _spread(batch, centred * size / (size - 1).clamp(min=1))
+
+
+def varying_groups_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
+    """`group_normalised`, and groups whose graded rewards are all equal leave the loss mask, and so N: dynamic sampling
+    (DAPO, arXiv:2503.14476, eq. 11).
+    """
+    kept = batch.loss_mask & _varying(batch)[:, None]
+    return group_normalised(batch, eps=eps).replace(loss_mask=kept)
+
+
+def in_turn(batch: Batch, *, steps: tuple[Callable[[Batch], Batch], ...]) -> Batch:
+    """One after the other."""
+    for step in steps:
+        batch = step(batch)
+    return batch
+
+
+def _varying(batch: Batch) -> Bool[Tensor, " B"]:
+    rewards, graded = _graded(batch)
+    centred = rewards - _group_mean(rewards, batch.group, graded)
+    spread = _group_sum(torch.where(graded, centred.abs(), 0.0), batch.group)
+    return spread > torch.finfo(rewards.dtype).eps * rewards.abs().max().clamp(min=1) * len(rewards)
+
+
+def less_kl(batch: Batch, *, coef: float) -> Batch:
+    """R_i - coef · sum_t (logp_t - ref_logp_t): the k1 estimate in the reward, of the collecting policy."""
+    collected = batch.old_logp if batch.old_logp is not None else batch.behavior_logp
+    if collected is None or batch.ref_logp is None:
+        raise ValueError("A KL penalty in the reward needs Batch.ref_logp and Batch.old_logp (or behavior_logp).")
+    rewards, _ = _graded(batch)
+    gap = torch.where(batch.loss_mask, collected - batch.ref_logp, 0.0).sum(-1)
+    return batch.replace(reward=rewards - coef * gap)
+
+
+def _graded(batch: Batch) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    if batch.reward is None:
+        raise ValueError("The algorithm makes advantages from rewards: set Batch.reward, or Batch.advantage itself.")
+    graded = torch.ones_like(batch.loss_mask[:, 0]) if batch.reward_mask is None else batch.reward_mask
+    return torch.where(graded, batch.reward, 0.0), graded
+
+
+def _group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    index: Tensor = torch.unique(group, return_inverse=True)[1]  # pyright: ignore
+    return torch.zeros_like(values).index_add_(0, index, values)[index]
+
+
+def _group_mean(values: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:
+    size = _group_sum(graded.to(values.dtype), group).clamp(min=1)
+    return _group_sum(torch.where(graded, values, 0.0), group) / size
+
+
+def _group_std(centred: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:
+    size = _group_sum(graded.to(centred.dtype), group)
+    squares = _group_sum(torch.where(graded, centred**2, 0.0), group)
+    return (squares / (size - 1).clamp(min=1)).sqrt()
+
+
+def _spread(batch: Batch, per_row: Float[Tensor, " B"]) -> Batch:
+    return batch.replace(advantage=per_row[:, None].expand(batch.loss_mask.shape))

@@ -1,0 +1,190 @@
+"""The recipe: one flat YAML, checked whole before torch is imported; and what its parts mean."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from posttrain.algorithms import AlgorithmConfig
+from posttrain.algorithms.base import Config, NonNegative, Positive, location
+from posttrain.data.config import DataConfig
+from posttrain.errors import RecipeError
+from posttrain.model_config import ModelConfig
+from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
+from posttrain.yaml_source import YamlSource
+
+NOT_BUILT = {
+    "rollout": "training on rollouts",
+    "distributed": "training on several processes from a recipe",
+    "stages": "recipes of several stages",
+    "tools": "tools",
+    "environments": "conversations of several turns with an environment",
+    "images": "images",
+    "critic": "critics",
+}
+"""Keys that people look for, or that are promised, and that this version refuses with a sentence."""
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainingConfig(Config):
+    """The loop. `extra` passes anything else that transformers' TrainingArguments takes, by name."""
+
+    max_steps: Count | None = None
+    epochs: Positive | None = None
+    """Passes over the data, where max_steps is not set."""
+    rows_per_step: Count = 64
+    """Data set rows (a preference pair is one) of an optimizer step, over all processes."""
+    micro_batch_tokens: Count = 16384
+    """Bound on the padded tokens of one forward pass; the gradient does not depend on it."""
+    micro_batch_rows: Count | None = None
+    learning_rate: NonNegative = 1e-5
+    lr_scheduler_type: str = "linear"
+    warmup_steps: NonNegative = 0
+    """Below 1: a share of all steps."""
+    weight_decay: NonNegative = 0.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_grad_norm: NonNegative = 1.0
+    bf16: bool = False
+    """Compute in bfloat16 over float32 weights."""
+    gradient_checkpointing: bool = False
+    save_every: Count | None = None
+    """Steps between checkpoints; none if not set."""
+    save_total_limit: Count | None = 2
+    logging_steps: Count = 10
+    """For the trackers of report_to; metrics.jsonl has every step."""
+    report_to: list[Literal["wandb", "tensorboard", "trackio", "mlflow"]] = []
+    extra: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> TrainingConfig:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("give either max_steps or epochs")
+        return self
+
+    @field_validator("extra")
+    @classmethod
+    def _are_training_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name in extra:
+            if name in OURS:
+                raise ValueError(f"{name} is set by the recipe itself: {OURS[name]}")
+            if name not in TRAINING_ARGUMENTS:
+                near = difflib.get_close_matches(name, TRAINING_ARGUMENTS, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name} is no field of transformers.TrainingArguments{hint}")
+        return extra
+
+
+class EvalConfig(Config):
+    """Validation: the loss on every set of data.eval, and sampled answers where `samples` is set."""
+
+    every: Count | None = None
+    """Steps between evaluations; there is one before the first step and one after the last in any case."""
+    loss: bool = True
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Answers sampled for each problem; 0: none."""
+    k: list[Count] = []
+    """pass@k, besides pass@1."""
+    temperature: NonNegative = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 256
+    seed: int = 0
+    limit: Count | None = None
+    """Problems of each set that are sampled."""
+    metric: str | None = None
+    """<set>/<name>: the model with its best value is kept in best/. Lower is better for loss, nll and objectives."""
+
+    @model_validator(mode="after")
+    def _can_estimate(self) -> EvalConfig:
+        if self.k and max(self.k) > self.samples:
+            raise ValueError(f"pass@{max(self.k)} cannot be estimated from samples: {self.samples}")
+        return self
+
+
+class RewardConfig(Config):
+    """A judge of answers. In this version rewards grade evaluations; the one with `verdict: true` is used."""
+
+    name: Literal["math_verify", "exact_match"]
+    verdict: bool = True
+
+
+class Recipe(Config):
+    """Everything that a run depends on."""
+
+    model: ModelConfig
+    algorithm: AlgorithmConfig
+    data: DataConfig
+    rewards: Annotated[list[RewardConfig], Field(max_length=1)] = []
+    """How answers are graded; a generated task brings its own verifier, and math_verify is the default otherwise."""
+    training: TrainingConfig
+    eval: EvalConfig = EvalConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+    output_dir: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asks_for_what_is_built(cls, values: Any) -> Any:
+        for key in NOT_BUILT if isinstance(values, dict) else ():
+            if key in values:
+                raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if "updates" in type(self.algorithm).model_fields:
+            raise ValueError(
+                f"algorithm.name: {self.algorithm.name} trains on collections (rollouts, or a window of several "
+                "updates), which this version does not make; its loss is there, see build_algorithm"
+            )
+        if self.eval.metric is not None:
+            name, _, quantity = self.eval.metric.partition("/")
+            if name not in self.data.eval or not quantity:
+                known = ", ".join(self.data.eval) or "none"
+                raise ValueError(f"eval.metric: {self.eval.metric} is not <set>/<name> of a set in data.eval ({known})")
+        if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
+            raise ValueError("training.bf16 computes in bfloat16 over float32 weights: set model.dtype: float32")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Reads, overrides and checks a recipe.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.path=value`, the value in YAML.
+
+    Raises:
+        RecipeError: with a line for each fault: the file and its line, the path in the YAML, and what to do.
+    """
+    source = YamlSource.read(Path(path))
+    for override in overrides:
+        source.override(override)
+    try:
+        return Recipe.model_validate(source.values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_fault(source, e) for e in error.errors())) from None
+
+
+def _fault(source: YamlSource, error: Any) -> str:
+    where = source.path_of(location(error))
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    if error["type"] == "missing":
+        message = "is required"
+    elif error["type"] == "union_tag_not_found":
+        where, message = (*where, "name"), "is required"
+    elif error["type"] == "union_tag_invalid":
+        known = re.findall(r"'([^']+)'", error["ctx"]["expected_tags"])
+        near = difflib.get_close_matches(error["ctx"]["tag"], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        where, message = (*where, "name"), f"{error['ctx']['tag']} is unknown; {hint}"
+    elif error["type"] not in ("unknown_key", "value_error", "source"):
+        message = f"{message[0].lower()}{message[1:]} (it is {error['input']!r:.80})"
+    elif error["type"] == "value_error" and not where:
+        match = re.match(r"([a-z_]+(?:\.[a-z_]+)*): (.*)", message, re.DOTALL)
+        where, message = (tuple(match[1].split(".")), match[2]) if match else (where, message)
+    return f"{source.place(where)}: {'.'.join(where) or 'recipe'}: {message}"

@@ -1,0 +1,65 @@
+"""What a rollout engine is, and what it is asked and answers. Tokens in, tokens out: templates stand in `data/chat.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from posttrain.types import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample. temperature 0 is greedy; top_k 0 and top_p 1 leave the distribution whole.
+
+    `step` enters the seed of each sample, so that the same question gets other samples at another step.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(f"max_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0 are needed: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sample: the tokens, the log-prob of each under the distribution it was sampled from, and why it ended.
+
+    `version` is that of the weights that sampled it.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Literal["stop", "length"]
+    version: int = 0
+
+
+class RolloutEngine(Protocol):
+    """Samples completions. Requests are answered in order, `request.n` completions each."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        """Completions without their prompt and prefix; a prefix counts towards `max_tokens`."""
+        ...
+
+    def sync(self, model: Any, version: int) -> None:
+        """Takes over the model's weights, under a version number."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
+        ...
+
+
+def sample_seed(sampling: Sampling, question: int, sample: int) -> int:
+    """The seed of one sample: a hash of (seed, step, question, sample), never a state that others advance."""
+    key = f"{sampling.seed}/{sampling.step}/{question}/{sample}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")

@@ -1,0 +1,171 @@
+"""The embedded engine: transformers' own model, one prefill for each prompt, finished rows dropped as they finish.
+
+The n samples of a prompt share its prefill; each sample draws from its own stream of uniform numbers, so that neither the
+batch's make-up nor its neighbours change it. Log-probs are those of the sampling distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from posttrain.models import eos_ids
+from posttrain.rollout.engine import Completion, Sampling, sample_seed
+from posttrain.types import Request
+
+ROWS = 256  # sampled at a time; past it a CPU gains nothing, and a GPU's cache for long answers is full
+
+
+@dataclass(slots=True)
+class _Sample:
+    request: int
+    uniforms: np.ndarray
+    room: int
+    tokens: list[int] = field(default_factory=list[int])
+    logprobs: list[float] = field(default_factory=list[float])
+    finished: bool = False
+
+
+class HFEngine:
+    """A `RolloutEngine` over the model in memory.
+
+    Args:
+        model: with `generate`'s cache protocol; it is sampled in eval mode and put back in the mode it was in.
+        tokenizer: for stop strings and the end-of-sequence token.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model, self._tokenizer, self._version = model, tokenizer, 0
+        self._ends = eos_ids(model, tokenizer)
+
+    def sync(self, model: Any, version: int) -> None:
+        """The engine samples from the model itself: only the version changes."""
+        self._model, self._version = model, version
+
+    def close(self) -> None:
+        """Nothing is held beyond the model."""
+
+    @torch.no_grad()
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        """See `RolloutEngine.generate`.
+
+        Raises:
+            ValueError: an empty prompt, or a prefix that leaves no room within max_tokens.
+        """
+        samples = [_samples(number, request, sampling) for number, request in enumerate(requests)]
+        training = self._model.training
+        self._model.eval()
+        try:
+            for part in _parts(requests):
+                self._sample([(requests[i], samples[i]) for i in part], sampling)
+        finally:
+            self._model.train(training)
+        return [[self._completion(sample) for sample in group] for group in samples]
+
+    def _completion(self, sample: _Sample) -> Completion:
+        finish = "stop" if sample.finished else "length"
+        return Completion(tuple(sample.tokens), tuple(sample.logprobs), finish, self._version)
+
+    def _sample(self, part: list[tuple[Request, list[_Sample]]], sampling: Sampling) -> None:
+        device = self._model.get_input_embeddings().weight.device
+        contexts = [[*request.prompt, *request.prefix] for request, _ in part]
+        ids, mask = _left_padded(contexts, device)
+        cache = DynamicCache(config=self._model.config)
+        logits = self._forward(ids, mask, cache, (mask.cumsum(-1) - 1).clamp(min=0))
+        alive = [sample for _, group in part for sample in group]
+        rows = torch.tensor([i for i, (_, group) in enumerate(part) for _ in group], device=device)
+        cache.batch_select_indices(rows)
+        logits, mask = logits[rows], mask[rows]
+        while alive:
+            log_p = _distribution(logits, sampling)
+            uniforms = torch.tensor([s.uniforms[len(s.tokens)] for s in alive], device=device)
+            tokens = log_p.argmax(-1) if sampling.temperature == 0 else _inverse_cdf(log_p, uniforms)
+            logprobs = log_p.gather(1, tokens[:, None])[:, 0]
+            for sample, token, logprob in zip(alive, tokens.tolist(), logprobs.tolist(), strict=True):
+                sample.tokens.append(token)
+                sample.logprobs.append(logprob)
+                sample.finished = token in self._ends or self._stops(sample, sampling)
+            kept = [i for i, s in enumerate(alive) if not s.finished and len(s.tokens) < s.room]
+            if not kept:
+                return
+            if len(kept) < len(alive):
+                alive = [alive[i] for i in kept]
+                index = torch.tensor(kept, device=device)
+                cache.batch_select_indices(index)
+                tokens, mask = tokens[index], mask[index]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            logits = self._forward(tokens[:, None], mask, cache, mask.sum(-1, keepdim=True) - 1)
+
+    def _forward(self, ids: Tensor, mask: Tensor, cache: Any, positions: Tensor) -> Float[Tensor, "rows vocab"]:
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float()
+
+    def _stops(self, sample: _Sample, sampling: Sampling) -> bool:
+        if not sampling.stop:
+            return False
+        text = self._tokenizer.decode(sample.tokens)
+        return any(stop in text for stop in sampling.stop)
+
+
+def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]:
+    room = sampling.max_tokens - len(request.prefix)
+    if not len(request.prompt) + len(request.prefix):
+        raise ValueError(f"request {number} has an empty prompt")
+    if room < 1:
+        raise ValueError(f"request {number}: the prefix of {len(request.prefix)} tokens leaves no room in max_tokens")
+    seeds = (sample_seed(sampling, number, sample) for sample in range(request.n))
+    return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room) for seed in seeds]
+
+
+def _parts(requests: Sequence[Request]) -> list[list[int]]:
+    """Requests of like length together, at most ROWS samples at a time."""
+    parts: list[list[int]] = []
+    rows = ROWS
+    for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt) + len(requests[i].prefix)):
+        if rows + requests[i].n > ROWS:
+            parts.append([])
+            rows = 0
+        parts[-1].append(i)
+        rows += requests[i].n
+    return parts
+
+
+def _left_padded(contexts: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
+    width = max(map(len, contexts))
+    ids = torch.tensor([[0] * (width - len(c)) + list(c) for c in contexts], device=device)
+    mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device)
+    return ids, mask
+
+
+def _distribution(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
+    """log of the sampling distribution: temperature, then top_k, then top_p, renormalised."""
+    log_p = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
+    if sampling.top_k:
+        threshold = log_p.topk(min(sampling.top_k, log_p.shape[-1]), -1).values[:, -1:]
+        log_p = log_p.masked_fill(log_p < threshold, -torch.inf).log_softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = log_p.sort(-1, descending=True)
+        before = ordered.exp().cumsum(-1) - ordered.exp()
+        dropped = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, order, before >= sampling.top_p)
+        log_p = log_p.masked_fill(dropped, -torch.inf).log_softmax(-1)
+    return log_p
+
+
+def _inverse_cdf(log_p: Float[Tensor, "B V"], uniforms: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    cumulative = log_p.double().exp().cumsum(-1)
+    drawn = uniforms[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, drawn, right=True)[:, 0].clamp(max=log_p.shape[-1] - 1)

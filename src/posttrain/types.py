@@ -1,0 +1,191 @@
+"""Plain data that the core is written over: `Batch`, what a part may see of it (`View`), questions and requests.
+
+Shapes: B rows (completions), T tokens of the longest completion. Index t always means token t and its own log-prob;
+nothing is pre-shifted. Prompts do not stand here: they carry no loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+MAX_LOG_RATIO = 20.0
+"""Cap of a log-ratio: exp overflows float32 at 88, and a token at e^20 is a fault to be seen, not a weight to be used.
+A capped token no longer has the exact gradient; `ratio/capped_fraction` counts them."""
+
+
+class Origin(IntEnum):
+    """Who wrote a token: the policy's sampler, or a demonstration."""
+
+    ROLLOUT = 0
+    DEMO = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Completions of one collection, or of a part of it, padded on the right to [B, T].
+
+    Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
+    never used as a sign. `old_logp=None` means the current policy, detached.
+
+    Raises:
+        ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
+    """
+
+    loss_mask: Bool[Tensor, "B T"]
+    tokens: Int[Tensor, "B T"] | None = None
+    origin: Int[Tensor, "B T"] = None  # type: ignore[assignment]  # ROLLOUT everywhere
+    behavior_logp: Float[Tensor, "B T"] | None = None
+    old_logp: Float[Tensor, "B T"] | None = None
+    ref_logp: Float[Tensor, "B T"] | None = None
+    advantage: Float[Tensor, "B T"] | None = None
+    entropy: Float[Tensor, "B T"] | None = None
+    group: Int[Tensor, " B"] = None  # type: ignore[assignment]  # every row its own group
+    reward: Float[Tensor, " B"] | None = None
+    rewards_by_name: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict[str, Tensor])
+    reward_mask: Bool[Tensor, " B"] | None = None
+    correct: Bool[Tensor, " B"] | None = None
+    chosen: Bool[Tensor, " B"] | None = None
+    progress: float = 0.0
+
+    def __post_init__(self) -> None:
+        rows, device = self.loss_mask.shape[0], self.loss_mask.device
+        if self.origin is None:  # pyright: ignore[reportUnnecessaryComparison]
+            filled = torch.full(self.loss_mask.shape, Origin.ROLLOUT, dtype=torch.int64, device=device)
+            object.__setattr__(self, "origin", filled)
+        if self.group is None:  # pyright: ignore[reportUnnecessaryComparison]
+            object.__setattr__(self, "group", torch.arange(rows, device=device))
+        for name, value in self._tensors().items():
+            expected = self.loss_mask.shape if value.dim() == 2 else self.loss_mask.shape[:1]
+            if value.shape != expected or (value.dim() == 2) != (name in _PER_TOKEN):
+                want = tuple(self.loss_mask.shape if name in _PER_TOKEN else expected)
+                raise ValueError(f"Batch.{name} has shape {tuple(value.shape)}; loss_mask asks for {want}.")
+        if self.chosen is not None:
+            alternating = torch.arange(rows, device=device) % 2 == 0
+            if rows % 2 or not torch.equal(self.chosen, alternating):
+                raise ValueError("Batch.chosen must alternate True, False: row 2i is chosen, row 2i+1 is rejected.")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def replace(self, **changes: Any) -> Batch:
+        """A copy with the named fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        changes: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
+        changes["rewards_by_name"] = {name: value.to(device) for name, value in self.rewards_by_name.items()}
+        return self.replace(**changes)
+
+    def take(self, rows: Sequence[int] | Int[Tensor, " n"]) -> Batch:
+        """The named rows, in that order: the only way to split a batch.
+
+        Raises:
+            ValueError: the rows would cut a preference pair.
+        """
+        index = torch.as_tensor(rows, dtype=torch.int64, device=self.loss_mask.device)
+        if self.chosen is not None:
+            first, second = index[0::2], index[1::2]
+            if len(index) % 2 or not (torch.equal(first + 1, second) and bool((first % 2 == 0).all())):
+                raise ValueError("Batch.take would cut a preference pair: take rows 2i and 2i+1 together, in order.")
+        changes: dict[str, Any] = {name: value[index] for name, value in self._tensors().items()}
+        changes["rewards_by_name"] = {name: value[index] for name, value in self.rewards_by_name.items()}
+        return self.replace(**changes)
+
+
+_PER_TOKEN = frozenset(
+    ("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class View:
+    """Everything a part may look at, detached: no gradient can leak through a mask, denominator or advantage.
+
+    Values outside `select` are 0, whatever the padding held. Parts are elementwise expressions, or use `row_sum` and
+    `row_mean` and are then of sequence scope; a token-scope part sees flat [n] views and [B, T] alike.
+    """
+
+    select: Bool[Tensor, "*shape"]
+    logp: Float[Tensor, "*shape"]
+    old_logp: Float[Tensor, "*shape"]
+    origin: Int[Tensor, "*shape"]
+    behavior_logp: Float[Tensor, "*shape"] | None = None
+    ref_logp: Float[Tensor, "*shape"] | None = None
+    advantage: Float[Tensor, "*shape"] | None = None
+    entropy: Float[Tensor, "*shape"] | None = None
+    chosen: Bool[Tensor, "B 1"] | None = None
+    progress: float = 0.0
+
+    @classmethod
+    def of(cls, batch: Batch, logp: Float[Tensor, "B T"], select: Bool[Tensor, "B T"]) -> View:
+        """What the parts of one term see of a batch, with the current policy's log-probs."""
+        logp = logp.detach()
+
+        def clean(values: Tensor | None) -> Tensor | None:
+            return None if values is None else torch.where(select, values.detach().to(logp.dtype), 0.0)
+
+        return cls(
+            select=select,
+            logp=torch.where(select, logp, 0.0),
+            old_logp=torch.where(select, logp if batch.old_logp is None else batch.old_logp.to(logp.dtype), 0.0),
+            origin=batch.origin,
+            behavior_logp=clean(batch.behavior_logp),
+            ref_logp=clean(batch.ref_logp),
+            advantage=clean(batch.advantage),
+            entropy=clean(batch.entropy),
+            chosen=None if batch.chosen is None else batch.chosen[:, None],
+            progress=batch.progress,
+        )
+
+    def require(self, name: str) -> Tensor:
+        """The named field.
+
+        Raises:
+            ValueError: the batch does not have it.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"The algorithm needs Batch.{name}, and the batch has none.")
+        return value
+
+
+def row_sum(view: View, values: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
+    """Sum over the selected tokens of each row."""
+    return torch.where(view.select, values, 0.0).sum(-1, keepdim=True)
+
+
+def row_mean(view: View, values: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
+    """Mean over the selected tokens of each row; 0 for a row that has none."""
+    return row_sum(view, values) / view.select.sum(-1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prompt, before anything was sampled for it."""
+
+    id: int
+    prompt: Sequence[int]
+    demonstration: Sequence[int] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a rollout engine is asked for: `n` completions of `prompt` + `prefix`, both token ids.
+
+    A prefix comes back as DEMO tokens at the head of its row.
+    """
+
+    prompt: Sequence[int]
+    prefix: Sequence[int] = ()
+    n: int = 1

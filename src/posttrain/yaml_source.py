@@ -1,0 +1,105 @@
+"""A YAML file with the line of every key, so that errors can name it; and overrides of its values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.errors import RecipeError
+
+Keys = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class YamlSource:
+    """The values of a file, the line of each key path, and the overrides that came after."""
+
+    name: str
+    values: dict[str, Any]
+    lines: dict[Keys, int]
+    overridden: dict[Keys, str] = field(default_factory=dict[Keys, str])
+
+    @classmethod
+    def read(cls, path: Path) -> YamlSource:
+        """Reads with the safe loader.
+
+        Raises:
+            RecipeError: there is no such file, it is no YAML, a key stands twice, or it is not a mapping.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"{path}: {error.strerror or error}.") from None
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: not UTF-8 at byte {error.start}.") from None
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: a mapping with the keys of a recipe is expected.")
+        lines: dict[Keys, int] = {}
+        _lines(str(path), node, (), lines)
+        return cls(str(path), values, lines)
+
+    def override(self, assignment: str) -> None:
+        """Sets `key.path=value`.
+
+        Raises:
+            RecipeError: it is not of that form, or leads through a value that has no keys.
+        """
+        path, equals, text = assignment.partition("=")
+        keys = tuple(path.strip().split("."))
+        if not equals or not all(keys):
+            raise RecipeError(f"--set {assignment}: key.path=value is expected.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {assignment}: not YAML: {' '.join(str(error).split())}") from None
+        parent: Any = self.values
+        for key in keys[:-1]:
+            if not isinstance(parent, dict) or not isinstance(parent.setdefault(key, {}), dict):
+                raise RecipeError(f"--set {assignment}: {key} holds a value, not keys.")
+            parent = parent[key]
+        parent[keys[-1]] = value
+        self.overridden[keys] = assignment
+
+    def path_of(self, location: Keys) -> Keys:
+        """A location of the validator as a path in the YAML: the names of union members fall out."""
+        node: Any = self.values
+        path: list[str] = []
+        for i, part in enumerate(location):
+            if isinstance(node, dict) and (part in node or i == len(location) - 1):
+                path.append(part)
+                node = node.get(part)
+            elif isinstance(node, list) and part.isdigit():
+                path.append(part)
+                node = node[int(part)]
+        return tuple(path)
+
+    def place(self, path: Keys) -> str:
+        """`file:line` of the nearest key that has one, or the override that set it."""
+        for keys, assignment in self.overridden.items():
+            if path[: len(keys)] == keys:
+                return f"--set {assignment}"
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.name}:{self.lines[path]}" if path else self.name
+
+
+def _lines(name: str, node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if here in lines:
+                raise RecipeError(f"{name}:{key.start_mark.line + 1}: {'.'.join(here)}: the key stands twice")
+            lines[here] = key.start_mark.line + 1
+            _lines(name, value, here, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            lines[(*path, str(i))] = value.start_mark.line + 1
+            _lines(name, value, (*path, str(i)), lines)

@@ -1,0 +1,220 @@
+"""Every algorithm with the options that change its mathematics, and random float64 batches that satisfy its needs.
+
+A new algorithm is added to `CASES`; all tests under `parity/` and `properties/` then run over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from posttrain import Algorithm, Batch, LossOutput, Origin, build_algorithm, policy_gradient_loss
+
+VOCABULARY = 7
+GROUP = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """An algorithm and its options; `label` tells the variants of one algorithm apart."""
+
+    name: str
+    label: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.label}" if self.label else self.name
+
+    @cached_property
+    def algorithm(self) -> Algorithm:
+        return build_algorithm(self.name, **self.options)
+
+
+def _corrections() -> list[Case]:
+    levels, forms = ("token", "sequence", "geometric"), ("truncate", "mask")
+    return [
+        # One update: made of the current log-probs, detached. Four: of the collecting policy's.
+        Case("grpo", f"{level}_{form}_{updates}", {"updates": updates, "correction": _correction(level, form)})
+        for level in levels
+        for form, updates in zip(forms, (1, 4), strict=True)
+    ]
+
+
+def _correction(level: str, form: str) -> dict[str, Any]:
+    return {"level": level, "form": form, "cap": 1.5}
+
+
+CASES = [
+    Case("sft"),
+    Case("dft"),
+    Case("asft"),
+    Case("iw_sft"),
+    Case("iw_sft", "bounded", {"exponent": 2.0, "max_weight": 1.1}),
+    Case("psft"),
+    Case("dpo"),
+    Case("dpo", "smoothed", {"beta": 0.7, "label_smoothing": 0.1}),
+    Case("ipo"),
+    Case("ipo", "token", {"average": "token", "beta": 0.7}),
+    Case("grpo"),
+    Case("grpo", "several", {"updates": 4}),
+    Case("grpo", "no_kl", {"updates": 4, "kl_coef": 0.0}),
+    Case("grpo", "k2", {"updates": 4, "kl": "k2", "kl_coef": 0.5}),
+    Case("grpo", "dual", {"updates": 4, "dual_clip": 1.3}),
+    Case("grpo", "entropy", {"updates": 4, "entropy_coef": 0.3}),
+    *_corrections(),
+    Case("dr_grpo", "", {"max_tokens": 9}),
+    Case("dr_grpo", "several", {"max_tokens": 9, "updates": 4}),
+    Case("dapo"),
+    Case("dapo", "several", {"updates": 4}),
+    Case("dapo", "all_groups", {"updates": 4, "dynamic_sampling": False}),
+    Case("gspo"),
+    Case("gspo", "several", {"updates": 4, "clip_low": 0.05, "clip_high": 0.1}),
+    Case("cispo"),
+    Case("cispo", "several", {"updates": 4, "clip_high": 0.3, "kl_coef": 0.1}),
+    Case("reinforce"),
+    Case("reinforce", "baseline", {"baseline": "group_mean", "entropy_coef": 0.3}),
+    Case("reinforce", "kl", {"kl_coef": 0.1}),
+    Case("reinforce", "corrected", {"correction": _correction("token", "truncate")}),
+    Case("rloo"),
+    Case("rloo", "no_kl", {"kl_coef": 0.0}),
+    Case("rloo", "several", {"updates": 4}),
+]
+BY_ID = {str(case): case for case in CASES}
+
+
+def over(wanted: Callable[[Case], Any] = lambda case: True) -> Any:
+    """Parametrise a test by `case`, over those that are wanted."""
+    return pytest.mark.parametrize("case", [case for case in CASES if wanted(case)], ids=str)
+
+
+def on_policy(case: Case) -> bool:
+    """Whether rollouts, and so rewards, are its data."""
+    return case.algorithm.needs.rollouts > 0
+
+
+shapes = st.fixed_dictionaries({"seed": st.integers(0, 2**31), "units": st.integers(1, 3), "width": st.integers(1, 6)})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A batch before `prepare`, with the logits [B, T, V] of the policy and of its reference."""
+
+    algorithm: Algorithm
+    batch: Batch
+    logits: Tensor
+    ref_logits: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        assert self.batch.tokens is not None
+        return self.batch.tokens
+
+    @property
+    def reward(self) -> Tensor:
+        assert self.batch.reward is not None
+        return self.batch.reward
+
+    def inputs(self, logits: Tensor | None = None) -> dict[str, Any]:
+        """What `policy_gradient_loss` takes beside the batch: logp, and what the penalties ask for."""
+        current = (self.logits if logits is None else logits).log_softmax(-1)
+        reference = self.ref_logits.log_softmax(-1)
+        made = {
+            "entropy": -(current.exp() * current).sum(-1),
+            "kl": (reference.exp() * (reference - current)).sum(-1),
+        }
+        asked = {penalty.quantity for penalty in self.algorithm.penalties}
+        return {"logp": token_logp(current, self.tokens)} | {name: made[name] for name in asked}
+
+
+def token_logp(logps: Tensor, tokens: Tensor) -> Tensor:
+    return logps.gather(-1, tokens[..., None])[..., 0]
+
+
+def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 5) -> Sample:
+    """`units` groups of four rows (or twice as many pairs), with gaps and padding in the loss mask.
+
+    In batches of rollouts the second row has no loss token, the last group's rewards are equal (unless it is the only
+    one), and a few tokens are demonstration. Old, reference and behavior policies lie far enough away to be clipped.
+    """
+    needs, rows = algorithm.needs, units * GROUP
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=random)
+
+    def chance(probability: float) -> Tensor:
+        return torch.rand(rows, width, generator=random) < probability
+
+    sampled = needs.rollouts > 0
+    logits = normal(rows, width, VOCABULARY)
+    ref_logits = logits + 0.5 * normal(rows, width, VOCABULARY)
+    tokens = torch.randint(VOCABULARY, (rows, width), generator=random)
+    logp, ref_logp = (token_logp(policy.log_softmax(-1), tokens) for policy in (logits, ref_logits))
+    lengths = torch.randint(1, width + 1, (rows, 1), generator=random)
+    loss_mask = (torch.arange(width) < lengths) & ~chance(0.2)
+    origin = torch.where(chance(0.15) if sampled else torch.ones_like(loss_mask), Origin.DEMO, Origin.ROLLOUT)
+    reward = normal(rows)
+    if sampled:
+        loss_mask[1] = False
+    if needs.preference:
+        loss_mask[:, 0] = True  # an answer of no tokens is no preference
+    if units > 1:
+        reward[-GROUP:] = reward[-1]
+    old_logp = logp + 0.4 * normal(rows, width)
+    collected = old_logp if needs.old_logp else logp
+    batch = Batch(
+        loss_mask=loss_mask,
+        tokens=tokens,
+        origin=origin,
+        behavior_logp=torch.where(origin == Origin.DEMO, 0.0, collected + 0.4 * normal(rows, width)),
+        old_logp=old_logp if needs.old_logp else None,
+        ref_logp=ref_logp if needs.ref_logp else None,
+        group=torch.arange(rows) // (GROUP if sampled else 1),
+        reward=reward if sampled else None,
+        chosen=torch.arange(rows) % 2 == 0 if needs.preference else None,
+    )
+    return Sample(algorithm, batch, logits, ref_logits)
+
+
+def prepared(case: Case, **shape: int) -> tuple[Algorithm, Batch, dict[str, Any]]:
+    """What a test of the loss begins with."""
+    drawn = sample(case.algorithm, **shape)
+    return case.algorithm, case.algorithm.prepare(drawn.batch), drawn.inputs()
+
+
+def differentiate(
+    algorithm: Algorithm, batch: Batch, inputs: Mapping[str, Tensor], **options: Any
+) -> tuple[LossOutput, dict[str, Tensor]]:
+    """The loss, and its gradient with respect to each input."""
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in inputs.items()}
+    output = policy_gradient_loss(algorithm, batch=batch, **leaves, **options)
+    return output, dict(zip(leaves, torch.autograd.grad(output.loss, list(leaves.values())), strict=True))
+
+
+def map_fields(batch: Batch, change: Callable[[Tensor], Tensor], *, per_token: bool = False) -> Batch:
+    """The batch with `change` applied to its floating-point tensors, or to the [B, T] ones among them only."""
+    values = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    chosen = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and (value.dim() == 2 or not per_token)
+    }
+    return batch.replace(**{name: change(value) for name, value in chosen.items()})
+
+
+def close(actual: Any, expected: Any, rtol: float = 1e-12) -> None:
+    """Equal to `rtol` of the largest magnitude: a gradient's small entries are differences of its large ones."""
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        for name in expected:
+            close(actual[name], expected[name], rtol)
+        return
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(actual, expected, rtol=0, atol=rtol * largest)

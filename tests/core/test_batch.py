@@ -1,0 +1,111 @@
+"""`Batch`: what it fills in, what it refuses, and how it is split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+
+from posttrain import Batch, Origin
+
+MASK = torch.ones(4, 3, dtype=torch.bool)
+PAIRS = torch.tensor([True, False, True, False])
+
+
+@pytest.fixture
+def as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the shape checks of the test run, which would answer before the package's own message."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def test_only_the_mask_is_required() -> None:
+    batch = Batch(loss_mask=MASK)
+    assert (batch.origin == Origin.ROLLOUT).all() and batch.origin.shape == MASK.shape
+    assert batch.group.tolist() == [0, 1, 2, 3]
+    assert batch.progress == 0
+    assert batch.rewards_by_name == {}
+    given = {"loss_mask", "origin", "group", "progress", "rewards_by_name"}
+    others = {field.name for field in dataclasses.fields(Batch)} - given
+    assert [name for name in others if getattr(batch, name) is not None] == []
+
+
+def test_fields_are_named() -> None:
+    with pytest.raises(TypeError):
+        Batch(MASK)  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("as_installed")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tokens", torch.zeros(4, 2, dtype=torch.int64)),
+        ("old_logp", torch.zeros(3, 3)),
+        ("ref_logp", torch.zeros(4)),
+        ("advantage", torch.zeros(4)),
+        ("reward", torch.zeros(3)),
+        ("reward", torch.zeros(4, 3)),
+        ("group", torch.zeros(4, 1, dtype=torch.int64)),
+    ],
+)
+def test_a_field_of_another_shape_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"Batch\.{name} has shape .*; loss_mask asks for \(4"):
+        Batch(loss_mask=MASK, **{name: value})
+
+
+@pytest.mark.parametrize("chosen", [[False, True, False, True], [True, True, False, False], [True] * 4])
+def test_chosen_alternates(chosen: list[bool]) -> None:
+    with pytest.raises(ValueError, match="must alternate True, False"):
+        Batch(loss_mask=MASK, chosen=torch.tensor(chosen))
+
+
+def test_a_preference_has_two_rows() -> None:
+    with pytest.raises(ValueError, match="must alternate"):
+        Batch(loss_mask=MASK[:3], chosen=PAIRS[:3])
+
+
+@pytest.mark.parametrize("rows", [[0], [1, 2], [1, 0], [0, 1, 2], [0, 3], [0, 2], [0, 2, 1, 3]])
+def test_take_never_cuts_a_pair(rows: list[int]) -> None:
+    with pytest.raises(ValueError, match="cut a preference pair"):
+        Batch(loss_mask=MASK, chosen=PAIRS).take(rows)
+
+
+@pytest.mark.parametrize("rows", [[2, 3, 0, 1], [2, 3], [], torch.tensor([0, 1])])
+def test_take_moves_whole_pairs(rows: Any) -> None:
+    taken = Batch(loss_mask=MASK, chosen=PAIRS, group=torch.tensor([5, 5, 6, 6])).take(rows)
+    assert taken.group.tolist() == [[5, 5, 6, 6][row] for row in rows]
+
+
+def test_take_takes_the_rows_of_every_field() -> None:
+    number = torch.arange(4)
+    per_row: dict[str, Callable[[], Any]] = {
+        "group": lambda: number,
+        "reward": number.float,
+        "reward_mask": lambda: number > 0,
+        "correct": lambda: number > 1,
+        "rewards_by_name": lambda: {"format": number.float()},
+    }
+    per_token = {"behavior_logp", "old_logp", "ref_logp", "advantage", "entropy"}
+    whole = {"loss_mask", "tokens", "origin"}
+    values = {name: number[:, None].float().expand(4, 3) for name in per_token}
+    values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "origin")}
+    values |= {"loss_mask": number[:, None].expand(4, 3) > 1}
+    batch = Batch(**values, **{name: make() for name, make in per_row.items()}, progress=0.5)
+    taken, rows = batch.take([3, 1]), [3, 1]
+    for name in per_token | whole | set(per_row) - {"rewards_by_name"}:
+        assert torch.equal(getattr(taken, name), getattr(batch, name)[rows]), name
+    assert taken.rewards_by_name["format"].tolist() == [3, 1]
+    assert taken.progress == 0.5
+    known = per_token | whole | set(per_row) | {"chosen", "progress"}
+    assert {field.name for field in dataclasses.fields(Batch)} == known  # a new field is to be taken as well
+
+
+def test_replace_makes_a_copy_and_checks_it() -> None:
+    batch = Batch(loss_mask=MASK)
+    assert batch.replace(progress=0.5).progress == 0.5
+    assert batch.progress == 0
+    with pytest.raises(ValueError, match="alternate"):
+        batch.replace(chosen=~PAIRS)

@@ -1,0 +1,121 @@
+"""The list of algorithms: names, errors, how a value shows itself, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pydantic
+import pytest
+
+import posttrain
+from cases import CASES, Case
+from posttrain import build_algorithm
+from posttrain.algorithms import BUILDERS, AlgorithmConfig
+from posttrain.errors import RecipeError
+
+PACKAGE = Path(posttrain.__file__).parent
+
+
+def test_an_algorithm_has_one_name() -> None:
+    union, _ = get_args(AlgorithmConfig)
+    tags = [get_args(config.model_fields["name"].annotation) for config in get_args(union)]
+    assert tags == [(name,) for name in BUILDERS]
+    assert [config.model_fields["name"].default for config, _ in BUILDERS.values()] == list(BUILDERS)
+
+
+def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:
+    assert {case.name for case in CASES} == BUILDERS.keys()
+    assert [case.algorithm.name for case in CASES] == [case.name for case in CASES]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("grop", {}, "Unknown algorithm 'grop'. Did you mean 'grpo'"),
+        ("drgrpo", {}, "Did you mean 'dr_grpo'"),
+        ("GRPO", {}, "There are: sft, dft, asft"),
+        ("grpo", {"clip_hihg": 0.3}, "grpo: clip_hihg: .*clip_high"),
+        ("grpo", {"clip_high": -1}, "clip_high: Input should be greater than or equal to 0"),
+        ("grpo", {"correction": {"cap": 1.0}}, "correction.cap: Input should be greater than 1"),
+        ("dr_grpo", {}, "max_tokens: Field required"),
+        ("reinforce", {"updates": 2}, "updates: Input should be 1"),
+        ("dpo", {"label_smoothing": 0.5}, "label_smoothing: Input should be less than 0.5"),
+    ],
+)
+def test_a_wrong_name_or_option_is_explained(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        build_algorithm(name, **options)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("config", [config for config, _ in BUILDERS.values()], ids=list(BUILDERS))
+def test_configs_are_frozen(config: type[pydantic.BaseModel]) -> None:
+    made = config.model_construct()
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        setattr(made, "name", "another")  # noqa: B010  (pyright knows that it is frozen)
+
+
+def test_repr_is_the_table() -> None:
+    algorithm = build_algorithm("grpo", entropy_coef=0.01, correction={"cap": 3.0})
+    assert repr(algorithm).splitlines() == [
+        "grpo (arXiv:2402.03300), scope token",
+        "  term policy, mask ppo_clip(low=0.2, high=0.2), denominator old, correction truncate(level=token, cap=3), "
+        "advantage group_normalised(eps=0.0001), likelihood token, average sequence_mean, penalties -0.01 · entropy",
+        "  term 0.04 · kl, mask keep, denominator current, correction none, advantage k3, likelihood token, "
+        "average sequence_mean",
+    ]
+
+
+def test_repr_shows_what_is_done_to_rewards_in_turn() -> None:
+    assert "advantage in_turn(steps=less_kl(coef=0.1) → leave_one_out)" in repr(build_algorithm("rloo", kl_coef=0.1))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_part_has_a_name(case: Case) -> None:
+    assert "<" not in repr(case.algorithm)
+
+
+def names(tree: ast.AST) -> Iterator[str]:
+    """Every string constant that is no docstring, and every identifier."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and id(node) not in docstrings:
+                yield node.value
+        else:
+            values = (value for name, value in ast.iter_fields(node) if name in ("id", "attr", "name", "arg", "asname"))
+            yield from (value for value in values if isinstance(value, str))
+
+
+def test_no_module_outside_algorithms_names_an_algorithm() -> None:
+    """What the core does for one algorithm it does for all: it may read `needs`, never a name."""
+    named = [
+        (str(path.relative_to(PACKAGE)), name)
+        for path in PACKAGE.rglob("*.py")
+        if "algorithms" not in path.relative_to(PACKAGE).parts
+        for name in names(ast.parse(path.read_text()))
+        if name.lower() in BUILDERS
+    ]
+    assert named == []
+
+
+def test_the_search_for_names_finds_them() -> None:
+    tree = ast.parse('"""dpo"""\nfrom x import sft as gspo\ndef f(dapo): return y.rloo if "grpo" else cispo')
+    assert BUILDERS.keys() & set(names(tree)) == {"sft", "gspo", "dapo", "rloo", "grpo", "cispo"}
+
+
+@pytest.mark.parametrize("module", ["posttrain", "posttrain.algorithms"])
+def test_importing_costs_no_torch(module: str) -> None:
+    heavy = {"torch", "transformers", "datasets", "trl", "accelerate", "numpy"}
+    code = f"import sys, {module}; print(*{heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

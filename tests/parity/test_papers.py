@@ -1,0 +1,407 @@
+"""Every algorithm against a naive loss written from its paper, in float64.
+
+The naive losses see rows without padding or masks, average with Python loops, and are differentiated by autograd with
+respect to the logits. Their defaults are the papers', or those that the docstring names. Nothing of
+`posttrain.parts` is used here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from cases import BY_ID, CASES, Case, Sample, close, sample
+from posttrain import policy_gradient_loss
+
+INFINITY = float("inf")
+
+
+@dataclass
+class Row:
+    """One completion without its padding: n tokens, all of which carry loss."""
+
+    logp: Tensor
+    old: Tensor
+    ref: Tensor
+    behavior: Tensor
+    sampled: Tensor
+    policy: Tensor
+    reference: Tensor
+    group: int
+    reward: float
+
+    def __len__(self) -> int:
+        return len(self.logp)
+
+
+def read(drawn: Sample, logits: Tensor) -> list[Row]:
+    """The rows of a batch, with the current policy's log-probs as functions of the logits."""
+    batch, rows = drawn.batch, []
+    for i, keep in enumerate(batch.loss_mask):
+        tokens = drawn.tokens[i][keep]
+        policy, reference = (x[i][keep].log_softmax(-1) for x in (logits, drawn.ref_logits))
+        logp, ref = (x[range(len(tokens)), tokens] for x in (policy, reference))
+        rows.append(
+            Row(
+                logp=logp,
+                old=logp.detach() if batch.old_logp is None else batch.old_logp[i][keep],
+                ref=ref,
+                behavior=logp.detach() if batch.behavior_logp is None else batch.behavior_logp[i][keep],
+                sampled=batch.origin[i][keep] == 0,
+                policy=policy,
+                reference=reference,
+                group=int(batch.group[i]),
+                reward=0.0 if batch.reward is None else float(batch.reward[i]),
+            )
+        )
+    return rows
+
+
+# --- averages and advantages -----------------------------------------------------------------------------------------
+
+
+def token_mean(rows: list[Row], losses: list[Tensor]) -> Tensor:
+    return torch.cat(losses).sum() / sum(len(row) for row in rows)
+
+
+def row_mean(rows: list[Row], losses: list[Tensor]) -> Tensor:
+    """Mean over rows, those without a token apart, of one number for each row."""
+    return torch.stack([loss for row, loss in zip(rows, losses, strict=True) if len(row)]).mean()
+
+
+def others(rows: list[Row], row: Row, *, leave_out: bool = False) -> list[float]:
+    return [other.reward for other in rows if other.group == row.group and not (leave_out and other is row)]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def std(values: list[float]) -> float:
+    return math.sqrt(sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1))
+
+
+def centred(rows: list[Row]) -> list[float]:
+    """R - mean(R of the group)."""
+    return [row.reward - mean(others(rows, row)) for row in rows]
+
+
+def normalised(rows: list[Row]) -> list[float]:
+    """(R - mean) / std of the group (arXiv:2402.03300, section 4.1.2), with the 1e-4 of TRL and verl."""
+    return [(row.reward - mean(others(rows, row))) / (std(others(rows, row)) + 1e-4) for row in rows]
+
+
+def leave_one_out(rows: list[Row]) -> list[float]:
+    """R - mean(R of the others) (arXiv:2402.14740, eq. 8)."""
+    return [row.reward - mean(others(rows, row, leave_out=True)) for row in rows]
+
+
+# --- supervised ------------------------------------------------------------------------------------------------------
+
+
+def sft(rows: list[Row]) -> Tensor:
+    """-log p, a mean over tokens."""
+    return token_mean(rows, [-row.logp for row in rows])
+
+
+def dft(rows: list[Row]) -> Tensor:
+    """-sg(p) log p (arXiv:2508.05629, eq. 9)."""
+    return token_mean(rows, [-row.logp.exp().detach() * row.logp for row in rows])
+
+
+def asft(rows: list[Row], *, kl_coef: float = 0.05) -> Tensor:
+    """DFT + coefficient · KL(pi_start || pi), over the whole vocabulary at every token (arXiv:2509.23753)."""
+    anchor = [(row.reference.exp() * (row.reference - row.policy)).sum(-1) for row in rows]
+    return dft(rows) + kl_coef * token_mean(rows, anchor)
+
+
+def iw_sft(rows: list[Row], *, exponent: float = 1.0, max_weight: float = 16.0) -> Tensor:
+    """-sg(min((pi(y)/pi_ref(y))^(exponent/|y|), 16)) log p (arXiv:2507.12856, as its official code has it)."""
+    weight = [(exponent * (row.logp - row.ref).mean()).exp().clamp(max=max_weight).detach() for row in rows]
+    return token_mean(rows, [-w * row.logp for w, row in zip(weight, rows, strict=True)])
+
+
+def psft(rows: list[Row], *, clip_low: float = 0.2, clip_high: float = 0.28) -> Tensor:
+    """-min(r, clip(r)) (arXiv:2508.17784)."""
+    return token_mean(rows, [-clipped(row, row.logp - row.old, 1.0, clip_low, clip_high) for row in rows])
+
+
+# --- preferences -----------------------------------------------------------------------------------------------------
+
+
+def margins(rows: list[Row], reduce: Callable[[Tensor], Tensor] = torch.sum) -> Tensor:
+    gaps = [reduce(row.logp - row.ref) for row in rows]
+    return torch.stack([chosen - rejected for chosen, rejected in zip(gaps[0::2], gaps[1::2], strict=True)])
+
+
+def dpo(rows: list[Row], *, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
+    """-log sigmoid(beta m) (arXiv:2305.18290, eq. 7); smoothed as in Mitchell 2023 (conservative DPO), eq. 3."""
+    logit = beta * margins(rows)
+    return (-(1 - label_smoothing) * logsigmoid(logit) - label_smoothing * logsigmoid(-logit)).mean()
+
+
+def ipo(rows: list[Row], *, beta: float = 0.1, average: str = "sum") -> Tensor:
+    """(m - 1/(2 beta))² (arXiv:2310.12036, eq. 17); m of sums as in the paper, or of means as in TRL."""
+    return ((margins(rows, {"sum": torch.sum, "token": torch.mean}[average]) - 1 / (2 * beta)) ** 2).mean()
+
+
+# --- on policy -------------------------------------------------------------------------------------------------------
+
+
+def clipped(
+    row: Row, log_ratio: Tensor, advantage: float, low: float, high: float, dual: float | None = None
+) -> Tensor:
+    """min(r A, clip(r, 1 - low, 1 + high) A) (arXiv:1707.06347, eq. 7); bounded below by dual · A where A < 0
+    (arXiv:1912.09729, eq. 5)."""
+    ratio = log_ratio.exp()
+    value = torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+    return value if dual is None or advantage >= 0 else value.clamp(min=dual * advantage)
+
+
+def corrected(row: Row, correction: dict[str, Any] | None) -> Tensor | float:
+    """pi_old / pi_behavior, detached: truncated at a cap C (TIS; arXiv:1802.01561, eq. 1, and Yao et al. 2025), or
+    dropped outside [1/C, C] (MIS); of the token, of the whole row, or its geometric mean over the row."""
+    if correction is None:
+        return 1.0
+    gap = torch.where(row.sampled, row.old - row.behavior, 0.0)
+    level = {"token": gap, "sequence": gap.sum(), "geometric": gap.mean()}[correction["level"]]
+    weight, cap = level.exp().expand(len(row)), correction["cap"]
+    inside = (weight >= 1 / cap) & (weight <= cap)
+    weight = weight.clamp(max=cap) if correction["form"] == "truncate" else torch.where(inside, weight, 0.0)
+    return torch.where(row.sampled, weight, 1.0)
+
+
+def divergence(row: Row, kl: str) -> Tensor:
+    """Estimates of KL(pi || ref), differentiated as they stand: k3 of arXiv:2402.03300, eq. 4; k2 of Schulman 2020."""
+    gap = row.ref - row.logp
+    return {"k2": gap**2 / 2, "k3": gap.exp() - gap - 1}[kl]
+
+
+def entropy_bonus(rows: list[Row], coef: float) -> Tensor | float:
+    """-coef · mean entropy over tokens (arXiv:1707.06347, eq. 9)."""
+    return coef * token_mean(rows, [(row.policy.exp() * row.policy).sum(-1) for row in rows]) if coef else 0.0
+
+
+def grpo(
+    rows: list[Row],
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    kl_coef: float = 0.04,
+    kl: str = "k3",
+    dual_clip: float | None = None,
+    entropy_coef: float = 0.0,
+    correction: dict[str, Any] | None = None,
+    updates: int = 1,
+) -> Tensor:
+    """-1/G sum_i 1/|o_i| sum_t [min(r A, clip(r) A) - coef · k3] (arXiv:2402.03300, eq. 3)."""
+    losses = []
+    for row, advantage in zip(rows, normalised(rows), strict=True):
+        gain = corrected(row, correction) * clipped(row, row.logp - row.old, advantage, clip_low, clip_high, dual_clip)
+        losses.append(-(gain - kl_coef * divergence(row, kl)).mean())
+    return row_mean(rows, losses) + entropy_bonus(rows, entropy_coef)
+
+
+def dr_grpo(
+    rows: list[Row], *, max_tokens: int, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1
+) -> Tensor:
+    """The same without 1/|o_i| and without the std: sums over tokens, divided by a constant (arXiv:2503.20783, listing 1)."""
+    gains = [
+        clipped(row, row.logp - row.old, advantage, clip_low, clip_high)
+        for row, advantage in zip(rows, centred(rows), strict=True)
+    ]
+    return row_mean(rows, [-gain.sum() / max_tokens for gain in gains])
+
+
+def dapo(
+    rows: list[Row],
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.28,
+    dynamic_sampling: bool = True,
+    updates: int = 1,
+) -> Tensor:
+    """-1/sum|o_i| sum_i sum_t min(r A, clip(r, 1 - low, 1 + high) A) over groups that are not all alike
+    (arXiv:2503.14476, eq. 8 to 11)."""
+    if dynamic_sampling:
+        rows = [row for row in rows if len(set(others(rows, row))) > 1]
+    gains = [
+        clipped(row, row.logp - row.old, advantage, clip_low, clip_high)
+        for row, advantage in zip(rows, normalised(rows), strict=True)
+    ]
+    return token_mean(rows, [-gain for gain in gains])
+
+
+def gspo(rows: list[Row], *, clip_low: float = 3e-4, clip_high: float = 4e-4, updates: int = 1) -> Tensor:
+    """-1/G sum_i min(s_i A, clip(s_i) A), s_i = (pi(y)/pi_old(y))^(1/|y|) (arXiv:2507.18071, eq. 5 and 7)."""
+    gains = [
+        clipped(row, (row.logp - row.old).mean(), advantage, clip_low, clip_high)
+        for row, advantage in zip(rows, normalised(rows), strict=True)
+    ]
+    return row_mean(rows, [-gain for gain in gains])
+
+
+def cispo(rows: list[Row], *, clip_high: float = 4.0, kl_coef: float = 0.0, kl: str = "k3", updates: int = 1) -> Tensor:
+    """-1/sum|o_i| sum_i sum_t sg(min(r, 1 + high)) A log p (arXiv:2506.13585, eq. 4 and 5; no lower bound)."""
+    losses = []
+    for row, advantage in zip(rows, normalised(rows), strict=True):
+        weight = (row.logp - row.old).exp().clamp(max=1 + clip_high).detach()
+        losses.append(-weight * advantage * row.logp + kl_coef * divergence(row, kl))
+    return token_mean(rows, losses)
+
+
+def shaped(rows: list[Row], kl_coef: float) -> list[Row]:
+    """Rewards less coef · log(pi_old(y)/pi_ref(y)) of the collecting policy (arXiv:2402.14740, section 2)."""
+    for row in rows:
+        row.reward -= kl_coef * float((row.old - row.ref).sum())
+    return rows
+
+
+def reinforce(
+    rows: list[Row],
+    *,
+    baseline: str = "none",
+    kl_coef: float = 0.0,
+    entropy_coef: float = 0.0,
+    correction: dict[str, Any] | None = None,
+) -> Tensor:
+    """-1/N sum_i (R_i - b) log pi(y_i) (Williams 1992)."""
+    rows = shaped(rows, kl_coef)
+    advantages = centred(rows) if baseline == "group_mean" else [row.reward for row in rows]
+    losses = [-a * (corrected(row, correction) * row.logp).sum() for row, a in zip(rows, advantages, strict=True)]
+    return row_mean(rows, losses) + entropy_bonus(rows, entropy_coef)
+
+
+def rloo(
+    rows: list[Row], *, kl_coef: float = 0.05, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1
+) -> Tensor:
+    """-1/N sum_i (R_i - mean of the others) log pi(y_i) (arXiv:2402.14740, eq. 8); with several updates TRL's
+    min(r A, clip(r) A), r = pi(y)/pi_old(y)."""
+    rows, losses = shaped(rows, kl_coef), []
+    for row, advantage in zip(rows, leave_one_out(rows), strict=True):
+        ratio = (row.logp - row.old).sum()
+        losses.append(
+            -advantage * row.logp.sum() if updates == 1 else -clipped(row, ratio, advantage, clip_low, clip_high)
+        )
+    return row_mean(rows, losses)
+
+
+NAIVE: dict[str, Callable[..., Tensor]] = {
+    paper.__name__: paper
+    for paper in (
+        sft, dft, asft, iw_sft, psft, dpo, ipo, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
+    )
+}  # fmt: skip
+
+
+def naive(case: Case, drawn: Sample, **changed: Any) -> tuple[Tensor, Tensor]:
+    """The paper's loss and its gradient with respect to the logits."""
+    logits = drawn.logits.clone().requires_grad_()
+    loss = NAIVE[case.name](read(drawn, logits), **{**case.options, **changed})
+    return loss.detach(), torch.autograd.grad(loss, logits)[0]
+
+
+def ours(case: Case, drawn: Sample) -> tuple[dict[str, Tensor], Tensor]:
+    """The metrics of `policy_gradient_loss` and its gradient with respect to the logits."""
+    logits = drawn.logits.clone().requires_grad_()
+    batch = case.algorithm.prepare(drawn.batch)
+    output = policy_gradient_loss(case.algorithm, batch=batch, **drawn.inputs(logits))
+    return output.metrics, torch.autograd.grad(output.loss, logits)[0]
+
+
+def drawn_for(case: Case, seed: int) -> Sample:
+    return sample(case.algorithm, seed=seed, units=3, width=6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_is_the_papers(case: Case, seed: int) -> None:
+    drawn = drawn_for(case, seed)
+    close(ours(case, drawn)[1], naive(case, drawn)[1], rtol=1e-12)
+
+
+OFF = {
+    "clip_low": INFINITY,
+    "clip_high": INFINITY,
+    "dual_clip": None,
+    "max_weight": INFINITY,
+    "exponent": 1.0,
+    "kl_coef": 0.0,
+    "entropy_coef": 0.0,
+    "correction": None,
+    "label_smoothing": 0.0,
+    "dynamic_sampling": False,
+    "average": "sum",
+    "baseline": "none",
+}
+ACTING = {
+    "asft": ("kl_coef",),
+    "iw_sft-bounded": ("max_weight", "exponent"),
+    "psft": ("clip_high",),
+    "dpo-smoothed": ("label_smoothing",),
+    "ipo-token": ("average",),
+    "grpo": ("kl_coef",),
+    "grpo-several": ("clip_low", "clip_high"),
+    "grpo-k2": ("kl_coef",),
+    "grpo-dual": ("dual_clip",),
+    "grpo-entropy": ("entropy_coef",),
+    **{str(case): ("correction",) for case in CASES if "correction" in case.options},
+    "dr_grpo-several": ("clip_low", "clip_high"),
+    "dapo": ("dynamic_sampling",),
+    "dapo-several": ("clip_low", "clip_high"),
+    "gspo-several": ("clip_low", "clip_high"),
+    "cispo-several": ("clip_high", "kl_coef"),
+    "reinforce-baseline": ("baseline", "entropy_coef"),
+    "reinforce-kl": ("kl_coef",),
+    "rloo": ("kl_coef",),
+    "rloo-several": ("clip_low", "clip_high"),
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in ACTING.items() for option in options])
+def test_random_cases_reach_every_bound(name: str, option: str) -> None:
+    """Parity proves nothing of a clip that never acts: without it, the paper's own gradient would differ."""
+    case = BY_ID[name]
+    drawn = drawn_for(case, 0)
+    with_it, without = naive(case, drawn)[1], naive(case, drawn, **{option: OFF[option]})[1]
+    assert (with_it - without).abs().max() > 1e-3 * with_it.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("dpo", "objective/dpo"),
+        ("dpo-smoothed", "objective/dpo"),
+        ("ipo", "objective/ipo"),
+        ("ipo-token", "objective/ipo"),
+        ("grpo-no_kl", "objective/clipped"),
+        ("dr_grpo-several", "objective/clipped"),
+        ("dapo-several", "objective/clipped"),
+        ("sft", "nll"),
+    ],
+)
+def test_native_objective_is_the_papers(name: str, metric: str) -> None:
+    drawn = drawn_for(BY_ID[name], 0)
+    close(ours(BY_ID[name], drawn)[0][metric], naive(BY_ID[name], drawn)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("dpo", {"objective/dpo": math.log(2), "preference/accuracy": 0.5, "preference/margin": 0.0}),
+     ("dpo-smoothed", {"objective/dpo": math.log(2)}),
+     ("ipo", {"objective/ipo": 25.0})],
+)  # fmt: skip
+def test_preference_objectives_where_policy_and_reference_agree(name: str, expected: dict[str, float]) -> None:
+    drawn = drawn_for(BY_ID[name], 0)
+    agreeing = Sample(
+        drawn.algorithm, drawn.batch.replace(ref_logp=drawn.inputs()["logp"]), drawn.logits, drawn.ref_logits
+    )
+    metrics, _ = ours(BY_ID[name], agreeing)
+    assert {key: float(metrics[key]) for key in expected} == pytest.approx(expected, rel=1e-12)
