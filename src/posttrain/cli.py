@@ -102,9 +102,7 @@ def eval_(
         "max_tokens": max_tokens,
         "seed": seed,
     }
-    table = evaluate_command(
-        model, data, options, limit, columns, grader, prompt_template, chat_template, dtype, output
-    )
+    table = evaluate_command(model, data, options, limit, columns, grader, prompt_template, chat_template, dtype, output)
     out.print(table)
 
 

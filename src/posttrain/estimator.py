@@ -207,7 +207,8 @@ def policy_gradient_loss(
         algorithm: from `build_algorithm`, or composed by hand.
         logp: log-probs of the completion's tokens under the current policy, with gradient; index t is token t.
         batch: what `algorithm.prepare` returned, or a part of it.
-        entropy, kl: with gradient, where a penalty of the algorithm asks for them.
+        entropy: with gradient, where a penalty of the algorithm asks for it.
+        kl: KL(reference || current) over the vocabulary, with gradient, where a penalty asks for it.
         counts: denominators of the whole optimizer step, when `batch` is a micro-batch; None: the batch is the step.
 
     Raises:

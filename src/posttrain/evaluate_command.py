@@ -70,9 +70,7 @@ def evaluate_command(
     started = time.monotonic()
     try:
         engine = HFEngine(loaded, tokenizer)
-        result = evaluate(
-            engine, tokenizer, asked[:limit], judge, sampling(config), samples=config.samples, ks=config.k
-        )
+        result = evaluate(engine, tokenizer, asked[:limit], judge, sampling(config), samples=config.samples, ks=config.k)
     finally:
         judge.close()
     target = output or (folder / "eval.jsonl" if folder.is_dir() else Path("eval.jsonl"))

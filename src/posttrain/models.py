@@ -97,7 +97,9 @@ def make_model(config: FromScratch, tokenizer: Any, *, seed: int) -> Any:
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make(make_config(**{"num_key_value_heads": config.num_attention_heads, **fields, **ends}, vocab_size=vocabulary))
+        model = make(
+            make_config(**{"num_key_value_heads": config.num_attention_heads, **fields, **ends}, vocab_size=vocabulary)
+        )
     model.generation_config = GenerationConfig(**ends)
     return model
 
@@ -105,12 +107,12 @@ def make_model(config: FromScratch, tokenizer: Any, *, seed: int) -> Any:
 def _pretrained(config: ModelConfig) -> tuple[Any, Any]:
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(config.label, **options)
     except Exception as error:
         raise SetupError(f"The tokenizer of {config.name} cannot be loaded: {_first_line(error)}") from error
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            config.name, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation, **options
+            config.label, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation, **options
         )
     except Exception as error:
         raise SetupError(f"The model {config.name} cannot be loaded: {_first_line(error)}") from error

@@ -27,9 +27,7 @@ class Reference:
         return disable()
 
     @torch.no_grad()
-    def logp(
-        self, inputs: ModelInputs, loss_mask: Bool[Tensor, "B T"], *, temperature: float = 1.0
-    ) -> Float[Tensor, "B T"]:
+    def logp(self, inputs: ModelInputs, loss_mask: Bool[Tensor, "B T"], *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
         """Log-probs of the tokens that carry loss."""
         with self._frozen():
             return score(self._model, inputs, loss_mask, temperature=temperature).logp

@@ -240,9 +240,7 @@ def _sample(prepared: Prepared, folder: Path, step: int) -> dict[str, float]:
 
 def sampling(config: EvalConfig) -> Sampling:
     """How a recipe's evaluation samples."""
-    return Sampling(
-        max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed
-    )
+    return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
 
 
 def grader_for(recipe: Recipe, name: str) -> Grader:

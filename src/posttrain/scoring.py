@@ -68,15 +68,11 @@ def score(
     def scored(hidden: Tensor) -> Tensor:
         picked = hidden[inputs.row, inputs.position]
         own = Head(head.weight, head.bias)
-        return token_logprobs(
-            picked, own, inputs.target, temperature=temperature, entropy=entropy, teacher=teacher
-        )
+        return token_logprobs(picked, own, inputs.target, temperature=temperature, entropy=entropy, teacher=teacher)
 
     columns = list(_run(model, inputs, scored).unbind(1))
     placed = [_place(column, inputs.index, loss_mask) for column in columns]
-    return Scores(
-        logp=placed[0], entropy=placed[1] if entropy else None, kl=placed[-1] if teacher is not None else None
-    )
+    return Scores(logp=placed[0], entropy=placed[1] if entropy else None, kl=placed[-1] if teacher is not None else None)
 
 
 @torch.no_grad()

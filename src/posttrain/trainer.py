@@ -141,7 +141,7 @@ class PostTrainer(Trainer):
         for ours in (PrinterCallback, ProgressCallback):
             self.remove_callback(ours)
         self._reference = Reference(self.model) if algorithm.needs.reference else None
-        self.metric_files = MetricFiles(Path(args.output_dir))
+        self.metric_files = MetricFiles(Path(str(args.output_dir)))
         self.listeners: list[Listener] = [self.metric_files, *listeners] if self.is_world_process_zero() else []
         self._sample_evaluation = sample_evaluation
         self._record: dict[str, float] = dict(start_metrics or {})
@@ -204,12 +204,10 @@ class PostTrainer(Trainer):
         counts = {name: count.to(self.args.device) for name, count in self._algorithm.counts(batch).items()}
         carries = batch.loss_mask.any(-1).tolist()
         units = [u for u, rows in enumerate(collection.units) if any(carries[r] for r in rows)]
-        lengths = [
-            len(collection.units[u]) * max(len(collection.rows[r]) for r in collection.units[u]) for u in units
+        lengths = [len(collection.units[u]) * max(len(collection.rows[r]) for r in collection.units[u]) for u in units]
+        dealt = micro_batches(lengths, ranks=self.args.world_size, rows=self._micro_rows, tokens=self._micro_tokens)[
+            self.args.process_index
         ]
-        dealt = micro_batches(
-            lengths, ranks=self.args.world_size, rows=self._micro_rows, tokens=self._micro_tokens
-        )[self.args.process_index]
         return [[units[i] for i in part] for part in dealt] or [[]], counts, batch
 
     def _loss(
@@ -240,7 +238,7 @@ class PostTrainer(Trainer):
         return policy_gradient_loss(self._algorithm, scores.logp, local, scores.entropy, scores.kl, counts)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm)
         self._refuse_non_finite(float(norm), "norm of the gradient", None)
         return norm
 
@@ -288,18 +286,20 @@ class PostTrainer(Trainer):
     @torch.no_grad()
     def _evaluated(self, data: list[Example]) -> dict[str, float]:
         collection = collect_demonstrations(data, progress=1.0)
-        training, shares = self.model.training, Shares()
-        self.model.eval()
+        model: Any = self.model
+        training, shares = model.training, Shares()
+        model.eval()
         parts, counts, batch = self._plan(collection)
         for part in parts:
             with self.compute_loss_context_manager():
-                shares.add(self._loss(self.model, collection, batch, part, counts).metrics)
-        self.model.train(training)
+                shares.add(self._loss(model, collection, batch, part, counts).metrics)
+        model.train(training)
         return with_intervals(shares.total(self.accelerator), len(data))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 operations for each parameter and token."""
-        return 6 * sum(p.numel() for p in self.model.parameters()) * inputs.tokens
+        model: Any = self.model
+        return 6 * sum(p.numel() for p in model.parameters()) * inputs.tokens
 
     def _as_examples(self, model: Any, data: Any) -> list[Example]:
         if len(data) and isinstance(data[0], Example):

@@ -102,9 +102,7 @@ class Batch:
         return self.replace(**changes)
 
 
-_PER_TOKEN = frozenset(
-    ("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy")
-)
+_PER_TOKEN = frozenset(("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -212,7 +212,8 @@ def grpo(
 def dr_grpo(
     rows: list[Row], *, max_tokens: int, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1
 ) -> Tensor:
-    """The same without 1/|o_i| and without the std: sums over tokens, divided by a constant (arXiv:2503.20783, listing 1)."""
+    """The same without 1/|o_i| and without the std: sums over tokens, divided by a constant
+    (arXiv:2503.20783, listing 1)."""
     gains = [
         clipped(row, row.logp - row.old, advantage, clip_low, clip_high)
         for row, advantage in zip(rows, centred(rows), strict=True)

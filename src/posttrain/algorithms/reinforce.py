@@ -57,9 +57,7 @@ def build_rloo(config: RLOO) -> Algorithm:
     return _row_action(config, "arXiv:2402.14740", baseline.leave_one_out, ratio, clip)
 
 
-def _row_action(
-    config: Reinforce | RLOO, paper: str, credit: Callable[[Batch], Batch], ratio: Part, mask: Mask
-) -> Algorithm:
+def _row_action(config: Reinforce | RLOO, paper: str, credit: Callable[[Batch], Batch], ratio: Part, mask: Mask) -> Algorithm:
     from posttrain.algorithms.on_policy import correction_part, entropy_penalties, is_sequence_level
     from posttrain.estimator import Algorithm, Estimator, Needs, Term
     from posttrain.parts import advantage, average, baseline

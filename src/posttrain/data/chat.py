@@ -233,7 +233,7 @@ def _with_common_prompt(columns: Mapping[str, Any]) -> dict[str, Any]:
     chosen, rejected = _messages(columns.get("chosen"), "chosen"), _messages(columns.get("rejected"), "rejected")
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
-        if one != other or one["role"] == "assistant" and shared == min(len(chosen), len(rejected)) - 1:
+        if one != other or (one["role"] == "assistant" and shared == min(len(chosen), len(rejected)) - 1):
             break
         shared += 1
     if shared == 0 or shared in (len(chosen), len(rejected)):

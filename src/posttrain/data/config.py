@@ -9,9 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from posttrain.algorithms.base import Config
 
-Column = Literal[
-    "prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"
-]
+Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"]
 
 
 class _Source(Config):
@@ -51,7 +49,9 @@ def _kind(source: Any) -> str | None:
 
 
 Source = Annotated[
-    Annotated[PathSource, Tag("path source")] | Annotated[HubSource, Tag("hub source")] | Annotated[TaskSource, Tag("task source")],
+    Annotated[PathSource, Tag("path source")]
+    | Annotated[HubSource, Tag("hub source")]
+    | Annotated[TaskSource, Tag("task source")],
     Discriminator(
         _kind,
         custom_error_type="source",

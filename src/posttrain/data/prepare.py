@@ -31,9 +31,7 @@ def examples(
     return _all(records, encode, wanted, skip_bad_rows)
 
 
-def problems(
-    records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool = False
-) -> tuple[list[Problem], DataReport]:
+def problems(records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool = False) -> tuple[list[Problem], DataReport]:
     """Prompts with the columns that answers are graded by.
 
     Raises:

@@ -87,7 +87,7 @@ def _graded(batch: Batch) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
 
 def _group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     index: Tensor = torch.unique(group, return_inverse=True)[1]  # pyright: ignore
-    return torch.zeros_like(values).index_add_(0, index, values)[index]
+    return torch.zeros_like(values).index_add_(0, index, values)[index]  # pyright: ignore
 
 
 def _group_mean(values: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:

@@ -157,7 +157,7 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 
 def final_answer(text: str) -> str:
-    """What follows the last `####`, or stands in the last `\\boxed{}`, or the whole text."""
+    r"""What follows the last `####`, or stands in the last `\boxed{}`, or the whole text."""
     if "####" in text:
         return text.rpartition("####")[2].strip()
     start = text.rfind("\\boxed{")

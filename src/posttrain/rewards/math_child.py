@@ -22,7 +22,7 @@ def main() -> None:
     configs = (LatexExtractionConfig(), ExprExtractionConfig())
 
     def parsed(text: str) -> list[Any]:
-        return parse(text, extraction_config=configs, parsing_timeout=None)
+        return parse(text, extraction_config=configs, parsing_timeout=None)  # type: ignore[arg-type]
 
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
