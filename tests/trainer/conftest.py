@@ -1,0 +1,59 @@
+"""The trainer over the tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+
+from posttrain import PostTrainer, build_algorithm
+from tiny import make_examples, make_model
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
+    def make(
+        name: str,
+        *,
+        options: dict[str, Any] | None = None,
+        model: tuple[Any, Any] | None = None,
+        rows_per_step: int = 6,
+        micro_rows: int | None = None,
+        micro_tokens: int | None = None,
+        output: str = "run",
+        evaluate: bool = False,
+        **arguments: Any,
+    ) -> PostTrainer:
+        policy, tokenizer = model or make_model()
+        algorithm = build_algorithm(name, **(options or {}))
+        rows = make_examples(policy, tokenizer, preference=algorithm.needs.preference)
+        micro = micro_rows or rows_per_step
+        settings = {
+            "output_dir": str(tmp_path / output),
+            "use_cpu": True,
+            "max_steps": 4,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": rows_per_step // micro,
+            "optim": "sgd",
+            "learning_rate": 0.1,
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": 0.0,
+            "report_to": [],
+            "save_strategy": "no",
+            "logging_steps": 1000,
+            **arguments,
+        }
+        return PostTrainer(
+            policy,
+            algorithm,
+            tokenizer=tokenizer,
+            train_dataset=rows,
+            eval_dataset={"held_out": rows[:5]} if evaluate else None,
+            args=TrainingArguments(**settings),
+            micro_batch_tokens=micro_tokens,
+        )
+
+    return make

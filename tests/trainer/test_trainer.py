@@ -1,0 +1,277 @@
+"""The traps of the loop, each as a test on a real model: splits, scaling, dropout, references, NaN, metrics, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from posttrain import PostTrainer, build_algorithm, policy_gradient_loss
+from posttrain.data.collate import collect_demonstrations
+from posttrain.errors import NonFiniteError, SetupError
+from posttrain.model_config import Adapter
+from posttrain.scoring import check_head
+from tiny import make_examples, make_model, parameters
+
+MakeTrainer = Callable[..., PostTrainer]
+OFFLINE = ["sft", "dft", "asft", "iw_sft", "dpo", "ipo"]
+LORA = Adapter(r=4, dropout=0.3)
+
+
+def _steps(trainer: PostTrainer) -> list[dict[str, Any]]:
+    path = Path(str(trainer.args.output_dir)) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _naive_gradient(name: str, trainer: PostTrainer, model: Any) -> torch.Tensor:
+    """The gradient of a whole step by the model's own full logits, all rows in one padded batch."""
+    algorithm = build_algorithm(name)
+    [collection], _ = trainer.get_batch_samples(iter([0]), 1, torch.device("cpu"))
+    batch, start = collection.batch, [len(row.prompt) for row in collection.rows]
+    width = max(map(len, collection.rows))
+    ids = torch.zeros(len(start), width, dtype=torch.int64)
+    for i, row in enumerate(collection.rows):
+        ids[i, : len(row)] = torch.tensor([*row.prompt, *row.completion])
+
+    def logits(frozen: bool) -> torch.Tensor:
+        with torch.set_grad_enabled(not frozen):
+            whole = model(input_ids=ids).logits.log_softmax(-1)
+            picked = torch.zeros(*batch.loss_mask.shape, whole.shape[-1], dtype=whole.dtype)
+            for i, first in enumerate(start):
+                length = min(batch.loss_mask.shape[1], width - first)
+                picked[i, :length] = whole[i, first - 1 : first - 1 + length]
+            return picked
+
+    own, ref = logits(False), logits(True)
+    assert batch.tokens is not None
+    logp, ref_logp = (x.gather(-1, batch.tokens[..., None])[..., 0] for x in (own, ref))
+    kl = (ref.exp() * (ref - own)).sum(-1)
+    batch = algorithm.prepare(batch.replace(ref_logp=ref_logp))
+    model.zero_grad()
+    policy_gradient_loss(algorithm, logp, batch, kl=kl).loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_a_step_has_the_gradient_of_the_models_own_full_logits(name: str, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(name, max_steps=1, micro_rows=2, learning_rate=1.0)
+    model: Any = trainer.model
+    expected = _naive_gradient(name, trainer, model)
+    before = parameters(model)
+    trainer.train()
+    difference = (before - parameters(model) - expected).abs().max() / expected.abs().max()
+    assert expected.abs().max() > 1e-3
+    assert difference < 1e-10
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_any_split_of_the_steps_gives_the_same_parameters(name: str, make_trainer: MakeTrainer) -> None:
+    splits = [{}, {"micro_rows": 1}, {"micro_rows": 3}, {"micro_tokens": 70}]
+    trained = []
+    for i, split in enumerate(splits):
+        trainer = make_trainer(name, output=str(i), learning_rate=1e-3, **split)
+        trainer.train()
+        trained.append(parameters(trainer.model))
+    for other in trained[1:]:
+        assert torch.allclose(trained[0], other, rtol=0, atol=1e-12 * float(trained[0].abs().max()))
+    assert not torch.equal(trained[0], parameters(make_model()[0]))
+
+
+def test_the_number_of_micro_batches_varies_from_step_to_step(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", micro_tokens=90, rows_per_step=3)
+    counts = []
+    for step in range(4):
+        trainer.state.global_step = step
+        [collection], _ = trainer.get_batch_samples(iter([step]), 1, torch.device("cpu"))
+        counts.append(len(trainer._plan(collection)[0]))
+    assert len(set(counts)) > 1, counts
+
+
+def test_nothing_of_a_step_leaks_into_the_next(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", micro_rows=1, max_steps=2)
+    seen: list[float] = []
+    original = trainer.training_step
+
+    def watched(model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        seen.append(sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None))
+        return original(model, inputs, num_items_in_batch)
+
+    trainer.training_step = watched
+    trainer.train()
+    assert seen == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["dpo", "asft", "iw_sft"])
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_at_step_0_policy_and_reference_agree_though_the_config_has_dropout(
+    name: str, adapter: Adapter | None, make_trainer: MakeTrainer
+) -> None:
+    model = make_model(adapter=adapter, attention_dropout=0.5)
+    trainer = make_trainer(name, model=model, max_steps=1)
+    trainer.train()
+    [step] = _steps(trainer)
+    expected = {"dpo": ("objective/dpo", math.log(2)), "asft": ("kl/start", 0.0), "iw_sft": ("loss", step.get("nll"))}
+    key, value = expected[name]
+    assert step[key] == pytest.approx(value, abs=1e-12)
+
+
+def test_sft_keeps_the_dropout_that_is_asked_for(make_trainer: MakeTrainer) -> None:
+    losses = []
+    for rate in (0.0, 0.5):
+        trainer = make_trainer("sft", model=make_model(attention_dropout=rate), max_steps=1, output=str(rate))
+        trainer.train()
+        losses.append(_steps(trainer)[0]["loss"])
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", ["dpo", "asft"])
+def test_the_reference_stays_the_start_model(name: str, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(name, max_steps=3, learning_rate=0.5)
+    trainer.train()
+    first, *_, last = _steps(trainer)
+    key = {"dpo": "objective/dpo", "asft": "kl/start"}[name]
+    assert first[key] != pytest.approx(last[key], abs=1e-6)
+
+
+def test_lora_trains_the_adapter_only(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("asft", model=make_model(adapter=LORA), max_steps=3, learning_rate=1.0)
+    model: Any = trainer.model
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer.train()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and all("lora_" in name for name in moved)
+    assert _steps(trainer)[-1]["kl/start"] > 0
+
+
+def test_tied_embeddings_get_both_gradients(make_trainer: MakeTrainer) -> None:
+    model = make_model(tie_word_embeddings=True)
+    trainer = make_trainer("sft", model=model, max_steps=1, learning_rate=1.0)
+    expected = _naive_gradient("sft", trainer, model[0])
+    before = parameters(model[0])
+    trainer.train()
+    assert torch.allclose(before - parameters(model[0]), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+
+
+def test_gradient_checkpointing_changes_nothing(make_trainer: MakeTrainer) -> None:
+    trained = []
+    for on in (False, True):
+        trainer = make_trainer("dpo", gradient_checkpointing=on, output=str(on))
+        trainer.train()
+        trained.append(parameters(trainer.model))
+    assert torch.allclose(*trained, rtol=0, atol=1e-12)
+
+
+def test_bf16_computes_in_bfloat16_over_float32_weights(make_trainer: MakeTrainer) -> None:
+    losses = []
+    for bf16 in (False, True):
+        trainer = make_trainer("dft", model=make_model(dtype="float32"), bf16=bf16, max_steps=2, output=str(bf16))
+        trainer.train()
+        losses.append([step["nll"] for step in _steps(trainer)])
+        assert parameters(trainer.model).isfinite().all()
+        assert next(trainer.model.parameters()).dtype == torch.float32
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+
+
+def test_every_step_is_in_metrics_jsonl_whatever_logging_steps_says(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("dft", max_steps=4, logging_steps=1000)
+    trainer.train()
+    steps = _steps(trainer)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    for step in steps:
+        assert {"loss", "loss/dft", "nll", "grad_norm", "learning_rate", "train/tokens", "ratio/mean"} <= set(step)
+        assert all(math.isfinite(value) for value in step.values())
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(clip: float, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", max_steps=2, max_grad_norm=clip)
+    model: Any = trainer.model
+    with torch.no_grad():
+        model.lm_head.weight[0] = math.nan
+    before = parameters(model)
+    with pytest.raises(NonFiniteError, match=r"Step 1: the loss is nan.*row \d+") as error:
+        trainer.train()
+    assert error.value.exit_code == 5
+    assert torch.equal(before.nan_to_num(), parameters(model).nan_to_num())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", max_steps=2)
+    model: Any = trainer.model
+    model.lm_head.weight.register_hook(lambda grad: grad * math.inf)
+    before = parameters(model)
+    with pytest.raises(NonFiniteError, match="norm of the gradient"):
+        trainer.train()
+    assert torch.equal(before, parameters(model))
+
+
+def test_the_validation_loss_is_the_loss_of_the_whole_set(make_trainer: MakeTrainer) -> None:
+    small = make_trainer("dpo", evaluate=True, micro_rows=1)
+    whole = make_trainer("dpo", evaluate=True, output="whole")
+    ours, theirs = small.evaluate(), whole.evaluate()
+    assert ours["eval/held_out/objective/dpo"] == pytest.approx(math.log(2), abs=1e-12)
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert ours["eval/held_out/preference/accuracy"] == 0.5  # ties with the reference itself
+    low, high = (ours[f"eval/held_out/preference/accuracy/{end}"] for end in ("low", "high"))
+    assert low < 0.5 < high
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(make_trainer: MakeTrainer) -> None:
+    whole = make_trainer("dpo", max_steps=6, optim="adamw_torch", save_strategy="steps", save_steps=3)
+    whole.train()
+    again = make_trainer("dpo", max_steps=6, optim="adamw_torch")
+    again.metric_files.resume_at(3)
+    again.train(resume_from_checkpoint=str(Path(str(whole.args.output_dir)) / "checkpoint-3"))
+    assert torch.equal(parameters(whole.model), parameters(again.model))
+    assert [step["step"] for step in _steps(again)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_data_set_with_trl_columns_is_taken_as_it_is(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    template = make_trainer("sft")
+    rows = [{"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"} for i in range(24)]
+    model, tokenizer = make_model()
+    trainer = PostTrainer(
+        model, build_algorithm("sft"), tokenizer=tokenizer, train_dataset=Dataset.from_list(rows), args=template.args
+    )
+    prepared = make_examples(model, tokenizer, preference=False)
+    for ours, theirs in zip(trainer._examples, prepared, strict=True):
+        assert ours.rows[0].completion.tolist() == theirs.rows[0].completion.tolist()
+
+
+def test_a_head_that_does_more_than_multiply_is_refused() -> None:
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=32, final_logit_softcapping=0.5,
+    )  # fmt: skip
+    with pytest.raises(SetupError, match="changes its logits"):
+        check_head(Gemma2ForCausalLM(config), 64)
+
+
+def test_an_adapter_on_the_head_is_refused(make_trainer: MakeTrainer) -> None:
+    model = make_model(adapter=Adapter(r=2, target_modules=["lm_head"]))
+    with pytest.raises(SetupError, match=r"plain torch\.nn\.Linear"):
+        make_trainer("sft", model=model)
+
+
+@pytest.mark.parametrize("name", ["grpo", "psft", "rloo"])
+def test_algorithms_over_collections_are_refused_with_a_sentence(name: str, make_trainer: MakeTrainer) -> None:
+    with pytest.raises(SetupError, match="policy_gradient_loss"):
+        make_trainer(name)
+
+
+def test_a_micro_batch_without_rows_gives_zero_gradients(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("asft")
+    collection = collect_demonstrations(trainer._examples[:2], progress=0.0)
+    _, counts, batch = trainer._plan(collection)
+    model: Any = trainer.model
+    trainer._loss(model, collection, batch, [], counts).loss.backward()
+    gradients = [p.grad for p in model.parameters()]
+    assert all(g is not None and bool((g == 0).all()) for g in gradients)
