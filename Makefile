@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup quickstart lint type test test-system test-lower bench
+.PHONY: setup quickstart lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -19,8 +19,8 @@ quickstart: setup
 	$(BIN)/posttrain run recipes/quickstart.yaml
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks studies
-	$(BIN)/ruff format --check src tests benchmarks studies
+	$(BIN)/ruff check src tests studies
+	$(BIN)/ruff format --check src tests studies
 
 type: setup
 	$(BIN)/pyright
@@ -38,5 +38,3 @@ test-lower:
 	.venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable '.[dev]'
 	.venv-lower/bin/python -m pytest -m "not system"
 
-bench: setup
-	$(BIN)/python benchmarks/head.py

@@ -45,7 +45,10 @@ class ProgressView:
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Moves the bar, or prints a line now and then."""
-        loss, rate = metrics["loss"], metrics["train/tokens_per_second"]
+        native = next(
+            (name for name in metrics if name.startswith("objective/")), "loss"
+        )  # the surrogate's value says little
+        loss, rate = metrics[native], metrics["train/tokens_per_second"]
         self._progress.update(self._bar, completed=step, loss=loss, rate=rate)
         every = max(1, self._steps // PLAIN_LINES)
         if not self._console.is_terminal and (step % every == 0 or step in (1, self._steps)):

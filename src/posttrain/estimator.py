@@ -219,49 +219,49 @@ def policy_gradient_loss(
     counts = algorithm.counts(batch) if counts is None else counts
     loss = torch.zeros_like(logp[:0].sum()) + 0.0 * torch.where(batch.loss_mask, logp, 0.0).sum()
     metrics: dict[str, Tensor] = {}
-
-    def average(values: Tensor, select: Tensor, part: Term | Penalty) -> Tensor:
-        scaled = torch.where(select, values, 0.0) * part.average.row_scale(select).to(logp.dtype)
-        return scaled.sum() / counts[part.name].clamp(min=1).to(logp.dtype)
+    tokens = [counts[f"{term.name}/tokens"] for term in algorithm.terms if term.estimator.denominator is not current]
+    compared = sum(tokens, torch.zeros_like(loss)).clamp(min=1).to(logp.dtype)
 
     for term in algorithm.terms:
         select = term.select(batch)
         view = View.of(batch, logp, select)
         weights = term.estimator.weights(view)
-        term_loss = _at(term.coef, batch.progress) * average(-weights.value * logp, select, term)
+        term_loss = _at(term.coef, batch.progress) * _average(-weights.value * logp, select, term, counts)
         loss = loss + term_loss
         metrics[f"loss/{term.name}"] = term_loss.detach()
-        for name, share in _ratio_metrics(term, view, weights, counts).items():
-            metrics[name] = metrics.get(name, torch.zeros_like(share)) + share
+        if term.estimator.denominator is not current:
+            for name, share in _ratio_shares(view, weights).items():
+                metrics[name] = metrics.get(name, torch.zeros_like(share)) + share / compared
         for metric in term.metrics:
             with torch.no_grad():
                 values = metric.value(view)
                 divided = values.sum() / counts[term.name].clamp(min=1).to(logp.dtype)
-                metrics[metric.name] = average(values, select, term) if values.shape == select.shape else divided
+                metrics[metric.name] = _average(values, select, term, counts) if values.shape == select.shape else divided
     for penalty in algorithm.penalties:
         quantity = {"entropy": entropy, "kl": kl}[penalty.quantity]
         assert quantity is not None  # _check
-        mean = average(quantity.to(logp.dtype), penalty.select(batch), penalty)
+        mean = _average(quantity.to(logp.dtype), penalty.select(batch), penalty, counts)
         loss = loss + _at(penalty.coef, batch.progress) * mean
         metrics[penalty.name] = mean.detach()
     metrics["loss"] = loss.detach()
     return LossOutput(loss, metrics)
 
 
+def _average(values: Tensor, select: Tensor, part: Term | Penalty, counts: Mapping[str, Tensor]) -> Tensor:
+    scaled = torch.where(select, values, 0.0) * part.average.row_scale(select).to(values.dtype)
+    return scaled.sum() / counts[part.name].clamp(min=1).to(values.dtype)
+
+
 def _at(coefficient: Coefficient, progress: float) -> float:
     return coefficient(progress) if callable(coefficient) else coefficient
 
 
-def _ratio_metrics(term: Term, view: View, weights: Weights, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the terms whose denominator is another policy than the current one; for the others the ratio is 1 by definition."""
-    if term.estimator.denominator is current:
-        return {}
-    tokens = counts[f"{term.name}/tokens"].clamp(min=1).to(view.logp.dtype)
-    ratio = torch.where(view.select, weights.ratio, 0.0)
+def _ratio_shares(view: View, weights: Weights) -> dict[str, Tensor]:
+    """Sums over tokens. For terms whose denominator is the current policy the ratio is 1 by definition."""
     return {
-        "ratio/mean": ratio.sum() / tokens,
-        "ratio/capped_fraction": weights.capped.sum() / tokens,
-        "mask/dropped_fraction": (view.select & ~weights.kept).sum() / tokens,
+        "ratio/mean": torch.where(view.select, weights.ratio, 0.0).sum(),
+        "ratio/capped_fraction": weights.capped.sum(),
+        "mask/dropped_fraction": (view.select & ~weights.kept).sum(),
     }
 
 
@@ -280,7 +280,8 @@ def _check(algorithm: Algorithm, logp: Tensor, batch: Batch, entropy: Tensor | N
             "the policy at collection. None means the current policy, which holds for one update only."
         )
     for penalty in algorithm.penalties:
-        if {"entropy": entropy, "kl": kl}[penalty.quantity] is None:
+        quantity = {"entropy": entropy, "kl": kl}[penalty.quantity]
+        if quantity is None or quantity.shape != logp.shape:
             raise ValueError(f"{algorithm.name} has a penalty on {penalty.quantity}: pass {penalty.quantity}=, [B, T].")
 
 

@@ -67,6 +67,14 @@ class TrainingConfig(Config):
             raise ValueError("give either max_steps or epochs")
         return self
 
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_step(self) -> TrainingConfig:
+        if self.micro_batch_rows is not None and self.rows_per_step % min(self.micro_batch_rows, self.rows_per_step):
+            raise ValueError(
+                f"rows_per_step: {self.rows_per_step} is no multiple of micro_batch_rows: {self.micro_batch_rows}"
+            )
+        return self
+
     @field_validator("extra")
     @classmethod
     def _are_training_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,8 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SetupError("A recipe runs in one process in this version; PostTrainer itself works under torchrun.")
     folder = Path(recipe.output_dir)
     if (folder / "final").is_dir():
         _same_recipe(folder, recipe)
@@ -253,19 +255,13 @@ def grader_for(recipe: Recipe, name: str) -> Grader:
 
 def _training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
     training = recipe.training
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if training.rows_per_step % world:
-        raise SetupError(f"training.rows_per_step: {training.rows_per_step} does not divide by {world} processes.")
-    per_rank = training.rows_per_step // world
-    micro = min(training.micro_batch_rows or per_rank, per_rank)
-    if per_rank % micro:
-        raise SetupError(f"training.micro_batch_rows: {micro} does not divide the {per_rank} rows of each process.")
+    micro = min(training.micro_batch_rows or training.rows_per_step, training.rows_per_step)
     try:
         return TrainingArguments(
             output_dir=recipe.output_dir,
             max_steps=steps,
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=per_rank // micro,
+            gradient_accumulation_steps=training.rows_per_step // micro,
             learning_rate=training.learning_rate,
             lr_scheduler_type=training.lr_scheduler_type,
             warmup_steps=training.warmup_steps if training.warmup_steps < 1 else round(training.warmup_steps),

@@ -281,6 +281,7 @@ class PostTrainer(Trainer):
         for listener in self.listeners:
             listener.on_evaluation(self.state.global_step, metrics)
         self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()

@@ -90,8 +90,10 @@ class Batch:
         """The named rows, in that order: the only way to split a batch.
 
         Raises:
-            ValueError: the rows would cut a preference pair.
+            ValueError: the rows would cut a preference pair, or are a mask.
         """
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            raise ValueError("Batch.take wants row numbers, not a mask: pass mask.nonzero()[:, 0].")
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.loss_mask.device)
         if self.chosen is not None:
             first, second = index[0::2], index[1::2]
@@ -127,22 +129,17 @@ class View:
     @classmethod
     def of(cls, batch: Batch, logp: Float[Tensor, "B T"], select: Bool[Tensor, "B T"]) -> View:
         """What the parts of one term see of a batch, with the current policy's log-probs."""
-        logp = logp.detach()
-
-        def clean(values: Tensor | None) -> Tensor | None:
-            return None if values is None else torch.where(select, values.detach().to(logp.dtype), 0.0)
-
+        logp = _clean(logp, select, logp.dtype)
+        seen = ("behavior_logp", "old_logp", "ref_logp", "advantage", "entropy")
+        given = {name: value for name in seen if (value := getattr(batch, name)) is not None}
+        cleaned = {name: _clean(value, select, logp.dtype) for name, value in given.items()}
         return cls(
             select=select,
-            logp=torch.where(select, logp, 0.0),
-            old_logp=torch.where(select, logp if batch.old_logp is None else batch.old_logp.to(logp.dtype), 0.0),
+            logp=logp,
             origin=batch.origin,
-            behavior_logp=clean(batch.behavior_logp),
-            ref_logp=clean(batch.ref_logp),
-            advantage=clean(batch.advantage),
-            entropy=clean(batch.entropy),
             chosen=None if batch.chosen is None else batch.chosen[:, None],
             progress=batch.progress,
+            **{"old_logp": logp, **cleaned},
         )
 
     def require(self, name: str) -> Tensor:
@@ -155,6 +152,10 @@ class View:
         if value is None:
             raise ValueError(f"The algorithm needs Batch.{name}, and the batch has none.")
         return value
+
+
+def _clean(values: Float[Tensor, "..."], select: Tensor, dtype: torch.dtype) -> Float[Tensor, "..."]:
+    return torch.where(select, values.detach().to(dtype), 0.0)
 
 
 def row_sum(view: View, values: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:

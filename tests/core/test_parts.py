@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posttrain import Algorithm, Batch, Estimator, Needs, Term, View, build_algorithm, policy_gradient_loss
 from posttrain.parts import advantage, average, baseline, correction, denominator, mask
-from posttrain.types import MAX_LOG_RATIO
+from posttrain.types import MAX_LOG_RATIO, row_mean, row_sum
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 LOGP = torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -0.25, -4.0]], dtype=torch.float64)
@@ -45,6 +45,13 @@ def test_average(kind: average.Average, count: float, scales: list[float]) -> No
     assert kind.count(MASK) == count
     assert kind.row_scale(MASK)[:, 0].tolist() == scales
     assert kind.count(torch.zeros_like(MASK)) == 0
+
+
+def test_rows_are_reduced_over_their_selected_tokens() -> None:
+    assert row_sum(view(), torch.full_like(LOGP, 3.0)).tolist() == [[6], [3]]
+    assert row_mean(view(), torch.full_like(LOGP, 3.0)).tolist() == [[3], [3]]
+    nothing = View.of(batch(), LOGP, torch.zeros_like(MASK))
+    assert row_mean(nothing, LOGP).tolist() == [[0], [0]]
 
 
 REWARDS: dict[str, Any] = {
@@ -169,9 +176,7 @@ PAIRS = torch.tensor([True, False])
         ("reinforce", {"correction": {}}, {"advantage": LOGP}, "needs Batch.behavior_logp"),
     ],
 )
-def test_the_loss_says_what_the_batch_lacks(
-    name: str, options: dict[str, Any], fields: dict[str, Any], message: str
-) -> None:
+def test_the_loss_says_what_the_batch_lacks(name: str, options: dict[str, Any], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         policy_gradient_loss(build_algorithm(name, **options), LOGP, batch(**fields))
 
@@ -189,9 +194,7 @@ def test_the_loss_names_both_shapes() -> None:
         ("rloo", {}, {"reward": LOGP[:, 0], "ref_logp": LOGP}, r"Batch.old_logp \(or behavior_logp\)"),
     ],
 )
-def test_prepare_says_what_the_batch_lacks(
-    name: str, options: dict[str, Any], fields: dict[str, Any], message: str
-) -> None:
+def test_prepare_says_what_the_batch_lacks(name: str, options: dict[str, Any], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_algorithm(name, **options).prepare(batch(**fields))
 

@@ -155,9 +155,7 @@ def ipo(rows: list[Row], *, beta: float = 0.1, average: str = "sum") -> Tensor:
 # --- on policy -------------------------------------------------------------------------------------------------------
 
 
-def clipped(
-    row: Row, log_ratio: Tensor, advantage: float, low: float, high: float, dual: float | None = None
-) -> Tensor:
+def clipped(row: Row, log_ratio: Tensor, advantage: float, low: float, high: float, dual: float | None = None) -> Tensor:
     """min(r A, clip(r, 1 - low, 1 + high) A) (arXiv:1707.06347, eq. 7); bounded below by dual · A where A < 0
     (arXiv:1912.09729, eq. 5)."""
     ratio = log_ratio.exp()
@@ -209,9 +207,7 @@ def grpo(
     return row_mean(rows, losses) + entropy_bonus(rows, entropy_coef)
 
 
-def dr_grpo(
-    rows: list[Row], *, max_tokens: int, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1
-) -> Tensor:
+def dr_grpo(rows: list[Row], *, max_tokens: int, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1) -> Tensor:
     """The same without 1/|o_i| and without the std: sums over tokens, divided by a constant
     (arXiv:2503.20783, listing 1)."""
     gains = [
@@ -288,9 +284,7 @@ def rloo(
     rows, losses = shaped(rows, kl_coef), []
     for row, advantage in zip(rows, leave_one_out(rows), strict=True):
         ratio = (row.logp - row.old).sum()
-        losses.append(
-            -advantage * row.logp.sum() if updates == 1 else -clipped(row, ratio, advantage, clip_low, clip_high)
-        )
+        losses.append(-advantage * row.logp.sum() if updates == 1 else -clipped(row, ratio, advantage, clip_low, clip_high))
     return row_mean(rows, losses)
 
 
@@ -383,6 +377,7 @@ def test_random_cases_reach_every_bound(name: str, option: str) -> None:
         ("ipo", "objective/ipo"),
         ("ipo-token", "objective/ipo"),
         ("grpo-no_kl", "objective/clipped"),
+        ("grpo-dual", "objective/clipped"),
         ("dr_grpo-several", "objective/clipped"),
         ("dapo-several", "objective/clipped"),
         ("sft", "nll"),
@@ -401,8 +396,6 @@ def test_native_objective_is_the_papers(name: str, metric: str) -> None:
 )  # fmt: skip
 def test_preference_objectives_where_policy_and_reference_agree(name: str, expected: dict[str, float]) -> None:
     drawn = drawn_for(BY_ID[name], 0)
-    agreeing = Sample(
-        drawn.algorithm, drawn.batch.replace(ref_logp=drawn.inputs()["logp"]), drawn.logits, drawn.ref_logits
-    )
+    agreeing = Sample(drawn.algorithm, drawn.batch.replace(ref_logp=drawn.inputs()["logp"]), drawn.logits, drawn.ref_logits)
     metrics, _ = ours(BY_ID[name], agreeing)
     assert {key: float(metrics[key]) for key in expected} == pytest.approx(expected, rel=1e-12)

@@ -302,9 +302,7 @@ def grpo_cases() -> dict[str, Case]:
 
 
 @pytest.mark.parametrize("case", grpo_cases().values(), ids=grpo_cases())
-def test_grpo(
-    case: Case, rtol: float, tokenizer: PreTrainedTokenizerFast, reference_path: Path, tmp_path: Path
-) -> None:
+def test_grpo(case: Case, rtol: float, tokenizer: PreTrainedTokenizerFast, reference_path: Path, tmp_path: Path) -> None:
     trainer = grpo_trainer(tokenizer, reference_path, tmp_path, case.micro_batches, **case.theirs)
     inputs = trl_utils.split_tensor_dict(hand_made_collection(trainer, case.moved), case.micro_batches)
     # In its second pass over a collection TRL takes what it has buffered.
@@ -321,9 +319,7 @@ def test_grpo(
         assert case.name == "cispo" or 0 < metrics["mask/dropped_fraction"] < 1
 
 
-def grpo_trainer(
-    tokenizer: PreTrainedTokenizerFast, reference: Path, path: Path, micro_batches: int, **changes: Any
-) -> Any:
+def grpo_trainer(tokenizer: PreTrainedTokenizerFast, reference: Path, path: Path, micro_batches: int, **changes: Any) -> Any:
     """For two questions of four answers each, and two passes over them."""
     model = tiny_model()
     model.config._name_or_path = str(reference)  # where TRL loads the reference model from

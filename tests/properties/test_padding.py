@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cases import Case, differentiate, map_fields, over, sample, shapes
-from posttrain import Batch
+from posttrain import Batch, View
 
 GARBAGE = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30, -7.0], dtype=torch.float64)
 
@@ -28,6 +29,18 @@ def widen(batch: Batch, columns: int) -> Batch:
 
 def same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     return actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
+
+
+@over()
+def test_parts_see_zeros_outside_the_selection(case: Case) -> None:
+    drawn = sample(case.algorithm)
+    batch = map_fields(case.algorithm.prepare(drawn.batch), lambda x: spoil(x, drawn.batch.loss_mask), per_token=True)
+    for term in case.algorithm.terms:
+        select = term.select(batch)
+        view = View.of(batch, spoil(drawn.inputs()["logp"], select), select)
+        seen = {field.name: getattr(view, field.name) for field in dataclasses.fields(View)}
+        floats = {name: x for name, x in seen.items() if isinstance(x, Tensor) and x.is_floating_point()}
+        assert {name for name, x in floats.items() if x[~select].any()} == set()
 
 
 @over()

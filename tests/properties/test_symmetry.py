@@ -56,8 +56,7 @@ def test_rewards_have_no_zero(case: Case, shape: dict[str, int], shift: float) -
     drawn = sample(case.algorithm, **shape)
     shifted = drawn.batch.replace(reward=drawn.reward + shift)
     expected, actual = (
-        differentiate(case.algorithm, case.algorithm.prepare(batch), drawn.inputs())[1]
-        for batch in (drawn.batch, shifted)
+        differentiate(case.algorithm, case.algorithm.prepare(batch), drawn.inputs())[1] for batch in (drawn.batch, shifted)
     )
     # R + shift is rounded, and a small std magnifies it.
     close(actual, expected, rtol=1e-9)

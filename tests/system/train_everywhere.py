@@ -75,7 +75,7 @@ def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Scripted]:
 def main() -> None:
     target = Path(sys.argv[1])
     trainer._check = lambda *_: None  # the refusal of collections; here they are scripted
-    moved: dict[str, np.ndarray] = {}
+    moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     for algorithm in example_values():
         change, trained = train(algorithm, target.parent / target.stem)

@@ -174,8 +174,9 @@ def test_bf16_computes_in_bfloat16_over_float32_weights(make_trainer: MakeTraine
         trainer = make_trainer("dft", model=make_model(dtype="float32"), bf16=bf16, max_steps=2, output=str(bf16))
         trainer.train()
         losses.append([step["nll"] for step in _steps(trainer)])
-        assert parameters(trainer.model).isfinite().all()
-        assert next(trainer.model.parameters()).dtype == torch.float32
+        trained: Any = trainer.model
+        assert parameters(trained).isfinite().all()
+        assert {p.dtype for p in trained.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
 
@@ -222,6 +223,13 @@ def test_the_validation_loss_is_the_loss_of_the_whole_set(make_trainer: MakeTrai
     assert ours["eval/held_out/preference/accuracy"] == 0.5  # ties with the reference itself
     low, high = (ours[f"eval/held_out/preference/accuracy/{end}"] for end in ("low", "high"))
     assert low < 0.5 < high
+
+
+def test_each_evaluation_is_made_once(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", evaluate=True, max_steps=4, eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    lines = (Path(str(trainer.args.output_dir)) / "eval.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(make_trainer: MakeTrainer) -> None:

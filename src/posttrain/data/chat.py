@@ -71,12 +71,14 @@ class Encoder:
         return self._answer(columns, "completion")
 
     def preference(self, columns: Mapping[str, Any]) -> tuple[Row, Row]:
-        """The chosen and the rejected row. Without `prompt`, it is what the two conversations begin with in common.
+        """The chosen and the rejected row.
+
+        Conversations that hold their prompt, whether there is a `prompt` column or not, are split where they begin to differ.
 
         Raises:
             BadRow: as in `prompt`, or the two completions are equal.
         """
-        if "prompt" not in columns:
+        if "prompt" not in columns or all(_holds_prompt(columns.get(side)) for side in ("chosen", "rejected")):
             columns = _with_common_prompt(columns)
         chosen, rejected = self._answer(columns, "chosen"), self._answer(columns, "rejected")
         if np.array_equal(chosen.completion, rejected.completion):
@@ -227,6 +229,11 @@ def _messages(value: Any, column: str) -> list[Message]:
         if message.get("role") not in _ROLES:
             raise BadRow(f"{column}: the role {message.get('role')!r} is none of {', '.join(_ROLES)}")
     return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def _holds_prompt(conversation: Any) -> bool:
+    first = conversation[0] if isinstance(conversation, (list, tuple)) and conversation else None
+    return isinstance(first, dict) and first.get("role") != "assistant"
 
 
 def _with_common_prompt(columns: Mapping[str, Any]) -> dict[str, Any]:

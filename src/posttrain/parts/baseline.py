@@ -25,7 +25,7 @@ def reward(batch: Batch) -> Batch:
 def group_mean(batch: Batch) -> Batch:
     """A_i = R_i - mean(R of its group)."""
     rewards, graded = _graded(batch)
-    return _spread(batch, rewards - _group_mean(rewards, batch.group, graded))
+    return _spread(batch, _centred(rewards, batch.group, graded))
 
 
 def group_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
@@ -34,7 +34,7 @@ def group_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
     arXiv:2402.03300, section 4.1.2.
     """
     rewards, graded = _graded(batch)
-    centred = rewards - _group_mean(rewards, batch.group, graded)
+    centred = _centred(rewards, batch.group, graded)
     return _spread(batch, centred / (_group_std(centred, batch.group, graded) + eps))
 
 
@@ -42,7 +42,7 @@ def leave_one_out(batch: Batch) -> Batch:
     """A_i = R_i - mean(R of the others in its group); 0 in a group of one (arXiv:2402.14740, eq. 8)."""
     rewards, graded = _graded(batch)
     size = _group_sum(graded.to(rewards.dtype), batch.group)
-    centred = rewards - _group_mean(rewards, batch.group, graded)
+    centred = _centred(rewards, batch.group, graded)
     return _spread(batch, centred * size / (size - 1).clamp(min=1))
 
 
@@ -63,9 +63,8 @@ def in_turn(batch: Batch, *, steps: tuple[Callable[[Batch], Batch], ...]) -> Bat
 
 def _varying(batch: Batch) -> Bool[Tensor, " B"]:
     rewards, graded = _graded(batch)
-    centred = rewards - _group_mean(rewards, batch.group, graded)
-    spread = _group_sum(torch.where(graded, centred.abs(), 0.0), batch.group)
-    return spread > torch.finfo(rewards.dtype).eps * rewards.abs().max().clamp(min=1) * len(rewards)
+    centred = _centred(rewards, batch.group, graded)
+    return _group_sum(centred.abs() * graded, batch.group) > 0
 
 
 def less_kl(batch: Batch, *, coef: float) -> Batch:
@@ -85,9 +84,24 @@ def _graded(batch: Batch) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
     return torch.where(graded, batch.reward, 0.0), graded
 
 
+def _group_index(group: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    return torch.unique(group, return_inverse=True)[1]  # pyright: ignore
+
+
 def _group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    index: Tensor = torch.unique(group, return_inverse=True)[1]  # pyright: ignore
-    return torch.zeros_like(values).index_add_(0, index, values)[index]  # pyright: ignore
+    index = _group_index(group)
+    return torch.zeros_like(values).index_add_(0, index, values)[index]
+
+
+def _centred(rewards: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:
+    """R - mean(R), measured from the group's largest reward: equal rewards give exactly 0, and not a rounding error that
+    a small std magnifies.
+    """
+    index = _group_index(group)
+    lowest = torch.full_like(rewards, -torch.inf)
+    top = lowest.scatter_reduce(0, index, torch.where(graded, rewards, lowest), "amax")[index]
+    below = torch.where(graded, rewards - top, 0.0)
+    return below - _group_mean(below, group, graded)
 
 
 def _group_mean(values: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:

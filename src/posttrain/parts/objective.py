@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posttrain.parts.advantage import pair_margin
-from posttrain.types import View, row_sum
+from posttrain.types import MAX_LOG_RATIO, View, row_sum
 
 
 def nll(view: View) -> Float[Tensor, "B T"]:
@@ -23,12 +23,12 @@ def nll(view: View) -> Float[Tensor, "B T"]:
 def logistic_preference_loss(view: View, *, beta: float, label_smoothing: float) -> Float[Tensor, "P 1"]:
     """-(1 - e) log sigmoid(beta m) - e log sigmoid(-beta m); ln 2 where policy and reference agree."""
     logit = beta * pair_margin(view)[0::2]
-    return -(1 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit)
+    return _of_counted(view, -(1 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit))
 
 
 def squared_preference_loss(view: View, *, beta: float, per_token: bool) -> Float[Tensor, "P 1"]:
     """(m - 1/(2 beta))²."""
-    return (pair_margin(view, per_token=per_token)[0::2] - 1 / (2 * beta)) ** 2
+    return _of_counted(view, (pair_margin(view, per_token=per_token)[0::2] - 1 / (2 * beta)) ** 2)
 
 
 def preference_margin(view: View) -> Float[Tensor, "P 1"]:
@@ -39,14 +39,14 @@ def preference_margin(view: View) -> Float[Tensor, "P 1"]:
 def preference_accuracy(view: View) -> Float[Tensor, "P 1"]:
     """1 where the policy, against the reference, prefers the chosen completion (m > 0); a tie counts one half."""
     margin = pair_margin(view)[0::2]
-    return (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
+    return _of_counted(view, (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype))
 
 
 def raw_accuracy(view: View) -> Float[Tensor, "P 1"]:
     """1 where the policy itself gives the chosen completion more probability, whatever the reference; ties one half."""
     rows = row_sum(view, view.logp)
     gap = rows[0::2] - rows[1::2]
-    return (gap > 0).to(gap.dtype) + 0.5 * (gap == 0).to(gap.dtype)
+    return _of_counted(view, (gap > 0).to(gap.dtype) + 0.5 * (gap == 0).to(gap.dtype))
 
 
 def chosen_logp(view: View) -> Float[Tensor, "P 1"]:
@@ -56,6 +56,12 @@ def chosen_logp(view: View) -> Float[Tensor, "P 1"]:
 
 def clipped_surrogate(view: View, *, low: float, high: float, dual: float | None) -> Float[Tensor, "B T"]:
     """-min(r A, clip(r, 1 - low, 1 + high) A), for A < 0 no more than -dual · A (arXiv:1707.06347, eq. 7)."""
-    ratio, advantage = (view.logp - view.old_logp).exp(), view.require("advantage")
+    ratio, advantage = (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp(), view.require("advantage")
     clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
     return -clipped if dual is None else -torch.where(advantage < 0, clipped.clamp(min=dual * advantage), clipped)
+
+
+def _of_counted(view: View, values: Float[Tensor, "P 1"]) -> Float[Tensor, "P 1"]:
+    """0 for a pair without a selected token, which is not in N: the fill row of a rank without rows."""
+    rows = view.select.any(-1, keepdim=True)
+    return torch.where(rows[0::2] | rows[1::2], values, 0.0)

@@ -1,0 +1,320 @@
+"""The command line: lists, schema, plans, and a run's errors, each one message and its exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from posttrain import cli
+from posttrain.algorithms import BUILDERS
+from posttrain.model_config import ModelConfig
+from posttrain.models import load
+from posttrain.recipe import Recipe, load_recipe
+from posttrain.rewards.grading import GRADERS
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+SCRATCH = {"from_scratch": {"hidden_size": 32, "num_attention_heads": 1, "num_hidden_layers": 1}, "tokenizer": "characters"}
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def posttrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs the command in an empty folder: exit code, stdout, stderr. An error of another kind fails the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["posttrain", *arguments])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def write(path: Path, *rows: Any) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def recipe(**changes: Any) -> str:
+    """A recipe.yaml in the current folder that trains for two steps, with top-level changes."""
+    values = {
+        "model": SCRATCH,
+        "algorithm": {"name": "sft"},
+        "data": {"train": {"task": "chain", "rows": 8}},
+        "training": {"max_steps": 2, "rows_per_step": 4},
+        "output_dir": "out",
+        **changes,
+    }
+    Path("recipe.yaml").write_text(yaml.safe_dump(values))
+    return "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder."""
+    folder = tmp_path_factory.mktemp("model")
+    model, tokenizer = load(ModelConfig.model_validate(SCRATCH), seed=0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_valid_and_says_what_it_is(path: Path) -> None:
+    load_recipe(path)
+    first, second = path.read_text().splitlines()[:2]
+    assert first.startswith("# ") and len(first) > 20 and not second.startswith("#")
+
+
+@pytest.mark.parametrize(
+    ("what", "names"), [("algorithms", BUILDERS), ("rewards", GRADERS), ("recipes", [path.name for path in RECIPES])]
+)
+def test_list(posttrain: Command, monkeypatch: pytest.MonkeyPatch, what: str, names: Any) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    code, out, err = posttrain("list", what)
+    assert (code, err) == (0, "") and names
+    assert all(name in out for name in names)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "nonsense"], ["list"], ["run"], ["fly"], ["run", "absent.yaml"], ["validate", "x", "--set"]]
+)
+def test_bad_usage(posttrain: Command, arguments: list[str], tmp_path: Path) -> None:
+    code, _, err = posttrain(*arguments)
+    assert code == 2 and err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_schema(posttrain: Command) -> None:
+    code, out, _ = posttrain("schema")
+    schema = json.loads(out)
+    assert code == 0 and set(schema["properties"]) == set(Recipe.model_fields)
+    assert set(schema["required"]) == {"model", "algorithm", "data", "training", "output_dir"}
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(posttrain: Command, tmp_path: Path) -> None:
+    code, out, err = posttrain("run", recipe(), "--dry-run", "--set", "training.max_steps=30")
+    assert (code, err) == (0, "")
+    for word in ("parameters", "rows per step", "tokens per step", "steps", "30", "passes over the data"):
+        assert word in out
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_run_and_the_same_again(posttrain: Command, tmp_path: Path) -> None:
+    code, out, err = posttrain("run", recipe(), "--output-dir", "elsewhere")
+    assert (code, err) == (0, "") and str(tmp_path / "elsewhere") in out
+    assert (tmp_path / "elsewhere" / "final" / "model.safetensors").is_file() and not (tmp_path / "out").exists()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")}
+    code, out, err = posttrain("run", recipe(), "--output-dir", "elsewhere")
+    assert (code, err) == (0, "") and "is finished; nothing was done" in out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")} == files
+    assert not list((tmp_path / "elsewhere").rglob("*.partial"))
+    code, _, err = posttrain("run", recipe(seed=1), "--output-dir", "elsewhere")
+    assert code == 8 and "another recipe (they differ in seed)" in err
+
+
+def data(**source: Any) -> dict[str, Any]:
+    return {"data": {"train": source}}
+
+
+GOOD = {"prompt": "1", "completion": "2"}
+DATA_ERRORS: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
+    ("missing file", lambda: data(path="absent.jsonl"), "absent.jsonl: no such file"),
+    ("wrong suffix", lambda: data(path=write(Path("rows.csv"), GOOD)), ".jsonl or .parquet"),
+    (
+        "wrong column",
+        lambda: data(path=write(Path("rows.jsonl"), {"question": "1", "reply": "2"})),
+        "rows.jsonl:1: the columns messages or prompt + completion are needed; the row has question, reply",
+    ),
+    (
+        "wrong mapping",
+        lambda: data(path=write(Path("rows.jsonl"), GOOD), columns={"prompt": "question"}),
+        "rows.jsonl:1: the columns messages or prompt + completion are needed",
+    ),
+    ("empty", lambda: data(path=write(Path("rows.jsonl"))), "The source is empty"),
+    ("bad row", lambda: data(path=write(Path("rows.jsonl"), GOOD, {"prompt": "1"})), "rows.jsonl:2: "),
+    ("not JSON", lambda: (Path("rows.jsonl").write_text("{\n"), data(path="rows.jsonl"))[1], "rows.jsonl:1: not JSON"),
+    (
+        "wrong columns for the algorithm",
+        lambda: {"algorithm": {"name": "dpo"}, **data(path=write(Path("rows.jsonl"), GOOD))},
+        "the columns chosen + rejected are needed; the row has prompt, completion",
+    ),
+    (
+        "all left out",
+        lambda: {"data": {"train": {"path": write(Path("rows.jsonl"), {**GOOD, "prompt": 3})}, "on_bad_row": "skip"}},
+        "All 1 were left out; the first: rows.jsonl:1: prompt must be text",
+    ),
+    (
+        "empty evaluation",
+        lambda: {"data": {"train": {"task": "chain", "rows": 8}, "eval": {"test": {"path": write(Path("rows.jsonl"))}}}},
+        "data.eval.test is empty",
+    ),
+    ("too few questions", lambda: data(task="countdown", split="held_out", rows=100_000), "fewer than 100000"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), [case[1:] for case in DATA_ERRORS], ids=[case[0] for case in DATA_ERRORS])
+def test_data_errors(posttrain: Command, tmp_path: Path, make: Callable[[], dict[str, Any]], message: str) -> None:
+    path = recipe(**make())
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = posttrain("run", path)
+    assert code == 3 and message in err and err.count("error:") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def corrupt(name: str, content: str | None) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_text(content)
+
+    return change
+
+
+def grow_the_tokenizer(folder: Path) -> None:
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    extra = {f"<{i}>": 1000 + i for i in range(200)}
+    tokens["model"]["vocab"].update(extra)
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (corrupt("tokenizer.json", "{"), 4, "tokenizer of model cannot be loaded"),
+        (corrupt("tokenizer.json", '{"version": "1.0"}'), 4, "tokenizer of model cannot be loaded"),
+        (corrupt("config.json", "{"), 4, "model cannot be loaded"),
+        (corrupt("config.json", None), 4, "model cannot be loaded"),
+        (corrupt("model.safetensors", "torn"), 4, "model model cannot be loaded"),
+        (corrupt("model.safetensors", None), 4, "model model cannot be loaded"),
+        (shutil.rmtree, 4, "model cannot be loaded"),
+        (grow_the_tokenizer, 4, "they do not belong together"),
+        (corrupt("chat_template.jinja", None), 3, "no chat template"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", str(value))[:30],
+)
+def test_broken_models(
+    posttrain: Command, tmp_path: Path, saved: Path, change: Callable[[Path], None], code: int, message: str
+) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    change(tmp_path / "model")
+    path = recipe(model={"name": "./model"})
+    before = sorted(tmp_path.rglob("*"))
+    found, _, err = posttrain("run", path)
+    assert (found, err.count("error:")) == (code, 1) and message in err.replace("./", "") and len(err) < 600
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def occupied(text: str | None, name: str = "recipe.yaml") -> Callable[[], None]:
+    def make() -> None:
+        Path("out").mkdir()
+        Path("out", name).write_text(text or "")
+
+    return make
+
+
+OTHER = yaml.safe_dump({"model": SCRATCH, "algorithm": {"name": "dft"}})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (occupied("mine", "notes.txt"), "not empty and holds no run"),
+        (occupied(OTHER), "another recipe (they differ in"),
+        (occupied("a: [1"), "cannot be read"),
+        (occupied("text"), "out"),
+        (occupied(None), "out"),
+        (lambda: Path("out").write_text("a file"), "out"),
+    ],
+    ids=["no run", "other recipe", "torn recipe", "not a recipe", "empty recipe", "a file"],
+)
+def test_a_folder_that_holds_something_else(
+    posttrain: Command, tmp_path: Path, make: Callable[[], None], message: str
+) -> None:
+    make()
+    path = recipe()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    code, _, err = posttrain("run", path)
+    assert code == 8 and message in err and "Choose another output_dir" in err
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "codes", "message"),
+    [
+        # A metric that no evaluation has: known before anything is trained.
+        ({"eval": {"metric": "test/pass@1"}}, (2, 3), "eval.metric"),
+        ({"eval": {"metric": "test/nonsense", "samples": 1, "max_tokens": 2}}, (2, 3), "eval.metric"),
+        ({"training": {"max_steps": 2, "rows_per_step": 8, "micro_batch_rows": 3}}, (2, 2), "micro_batch_rows"),
+        ({"output_dir": "recipe.yaml/run"}, (4, 8), "recipe.yaml/run"),
+        ({"training": {"max_steps": 2, "extra": {"optim": "nonsense"}}}, (2, 4), "nonsense"),
+    ],
+)
+def test_what_cannot_work_leaves_no_folder(
+    posttrain: Command, tmp_path: Path, changes: dict[str, Any], codes: tuple[int, int], message: str
+) -> None:
+    task = {"task": "chain", "rows": 8}
+    path = recipe(data={"train": task, "eval": {"test": {**task, "split": "held_out"}}}, **changes)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = posttrain("run", path)
+    assert code in codes and message in err and err.count("error:") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_eval_of_a_folder(posttrain: Command, tmp_path: Path, saved: Path) -> None:
+    answers = ("eval", str(saved), "--data", "task:chain/held_out", "--limit", "3", "--samples", "2", "--max-tokens", "4")
+    code, out, err = posttrain(*answers, "--k", "2", "--output", str(tmp_path / "eval.jsonl"))
+    assert (code, err) == (0, "") and "pass@1" in out and "pass@2" in out and "majority@2" in out
+    [line] = (tmp_path / "eval.jsonl").read_text().splitlines()
+    metrics = json.loads(line)
+    assert 0 <= metrics["eval/pass@1/low"] <= metrics["eval/pass@1"] <= metrics["eval/pass@1/high"] <= 1
+    assert len((tmp_path / "eval-answers.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--data", "absent.jsonl"], 3, "no such file"),
+        (["--data", "task:chain/nonsense"], 2, "--data task:chain/nonsense"),
+        (["--data", "task:chess"], 2, "--data task:chess"),
+        (["--data", "task:chain", "--k", "9"], 2, "pass@9 cannot be estimated"),
+        (["--data", "task:chain", "--top-p", "2"], 2, "top_p"),
+        (["--data", "task:chain", "--dtype", "int8"], 2, "dtype"),
+        (["--data", "rows.jsonl", "--columns", "prompt"], 2, "OURS=THEIRS"),
+        (["--data", "rows.jsonl", "--columns", "nonsense=a"], 2, "--data rows.jsonl"),
+        (["--data", "rows.jsonl", "--grader", "oracle"], 2, "--grader oracle"),
+        (["--data", "rows.jsonl", "--columns", "prompt=absent"], 3, "rows.jsonl:1: the columns prompt + answer"),
+        (["--data", "rows.jsonl", "--prompt-template", "none"], 2, "prompt_template"),
+        (["--data", "task:countdown/held_out", "--limit", "100000"], 3, "fewer than 100000"),
+    ],
+)
+def test_eval_errors(posttrain: Command, tmp_path: Path, saved: Path, arguments: list[str], code: int, message: str) -> None:
+    write(tmp_path / "rows.jsonl", {"prompt": "1", "answer": "2"})
+    before = sorted([*tmp_path.rglob("*"), *saved.rglob("*")])
+    found, _, err = posttrain("eval", str(saved), *arguments)
+    assert found == code and message in err and "Traceback" not in err
+    assert sorted([*tmp_path.rglob("*"), *saved.rglob("*")]) == before
+
+
+@pytest.mark.parametrize(("text", "final"), [("a: [1", True), ("text", True), ("a: 1", False)])
+def test_eval_of_a_torn_run(posttrain: Command, tmp_path: Path, saved: Path, text: str, final: bool) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(text)
+    if final:
+        shutil.copytree(saved, tmp_path / "run" / "final")
+    code, _, err = posttrain("eval", "run", "--data", "task:chain", "--limit", "1")
+    assert code in (2, 8) and "run" in err

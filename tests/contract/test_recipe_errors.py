@@ -1,0 +1,335 @@
+"""A bad recipe: exit code 2, one message with file, line and path, no traceback, nothing written, no torch.
+
+The cases run in one child process, which reports what each of them did: a process for each would take a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from posttrain.errors import RecipeError
+from posttrain.recipe import NOT_BUILT, Recipe, load_recipe
+
+HEAVY = ("torch", "transformers", "datasets", "trl", "peft", "accelerate")
+GOOD = """\
+model:
+  from_scratch: {hidden_size: 32, num_attention_heads: 1}
+  tokenizer: characters
+algorithm:
+  name: dpo
+  beta: 0.1
+data:
+  train: {task: chain, rows: 8}
+  eval:
+    held_out:
+      path: test.jsonl
+      columns: {prompt: question}
+training:
+  max_steps: 2
+eval:
+  samples: 2
+rewards:
+  - name: exact_match
+seed: 0
+output_dir: runs/x
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Text replaced in the good recipe (or the whole of it), and what the message must say."""
+
+    change: tuple[str, str] | str
+    says: str
+    line: int | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.change, str):
+            return self.change
+        assert GOOD.count(self.change[0]) == 1, self.change
+        return GOOD.replace(*self.change)
+
+
+def top(line: str, says: str) -> Case:
+    return Case(("seed: 0\n", f"seed: 0\n{line}\n"), says, 20)
+
+
+CASES = [
+    # Unknown keys at every level, with the nearest valid one.
+    Case(("seed: 0", "sede: 0"), "sede: unknown key; did you mean seed?", 19),
+    Case(("tokenizer:", "tokeniser:"), "model.tokeniser: unknown key; did you mean tokenizer?", 3),
+    Case(("hidden_size: 32", "hiden_size: 32"), "model.from_scratch.hiden_size: unknown key; did you mean hidden_size?", 2),
+    Case(("  beta: 0.1", "  bata: 0.1"), "algorithm.bata: unknown key; did you mean beta?", 6),
+    Case(("rows: 8", "row: 8"), "data.train.row: unknown key; did you mean rows?", 8),
+    Case(("      columns", "      colums"), "data.eval.held_out.colums: unknown key; did you mean columns?", 12),
+    Case(("prompt: question", "question: prompt"), "data.eval.held_out.columns.question: ", 12),
+    Case(("  max_steps: 2", "  max_step: 2"), "training.max_step: unknown key; did you mean max_steps?", 14),
+    Case(("  samples: 2", "  sample: 2"), "eval.sample: unknown key; did you mean samples?", 16),
+    Case(("  - name: exact_match", "  - {name: exact_match, wieght: 1}"), "rewards.0.wieght: unknown key; there are", 18),
+    Case(("  tokenizer: characters", "  tokenizer: characters\n  adapter: {rank: 4}"), "model.adapter.rank: unknown key", 4),
+    # Names.
+    Case(("name: dpo", "name: dppo"), "algorithm.name: dppo is unknown; did you mean dpo?", 5),
+    Case(("name: dpo", "name: quantum"), "algorithm.name: quantum is unknown; there are sft, dft,", 5),
+    Case(("tokenizer: characters", "tokenizer: words"), "model.tokenizer: ", 3),
+    Case(("task: chain", "task: chess"), "data.train.task: ", 8),
+    Case(("name: exact_match", "name: exact"), "rewards.0.name: ", 18),
+    Case(("  max_steps: 2", "  max_steps: 2\n  lr_scheduler_type: linaer"), "training.lr_scheduler_type: ", 15),
+    # Missing keys.
+    Case(("output_dir: runs/x\n", ""), "output_dir: is required"),
+    Case(("  name: dpo\n", ""), "algorithm.name: is required", 4),
+    Case(("rows: 8", "seed: 8"), "data.train.rows: is required", 8),
+    Case(("  train: {task: chain, rows: 8}\n", ""), "data.train: is required", 7),
+    Case(("{task: chain, rows: 8}", "{rows: 8}"), "data.train: a source has one of the keys path, hub, task", 8),
+    Case(("  tokenizer: characters\n", ""), "model: tokenizer (bytes or characters) goes with from_scratch", 1),
+    # Types and ranges.
+    Case(("seed: 0", "seed: zero"), "seed: input should be a valid integer", 19),
+    Case(("seed: 0", "seed: -1"), "seed: input should be greater than or equal to 0 (it is -1)", 19),
+    Case(("seed: 0", "seed: 5000000000"), "seed: ", 19),  # numpy's stream takes 32 bits
+    Case(("output_dir: runs/x", "output_dir: [x]"), "output_dir: input should be a valid string", 20),
+    Case(("output_dir: runs/x", "output_dir: ''"), "output_dir: ", 20),
+    Case(("beta: 0.1", "beta: 0"), "algorithm.beta: input should be greater than 0", 6),
+    Case(("beta: 0.1", "beta: .nan"), "algorithm.beta: ", 6),
+    Case(("beta: 0.1", "beta: .inf"), "algorithm.beta: ", 6),
+    Case(("  max_steps: 2", "  max_steps: 2.5"), "training.max_steps: ", 14),
+    Case(("  max_steps: 2", "  max_steps: 2\n  learning_rate: .inf"), "training.learning_rate: ", 15),
+    Case(("  samples: 2", "  samples: 2\n  top_p: 1.5"), "eval.top_p: ", 17),
+    Case(("algorithm:\n  name: dpo\n  beta: 0.1\n", "algorithm: dpo\n"), "algorithm: ", 4),
+    Case(("rewards:\n  - name: exact_match\n", "rewards: [{name: exact_match}, {name: math_verify}]\n"), "rewards: ", 17),
+    Case(
+        ("  held_out:\n      path: test.jsonl\n      columns: {prompt: question}\n", "  held_out: test.jsonl\n"),
+        "data.eval.held_out: ",
+        10,
+    ),
+    # What contradicts itself.
+    Case(("  max_steps: 2", "  max_steps: 2\n  epochs: 1"), "training: give either max_steps or epochs", 13),
+    Case(("  max_steps: 2", "  learning_rate: 1e-4"), "training: give either max_steps or epochs", 13),
+    Case(("  samples: 2", "  samples: 2\n  k: [4]"), "eval: pass@4 cannot be estimated from samples: 2", 15),
+    Case(
+        ("  samples: 2", "  metric: test/loss"),
+        "eval.metric: test/loss is not <set>/<name> of a set in data.eval (held_out)",
+        16,
+    ),
+    Case(("  samples: 2", "  metric: held_out"), "eval.metric: held_out is not", 16),
+    Case(
+        ("{hidden_size: 32, num_attention_heads: 1}", "{hidden_size: 40, num_attention_heads: 1}"),
+        "vLLM serves heads of size 32",
+        2,
+    ),
+    Case(
+        ("  tokenizer: characters", "  tokenizer: characters\n  name: Qwen/Qwen3-0.6B"),
+        "model: give either name or from_scratch",
+        1,
+    ),
+    Case(
+        (GOOD[: GOOD.index("algorithm")], "model: {name: org/model, trust_remote_code: true}\n"),
+        "pin revision to a full commit hash",
+        1,
+    ),
+    Case(
+        (GOOD[: GOOD.index("algorithm")], "model: {name: a/b, trust_remote_code: true, revision: main}\n"), "pin revision", 1
+    ),
+    Case((GOOD[: GOOD.index("algorithm")], "model: {name: ''}\n"), "model.name: ", 1),
+    Case(("data:\n", "data:\n  prompt_template: 'no field'\n"), "data.prompt_template: ", 8),
+    Case(("data:\n", "data:\n  prompt_template: '{prompt'\n"), "data.prompt_template: ", 8),
+    Case(("data:\n", "data:\n  prompt_template: '{0}'\n"), "data.prompt_template: ", 8),
+    Case(("data:\n", "data:\n  prompt_template: '{prompt.__class__}'\n"), "data.prompt_template: ", 8),
+    Case(
+        ("data:\n", "data:\n  chat_template: false\n  system_prompt: x\n"), "system_prompt and chat_template_kwargs need", 7
+    ),
+    # Extra training arguments.
+    Case(
+        ("  max_steps: 2", "  max_steps: 2\n  extra: {optm: adamw_torch}"),
+        "optm is no field of transformers.TrainingArguments; did you mean optim?",
+        15,
+    ),
+    Case(
+        ("  max_steps: 2", "  max_steps: 2\n  extra: {num_train_epochs: 2}"),
+        "num_train_epochs is set by the recipe itself: training.epochs",
+        15,
+    ),
+    # What this version does not do.
+    *(
+        top(f"{key}: {{}}", f"{key}: {what} is not part of this version; the README lists what is")
+        for key, what in NOT_BUILT.items()
+    ),
+    *(
+        Case(("name: dpo\n  beta: 0.1", f"name: {name}"), f"algorithm.name: {name} trains on collections", 5)
+        for name in ("grpo", "dapo", "gspo", "cispo", "reinforce", "rloo", "psft")
+    ),
+    # Not a recipe.
+    Case("", "a mapping with the keys of a recipe is expected"),
+    Case("- a\n- b\n", "a mapping with the keys of a recipe is expected"),
+    Case("just text", "a mapping with the keys of a recipe is expected"),
+    Case("a: [1\n", "not YAML: "),
+    Case("a: 1\n---\nb: 2\n", "not YAML: "),
+    Case("a: !!python/object/apply:os.system [true]\n", "not YAML: "),
+    Case(GOOD + "seed: 1\n", "seed: the key stands twice", 21),
+    Case(("  beta: 0.1", "  name: dpo"), "algorithm.name: the key stands twice", 6),
+    Case("1: 2\n", "unknown key", 1),
+    Case(("seed: 0", "seed: 2021-13-45"), "not YAML: "),  # the safe loader's own error for such a date is a ValueError
+    Case(("seed: 0", "seed: !!int zero"), "not YAML: "),
+    Case(("seed: 0", "seed: &loop [*loop]"), ": "),
+]
+CHILD = """
+import json, os, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from posttrain import cli
+
+def attempt(arguments):
+    sys.argv = ["posttrain", *arguments]
+    out, err, raised = StringIO(), StringIO(), None
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException as error:
+            code, raised = None, repr(error)[:200]
+    return {"code": code, "raised": raised, "out": out.getvalue(), "err": err.getvalue()}
+
+done = [attempt(arguments) for arguments in json.load(sys.stdin)]
+print(json.dumps({"done": done, "modules": sorted(sys.modules), "files": sorted(os.listdir("."))}))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    recipes, empty = tmp_path_factory.mktemp("recipes"), tmp_path_factory.mktemp("empty")
+    (recipes / "bytes.yaml").write_bytes(b"a: \xff\n")
+    (recipes / "good.yaml").write_text(GOOD)
+    paths = []
+    for i, case in enumerate(CASES):
+        paths.append(recipes / f"{i}.yaml")
+        paths[-1].write_text(case.text)
+    more = [recipes / "good.yaml", recipes / "absent.yaml", recipes, recipes / "bytes.yaml"]
+    asked = json.dumps([["validate", str(path)] for path in [*paths, *more]])
+    child = subprocess.run([sys.executable, "-c", CHILD], input=asked, capture_output=True, text=True, cwd=empty, check=True)
+    return {"paths": [*paths, *more], **json.loads(child.stdout)}
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{i}-{case.says[:50]}" for i, case in enumerate(CASES)])
+def test_a_bad_recipe_is_one_message_with_its_place(outcome: dict[str, Any], number: int) -> None:
+    case, path, done = CASES[number], outcome["paths"][number], outcome["done"][number]
+    assert done["raised"] is None
+    assert done["code"] == 2 and done["out"] == ""
+    message = done["err"].removeprefix("error: ")
+    place = f"{path}:{case.line}: " if case.line is not None else f"{path}"
+    assert message.startswith(place) and case.says in message
+    assert "Traceback" not in message and "pydantic" not in message and "<unicode string>" not in message
+
+
+def test_a_good_recipe_is_valid_and_nothing_heavy_was_imported_for_any(outcome: dict[str, Any]) -> None:
+    good, absent, folder, not_utf8 = outcome["done"][-4:]
+    assert good["code"] == 0 and "good.yaml is valid: dpo on qwen2 from scratch." in good["out"] and not good["err"]
+    assert absent["code"] == folder["code"] == not_utf8["code"] == 2
+    assert "absent.yaml: No such file" in absent["err"] and "directory" in folder["err"] and "not UTF-8" in not_utf8["err"]
+    assert not set(outcome["modules"]) & set(HEAVY)
+    assert outcome["files"] == []  # nothing was written where they ran
+
+
+def test_a_child_process_of_its_own_says_the_same(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(GOOD.replace("seed: 0", "sede: 0"))
+    command = [sys.executable, "-m", "posttrain.cli", "validate", "bad.yaml"]
+    child = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (child.returncode, child.stdout) == (2, "")
+    assert child.stderr.strip() == "error: bad.yaml:19: sede: unknown key; did you mean seed?"
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(GOOD)
+    return tmp_path / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("algorithm.beta=0.5", "algorithm.beta", 0.5),
+        ("training.learning_rate=1e-4", "training.learning_rate", 1e-4),
+        ("training.learning_rate=1.0e-4", "training.learning_rate", 1e-4),
+        ("training.micro_batch_rows=null", "training.micro_batch_rows", None),
+        ("training.report_to=[tensorboard]", "training.report_to", ["tensorboard"]),
+        ("eval.k=[1, 2]", "eval.k", [1, 2]),
+        ("model.adapter.r=4", "model.adapter.r", 4),
+        ("data.system_prompt=a=b", "data.system_prompt", "a=b"),
+        ("output_dir=runs/y", "output_dir", "runs/y"),
+        ("output_dir='5'", "output_dir", "5"),
+        ("training.extra.optim=sgd", "training.extra", {"optim": "sgd"}),
+    ],
+)
+def test_overrides(recipe_file: Path, assignment: str, path: str, value: Any) -> None:
+    found: Any = load_recipe(recipe_file, [assignment])
+    for key in path.split("."):
+        found = getattr(found, key)
+    assert found == value
+
+
+def test_later_overrides_win_and_the_file_is_left_alone(recipe_file: Path) -> None:
+    assert load_recipe(recipe_file, ["seed=1", "seed=2"]).seed == 2
+    assert load_recipe(recipe_file).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seed", "--set seed: key.path=value is expected"),
+        ("=3", "--set =3: key.path=value is expected"),
+        ("a..b=3", "--set a..b=3: key.path=value is expected"),
+        ("seed.x=3", "--set seed.x=3: seed holds a value, not keys"),
+        ("rewards.0.name=x", "--set rewards.0.name=x: rewards holds a value, not keys"),
+        ("eval.k=[1", "--set eval.k=[1: not YAML"),
+        ("seed=2021-13-45", "--set seed=2021-13-45: "),
+        ("algorithm.bata=3", "--set algorithm.bata=3: algorithm.bata: unknown key; did you mean beta?"),
+        ("seed=x", "--set seed=x: seed: input should be a valid integer"),
+        ("training.epochs=1", "training: give either max_steps or epochs"),
+    ],
+)
+def test_bad_overrides(recipe_file: Path, assignment: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file, [assignment])
+    assert message in str(caught.value)
+
+
+def test_an_override_is_named_where_it_made_a_section_wrong(recipe_file: Path) -> None:
+    """A section that the file does not have has no line: only the override can be its place."""
+    recipe_file.write_text(GOOD.replace("eval:\n  samples: 2\n", ""))
+    with pytest.raises(RecipeError, match=r"^--set eval\.k=\[4\]: eval: pass@4"):
+        load_recipe(recipe_file, ["eval.k=[4]"])
+
+
+def test_every_fault_is_told_at_once(recipe_file: Path) -> None:
+    recipe_file.write_text(GOOD.replace("beta: 0.1", "beta: 0").replace("max_steps: 2", "max_steps: 0"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file)
+    assert [re.sub(r".*:(\d+: [a-z._]+):.*", r"\1", line) for line in str(caught.value).splitlines()] == [
+        "6: algorithm.beta",
+        "14: training.max_steps",
+    ]
+
+
+def test_a_mixed_precision_contradiction_names_its_key(recipe_file: Path) -> None:
+    model = "model: {name: a/b, dtype: bfloat16}\n"
+    recipe_file.write_text((model + GOOD[GOOD.index("algorithm") :]).replace("max_steps: 2", "max_steps: 2\n  bf16: true"))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: training\.bf16: "):
+        load_recipe(recipe_file)
+
+
+def test_a_recipe_survives_its_own_dump(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True)))
+    assert load_recipe(again) == recipe and isinstance(recipe, Recipe)

@@ -1,0 +1,100 @@
+"""Records of files, with column mappings and limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.data.config import PathSource, TaskSource
+from posttrain.data.sources import read
+from posttrain.errors import DataError
+
+ROWS = [{"question": f"q{i}", "reply": f"r{i}"} for i in range(3)]
+
+
+def jsonl(folder: Path) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))  # no newline after the last one
+    return path
+
+
+def parquet(folder: Path) -> Path:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.Table.from_pylist(ROWS), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("make", [jsonl, parquet])
+def test_files_are_read_in_order_with_the_place_of_each_row(tmp_path: Path, make: Any) -> None:
+    path = make(tmp_path)
+    records = list(read(PathSource(path=str(path))))
+    assert [record.columns for record in records] == ROWS
+    assert [record.where for record in records] == [f"{path}:{n}" for n in (1, 2, 3)]
+    assert all(record.fault is None for record in records)
+
+
+@pytest.mark.parametrize("make", [jsonl, parquet])
+def test_columns_are_renamed_and_one_may_serve_twice(tmp_path: Path, make: Any) -> None:
+    names: Any = {"prompt": "question", "completion": "reply", "answer": "reply"}
+    [record] = read(PathSource(path=str(make(tmp_path)), columns=names, limit=1))
+    ours = {name: record.columns[name] for name in names}
+    assert ours == {"prompt": "q0", "completion": "r0", "answer": "r0"}
+
+
+def test_a_mapped_name_never_falls_back_to_the_column_of_that_name(tmp_path: Path) -> None:
+    [record, *_] = read(PathSource(path=str(jsonl(tmp_path)), columns={"prompt": "nowhere"}))
+    assert "prompt" not in record.columns
+    path = tmp_path / "both.jsonl"
+    path.write_text('{"prompt": "theirs", "question": "q"}')
+    [record] = read(PathSource(path=str(path), columns={"prompt": "absent"}))
+    assert "prompt" not in record.columns
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 9])
+def test_limit(tmp_path: Path, limit: int) -> None:
+    assert len(list(read(PathSource(path=str(jsonl(tmp_path)), limit=limit)))) == min(limit, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("absent.jsonl", None, "no such file"),
+        ("rows.csv", b"a,b\n", r"must end in \.jsonl or \.parquet"),
+        ("rows.parquet", b"not parquet", "cannot be loaded"),
+        ("rows.parquet", b"", "cannot be loaded"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        list(read(PathSource(path=str(path))))
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(DataError, match="no such file"):
+        list(read(PathSource(path=str(tmp_path / "folder.jsonl"))))
+
+
+def test_a_task_gives_preference_columns_as_well() -> None:
+    records = list(read(TaskSource(task="chain", rows=3)))
+    assert [record.where for record in records] == ["chain/train:1", "chain/train:2", "chain/train:3"]
+    assert all(record.columns["chosen"] == record.columns["completion"] for record in records)
+
+
+def test_a_task_with_too_few_questions_says_so() -> None:
+    with pytest.raises(DataError, match="fewer than 100000"):
+        list(read(TaskSource(task="countdown", split="held_out", rows=100_000)))

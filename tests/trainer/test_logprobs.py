@@ -1,0 +1,120 @@
+"""The output layer in chunks: its numbers are those of the full logits, which never exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from posttrain import logprobs
+from posttrain.logprobs import Head, Teacher, token_logprobs
+from posttrain.scoring import ModelInputs, score
+from tiny import make_model
+
+ROWS, HIDDEN, VOCABULARY = 13, 8, 30
+
+
+def _inputs(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+    torch.manual_seed(0)
+    hidden = torch.randn(ROWS, HIDDEN, dtype=dtype, requires_grad=True)
+    weight = torch.randn(VOCABULARY, HIDDEN, dtype=dtype, requires_grad=True)
+    bias = torch.randn(VOCABULARY, dtype=dtype, requires_grad=True)
+    teacher = Teacher(torch.randn(ROWS, 5, dtype=dtype), Head(torch.randn(VOCABULARY, 5, dtype=dtype)))
+    return {
+        "hidden": hidden,
+        "weight": weight,
+        "bias": bias,
+        "targets": torch.randint(0, VOCABULARY, (ROWS,)),
+        "teacher": teacher,
+    }
+
+
+def _naive(inputs: dict[str, Any], temperature: float, entropy: bool, teacher: bool) -> torch.Tensor:
+    log_p = ((inputs["hidden"] @ inputs["weight"].T + inputs["bias"]) / temperature).log_softmax(-1)
+    columns = [log_p.gather(1, inputs["targets"][:, None])[:, 0]]
+    if entropy:
+        columns.append(-(log_p.exp() * log_p).sum(1))
+    if teacher:
+        log_q = (inputs["teacher"].hidden @ inputs["teacher"].head.weight.T / temperature).log_softmax(-1)
+        columns.append((log_q.exp() * (log_q - log_p)).sum(1))
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 10**6], ids=["row", "three_rows", "all"])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+@pytest.mark.parametrize(("entropy", "teacher"), [(False, False), (True, False), (False, True), (True, True)])
+def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
+    chunk: int, temperature: float, entropy: bool, teacher: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(logprobs.CHUNK_LOGITS, "cpu", chunk)
+    inputs = _inputs()
+    head = Head(inputs["weight"], inputs["bias"])
+    ours = token_logprobs(
+        inputs["hidden"],
+        head,
+        inputs["targets"],
+        temperature=temperature,
+        entropy=entropy,
+        teacher=inputs["teacher"] if teacher else None,
+    )
+    naive = _naive(inputs, temperature, entropy, teacher)
+    assert torch.allclose(ours, naive, rtol=0, atol=1e-12)
+    upstream = torch.randn_like(naive)
+    leaves = [inputs[name] for name in ("hidden", "weight", "bias")]
+    for a, b in zip(torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(naive, leaves, upstream), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_a_frozen_head_gets_no_gradient_and_its_input_does() -> None:
+    inputs = _inputs()
+    out = token_logprobs(inputs["hidden"], Head(inputs["weight"].detach()), inputs["targets"])
+    out.sum().backward()
+    assert inputs["hidden"].grad is not None and inputs["weight"].grad is None
+
+
+def test_bfloat16_is_scored_in_float32_from_the_logits_on() -> None:
+    inputs = _inputs(torch.bfloat16)
+    out = token_logprobs(inputs["hidden"], Head(inputs["weight"], inputs["bias"]), inputs["targets"])
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert inputs["hidden"].grad.dtype == torch.bfloat16
+
+
+def test_a_second_derivative_is_an_error() -> None:
+    inputs = _inputs()
+    out = token_logprobs(inputs["hidden"], Head(inputs["weight"]), inputs["targets"])
+    [first] = torch.autograd.grad((out**2).sum(), inputs["hidden"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self.elements = max([self.elements, *made])
+        return out
+
+
+def test_the_logits_of_the_batch_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, width, scored = 4, 300, 250
+    model, _ = make_model()
+    vocabulary = model.lm_head.weight.shape[0]
+    monkeypatch.setitem(logprobs.CHUNK_LOGITS, "cpu", 20 * vocabulary)
+    ids = torch.randint(0, 200, (rows, width))
+    at = torch.arange(width - scored, width).repeat(rows)
+    row = torch.arange(rows).repeat_interleave(scored)
+    mask = torch.ones(rows, scored, dtype=torch.bool)
+    index = torch.arange(rows * scored)
+    inputs = ModelInputs(ids, torch.ones_like(ids, dtype=torch.bool), row, at, index, torch.randint(0, 200, (rows * scored,)))
+    with _Largest() as largest:
+        score(model, inputs, mask).logp.sum().backward()
+    assert largest.elements < rows * scored * vocabulary / 2
+    assert largest.elements < rows * width * width  # what eager attention would make
