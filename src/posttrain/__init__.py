@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from posttrain.recipe import Recipe, load_recipe
     from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
     from posttrain.rollout.hf import HFEngine
-    from posttrain.run import RunResult, run
+    from posttrain.runner import RunResult, run
     from posttrain.trainer import PostTrainer
     from posttrain.types import Batch, Origin, Question, Request, View
 
@@ -45,8 +45,8 @@ _HOME = {
     "RolloutEngine": "rollout.engine",
     "Sampling": "rollout.engine",
     "HFEngine": "rollout.hf",
-    "RunResult": "run",
-    "run": "run",
+    "RunResult": "runner",
+    "run": "runner",
     "PostTrainer": "trainer",
     "Batch": "types",
     "Origin": "types",

@@ -35,7 +35,7 @@ def run(
     checked = _recipe(recipe, overrides, output_dir)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from posttrain import console
-    from posttrain.run import prepare, run
+    from posttrain.runner import prepare, run
 
     if dry_run:
         out.print(console.plan_table(prepare(checked).plan()))
@@ -43,17 +43,17 @@ def run(
     with console.ProgressView(out) as view:
         result = run(checked, listeners=[view])
     if result.was_finished:
-        out.print(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")
+        _say(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")
     if result.start_metrics:
         out.print(console.before_and_after(result.start_metrics, result.metrics))
-    out.print(f"Run: {result.output_dir.resolve()}", soft_wrap=True)
+    _say(f"Run: {result.output_dir.resolve()}")
 
 
 @app.command()
 def validate(recipe: RecipePath, overrides: Overrides = []) -> None:  # noqa: B006
     """Check RECIPE without loading anything."""
     checked = _recipe(recipe, overrides, None)
-    out.print(f"{recipe} is valid: {checked.algorithm.name} on {checked.model.label}.", soft_wrap=True)
+    _say(f"{recipe} is valid: {checked.algorithm.name} on {checked.model.label}.")
 
 
 @app.command("list")
@@ -111,14 +111,13 @@ def main() -> None:
     try:
         app()
     except PosttrainError as error:
-        err.print(f"[bold red]error:[/] {_escaped(str(error))}")
+        err.print("error:", style="bold red", end=" ")
+        err.print(str(error), markup=False)
         sys.exit(error.exit_code)
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _say(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def _recipe(path: str, overrides: list[str], output_dir: str | None) -> Any:

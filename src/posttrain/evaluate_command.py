@@ -17,7 +17,7 @@ from posttrain.data.chat import Encoder
 from posttrain.data.config import DataConfig, HubSource, PathSource, Source, TaskSource
 from posttrain.data.prepare import problems
 from posttrain.data.sources import read
-from posttrain.errors import RecipeError
+from posttrain.errors import CheckpointError, RecipeError
 from posttrain.evaluate import Evaluation, evaluate
 from posttrain.metrics import JsonLines
 from posttrain.model_config import ModelConfig
@@ -25,7 +25,7 @@ from posttrain.models import eos_ids, load
 from posttrain.recipe import EvalConfig
 from posttrain.rewards.grading import GRADERS, Grader, TaskGrader
 from posttrain.rollout.hf import HFEngine
-from posttrain.run import sampling
+from posttrain.runner import sampling
 
 TASK_ROWS = 256  # problems of a generated task where no limit is given
 
@@ -51,7 +51,7 @@ def evaluate_command(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     folder = Path(model)
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) if (folder / "recipe.yaml").is_file() else None
+    recipe = _recipe_of(folder)
     if recipe is not None and not (folder / "final").is_dir():
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
     config = _checked(EvalConfig, {**options, "limit": limit}, "option")
@@ -80,6 +80,18 @@ def evaluate_command(
     answers = target.with_name(f"{target.stem}-answers.jsonl")
     answers.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()), encoding="utf-8")
     return _table(result, len(asked[:limit]), config.samples, target, answers)
+
+
+def _recipe_of(folder: Path) -> dict[str, Any] | None:
+    if not (folder / "recipe.yaml").is_file():
+        return None
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}") from None
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{folder}/recipe.yaml is no recipe.")
+    return recipe
 
 
 def _source(data: str, of_run: dict[str, Any], columns: list[str], limit: int | None) -> Any:

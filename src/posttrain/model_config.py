@@ -60,7 +60,7 @@ class Adapter(Config):
 class ModelConfig(Config):
     """A model by name or folder, or one from scratch with its tokenizer."""
 
-    name: str | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
     from_scratch: FromScratch | None = None
     tokenizer: Literal["bytes", "characters"] | CharacterTokenizer | None = None
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"

@@ -43,7 +43,19 @@ class TrainingConfig(Config):
     """Bound on the padded tokens of one forward pass; the gradient does not depend on it."""
     micro_batch_rows: Count | None = None
     learning_rate: NonNegative = 1e-5
-    lr_scheduler_type: str = "linear"
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+    ] = "linear"
+    """Options of a schedule go to extra.lr_scheduler_kwargs."""
     warmup_steps: NonNegative = 0
     """Below 1: a share of all steps."""
     weight_decay: NonNegative = 0.0
@@ -131,7 +143,7 @@ class Recipe(Config):
     """How answers are graded; a generated task brings its own verifier, and math_verify is the default otherwise."""
     training: TrainingConfig
     eval: EvalConfig = EvalConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output_dir: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -154,8 +166,10 @@ class Recipe(Config):
             if name not in self.data.eval or not quantity:
                 known = ", ".join(self.data.eval) or "none"
                 raise ValueError(f"eval.metric: {self.eval.metric} is not <set>/<name> of a set in data.eval ({known})")
+            if quantity.startswith(("pass@", "majority@", "length")) and not self.eval.samples:
+                raise ValueError(f"eval.metric: {self.eval.metric} needs eval.samples")
         if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
-            raise ValueError("training.bf16 computes in bfloat16 over float32 weights: set model.dtype: float32")
+            raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
         return self
 
 
@@ -193,6 +207,6 @@ def _fault(source: YamlSource, error: Any) -> str:
     elif error["type"] not in ("unknown_key", "value_error", "source"):
         message = f"{message[0].lower()}{message[1:]} (it is {error['input']!r:.80})"
     elif error["type"] == "value_error" and not where:
-        match = re.match(r"([a-z_]+(?:\.[a-z_]+)*): (.*)", message, re.DOTALL)
+        match = re.match(r"([a-z0-9_]+(?:\.[a-z0-9_]+)*): (.*)", message, re.DOTALL)
         where, message = (tuple(match[1].split(".")), match[2]) if match else (where, message)
     return f"{source.place(where)}: {'.'.join(where) or 'recipe'}: {message}"

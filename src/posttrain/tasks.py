@@ -104,7 +104,7 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 
 def _make_countdown(rng: Random, ood: bool) -> Item:
     while True:
-        numbers = [rng.randrange(1, 10) for _ in range(4 if ood else 3)]
+        numbers = [rng.randrange(1, 20) for _ in range(4 if ood else 3)]
         expression, wrong = (_joined(rng, numbers) for _ in range(2))
         target = _arithmetic(expression)
         if 0 < target < 100 and _arithmetic(wrong) != target:

@@ -39,11 +39,16 @@ class YamlSource:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+            raise RecipeError(f"{path}{_line(error)}: not YAML: {_problem(error)}") from None
+        except (ValueError, RecursionError) as error:  # a date in month 13, `!!int x`; a value that holds itself
+            raise RecipeError(f"{path}: not YAML: {error}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: a mapping with the keys of a recipe is expected.")
         lines: dict[Keys, int] = {}
-        _lines(str(path), node, (), lines)
+        try:
+            _lines(str(path), node, (), lines)
+        except RecursionError:
+            raise RecipeError(f"{path}: a value holds itself.") from None
         return cls(str(path), values, lines)
 
     def override(self, assignment: str) -> None:
@@ -58,8 +63,8 @@ class YamlSource:
             raise RecipeError(f"--set {assignment}: key.path=value is expected.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {assignment}: not YAML: {' '.join(str(error).split())}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise RecipeError(f"--set {assignment}: not YAML: {_problem(error)}") from None
         parent: Any = self.values
         for key in keys[:-1]:
             if not isinstance(parent, dict) or not isinstance(parent.setdefault(key, {}), dict):
@@ -86,9 +91,22 @@ class YamlSource:
         for keys, assignment in self.overridden.items():
             if path[: len(keys)] == keys:
                 return f"--set {assignment}"
+        if path not in self.lines:
+            below = [assignment for keys, assignment in self.overridden.items() if path and keys[: len(path)] == path]
+            if below:
+                return f"--set {below[-1]}"
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path else self.name
+
+
+def _line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark is not None else ""
+
+
+def _problem(error: Exception) -> str:
+    return getattr(error, "problem", None) or " ".join(str(error).split())
 
 
 def _lines(name: str, node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> None:

@@ -272,7 +272,7 @@ ENCODERS = [
 ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=500)
 @given(columns=records, which=st.integers(0, len(ENCODERS) - 1))
 def test_any_row_is_a_row_or_a_bad_row(columns: dict[str, Any], which: int) -> None:
     made = ENCODERS[which]

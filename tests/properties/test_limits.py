@@ -14,7 +14,7 @@ from cases import Case, close, differentiate, over, sample, shapes
 from posttrain import Algorithm, Batch, Needs, build_algorithm
 from posttrain.parts import average
 
-INFINITY = float("inf")
+INFINITY = 1e9
 NO_CLIP = {"clip_low": INFINITY, "clip_high": INFINITY}
 Build = tuple[str, dict[str, Any]]
 Change = Callable[[Batch, torch.Tensor], Batch]

@@ -159,10 +159,12 @@ def test_tied_embeddings_get_both_gradients(make_trainer: MakeTrainer) -> None:
     assert torch.allclose(before - parameters(model[0]), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 
-def test_gradient_checkpointing_changes_nothing(make_trainer: MakeTrainer) -> None:
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_gradient_checkpointing_changes_nothing(adapter: Adapter | None, make_trainer: MakeTrainer) -> None:
     trained = []
     for on in (False, True):
-        trainer = make_trainer("dpo", gradient_checkpointing=on, output=str(on))
+        model = make_model(adapter=adapter)
+        trainer = make_trainer("dpo", model=model, gradient_checkpointing=on, output=str(on))
         trainer.train()
         trained.append(parameters(trainer.model))
     assert torch.allclose(*trained, rtol=0, atol=1e-12)

@@ -6,7 +6,9 @@ Prompt and completion are tokenised apart, as at inference, and joined as ids: n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class Encoder:
         limits = [length for length in (config.max_tokens, limit) if length is not None]
         self._max_tokens = min(limits) if limits else None
         self._marked_template: str | None = None
+        self.cut: Counter[str] = Counter()
         if not self._eos_ids:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
         if config.chat_template and not tokenizer.chat_template:
@@ -64,6 +67,8 @@ class Encoder:
             BadRow: as in `prompt`; the completion is empty, or nothing in the row carries loss.
         """
         if "messages" in columns:
+            if not self._config.chat_template:
+                raise BadRow("messages need chat_template: true")
             messages = _messages(columns["messages"], "messages")
             if self._config.system_prompt is not None and messages[0]["role"] != "system":
                 messages = [{"role": "system", "content": self._config.system_prompt}, *messages]
@@ -115,6 +120,8 @@ class Encoder:
             text = self._config.prompt_template.format_map(columns)
         except KeyError as error:
             raise BadRow(f"prompt_template names the column {error}, which the row does not have") from None
+        except (ValueError, TypeError) as error:
+            raise BadRow(f"prompt_template does not fit the row: {error}") from None
         if not text.strip():
             raise BadRow("prompt is empty")
         return text
@@ -132,6 +139,8 @@ class Encoder:
         turns = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
         if not turns:
             raise BadRow("no turn of the assistant")
+        if not all(messages[i]["content"].strip() for i in turns):
+            raise BadRow("a turn of the assistant is empty")
         pieces: list[tuple[str, bool]] = []
         done = ""
         for turn in turns:
@@ -160,14 +169,15 @@ class Encoder:
             return_assistant_tokens_mask=True,
             **self._config.chat_template_kwargs,
         )
-        ids, mask = encoded["input_ids"], [bool(m) for m in encoded["assistant_masks"]]
+        ids, mask = self._known(encoded["input_ids"]), [bool(m) for m in encoded["assistant_masks"]]
         if not any(mask):
             raise BadRow("the chat template marks no token of the assistant")
         start = mask.index(True)
         for i in range(start + 1, len(ids)):  # the token that ends a turn belongs to it
             mask[i] = mask[i] or (mask[i - 1] and ids[i] in self._eos_ids)
         last = len(mask) - 1 - mask[::-1].index(True)
-        pieces = [([token], supervised) for token, supervised in zip(ids[start : last + 1], mask[start:], strict=False)]
+        runs = groupby(zip(ids[start : last + 1], mask[start:], strict=False), key=lambda pair: pair[1])
+        pieces = [([token for token, _ in run], supervised) for supervised, run in runs]
         return self._row(ids[:start], pieces)
 
     def _row(self, prompt: list[int], pieces: list[tuple[list[int], bool]]) -> Row:
@@ -187,6 +197,8 @@ class Encoder:
             mask.append(True)
         if not prompt:
             mask[0] = False  # nothing comes before it that could predict it
+            if not any(mask):
+                raise BadRow("no token that carries loss has anything before it")
         prompt = self._fit_prompt(prompt)
         completion, mask = self._fit_completion(len(prompt), completion, mask)
         return Row(np.array(prompt, np.int32), np.array(completion, np.int32), np.array(mask, np.bool_))
@@ -198,9 +210,10 @@ class Encoder:
         if most is None or len(ids) <= most:
             return ids
         if self._config.on_long_prompt == "keep_end":
+            self.cut["cut_prompt"] += 1
             return ids[-most:]
         reason = f"the prompt has {len(ids)} tokens, over the limit of {most}"
-        raise BadRow(reason) if self._config.on_long_prompt == "raise" else LongRow("long_prompt", reason)
+        raise LongRow("long_prompt", reason, refused=self._config.on_long_prompt == "raise")
 
     def _fit_completion(self, prompt: int, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
         if self._max_tokens is None or prompt + len(ids) <= self._max_tokens:
@@ -209,12 +222,19 @@ class Encoder:
         if self._config.on_long_completion == "cut":
             if not any(mask[:room]):
                 raise BadRow("no token that carries loss is left after the cut")
+            self.cut["cut_completion"] += 1
             return ids[:room], mask[:room]
         reason = f"prompt and completion have {prompt + len(ids)} tokens, over the limit of {self._max_tokens}"
-        raise BadRow(reason) if self._config.on_long_completion == "raise" else LongRow("long_completion", reason)
+        raise LongRow("long_completion", reason, refused=self._config.on_long_completion == "raise")
 
     def _ids(self, text: str) -> list[int]:
-        ids = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadRow("it has half a character (a lone surrogate)") from None
+        return self._known(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def _known(self, ids: list[int]) -> list[int]:
         if self._tokenizer.unk_token_id is not None and self._tokenizer.unk_token_id in ids:
             raise BadRow("it has characters that the tokenizer does not know")
         return ids
@@ -237,6 +257,8 @@ def _holds_prompt(conversation: Any) -> bool:
 
 
 def _with_common_prompt(columns: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(columns.get("chosen"), str) or isinstance(columns.get("rejected"), str):
+        raise BadRow("chosen and rejected are text: they need a prompt")
     chosen, rejected = _messages(columns.get("chosen"), "chosen"), _messages(columns.get("rejected"), "rejected")
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):

@@ -28,7 +28,7 @@ def examples(
         return Example((encoder.demonstration(record.columns),), record.where)
 
     wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
-    return _all(records, encode, wanted, skip_bad_rows)
+    return _all(records, encode, encoder, wanted, skip_bad_rows)
 
 
 def problems(records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool = False) -> tuple[list[Problem], DataReport]:
@@ -44,13 +44,18 @@ def problems(records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool
             raise BadRow(f"answer must be text, not {type(reference).__name__}")
         return Problem(encoder.prompt(record.columns), {**record.columns, "answer": reference}, record.where)
 
-    return _all(records, encode, [("prompt", "answer"), ("prompt", "solution")], skip_bad_rows)
+    return _all(records, encode, encoder, [("prompt", "answer"), ("prompt", "solution")], skip_bad_rows)
 
 
 def _all(
-    records: Iterable[Record], encode: Callable[[Record], _T], wanted: list[tuple[str, ...]], skip_bad_rows: bool
+    records: Iterable[Record],
+    encode: Callable[[Record], _T],
+    encoder: Encoder,
+    wanted: list[tuple[str, ...]],
+    skip_bad_rows: bool,
 ) -> tuple[list[_T], DataReport]:
     report, kept = DataReport(), list[_T]()
+    before = encoder.cut.copy()
     first = True
     for record in records:
         if first and record.fault is None:
@@ -61,12 +66,15 @@ def _all(
                 raise BadRow(record.fault)
             kept.append(encode(record))
         except LongRow as long:
+            if long.refused:
+                raise DataError(f"{record.where}: {long}. Raise it, or set data.on_{long.counter}: skip.") from None
             report.leave_out(record.where, str(long), long.counter)
         except BadRow as bad:
             if not skip_bad_rows:
                 raise DataError(f"{record.where}: {bad}. Mend it, or set data.on_bad_row: skip.") from None
             report.leave_out(record.where, str(bad))
     report.rows = len(kept)
+    report.counters += encoder.cut - before
     if not kept:
         raise DataError(f"No row of the data can be used. {_why(report)}")
     return kept, report

@@ -50,11 +50,11 @@ class BadRow(ValueError):
 
 
 class LongRow(BadRow):
-    """A record over a length limit whose policy is to be left out; `counter` names the limit."""
+    """A record over a length limit; `counter` names the limit. It is left out, or `refused` where the policy is to stop."""
 
-    def __init__(self, counter: str, reason: str) -> None:
+    def __init__(self, counter: str, reason: str, *, refused: bool) -> None:
         super().__init__(reason)
-        self.counter = counter
+        self.counter, self.refused = counter, refused
 
 
 @dataclass(slots=True)

@@ -44,9 +44,12 @@ def _renamed(record: Record, columns: dict[Any, str]) -> Record:
 
 
 def _task(source: TaskSource) -> Iterator[Record]:
-    for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed), 1):
-        columns = {**asdict(item), "chosen": item.completion}
-        yield Record(f"{source.task}/{source.split}:{number}", columns)
+    try:
+        for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed), 1):
+            columns = {**asdict(item), "chosen": item.completion}
+            yield Record(f"{source.task}/{source.split}:{number}", columns)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _path(path: Path) -> Iterator[Record]:
@@ -71,6 +74,8 @@ def _jsonl(path: Path) -> Iterator[Record]:
                 yield Record(where, {}, f"not UTF-8 ({error.reason} at byte {error.start})")
             except json.JSONDecodeError as error:
                 yield Record(where, {}, f"not JSON ({error.msg} at column {error.colno})")
+            except (ValueError, RecursionError) as error:  # a number of over 4300 digits, a thousand brackets
+                yield Record(where, {}, f"not JSON that can be read ({error})"[:200])
             else:
                 fault = None if isinstance(columns, dict) else f"a JSON object is expected, not {type(columns).__name__}"
                 yield Record(where, columns if fault is None else {}, fault)

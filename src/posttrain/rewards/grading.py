@@ -173,7 +173,9 @@ def final_answer(text: str) -> str:
 
 def _as_latex(completion: str) -> str:
     found = final_answer(completion)
-    return completion if found == completion.strip() else f"${found}$"
+    if found == completion.strip() or re.search(r"\d\s+[A-Za-z]{2,}", found):
+        return found
+    return f"${found}$"
 
 
 def _normal(text: str) -> str:

@@ -32,7 +32,7 @@ def main() -> None:
             reply = {"verdict": "unparsable", "value": None}
         else:
             right = verify(gold, answer, timeout_seconds=None)
-            reply = {"verdict": "right" if right else "wrong", "value": str(answer[0])}
+            reply = {"verdict": "right" if right else "wrong", "value": str(gold[0] if right else answer[0])}
         print(json.dumps(reply), flush=True)
 
 

@@ -134,9 +134,9 @@ def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]
 def _parts(requests: Sequence[Request]) -> list[list[int]]:
     """Requests of like length together, at most ROWS samples at a time."""
     parts: list[list[int]] = []
-    rows = ROWS
+    rows = 0
     for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt) + len(requests[i].prefix)):
-        if rows + requests[i].n > ROWS:
+        if not parts or rows + requests[i].n > ROWS:
             parts.append([])
             rows = 0
         parts[-1].append(i)

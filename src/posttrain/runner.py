@@ -130,14 +130,19 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
         _same_recipe(folder, recipe)
         start, last = _evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
-    checkpoint = _checkpoint(folder, recipe)
+    checkpoint, fresh = _checkpoint(folder, recipe), not folder.exists()
     prepared = prepare(recipe)
     trainer = _trainer(prepared, folder, listeners)
     _write(folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False))
     _write_left_out(folder, prepared.reports)
     trainer.metric_files.resume_at(-1 if checkpoint is None else int(checkpoint.name.partition("-")[2]))
     if checkpoint is None:
-        trainer.evaluate()
+        try:
+            trainer.evaluate()
+        except DataError:  # eval.metric names nothing that is measured: known before anything was trained
+            if fresh:
+                shutil.rmtree(folder)
+            raise
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if recipe.eval.every is None or prepared.steps % recipe.eval.every:
         trainer.evaluate()
@@ -288,6 +293,9 @@ def _training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
 
 def _checkpoint(folder: Path, recipe: Recipe) -> Path | None:
     """The newest checkpoint of an interrupted run, or None to begin."""
+    ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not ground.is_dir():
+        raise CheckpointError(f"{folder}: {ground} is a file. Choose another output_dir.")
     if not (folder / "recipe.yaml").is_file():
         if folder.exists() and any(folder.iterdir()):
             raise CheckpointError(f"{folder} is not empty and holds no run. Choose another output_dir.")
@@ -301,7 +309,9 @@ def _checkpoint(folder: Path, recipe: Recipe) -> Path | None:
 def _same_recipe(folder: Path, recipe: Recipe) -> None:
     try:
         before = yaml.safe_load((folder / "recipe.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
+        if not isinstance(before, dict):
+            raise ValueError("it is no recipe")
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
     now = recipe.model_dump(mode="json", exclude_none=True)
     different = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "output_dir"]

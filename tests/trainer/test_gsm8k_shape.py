@@ -1,0 +1,47 @@
+"""Recipe to trained model on rows of GSM8K's shape: every offline kind learns, and leaves a folder that others can use."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gsm8k import demonstrations, generated_questions, generated_solutions, preferences
+
+SHORT = ("training.max_steps=15", "training.rows_per_step=8", "eval.every=10")
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "dft", "asft"])
+def test_demonstrations_are_learned(algorithm: str, tmp_path: Path) -> None:
+    train, held_out = (generated_questions(tmp_path / f"{i}.jsonl", 60, i) for i in (1, 2))
+    result = demonstrations(algorithm, train, held_out, tmp_path / "run", *SHORT)
+    assert result.metrics["eval/held_out/nll"] < result.start_metrics["eval/held_out/nll"] - 0.3
+
+
+def test_preferences_are_learned_and_the_folder_is_whole(tmp_path: Path) -> None:
+    source = generated_solutions(tmp_path / "solutions.jsonl", 80, 1)
+    train, held_out = gsm8k_pairs.write(source, tmp_path / "pairs")
+    assert train > 20 and held_out > 20
+    more = ("eval.metric=held_out/preference/accuracy", "training.save_every=10")
+    result = preferences(tmp_path / "pairs", tmp_path / "run", *SHORT, *more)
+    start, end = result.start_metrics, result.metrics
+    assert start["eval/held_out/objective/dpo"] == pytest.approx(math.log(2), abs=1e-6)
+    assert end["eval/held_out/objective/dpo"] < math.log(2)
+    assert end["eval/held_out/preference/accuracy/low"] > start["eval/held_out/preference/accuracy"]
+    folder = result.output_dir
+    assert {"recipe.yaml", "metrics.jsonl", "eval.jsonl", "final", "best", "checkpoint-10"} <= {
+        p.name for p in folder.iterdir()
+    }
+    loaded: list[Any] = [kind.from_pretrained(folder / "final") for kind in (AutoModelForCausalLM, AutoTokenizer)]
+    model, tokenizer = loaded[0], loaded[1]
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "?"}], add_generation_prompt=True, return_tensors="pt")
+    assert model.generate(ids["input_ids"], max_new_tokens=2, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 16))
+
+    again = preferences(tmp_path / "pairs", folder, *SHORT, *more)
+    assert again.was_finished and again.metrics == result.metrics
