@@ -35,7 +35,8 @@ def run(
     checked = _recipe(recipe, overrides, output_dir)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from posttrain import console
-    from posttrain.runner import prepare, run
+    from posttrain.preparation import prepare
+    from posttrain.runner import run
 
     if dry_run:
         out.print(console.plan_table(prepare(checked).plan()))
@@ -130,7 +131,7 @@ def _recipe(path: str, overrides: list[str], output_dir: str | None) -> Any:
 
 def _algorithms() -> Table:
     from posttrain.algorithms import example_values
-    from posttrain.estimator import table_rows
+    from posttrain.table import table_rows
 
     table = Table(title="grad = mask · 1/pi_ref · A · grad pi_theta, averaged; one row for each term")
     heads = ("mask", "denominator", "advantage", "likelihood", "average", "penalties")

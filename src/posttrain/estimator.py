@@ -8,17 +8,15 @@ since grad pi = pi · grad log pi. Nothing here knows of vocabularies, models, f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.parts.advantage import given
 from posttrain.parts.average import Average
 from posttrain.parts.average import token as token_average
 from posttrain.parts.correction import none
@@ -177,6 +175,8 @@ class Algorithm:
         return [Request(question.prompt, n=self.needs.rollouts)] if self.needs.rollouts else []
 
     def __repr__(self) -> str:
+        from posttrain.table import table_rows
+
         lines = [f"{self.name} ({self.paper}), scope {self.needs.scope}"]
         for row in table_rows(self):
             lines.append("  " + ", ".join(f"{key} {value}" for key, value in row.items() if value))
@@ -283,37 +283,3 @@ def _check(algorithm: Algorithm, logp: Tensor, batch: Batch, entropy: Tensor | N
         quantity = {"entropy": entropy, "kl": kl}[penalty.quantity]
         if quantity is None or quantity.shape != logp.shape:
             raise ValueError(f"{algorithm.name} has a penalty on {penalty.quantity}: pass {penalty.quantity}=, [B, T].")
-
-
-def describe(part: Any) -> str:
-    """A part as a reader of the table wants it: `ppo_clip(low=0.2, high=0.2)`."""
-    if isinstance(part, partial):
-        return f"{describe(part.func)}({', '.join(f'{k}={describe(v)}' for k, v in part.keywords.items())})"
-    if isinstance(part, tuple):
-        return " → ".join(describe(step) for step in part)  # type: ignore[reportUnknownVariableType]
-    if callable(part):
-        return str(getattr(part, "__name__", part))
-    return f"{part:g}" if isinstance(part, float) else str(part)
-
-
-def table_rows(algorithm: Algorithm) -> Sequence[dict[str, str]]:
-    """The algorithm as rows of the unified table, one for each term; penalties stand on the first."""
-    penalties = ", ".join(f"{describe(p.coef)} · {p.name}" for p in algorithm.penalties)
-    rows: list[dict[str, str]] = []
-    for term in algorithm.terms:
-        parts = term.estimator
-        advantage = describe(parts.advantage)
-        if parts.advantage is given and algorithm.credit is not as_given:
-            advantage = describe(algorithm.credit)
-        row = {
-            "term": term.name if term.coef == 1.0 else f"{describe(term.coef)} · {term.name}",
-            "mask": describe(parts.mask),
-            "denominator": describe(parts.denominator),
-            "correction": describe(parts.correction),
-            "advantage": advantage,
-            "likelihood": "token",
-            "average": repr(term.average),
-            "penalties": penalties if not rows else "",
-        }
-        rows.append(row)
-    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from scipy import stats
@@ -75,3 +75,42 @@ class JsonLines:
         """One more line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+class Listener(Protocol):
+    """Is told what happens: a progress bar, a file."""
+
+    def on_start(self, step: int, steps: int) -> None:
+        """Before the first of this process's steps: where it begins, and where the run ends."""
+        ...
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After every optimizer step."""
+        ...
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After every evaluation."""
+        ...
+
+
+class MetricFiles:
+    """`metrics.jsonl`, one object per optimizer step, and `eval.jsonl`, one per evaluation."""
+
+    def __init__(self, folder: Path) -> None:
+        self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
+
+    def on_start(self, step: int, steps: int) -> None:
+        """Nothing to write."""
+
+    def resume_at(self, step: int) -> None:
+        """Drops what the resumed run will write again."""
+        self._steps.keep_until(step)
+        self._evaluations.keep_until(step)
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Listener`."""
+        self._steps.append({"step": step, **metrics})
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Listener`."""
+        self._evaluations.append({"step": step, **metrics})

@@ -13,26 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import transformers
 import yaml
 from transformers import TrainingArguments
 
-from posttrain.algorithms import from_config
-from posttrain.data.chat import Encoder
 from posttrain.data.config import TaskSource
-from posttrain.data.prepare import examples, problems
-from posttrain.data.rows import DataReport, Example, Problem
-from posttrain.data.sources import Record, read
-from posttrain.errors import CheckpointError, DataError, SetupError
-from posttrain.estimator import Algorithm
+from posttrain.errors import DataError, SetupError
 from posttrain.evaluate import evaluate
-from posttrain.metrics import JsonLines
-from posttrain.models import eos_ids, load
+from posttrain.metrics import Listener
+from posttrain.preparation import Prepared, prepare
 from posttrain.recipe import EvalConfig, Recipe
 from posttrain.rewards.grading import GRADERS, Grader, MathVerify, TaskGrader
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
-from posttrain.trainer import Listener, PostTrainer
+from posttrain.run_folder import check_same_recipe, evaluations, newest_checkpoint, records, write, write_left_out
+from posttrain.trainer import PostTrainer
 
 LOWER_IS_BETTER = re.compile(r"(^|/)(loss|nll|objective|kl)(/|$)")
 
@@ -47,76 +41,6 @@ class RunResult:
     was_finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything that training needs, loaded and checked; nothing has been written yet."""
-
-    recipe: Recipe
-    algorithm: Algorithm
-    model: Any
-    tokenizer: Any
-    train: list[Example]
-    held_out: dict[str, list[Example]]
-    problems: dict[str, list[Problem]]
-    reports: dict[str, DataReport]
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        training = self.recipe.training
-        if training.max_steps is not None:
-            return training.max_steps
-        return max(1, -(-int((training.epochs or 0) * len(self.train)) // training.rows_per_step))
-
-    def plan(self) -> dict[str, Any]:
-        """What the run will do, for a reader."""
-        per_row = sum(example.tokens for example in self.train) / len(self.train)
-        rows = self.recipe.training.rows_per_step
-        return {
-            "algorithm": repr(self.algorithm),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "training rows": len(self.train),
-            "rows left out": {name: dict(report.counters) for name, report in self.reports.items() if report.counters},
-            "evaluation rows": {name: len(rows) for name, rows in {**self.problems, **self.held_out}.items()},
-            "rows per step": rows,
-            "tokens per step": round(per_row * rows),
-            "steps": self.steps,
-            "passes over the data": round(self.steps * rows / len(self.train), 2),
-            "output": self.recipe.output_dir,
-        }
-
-
-def prepare(recipe: Recipe) -> Prepared:
-    """Loads the model and the data of a recipe. Writes nothing.
-
-    Raises:
-        SetupError: the model or the tokenizer cannot be used.
-        DataError: the data cannot be used.
-    """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    algorithm = from_config(recipe.algorithm)
-    model, tokenizer = load(recipe.model, seed=recipe.seed)
-    limit = getattr(model.config, "max_position_embeddings", None)
-    encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), limit)
-    skip, preference = recipe.data.on_bad_row == "skip", algorithm.needs.preference
-    train, report = examples(read(recipe.data.train), encoder, preference=preference, skip_bad_rows=skip)
-    reports, held_out, asked = {"train": report}, dict[str, list[Example]](), dict[str, list[Problem]]()
-    for name, source in recipe.data.eval.items():
-        records = list(read(source))
-        if not records:
-            raise DataError(f"data.eval.{name} is empty.")
-        if recipe.eval.loss and _has(records, ("chosen", "rejected") if preference else ("completion",), "messages"):
-            held_out[name], reports[name] = examples(records, encoder, preference=preference, skip_bad_rows=skip)
-        if recipe.eval.samples:
-            asked[name], reports[f"{name}/problems"] = problems(records, encoder, skip_bad_rows=skip)
-            asked[name] = asked[name][: recipe.eval.limit]
-        if name not in held_out and name not in asked:
-            raise DataError(f"data.eval.{name}: nothing to evaluate: no completions, and eval.samples is 0.")
-    return Prepared(recipe, algorithm, model, tokenizer, train, held_out, asked, reports)
-
-
 def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
     """Trains as the recipe says; the same call resumes an interrupted run, and does nothing for a finished one.
 
@@ -127,14 +51,14 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
         raise SetupError("A recipe runs in one process in this version; PostTrainer itself works under torchrun.")
     folder = Path(recipe.output_dir)
     if (folder / "final").is_dir():
-        _same_recipe(folder, recipe)
-        start, last = _evaluations(folder)
+        check_same_recipe(folder, recipe)
+        start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
-    checkpoint, fresh = _checkpoint(folder, recipe), not folder.exists()
+    checkpoint, fresh = newest_checkpoint(folder, recipe), not folder.exists()
     prepared = prepare(recipe)
     trainer = _trainer(prepared, folder, listeners)
-    _write(folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False))
-    _write_left_out(folder, prepared.reports)
+    write(folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    write_left_out(folder, prepared.reports)
     trainer.metric_files.resume_at(-1 if checkpoint is None else int(checkpoint.name.partition("-")[2]))
     if checkpoint is None:
         try:
@@ -147,7 +71,7 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
     if recipe.eval.every is None or prepared.steps % recipe.eval.every:
         trainer.evaluate()
     save_final(trainer.model, prepared.tokenizer, folder / "final")
-    start, last = _evaluations(folder)
+    start, last = evaluations(folder)
     return RunResult(folder, last, start)
 
 
@@ -198,8 +122,8 @@ class Best:
     def __init__(self, metric: str, folder: Path, save: Callable[[], None]) -> None:
         self._name, self._save = f"eval/{metric}", save
         self._sign = -1.0 if LOWER_IS_BETTER.search(metric) else 1.0
-        records = _records(folder / "eval.jsonl") if (folder / "best").is_dir() else []
-        self._best = max((self._sign * r[self._name] for r in records if self._name in r), default=float("-inf"))
+        before = records(folder / "eval.jsonl") if (folder / "best").is_dir() else []
+        self._best = max((self._sign * r[self._name] for r in before if self._name in r), default=float("-inf"))
 
     def on_start(self, step: int, steps: int) -> None:
         """Nothing is measured yet."""
@@ -241,7 +165,7 @@ def _sample(prepared: Prepared, folder: Path, step: int) -> dict[str, float]:
             grader.close()
         metrics.update(result.metrics(f"eval/{name}"))
         path = folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl"
-        _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()))
+        write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()))
     return metrics
 
 
@@ -289,65 +213,3 @@ def _training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise SetupError(f"The training arguments do not work here: {error}") from error
-
-
-def _checkpoint(folder: Path, recipe: Recipe) -> Path | None:
-    """The newest checkpoint of an interrupted run, or None to begin."""
-    ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not ground.is_dir():
-        raise CheckpointError(f"{folder}: {ground} is a file. Choose another output_dir.")
-    if not (folder / "recipe.yaml").is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise CheckpointError(f"{folder} is not empty and holds no run. Choose another output_dir.")
-        return None
-    _same_recipe(folder, recipe)
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
-    complete = [path for path in numbered if (path / "trainer_state.json").is_file()]
-    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
-
-
-def _same_recipe(folder: Path, recipe: Recipe) -> None:
-    try:
-        before = yaml.safe_load((folder / "recipe.yaml").read_text())
-        if not isinstance(before, dict):
-            raise ValueError("it is no recipe")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
-    now = recipe.model_dump(mode="json", exclude_none=True)
-    different = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "output_dir"]
-    if different:
-        raise CheckpointError(
-            f"{folder} holds a run of another recipe (they differ in {', '.join(different)}). Choose another output_dir."
-        )
-
-
-def _has(records: Sequence[Record], names: tuple[str, ...], or_name: str) -> bool:
-    first = next((record.columns for record in records if record.fault is None), {})
-    return all(name in first for name in names) or or_name in first
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """The first and the last evaluation, the last with the metrics of the last step."""
-    evaluations, steps = _records(folder / "eval.jsonl"), _records(folder / "metrics.jsonl")
-    first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
-    return first, {**(steps[-1] if steps else {}), **last}
-
-
-def _write_left_out(folder: Path, reports: Mapping[str, DataReport]) -> None:
-    """`left_out.jsonl`: every record that is not used, with its place and the reason."""
-    left_out = JsonLines(folder / "left_out.jsonl")
-    left_out.path.unlink(missing_ok=True)
-    for name, report in reports.items():
-        for where, reason in report.reasons:
-            left_out.append({"set": name, "where": where, "reason": reason})
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,50 +29,11 @@ from posttrain.data.rows import Example
 from posttrain.data.sources import Record
 from posttrain.errors import NonFiniteError, SetupError
 from posttrain.estimator import Algorithm, LossOutput, policy_gradient_loss
-from posttrain.metrics import JsonLines, Shares, with_intervals
+from posttrain.metrics import Listener, MetricFiles, Shares, with_intervals
 from posttrain.models import disable_dropout, eos_ids
 from posttrain.reference import Reference
 from posttrain.scoring import check_head, score
 from posttrain.types import Batch
-
-
-class Listener(Protocol):
-    """Is told what happens: a progress bar, a file."""
-
-    def on_start(self, step: int, steps: int) -> None:
-        """Before the first of this process's steps: where it begins, and where the run ends."""
-        ...
-
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After every optimizer step."""
-        ...
-
-    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After every evaluation."""
-        ...
-
-
-class MetricFiles:
-    """`metrics.jsonl`, one object per optimizer step, and `eval.jsonl`, one per evaluation."""
-
-    def __init__(self, folder: Path) -> None:
-        self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
-
-    def on_start(self, step: int, steps: int) -> None:
-        """Nothing to write."""
-
-    def resume_at(self, step: int) -> None:
-        """Drops what the resumed run will write again."""
-        self._steps.keep_until(step)
-        self._evaluations.keep_until(step)
-
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See `Listener`."""
-        self._steps.append({"step": step, **metrics})
-
-    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See `Listener`."""
-        self._evaluations.append({"step": step, **metrics})
 
 
 class PostTrainer(Trainer):

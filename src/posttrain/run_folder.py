@@ -1,0 +1,80 @@
+"""The folder of a run: what is in it, whether it is this recipe's, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.data.rows import DataReport
+from posttrain.errors import CheckpointError
+from posttrain.metrics import JsonLines
+from posttrain.recipe import Recipe
+
+
+def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
+    """The newest checkpoint of an interrupted run, or None to begin."""
+    ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not ground.is_dir():
+        raise CheckpointError(f"{folder}: {ground} is a file. Choose another output_dir.")
+    if not (folder / "recipe.yaml").is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise CheckpointError(f"{folder} is not empty and holds no run. Choose another output_dir.")
+        return None
+    check_same_recipe(folder, recipe)
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
+    complete = [path for path in numbered if (path / "trainer_state.json").is_file()]
+    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def check_same_recipe(folder: Path, recipe: Recipe) -> None:
+    """Whether the folder's run is of this recipe, but for where it lies.
+
+    Raises:
+        CheckpointError: it is not, or its recipe cannot be read.
+    """
+    try:
+        before = yaml.safe_load((folder / "recipe.yaml").read_text())
+        if not isinstance(before, dict):
+            raise ValueError("it is no recipe")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
+    now = recipe.model_dump(mode="json", exclude_none=True)
+    different = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "output_dir"]
+    if different:
+        raise CheckpointError(
+            f"{folder} holds a run of another recipe (they differ in {', '.join(different)}). Choose another output_dir."
+        )
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The first and the last evaluation, the last with the metrics of the last step."""
+    evaluations, steps = records(folder / "eval.jsonl"), records(folder / "metrics.jsonl")
+    first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
+    return first, {**(steps[-1] if steps else {}), **last}
+
+
+def write_left_out(folder: Path, reports: Mapping[str, DataReport]) -> None:
+    """`left_out.jsonl`: every record that is not used, with its place and the reason."""
+    left_out = JsonLines(folder / "left_out.jsonl")
+    left_out.path.unlink(missing_ok=True)
+    for name, report in reports.items():
+        for where, reason in report.reasons:
+            left_out.append({"set": name, "where": where, "reason": reason})
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, by a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.partial")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
