@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from posttrain.errors import PosttrainError, RecipeError
 
@@ -63,7 +64,7 @@ def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|recipe
     listings = {"algorithms": _algorithms, "rewards": _rewards, "recipes": _recipes}
     if what not in listings:
         raise RecipeError(f"list {what}: one of {', '.join(listings)} is expected.")
-    out.print(listings[what]())
+    out.print(listings[what](), soft_wrap=what == "algorithms")
 
 
 @app.command()
@@ -129,19 +130,11 @@ def _recipe(path: str, overrides: list[str], output_dir: str | None) -> Any:
     return load_recipe(path, overrides)
 
 
-def _algorithms() -> Table:
+def _algorithms() -> Text:
     from posttrain.algorithms import example_values
-    from posttrain.table import table_rows
 
-    table = Table(title="grad = mask · 1/pi_ref · A · grad pi_theta, averaged; one row for each term")
-    heads = ("mask", "denominator", "advantage", "likelihood", "average", "penalties")
-    for head in ("algorithm", "term", *heads, "scope", "paper"):
-        table.add_column(head, overflow="fold")
-    for algorithm in example_values():
-        for i, row in enumerate(table_rows(algorithm)):
-            outer = (algorithm.name, algorithm.needs.scope, algorithm.paper) if i == 0 else ("", "", "")
-            table.add_row(outer[0], row["term"], *(row[head] for head in heads), *outer[1:])
-    return table
+    formula = "grad = mask · 1/pi_ref · A · grad pi_theta, averaged; one line for each term\n\n"
+    return Text(formula + "\n".join(map(repr, example_values())))
 
 
 def _rewards() -> Table:

@@ -172,7 +172,7 @@ class Algorithm:
 
     def plan(self, question: Question, progress: float, rng: Random) -> list[Request]:
         """What to sample for a question, before generation: `needs.rollouts` plain completions, or nothing."""
-        return [Request(question.prompt, n=self.needs.rollouts)] if self.needs.rollouts else []
+        return [Request(question.prompt, n=self.needs.rollouts, question=question.id)] if self.needs.rollouts else []
 
     def __repr__(self) -> str:
         from posttrain.table import table_rows

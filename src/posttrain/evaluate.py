@@ -80,7 +80,7 @@ def evaluate(
     C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared. Failed
     grades are in none of them, and a problem with nothing but failed grades is left out.
     """
-    requests = [Request(problem.prompt, n=samples) for problem in problems]
+    requests = [Request(problem.prompt, n=samples, question=i) for i, problem in enumerate(problems)]
     sampled = engine.generate(requests, sampling)
     answers = [
         [_graded(problem, completion, tokenizer, grader) for completion in group]

@@ -182,9 +182,10 @@ class Question:
 class Request:
     """What a rollout engine is asked for: `n` completions of `prompt` + `prefix`, both token ids.
 
-    A prefix comes back as DEMO tokens at the head of its row.
+    A prefix comes back as DEMO tokens at the head of its row. `question` is the id that seeds are made of.
     """
 
     prompt: Sequence[int]
     prefix: Sequence[int] = ()
     n: int = 1
+    question: int = 0

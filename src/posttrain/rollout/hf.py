@@ -127,7 +127,7 @@ def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]
         raise ValueError(f"request {number} has an empty prompt")
     if room < 1:
         raise ValueError(f"request {number}: the prefix of {len(request.prefix)} tokens leaves no room in max_tokens")
-    seeds = (sample_seed(sampling, number, sample) for sample in range(request.n))
+    seeds = (sample_seed(sampling, request.question, sample) for sample in range(request.n))
     return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room) for seed in seeds]
 
 
