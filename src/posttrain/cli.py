@@ -36,11 +36,10 @@ def run(
     checked = _recipe(recipe, overrides, output_dir)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from posttrain import console
-    from posttrain.preparation import prepare
-    from posttrain.runner import run
+    from posttrain.runner import plan, run
 
     if dry_run:
-        out.print(console.plan_table(prepare(checked).plan()))
+        out.print(console.plan_table(plan(checked)))
         return
     with console.ProgressView(out) as view:
         result = run(checked, listeners=[view])
@@ -78,7 +77,7 @@ def schema() -> None:
 @app.command("eval")
 def eval_(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="A run's folder, a model's, or a hub name.")],
-    data: Annotated[str, typer.Option(help="A .jsonl or .parquet file, hub:NAME, task:NAME/SPLIT, or a set of the run.")],
+    data: Annotated[str, typer.Option(help="A file, hub:NAME:CONFIG:SPLIT, task:NAME:SPLIT, or a set of the run.")],
     samples: Annotated[int, typer.Option(min=1, help="Answers for each problem.")] = 4,
     k: Annotated[list[int], typer.Option("--k", min=1, help="pass@k besides pass@1; may be repeated.")] = [],  # noqa: B006
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
@@ -87,25 +86,35 @@ def eval_(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="The first problems only.")] = None,
     columns: Annotated[list[str], typer.Option(metavar="OURS=THEIRS", help="Names of the data's columns.")] = [],  # noqa: B006
-    grader: Annotated[str, typer.Option(help="math_verify or exact_match; a task brings its own.")] = "math_verify",
+    grader: Annotated[str | None, typer.Option(help="math_verify or exact_match, in place of the run's.")] = None,
     prompt_template: Annotated[str | None, typer.Option(help="In place of the run's; {prompt} by default.")] = None,
     chat_template: Annotated[bool | None, typer.Option(help="In place of the run's; on by default.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     output: Annotated[Path | None, typer.Option(help="eval.jsonl of the run, or here, by default.")] = None,
 ) -> None:
     """Sample answers, grade them, and give pass@1, pass@k, majority@k and length with 95 % intervals."""
-    from posttrain.evaluate_command import evaluate_command
+    from posttrain.evaluate_command import Question, answer
 
-    options = {
-        "samples": samples,
-        "k": k,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "seed": seed,
-    }
-    table = evaluate_command(model, data, options, limit, columns, grader, prompt_template, chat_template, dtype, output)
-    out.print(table)
+    templates = {"prompt_template": prompt_template, "chat_template": chat_template}
+    question = Question(
+        model=model,
+        data=data,
+        settings={
+            "samples": samples,
+            "k": k,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "limit": limit,
+        },
+        columns=columns,
+        grader=grader,
+        templates={name: value for name, value in templates.items() if value is not None},
+        dtype=dtype,
+        output=output,
+    )
+    out.print(answer(question))
 
 
 def main() -> None:
@@ -147,8 +156,11 @@ def _rewards() -> Table:
 
 
 def _recipes() -> Table:
+    found = sorted(Path("recipes").glob("*.yaml"))
+    if not found:
+        raise RecipeError("There is no folder recipes/ here: it comes with the project's source.")
     table = Table("recipe", "what")
-    for path in sorted(Path("recipes").glob("*.yaml")):
+    for path in found:
         table.add_row(str(path), path.read_text().splitlines()[0].lstrip("# "))
     return table
 

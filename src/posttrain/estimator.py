@@ -19,10 +19,12 @@ from torch import Tensor
 
 from posttrain.parts.average import Average
 from posttrain.parts.average import token as token_average
+from posttrain.parts.baseline import as_given
 from posttrain.parts.correction import none
 from posttrain.parts.denominator import current
 from posttrain.parts.mask import keep
 from posttrain.parts.select import everything
+from posttrain.table import table_rows
 from posttrain.types import MAX_LOG_RATIO, Batch, Question, Request, View
 
 Part = Callable[[View], Tensor]
@@ -129,11 +131,6 @@ class Needs:
         return self.reference or self.old_logp or self.rollouts > 0
 
 
-def as_given(batch: Batch) -> Batch:
-    """No credit to assign: the estimator needs no rewards."""
-    return batch
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
     """A row of the table, as a frozen value: terms, penalties, needs, and how rewards become advantages."""
@@ -175,8 +172,6 @@ class Algorithm:
         return [Request(question.prompt, n=self.needs.rollouts, question=question.id)] if self.needs.rollouts else []
 
     def __repr__(self) -> str:
-        from posttrain.table import table_rows
-
         lines = [f"{self.name} ({self.paper}), scope {self.needs.scope}"]
         for row in table_rows(self):
             lines.append("  " + ", ".join(f"{key} {value}" for key, value in row.items() if value))
@@ -214,10 +209,11 @@ def policy_gradient_loss(
     Raises:
         ValueError: the batch lacks what the algorithm needs, or `old_logp` is None with several updates a collection.
     """
-    _check(algorithm, logp, batch, entropy, kl)
+    quantities = {"entropy": entropy, "kl": kl}
+    _check(algorithm, logp, batch, quantities, counts)
     logp = logp if logp.dtype == torch.float64 else logp.float()
     counts = algorithm.counts(batch) if counts is None else counts
-    loss = torch.zeros_like(logp[:0].sum()) + 0.0 * torch.where(batch.loss_mask, logp, 0.0).sum()
+    loss = 0.0 * torch.where(batch.loss_mask, logp, 0.0).sum()  # backward runs where no term selects a token, too
     metrics: dict[str, Tensor] = {}
     tokens = [counts[f"{term.name}/tokens"] for term in algorithm.terms if term.estimator.denominator is not current]
     compared = sum(tokens, torch.zeros_like(loss)).clamp(min=1).to(logp.dtype)
@@ -238,7 +234,7 @@ def policy_gradient_loss(
                 divided = values.sum() / counts[term.name].clamp(min=1).to(logp.dtype)
                 metrics[metric.name] = _average(values, select, term, counts) if values.shape == select.shape else divided
     for penalty in algorithm.penalties:
-        quantity = {"entropy": entropy, "kl": kl}[penalty.quantity]
+        quantity = quantities[penalty.quantity]
         assert quantity is not None  # _check
         mean = _average(quantity.to(logp.dtype), penalty.select(batch), penalty, counts)
         loss = loss + _at(penalty.coef, batch.progress) * mean
@@ -265,9 +261,19 @@ def _ratio_shares(view: View, weights: Weights) -> dict[str, Tensor]:
     }
 
 
-def _check(algorithm: Algorithm, logp: Tensor, batch: Batch, entropy: Tensor | None, kl: Tensor | None) -> None:
+def _check(
+    algorithm: Algorithm,
+    logp: Tensor,
+    batch: Batch,
+    quantities: Mapping[str, Tensor | None],
+    counts: Mapping[str, Tensor] | None,
+) -> None:
     if logp.shape != batch.loss_mask.shape:
         raise ValueError(f"logp has shape {tuple(logp.shape)}, the batch's loss_mask {tuple(batch.loss_mask.shape)}.")
+    parts = (*algorithm.terms, *algorithm.penalties)
+    uncounted = [part.name for part in parts if counts is not None and part.name not in counts]
+    if uncounted:
+        raise ValueError(f"counts has no {', '.join(uncounted)}: make it by algorithm.counts, added up over the step.")
     needs = algorithm.needs
     missing = [name for name in ("ref_logp", "chosen") if getattr(batch, name) is None]
     if needs.ref_logp and "ref_logp" in missing:
@@ -280,6 +286,6 @@ def _check(algorithm: Algorithm, logp: Tensor, batch: Batch, entropy: Tensor | N
             "the policy at collection. None means the current policy, which holds for one update only."
         )
     for penalty in algorithm.penalties:
-        quantity = {"entropy": entropy, "kl": kl}[penalty.quantity]
+        quantity = quantities[penalty.quantity]
         if quantity is None or quantity.shape != logp.shape:
             raise ValueError(f"{algorithm.name} has a penalty on {penalty.quantity}: pass {penalty.quantity}=, [B, T].")

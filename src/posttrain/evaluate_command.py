@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,30 @@ from posttrain.models import eos_ids, load
 from posttrain.recipe import EvalConfig
 from posttrain.rewards.grading import GRADERS, Grader, TaskGrader
 from posttrain.rollout.hf import HFEngine
+from posttrain.run_folder import make, write
 from posttrain.runner import sampling
 
 TASK_ROWS = 256  # problems of a generated task where no limit is given
 
 
-def evaluate_command(
-    model: str,
-    data: str,
-    options: dict[str, Any],
-    limit: int | None,
-    columns: list[str],
-    grader: str,
-    prompt_template: str | None,
-    chat_template: bool | None,
-    dtype: str,
-    output: Path | None,
-) -> Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the command was asked.
+
+    settings: fields of `EvalConfig`. columns: ours=theirs. templates: fields of `DataConfig` in place of the run's.
+    """
+
+    model: str
+    data: str
+    settings: dict[str, Any]
+    columns: list[str]
+    grader: str | None
+    templates: dict[str, Any]
+    dtype: str
+    output: Path | None
+
+
+def answer(question: Question) -> Table:
     """Evaluates, appends to eval.jsonl, writes the answers beside it, and returns the table.
 
     Raises:
@@ -50,36 +58,43 @@ def evaluate_command(
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    folder = Path(model)
+    folder, config = Path(question.model), _checked(EvalConfig, question.settings)
     recipe = _recipe_of(folder)
     if recipe is not None and not (folder / "final").is_dir():
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
-    config = _checked(EvalConfig, {**options, "limit": limit}, "option")
     templates = dict((recipe or {}).get("data", {}))
-    source = _source(data, templates.pop("eval", {}), columns, limit)
-    given = {"prompt_template": prompt_template, "chat_template": chat_template}
-    templates.update({name: value for name, value in given.items() if value is not None}, train=source, on_bad_row="skip")
-    name = str(folder / "final") if recipe is not None else model
-    loaded, tokenizer = load(_checked(ModelConfig, {"name": name, "dtype": dtype}, "option"), seed=0)
-    if torch.cuda.is_available():
-        loaded = loaded.cuda()
-    context = getattr(loaded.config, "max_position_embeddings", None)
-    encoder = Encoder(tokenizer, _checked(DataConfig, templates, "option"), eos_ids(loaded, tokenizer), context)
-    asked, report = problems(read(source), encoder, skip_bad_rows=True)
-    judge = _grader(source, grader)
-    started = time.monotonic()
+    source = _source(question, templates.pop("eval", {}))
+    rewards = (recipe or {}).get("rewards") or [{"name": "math_verify"}]
+    judge = _grader(source, question.grader or rewards[0]["name"])
     try:
-        engine = HFEngine(loaded, tokenizer)
-        result = evaluate(engine, tokenizer, asked[:limit], judge, sampling(config), samples=config.samples, ks=config.k)
+        target = question.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
+        make(target.absolute().parent)
+        templates.update(question.templates, train=source, on_bad_row="skip")
+        name = str(folder / "final") if recipe is not None else question.model
+        model, tokenizer = load(_checked(ModelConfig, {"name": name, "dtype": question.dtype}), seed=0)
+        if torch.cuda.is_available():
+            model = model.cuda()
+        context = getattr(model.config, "max_position_embeddings", None)
+        encoder = Encoder(tokenizer, _checked(DataConfig, templates), eos_ids(model, tokenizer), context)
+        asked, report = problems(read(source), encoder, label=question.data, skip_bad_rows=True)
+        started = time.monotonic()
+        result = evaluate(
+            HFEngine(model, tokenizer),
+            tokenizer,
+            asked[: config.limit],
+            judge,
+            sampling(config),
+            samples=config.samples,
+            ks=config.k,
+        )
     finally:
         judge.close()
-    target = output or (folder / "eval.jsonl" if folder.is_dir() else Path("eval.jsonl"))
-    settings = {"model": model, "data": data, **options, "limit": limit, "seconds": time.monotonic() - started}
+    settings = {"model": question.model, "data": question.data, **question.settings, "seconds": time.monotonic() - started}
     left_out = {f"data/{reason}": count for reason, count in report.counters.items()}
     JsonLines(target).append({**settings, **left_out, **result.metrics("eval")})
     answers = target.with_name(f"{target.stem}-answers.jsonl")
-    answers.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()), encoding="utf-8")
-    return _table(result, len(asked[:limit]), config.samples, target, answers)
+    write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()))
+    return _table(result, config.samples, target, answers)
 
 
 def _recipe_of(folder: Path) -> dict[str, Any] | None:
@@ -94,24 +109,25 @@ def _recipe_of(folder: Path) -> dict[str, Any] | None:
     return recipe
 
 
-def _source(data: str, of_run: dict[str, Any], columns: list[str], limit: int | None) -> Any:
-    if data in of_run:
-        given: dict[str, Any] = dict(of_run[data])
-    elif data.startswith("task:"):
-        task, _, split = data.removeprefix("task:").partition("/")
-        given = {"task": task, "split": split or "held_out", "rows": limit or TASK_ROWS}
-    elif data.startswith("hub:"):
-        given = {"hub": data.removeprefix("hub:"), "split": "test"}
+def _source(question: Question, of_run: dict[str, Any]) -> Any:
+    kind, *parts = question.data.split(":")
+    if question.data in of_run:
+        given: dict[str, Any] = dict(of_run[question.data])
+    elif kind == "task" and parts:
+        rows = question.settings["limit"] or TASK_ROWS
+        given = {**dict(zip(("task", "split"), [*parts, "held_out"], strict=False)), "rows": rows}
+    elif kind == "hub" and parts:
+        given = {"split": "test", **dict(zip(("hub", "config", "split"), parts, strict=False))}
     else:
-        given = {"path": data}
-    if columns:
-        if not all("=" in pair for pair in columns):
+        given = {"path": question.data}
+    if question.columns:
+        if not all("=" in pair for pair in question.columns):
             raise RecipeError("--columns: OURS=THEIRS is expected, for instance prompt=question.")
-        given["columns"] = dict(pair.split("=", 1) for pair in columns)
+        given["columns"] = dict(pair.split("=", 1) for pair in question.columns)
     try:
         return TypeAdapter[PathSource | HubSource | TaskSource](Source).validate_python(given)
     except ValidationError as error:
-        raise RecipeError(f"--data {data}: {error.errors()[0]['msg']}") from None
+        raise RecipeError(f"--data {question.data}: {_first(error)}") from None
 
 
 def _grader(source: Any, name: str) -> Grader:
@@ -122,17 +138,22 @@ def _grader(source: Any, name: str) -> Grader:
     return GRADERS[name]()
 
 
-def _checked(kind: Any, values: dict[str, Any], what: str) -> Any:
+def _checked(kind: Any, values: dict[str, Any]) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RecipeError(f"{what} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise RecipeError(_first(error)) from None
 
 
-def _table(result: Evaluation, count: int, samples: int, target: Path, answers: Path) -> Table:
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = "".join(f"{part}: " for part in first["loc"] if part not in ("path source", "hub source", "task source"))
+    return where + first["msg"].removeprefix("Value error, ")
+
+
+def _table(result: Evaluation, samples: int, target: Path, answers: Path) -> Table:
     caption = f"{target}, answers in {answers}"
-    table = Table("", "mean", "95 % interval", title=f"{count} problems × {samples} samples", caption=caption)
+    table = Table("", "mean", "95 % interval", title=f"{len(result.answers)} problems × {samples} samples", caption=caption)
     for name, estimate in result.estimates.items():
         table.add_row(name, f"{estimate.mean:.4g}", f"[{estimate.low:.4g}, {estimate.high:.4g}]")
     for name, share in result.shares.items():

@@ -78,13 +78,14 @@ class _Score(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, targets, teacher_hidden, teacher_weight, teacher_bias)
         ctx.options = (scale, entropy, dtype)
         columns: list[Tensor] = []
+        head, teacher_head = _cast(weight, bias, dtype), _cast(teacher_weight, teacher_bias, dtype)
         for rows in _chunks(len(targets), weight):
-            log_p = _log_softmax(hidden, weight, bias, rows, scale, dtype)
+            log_p = _log_softmax(hidden, head, rows, scale)
             scores = [log_p.gather(1, targets[rows, None])]
             if entropy:
                 scores.append(-(log_p.exp() * log_p).sum(1, keepdim=True))
             if teacher_hidden is not None:
-                log_q = _log_softmax(teacher_hidden, teacher_weight, teacher_bias, rows, scale, dtype)
+                log_q = _log_softmax(teacher_hidden, teacher_head, rows, scale)
                 scores.append((log_q.exp() * (log_q - log_p)).sum(1, keepdim=True))
             columns.append(torch.cat(scores, 1))
         return torch.cat(columns)
@@ -98,20 +99,20 @@ class _Score(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias, dtype=wide) if ctx.needs_input_grad[2] else None
-        cast_weight = weight.to(dtype)
+        head, teacher_head = _cast(weight, bias, dtype), _cast(teacher_weight, teacher_bias, dtype)
         for rows in _chunks(len(targets), weight):
-            log_p = _log_softmax(hidden, weight, bias, rows, scale, dtype)
+            log_p = _log_softmax(hidden, head, rows, scale)
             p = log_p.exp()
             d_z = p * -grad[rows, :1]
             d_z.scatter_add_(1, targets[rows, None], grad[rows, :1])
             if entropy:
                 d_z -= grad[rows, 1:2] * p * (log_p - (p * log_p).sum(1, keepdim=True))
             if teacher_hidden is not None:
-                q = _log_softmax(teacher_hidden, teacher_weight, teacher_bias, rows, scale, dtype).exp_()
+                q = _log_softmax(teacher_hidden, teacher_head, rows, scale).exp_()
                 d_z += grad[rows, -1:] * (p - q)
             d_z = d_z.mul_(scale).to(dtype)
             if d_hidden is not None:
-                d_hidden[rows] = (d_z @ cast_weight).to(hidden.dtype)
+                d_hidden[rows] = (d_z @ head[0]).to(hidden.dtype)
             if d_weight is not None:
                 d_weight += d_z.T @ hidden[rows].to(dtype)
             if d_bias is not None:
@@ -128,11 +129,14 @@ def _chunks(rows: int, weight: Tensor) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)] or [slice(0, 0)]
 
 
-def _log_softmax(
-    hidden: Tensor, weight: Any, bias: Tensor | None, rows: slice, scale: float, dtype: torch.dtype
-) -> Float[Tensor, "n V"]:
-    logits = hidden[rows].to(dtype) @ weight.to(dtype).T
+def _cast(weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> tuple[Any, Tensor | None]:
+    return None if weight is None else weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _log_softmax(hidden: Tensor, head: tuple[Any, Tensor | None], rows: slice, scale: float) -> Float[Tensor, "n V"]:
+    weight, bias = head
+    logits = hidden[rows].to(weight.dtype) @ weight.T
     if bias is not None:
-        logits = logits + bias.to(dtype)
-    logits = logits.to(torch.promote_types(torch.float32, dtype))
+        logits = logits + bias
+    logits = logits.to(torch.promote_types(torch.float32, weight.dtype))
     return torch.log_softmax(logits.mul_(scale) if scale != 1 else logits, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,11 +66,13 @@ class JsonLines:
         kept: list[str] = []
         for line in self.path.read_text().splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                if json.loads(line).get("step", step) <= step:
                     kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
+            except json.JSONDecodeError:
                 continue
-        self.path.write_text("".join(kept))
+        unfinished = self.path.with_name(f"{self.path.name}.partial")
+        unfinished.write_text("".join(kept))
+        os.replace(unfinished, self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """One more line."""

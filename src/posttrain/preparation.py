@@ -49,12 +49,13 @@ class Prepared:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "training rows": len(self.train),
-            "rows left out": {name: dict(report.counters) for name, report in self.reports.items() if report.counters},
+            "rows left out or cut": {name: dict(report.counters) for name, report in self.reports.items() if report.counters},
             "evaluation rows": {name: len(rows) for name, rows in {**self.problems, **self.held_out}.items()},
             "rows per step": rows,
             "tokens per step": round(per_row * rows),
             "steps": self.steps,
             "passes over the data": round(self.steps * rows / len(self.train), 2),
+            "dropout": "off: the algorithm compares log-probs" if self.algorithm.needs.exact_logp else "as the model has it",
             "output": self.recipe.output_dir,
         }
 
@@ -73,22 +74,22 @@ def prepare(recipe: Recipe) -> Prepared:
     limit = getattr(model.config, "max_position_embeddings", None)
     encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), limit)
     skip, preference = recipe.data.on_bad_row == "skip", algorithm.needs.preference
-    train, report = examples(read(recipe.data.train), encoder, preference=preference, skip_bad_rows=skip)
+    train, report = examples(read(recipe.data.train), encoder, preference=preference, label="data.train", skip_bad_rows=skip)
     reports, held_out, asked = {"train": report}, dict[str, list[Example]](), dict[str, list[Problem]]()
     for name, source in recipe.data.eval.items():
-        records = list(read(source))
+        records, label = list(read(source)), f"data.eval.{name}"
         if not records:
-            raise DataError(f"data.eval.{name} is empty.")
-        if recipe.eval.loss and _has(records, ("chosen", "rejected") if preference else ("completion",), "messages"):
-            held_out[name], reports[name] = examples(records, encoder, preference=preference, skip_bad_rows=skip)
+            raise DataError(f"{label}: the source is empty.")
+        if recipe.eval.loss and _has_completions(records, preference):
+            held_out[name], reports[name] = examples(records, encoder, preference=preference, label=label, skip_bad_rows=skip)
         if recipe.eval.samples:
-            asked[name], reports[f"{name}/problems"] = problems(records, encoder, skip_bad_rows=skip)
+            asked[name], reports[f"{name}/problems"] = problems(records, encoder, label=label, skip_bad_rows=skip)
             asked[name] = asked[name][: recipe.eval.limit]
         if name not in held_out and name not in asked:
-            raise DataError(f"data.eval.{name}: nothing to evaluate: no completions, and eval.samples is 0.")
+            raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
     return Prepared(recipe, algorithm, model, tokenizer, train, held_out, asked, reports)
 
 
-def _has(records: Sequence[Record], names: tuple[str, ...], or_name: str) -> bool:
+def _has_completions(records: Sequence[Record], preference: bool) -> bool:
     first = next((record.columns for record in records if record.fault is None), {})
-    return all(name in first for name in names) or or_name in first
+    return {"chosen", "rejected"} <= set(first) if preference else bool({"completion", "messages"} & set(first))

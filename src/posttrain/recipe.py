@@ -65,8 +65,8 @@ class TrainingConfig(Config):
     bf16: bool = False
     """Compute in bfloat16 over float32 weights."""
     gradient_checkpointing: bool = False
-    save_every: Count | None = None
-    """Steps between checkpoints; none if not set."""
+    save_every: Annotated[int, Field(ge=0)] | None = None
+    """Steps between checkpoints; a tenth of the run if not set, 0 for none."""
     save_total_limit: Count | None = 2
     logging_steps: Count = 10
     """For the trackers of report_to; metrics.jsonl has every step."""
@@ -127,10 +127,10 @@ class EvalConfig(Config):
 
 
 class RewardConfig(Config):
-    """A judge of answers. In this version rewards grade evaluations; the one with `verdict: true` is used."""
+    """A judge of answers, right or wrong. In this version it grades evaluations."""
 
     name: Literal["math_verify", "exact_match"]
-    verdict: bool = True
+    verdict: Literal[True] = True
 
 
 class Recipe(Config):
@@ -197,6 +197,15 @@ def _fault(source: YamlSource, error: Any) -> str:
     message = re.sub(r"^Value error, ", "", error["msg"])
     if error["type"] == "missing":
         message = "is required"
+    elif error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = f"keys are expected here, not {error['input']!r:.60}"
+    elif error["type"] == "source" and isinstance(error["input"], dict):
+        near = [key for key in error["input"] if difflib.get_close_matches(key, ("path", "hub", "task"), n=1)]
+        message += f"; did you mean {difflib.get_close_matches(near[0], ('path', 'hub', 'task'))[0]}?" if near else ""
+    elif error["type"] == "literal_error" and error["loc"][-1] == "[key]":
+        known = re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        near = difflib.get_close_matches(str(error["input"]), known, n=1)
+        message = f"unknown key; did you mean {near[0]}?" if near else f"unknown key; there are {', '.join(known)}"
     elif error["type"] == "union_tag_not_found":
         where, message = (*where, "name"), "is required"
     elif error["type"] == "union_tag_invalid":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from posttrain.data.rows import DataReport
 from posttrain.errors import CheckpointError
@@ -17,10 +20,15 @@ from posttrain.recipe import Recipe
 
 
 def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
-    """The newest checkpoint of an interrupted run, or None to begin."""
+    """The newest checkpoint of an interrupted run, or None to begin.
+
+    Raises:
+        CheckpointError: the folder cannot be used, is another recipe's, or its newest checkpoint is broken.
+    """
     ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not ground.is_dir():
-        raise CheckpointError(f"{folder}: {ground} is a file. Choose another output_dir.")
+    if not ground.is_dir() or not os.access(ground, os.W_OK):
+        kind = "cannot be written to" if ground.is_dir() else "is a file"
+        raise CheckpointError(f"{folder}: {ground} {kind}. Choose another output_dir.")
     if not (folder / "recipe.yaml").is_file():
         if folder.exists() and any(folder.iterdir()):
             raise CheckpointError(f"{folder} is not empty and holds no run. Choose another output_dir.")
@@ -28,7 +36,46 @@ def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
     check_same_recipe(folder, recipe)
     numbered = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
     complete = [path for path in numbered if (path / "trainer_state.json").is_file()]
-    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    newest = max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    if newest is not None:
+        _check_readable(newest)
+    return newest
+
+
+def make(folder: Path) -> None:
+    """Makes the folder.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made: {error.strerror}. Choose another output_dir.") from None
+
+
+def clear(folder: Path, *, keep: bool) -> None:
+    """Takes back what a run that never began has written; the folder itself stays if it was there before."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not keep:
+        folder.rmdir()
+
+
+def _check_readable(checkpoint: Path) -> None:
+    for path in checkpoint.iterdir():
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+                raise ValueError("it is torn")
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} is broken ({error}). Delete {checkpoint} to resume from the checkpoint before it."
+            ) from None
 
 
 def check_same_recipe(folder: Path, recipe: Recipe) -> None:
@@ -43,7 +90,7 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> None:
             raise ValueError("it is no recipe")
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
-    now = recipe.model_dump(mode="json", exclude_none=True)
+    now = recipe.model_dump(mode="json")
     different = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "output_dir"]
     if different:
         raise CheckpointError(
@@ -52,8 +99,9 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """The objects of a run's JSONL file that belong to a step; none where there is no file."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [record for record in map(json.loads, lines) if "step" in record]
 
 
 def evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -64,12 +112,12 @@ def evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def write_left_out(folder: Path, reports: Mapping[str, DataReport]) -> None:
-    """`left_out.jsonl`: every record that is not used, with its place and the reason."""
+    """`left_out.jsonl`: every record that is not used, or not whole, with its place and the reason."""
     left_out = JsonLines(folder / "left_out.jsonl")
     left_out.path.unlink(missing_ok=True)
     for name, report in reports.items():
-        for where, reason in report.reasons:
-            left_out.append({"set": name, "where": where, "reason": reason})
+        for counter, where, reason in report.notes:
+            left_out.append({"set": name, "what": counter, "where": where, "reason": reason})
 
 
 def write(path: Path, text: str) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 
 from posttrain.data.config import TaskSource
-from posttrain.errors import DataError, SetupError
+from posttrain.errors import PosttrainError, RecipeError, SetupError
 from posttrain.evaluate import evaluate
 from posttrain.metrics import Listener
 from posttrain.preparation import Prepared, prepare
@@ -25,15 +24,19 @@ from posttrain.recipe import EvalConfig, Recipe
 from posttrain.rewards.grading import GRADERS, Grader, MathVerify, TaskGrader
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
-from posttrain.run_folder import check_same_recipe, evaluations, newest_checkpoint, records, write, write_left_out
+from posttrain.run_folder import check_same_recipe, clear, evaluations, make, newest_checkpoint, write, write_left_out
+from posttrain.saving import Best, save_model
 from posttrain.trainer import PostTrainer
 
-LOWER_IS_BETTER = re.compile(r"(^|/)(loss|nll|objective|kl)(/|$)")
+SAVES = 10  # checkpoints of a run where the recipe does not say
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Where the run lies, its last evaluation and training metrics, and whether it had been finished before."""
+    """Where the run lies, its last evaluation and training metrics, and whether it had been finished before.
+
+    Names are those of metrics.jsonl and eval.jsonl. `start_metrics` is the evaluation before the first step.
+    """
 
     output_dir: Path
     metrics: dict[str, float]
@@ -54,44 +57,69 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
         check_same_recipe(folder, recipe)
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
-    checkpoint, fresh = newest_checkpoint(folder, recipe), not folder.exists()
+    checkpoint, existed = newest_checkpoint(folder, recipe), folder.exists()
     prepared = prepare(recipe)
-    trainer = _trainer(prepared, folder, listeners)
-    write(folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    arguments = training_arguments(recipe, prepared.steps)
+    make(folder)
+    try:
+        trainer = _trainer(prepared, arguments, folder, listeners)
+        if checkpoint is None:
+            trainer.metric_files.resume_at(-1)
+            _begin(trainer, prepared, folder)
+    except PosttrainError:
+        if checkpoint is None:
+            clear(folder, keep=existed)
+        raise
+    return _finish(trainer, prepared, folder, checkpoint)
+
+
+def plan(recipe: Recipe) -> dict[str, Any]:
+    """What `run` would do, after all the checks that it makes; nothing is written.
+
+    Raises:
+        PosttrainError: as `run` would.
+    """
+    newest_checkpoint(Path(recipe.output_dir), recipe)
+    prepared = prepare(recipe)
+    training_arguments(recipe, prepared.steps)
+    return prepared.plan()
+
+
+def _begin(trainer: PostTrainer, prepared: Prepared, folder: Path) -> None:
+    text = yaml.safe_dump(prepared.recipe.model_dump(mode="json"), sort_keys=False)
+    write(folder / "recipe.yaml", text)
     write_left_out(folder, prepared.reports)
-    trainer.metric_files.resume_at(-1 if checkpoint is None else int(checkpoint.name.partition("-")[2]))
-    if checkpoint is None:
-        try:
+    if prepared.held_out or prepared.problems:
+        with _memory_is_named():
             trainer.evaluate()
-        except DataError:  # eval.metric names nothing that is measured: known before anything was trained
-            if fresh:
-                shutil.rmtree(folder)
-            raise
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if recipe.eval.every is None or prepared.steps % recipe.eval.every:
-        trainer.evaluate()
-    save_final(trainer.model, prepared.tokenizer, folder / "final")
+
+
+def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None) -> RunResult:
+    if checkpoint is not None:
+        trainer.metric_files.resume_at(int(checkpoint.name.partition("-")[2]))
+    with _memory_is_named():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        every = prepared.recipe.eval.every
+        if (prepared.held_out or prepared.problems) and (every is None or prepared.steps % every):
+            trainer.evaluate()
+    save_model(trainer.model, prepared.tokenizer, folder / "final")
     start, last = evaluations(folder)
     return RunResult(folder, last, start)
 
 
-def save_final(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Model and tokenizer, whole or not at all; an adapter is merged into a copy of its base, and kept beside it."""
-    partial_folder = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    whole = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    whole.save_pretrained(partial_folder)
-    tokenizer.save_pretrained(partial_folder)
-    if whole is not model:
-        model.save_pretrained(partial_folder / "adapter")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial_folder, folder)
+@contextmanager
+def _memory_is_named() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SetupError(
+            "The device's memory is full. Lower training.micro_batch_tokens, set training.gradient_checkpointing: true, or "
+            f"train an adapter. ({str(error).splitlines()[0]})"
+        ) from error
 
 
-def _trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]) -> PostTrainer:
+def _trainer(prepared: Prepared, arguments: TrainingArguments, folder: Path, listeners: Sequence[Listener]) -> PostTrainer:
     recipe = prepared.recipe
-    arguments = _training_arguments(recipe, prepared.steps)
     start_metrics: dict[str, float] = {}
     for name, report in prepared.reports.items():
         start_metrics.update(report.metrics(f"data/{name}"))
@@ -108,42 +136,9 @@ def _trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]) ->
         start_metrics=start_metrics,
     )
     if recipe.eval.metric is not None:
-        trainer.listeners.append(Best(recipe.eval.metric, folder, partial(_save_best, trainer, prepared, folder)))
+        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best")
+        trainer.listeners.append(Best(recipe.eval.metric, folder / "best", save))
     return trainer
-
-
-def _save_best(trainer: PostTrainer, prepared: Prepared, folder: Path) -> None:
-    save_final(trainer.model, prepared.tokenizer, folder / "best")
-
-
-class Best:
-    """Keeps the model with the best value of a metric."""
-
-    def __init__(self, metric: str, folder: Path, save: Callable[[], None]) -> None:
-        self._name, self._save = f"eval/{metric}", save
-        self._sign = -1.0 if LOWER_IS_BETTER.search(metric) else 1.0
-        before = records(folder / "eval.jsonl") if (folder / "best").is_dir() else []
-        self._best = max((self._sign * r[self._name] for r in before if self._name in r), default=float("-inf"))
-
-    def on_start(self, step: int, steps: int) -> None:
-        """Nothing is measured yet."""
-
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Nothing is measured at a step."""
-
-    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Saves the model if it is better than all before.
-
-        Raises:
-            DataError: the evaluation has no such metric.
-        """
-        if self._name not in metrics:
-            known = ", ".join(sorted(name.removeprefix("eval/") for name in metrics))
-            raise DataError(f"eval.metric: the evaluation has no {self._name.removeprefix('eval/')}; it has {known}.")
-        value = self._sign * metrics[self._name]
-        if value > self._best:
-            self._best = value
-            self._save()
 
 
 def _sample(prepared: Prepared, folder: Path, step: int) -> dict[str, float]:
@@ -182,11 +177,18 @@ def grader_for(recipe: Recipe, name: str) -> Grader:
     return GRADERS[recipe.rewards[0].name]() if recipe.rewards else MathVerify()
 
 
-def _training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
+def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
+    """The recipe in transformers' words.
+
+    Raises:
+        RecipeError: they contradict each other, or an extra one has a value that cannot be.
+        SetupError: this machine cannot do what they ask for.
+    """
     training = recipe.training
+    every = -(-steps // SAVES) if training.save_every is None else training.save_every
     micro = min(training.micro_batch_rows or training.rows_per_step, training.rows_per_step)
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=recipe.output_dir,
             max_steps=steps,
             per_device_train_batch_size=micro,
@@ -200,8 +202,8 @@ def _training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             max_grad_norm=training.max_grad_norm,
             bf16=training.bf16,
             gradient_checkpointing=training.gradient_checkpointing,
-            save_strategy="no" if training.save_every is None else "steps",
-            save_steps=training.save_every or 500,
+            save_strategy="steps" if every else "no",
+            save_steps=every or steps,
             save_total_limit=training.save_total_limit,
             eval_strategy="no" if recipe.eval.every is None else "steps",
             eval_steps=recipe.eval.every,
@@ -211,5 +213,15 @@ def _training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             disable_tqdm=True,
             **training.extra,
         )
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)]),
+            arguments.get_warmup_steps(steps),
+            steps,
+            arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]
+        )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise SetupError(f"The training arguments do not work here: {error}") from error
+        hint = " (on a CPU: training.extra: {use_cpu: true})" if "use_cpu" in str(error) else ""
+        kind = RecipeError if training.extra and not hint else SetupError
+        raise kind(f"training: the arguments do not fit: {error}{hint}") from error
+    return arguments

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from posttrain.estimator import Algorithm, as_given
 from posttrain.parts.advantage import given
+from posttrain.parts.baseline import as_given
+
+if TYPE_CHECKING:
+    from posttrain.estimator import Algorithm
 
 
 def describe(part: Any) -> str:

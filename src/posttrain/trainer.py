@@ -25,7 +25,7 @@ from posttrain.data.collate import Collection, collect_demonstrations, micro_bat
 from posttrain.data.config import DataConfig, PathSource
 from posttrain.data.order import step_indices
 from posttrain.data.prepare import examples
-from posttrain.data.rows import Example
+from posttrain.data.rows import Example, Row
 from posttrain.data.sources import Record
 from posttrain.errors import NonFiniteError, SetupError
 from posttrain.estimator import Algorithm, LossOutput, policy_gradient_loss
@@ -87,7 +87,6 @@ class PostTrainer(Trainer):
         args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
         if args.max_steps <= 0:
             args.max_steps = math.ceil(args.num_train_epochs * len(self._examples) / self._rows_per_step)
-        check_head(model, len(tokenizer))
         if algorithm.needs.exact_logp:
             disable_dropout(model)
         super().__init__(
@@ -98,9 +97,10 @@ class PostTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
+        check_head(self.model, len(tokenizer))
         self._eval_examples = evaluated
-        for ours in (PrinterCallback, ProgressCallback):
-            self.remove_callback(ours)
+        for theirs in (PrinterCallback, ProgressCallback):
+            self.remove_callback(theirs)
         self._reference = Reference(self.model) if algorithm.needs.reference else None
         self.metric_files = MetricFiles(Path(str(args.output_dir)))
         self.listeners: list[Listener] = [self.metric_files, *listeners] if self.is_world_process_zero() else []
@@ -131,7 +131,7 @@ class PostTrainer(Trainer):
         return [collect_demonstrations([self._examples[i] for i in chosen], progress=progress)], None
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of all micro-batches of the step; returns its loss, times nothing."""
+        """Forward and backward of all micro-batches of the step; returns the loss of the step."""
         collection: Collection = inputs
         self._clock = time.monotonic()
         model.train()
@@ -145,13 +145,12 @@ class PostTrainer(Trainer):
             state._set_sync_gradients(last)
             meeting = contextlib.nullcontext() if last or deepspeed else self.accelerator.no_sync(model)
             with meeting:
-                with self.compute_loss_context_manager():
-                    output = self._loss(model, collection, batch, part, counts)
+                output = self._loss(model, collection, batch, part, counts)
                 self.accelerator.backward(output.loss * self.args.world_size, **options)
             shares.add(output.metrics)
             total += output.loss.detach().double()
         metrics = shares.total(self.accelerator)
-        self._refuse_non_finite(metrics["loss"], "loss", collection)
+        self._refuse_non_finite(metrics["loss"], "loss")
         self._record.update(metrics)
         self._record["train/tokens"] = float(collection.tokens)
         return (total * self.args.world_size).to(torch.get_default_dtype())
@@ -179,8 +178,12 @@ class PostTrainer(Trainer):
         local = batch.take(index)
         if not part:
             local = local.replace(loss_mask=torch.zeros_like(local.loss_mask))
+        with self.accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
+            return self._scored_loss(model, [collection.rows[r] for r in index], local, counts)
+
+    def _scored_loss(self, model: nn.Module, rows: Sequence[Row], local: Batch, counts: Mapping[str, Tensor]) -> LossOutput:
         device, needs = self.args.device, self._algorithm.needs
-        inputs = model_inputs([collection.rows[r] for r in index], local, pad_id=self._tokenizer.pad_token_id or 0)
+        inputs = model_inputs(rows, local, pad_id=self._tokenizer.pad_token_id or 0)
         inputs, local = inputs.to(device), local.to(device)
         teacher = None
         if self._reference is not None and needs.ref_logp:
@@ -200,17 +203,18 @@ class PostTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
-        self._refuse_non_finite(float(norm), "norm of the gradient", None)
+        self._refuse_non_finite(float(norm), "norm of the gradient")
         return norm
 
-    def _refuse_non_finite(self, value: float, what: str, collection: Collection | None) -> None:
+    def _refuse_non_finite(self, value: float, what: str) -> None:
         if math.isfinite(value):
             return
         rows = step_indices(len(self._examples), self._rows_per_step, self.state.global_step, self.args.seed)
         where = ", ".join(self._examples[i].where for i in rows[:4])
         raise NonFiniteError(
             f"Step {self.state.global_step + 1}: the {what} is {value}; no update was made of it. Its rows: {where}, … "
-            "Look at the last lines of metrics.jsonl; a lower learning_rate or max_grad_norm is the usual cure."
+            "Look at the last lines of metrics.jsonl. The usual cure is a lower learning_rate or max_grad_norm, in another "
+            "output_dir."
         )
 
     def _maybe_log_save_evaluate(
@@ -229,8 +233,12 @@ class PostTrainer(Trainer):
         self._record = {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """To the trackers: what the parent says of a step, and all that the step recorded."""
-        super().log({**self._record, **logs} if "grad_norm" in logs else logs, start_time)
+        """To the trackers: what the parent says of a step, and all that the step recorded.
+
+        transformers writes `eval_x` as `eval/x` and any other name as `train/<name>`.
+        """
+        recorded = {name.removeprefix("train/"): value for name, value in self._record.items()}
+        super().log({**recorded, **logs} if "grad_norm" in logs else logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # type: ignore[override]
         """The algorithm's loss and metrics on every evaluation set, and sampled answers. Nothing is trained."""
@@ -238,10 +246,11 @@ class PostTrainer(Trainer):
         for name, data in self._eval_examples.items():
             metrics.update({f"eval/{name}/{key}": value for key, value in self._evaluated(data).items()})
         if self._sample_evaluation is not None:
-            metrics.update(self._sample_evaluation(self.state.global_step))
+            with self.accelerator.autocast():
+                metrics.update(self._sample_evaluation(self.state.global_step))
         for listener in self.listeners:
             listener.on_evaluation(self.state.global_step, metrics)
-        self.log(dict(metrics))
+        self.log({name.replace("eval/", "eval_", 1): value for name, value in metrics.items()})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -253,8 +262,7 @@ class PostTrainer(Trainer):
         model.eval()
         parts, counts, batch = self._plan(collection)
         for part in parts:
-            with self.compute_loss_context_manager():
-                shares.add(self._loss(model, collection, batch, part, counts).metrics)
+            shares.add(self._loss(model, collection, batch, part, counts).metrics)
         model.train(training)
         return with_intervals(shares.total(self.accelerator), len(data))
 
@@ -280,6 +288,9 @@ def _check(algorithm: Algorithm, args: TrainingArguments) -> None:
             "not make. Its loss is there: policy_gradient_loss, with a loop of your own."
         )
     if args.n_gpu > 1:
-        raise SetupError("Several devices in one process are not supported: start one process for each (torchrun).")
+        raise SetupError(
+            "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, "
+            "for instance. In a program of your own PostTrainer runs under torchrun, one process for each."
+        )
     if args.fp16:
         raise SetupError("float16 is not supported: use bf16, or float32.")

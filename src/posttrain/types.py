@@ -57,6 +57,11 @@ class Batch:
 
     def __post_init__(self) -> None:
         rows, device = self.loss_mask.shape[0], self.loss_mask.device
+        if self.loss_mask.dtype != torch.bool:
+            raise ValueError(f"Batch.loss_mask must be bool, True where a token carries loss; it is {self.loss_mask.dtype}.")
+        for name, value in self.rewards_by_name.items():
+            if value.shape != (rows,):
+                raise ValueError(f"Batch.rewards_by_name[{name!r}] has shape {tuple(value.shape)}; ({rows},) is needed.")
         if self.origin is None:  # pyright: ignore[reportUnnecessaryComparison]
             filled = torch.full(self.loss_mask.shape, Origin.ROLLOUT, dtype=torch.int64, device=device)
             object.__setattr__(self, "origin", filled)

@@ -161,7 +161,7 @@ DATA_ERRORS: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     (
         "empty evaluation",
         lambda: {"data": {"train": {"task": "chain", "rows": 8}, "eval": {"test": {"path": write(Path("rows.jsonl"))}}}},
-        "data.eval.test is empty",
+        "data.eval.test: the source is empty",
     ),
     ("too few questions", lambda: data(task="countdown", split="held_out", rows=100_000), "fewer than 100000"),
 ]
@@ -276,7 +276,7 @@ def test_what_cannot_work_leaves_no_folder(
 
 
 def test_eval_of_a_folder(posttrain: Command, tmp_path: Path, saved: Path) -> None:
-    answers = ("eval", str(saved), "--data", "task:chain/held_out", "--limit", "3", "--samples", "2", "--max-tokens", "4")
+    answers = ("eval", str(saved), "--data", "task:chain:held_out", "--limit", "3", "--samples", "2", "--max-tokens", "4")
     code, out, err = posttrain(*answers, "--k", "2", "--output", str(tmp_path / "eval.jsonl"))
     assert (code, err) == (0, "") and "pass@1" in out and "pass@2" in out and "majority@2" in out
     [line] = (tmp_path / "eval.jsonl").read_text().splitlines()
@@ -289,7 +289,7 @@ def test_eval_of_a_folder(posttrain: Command, tmp_path: Path, saved: Path) -> No
     ("arguments", "code", "message"),
     [
         (["--data", "absent.jsonl"], 3, "no such file"),
-        (["--data", "task:chain/nonsense"], 2, "--data task:chain/nonsense"),
+        (["--data", "task:chain:nonsense"], 2, "--data task:chain:nonsense"),
         (["--data", "task:chess"], 2, "--data task:chess"),
         (["--data", "task:chain", "--k", "9"], 2, "pass@9 cannot be estimated"),
         (["--data", "task:chain", "--top-p", "2"], 2, "top_p"),
@@ -299,7 +299,7 @@ def test_eval_of_a_folder(posttrain: Command, tmp_path: Path, saved: Path) -> No
         (["--data", "rows.jsonl", "--grader", "oracle"], 2, "--grader oracle"),
         (["--data", "rows.jsonl", "--columns", "prompt=absent"], 3, "rows.jsonl:1: the columns prompt + answer"),
         (["--data", "rows.jsonl", "--prompt-template", "none"], 2, "prompt_template"),
-        (["--data", "task:countdown/held_out", "--limit", "100000"], 3, "fewer than 100000"),
+        (["--data", "task:countdown:held_out", "--limit", "100000"], 3, "fewer than 100000"),
     ],
 )
 def test_eval_errors(posttrain: Command, tmp_path: Path, saved: Path, arguments: list[str], code: int, message: str) -> None:

@@ -97,7 +97,7 @@ def test_a_bad_row_is_named_and_skipped_or_refused(tmp_path: Path, kind: str, li
     rows, report = prepare(kind, source, skip=True)
     assert [row.where for row in rows] == [f"{source.path}:1", f"{source.path}:4"]
     assert report.metrics("data") == {"data/rows": 2, "data/bad": 1}
-    [(where, why)] = report.reasons
+    [(_, where, why)] = report.notes
     assert where == f"{source.path}:3" and reason in why and len(why) < 300
     with pytest.raises(DataError) as caught:
         prepare(kind, source, skip=False)

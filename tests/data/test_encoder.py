@@ -236,7 +236,7 @@ def test_every_long_row_is_counted_or_refused(options: dict[str, Any], counter: 
     assert sum(report.counters.values()) == 1, "left out or cut: nothing happens silently"
     if counter:
         assert report.metrics("data") == {"data/rows": 1, f"data/{counter}": 1}
-        assert report.reasons[0][0] == "x:2" and "over the limit" in report.reasons[0][1]
+        assert report.notes[0][1] == "x:2" and "over the limit" in report.notes[0][2]
 
 
 def test_an_encoder_needs_an_end_token_and_a_template() -> None:
@@ -244,7 +244,7 @@ def test_an_encoder_needs_an_end_token_and_a_template() -> None:
     with pytest.raises(SetupError, match="end-of-sequence"):
         Encoder(bare, config(), [])
     bare.chat_template = None
-    with pytest.raises(DataError, match=r"data\.chat_template: false"):
+    with pytest.raises(DataError, match=r"chat_template: false"):
         Encoder(bare, config(), [1])
 
 

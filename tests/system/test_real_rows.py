@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gsm8k_pairs
 import pytest
 
 from gsm8k import demonstrations, preferences, real_data

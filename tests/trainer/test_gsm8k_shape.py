@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import gsm8k_pairs
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gsm8k import demonstrations, generated_questions, generated_solutions, preferences
+from posttrain.errors import CheckpointError, RecipeError
 
 SHORT = ("training.max_steps=15", "training.rows_per_step=8", "eval.every=10")
 
@@ -45,3 +48,39 @@ def test_preferences_are_learned_and_the_folder_is_whole(tmp_path: Path) -> None
 
     again = preferences(tmp_path / "pairs", folder, *SHORT, *more)
     assert again.was_finished and again.metrics == result.metrics
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    train, held_out = (generated_questions(tmp_path / f"{i}.jsonl", 20, i) for i in (1, 2))
+    folder = tmp_path / "run"
+    for wrong in (
+        "eval.metric=held_out/nonsense",
+        "training.extra={lr_scheduler_kwargs: {nonsense: 1}}",
+        "training.extra={optim: nonsense}",
+    ):
+        with pytest.raises(RecipeError):
+            demonstrations("sft", train, held_out, folder, *SHORT, wrong)
+        assert not folder.exists()
+    with pytest.raises(CheckpointError, match="cannot be made"):
+        demonstrations("sft", train, held_out, Path("/proc/none/run"), *SHORT)
+
+
+def test_an_interrupted_run_resumes_and_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    train, held_out = (generated_questions(tmp_path / f"{i}.jsonl", 20, i) for i in (1, 2))
+    more = ("training.max_steps=6", "training.rows_per_step=4", "eval.metric=held_out/nll", "eval.every=2")
+    whole = demonstrations("sft", train, held_out, tmp_path / "whole", *more)
+    folder = tmp_path / "cut"
+    demonstrations("sft", train, held_out, folder, *more)
+    for path in (folder / "final", folder / "checkpoint-6"):
+        shutil.rmtree(path)
+    with (folder / "eval.jsonl").open("a") as file:
+        file.write('{"step": 6, "eval/held')
+    resumed = demonstrations("sft", train, held_out, folder, *more)
+    measured = {name: value for name, value in whole.metrics.items() if not name.endswith("per_second")}
+    assert {name: resumed.metrics[name] for name in measured} == measured
+    assert json.loads((folder / "best/note.json").read_text())["value"] == whole.metrics["eval/held_out/nll"]
+
+    shutil.rmtree(folder / "final")
+    (folder / "checkpoint-6/model.safetensors").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is broken.*Delete .*checkpoint-6"):
+        demonstrations("sft", train, held_out, folder, *more)

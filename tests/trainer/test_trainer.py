@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, Trainer, TrainerCallback
+from transformers.integrations.integration_utils import rewrite_logs
 
 from posttrain import PostTrainer, build_algorithm, policy_gradient_loss
 from posttrain.data.collate import collect_demonstrations
@@ -122,6 +124,20 @@ def test_at_step_0_policy_and_reference_agree_though_the_config_has_dropout(
     assert step[key] == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["dpo", "asft"])
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_policy_and_reference_agree_exactly_in_bf16_too(
+    name: str, adapter: Adapter | None, make_trainer: MakeTrainer
+) -> None:
+    model = make_model(dtype="float32", adapter=adapter)
+    trainer = make_trainer(name, model=model, max_steps=2, learning_rate=0.0, bf16=True, evaluate=True)
+    before = trainer.evaluate()
+    trainer.train()
+    key, value = {"dpo": ("objective/dpo", math.log(2)), "asft": ("kl/start", 0.0)}[name]
+    assert [step[key] for step in _steps(trainer)] == pytest.approx([value, value], abs=1e-7)
+    assert trainer.evaluate() == before
+
+
 def test_sft_keeps_the_dropout_that_is_asked_for(make_trainer: MakeTrainer) -> None:
     losses = []
     for rate in (0.0, 0.5):
@@ -225,6 +241,31 @@ def test_the_validation_loss_is_the_loss_of_the_whole_set(make_trainer: MakeTrai
     assert ours["eval/held_out/preference/accuracy"] == 0.5  # ties with the reference itself
     low, high = (ours[f"eval/held_out/preference/accuracy/{end}"] for end in ("low", "high"))
     assert low < 0.5 < high
+
+
+def test_trackers_get_the_names_of_the_contract(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("dpo", evaluate=True, max_steps=1, logging_steps=1, eval_strategy="steps", eval_steps=1)
+    logged: list[dict[str, float]] = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            logged.append(rewrite_logs(logs))
+
+    trainer.add_callback(Tracker)
+    trainer.train()
+    names = {name for logs in logged for name in logs}
+    assert {"train/loss", "train/objective/dpo", "train/tokens_per_second", "eval/held_out/objective/dpo"} <= names
+    assert not any(name.startswith(("train/train/", "train/eval")) for name in names)
+
+
+@pytest.mark.parametrize("method", ["_maybe_log_save_evaluate", "_get_grad_norm", "_prepare_for_training"])
+def test_the_parents_private_methods_that_are_overridden_are_called_as_we_expect(method: str) -> None:
+    expected = {
+        "_maybe_log_save_evaluate": ["tr_loss", "grad_norm", "learning_rate"],
+        "_get_grad_norm": ["model", "grad_norm"],
+        "_prepare_for_training": ["max_steps", "train_dataloader", "resume_from_checkpoint"],
+    }
+    assert set(expected[method]) <= set(inspect.signature(getattr(Trainer, method)).parameters)
 
 
 def test_each_evaluation_is_made_once(make_trainer: MakeTrainer) -> None:

@@ -6,7 +6,6 @@ Prompt and completion are tokenised apart, as at inference, and joined as ids: n
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -38,13 +37,22 @@ class Encoder:
         limits = [length for length in (config.max_tokens, limit) if length is not None]
         self._max_tokens = min(limits) if limits else None
         self._marked_template: str | None = None
-        self.cut: Counter[str] = Counter()
+        self._cuts: list[tuple[str, str]] = []
+        other = {tokenizer.bos_token_id, tokenizer.pad_token_id, *self._eos_ids}
+        self._unknown = None if tokenizer.unk_token_id in other else tokenizer.unk_token_id
         if not self._eos_ids:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
         if config.chat_template and not tokenizer.chat_template:
-            raise DataError("The tokenizer has no chat template. Set data.chat_template: false to join plain text.")
+            raise DataError(
+                "The tokenizer has no chat template. Join plain text: chat_template: false, or --no-chat-template."
+            )
         bos = tokenizer("").input_ids
         self._bos = bos if bos == [tokenizer.bos_token_id] else []
+
+    def take_cuts(self) -> list[tuple[str, str]]:
+        """What was cut since this was last asked: the counter of each cut, and what it did."""
+        cuts, self._cuts = self._cuts, []
+        return cuts
 
     def prompt(self, columns: Mapping[str, Any]) -> list[int]:
         """The prompt as the model is asked it.
@@ -109,6 +117,8 @@ class Encoder:
             messages: list[Message] = [{"role": "user", "content": self._text(columns)}]
         else:
             messages = _messages(prompt, "prompt")
+            if self._config.prompt_template != "{prompt}":
+                raise BadRow("prompt_template wraps text, and the prompt is a list of messages")
         if self._config.system_prompt is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._config.system_prompt}, *messages]
         return messages
@@ -210,7 +220,7 @@ class Encoder:
         if most is None or len(ids) <= most:
             return ids
         if self._config.on_long_prompt == "keep_end":
-            self.cut["cut_prompt"] += 1
+            self._cuts.append(("cut_prompt", f"the prompt's first {len(ids) - most} of {len(ids)} tokens were cut"))
             return ids[-most:]
         reason = f"the prompt has {len(ids)} tokens, over the limit of {most}"
         raise LongRow("long_prompt", reason, refused=self._config.on_long_prompt == "raise")
@@ -222,7 +232,7 @@ class Encoder:
         if self._config.on_long_completion == "cut":
             if not any(mask[:room]):
                 raise BadRow("no token that carries loss is left after the cut")
-            self.cut["cut_completion"] += 1
+            self._cuts.append(("cut_completion", f"the completion was cut from {len(ids)} to {room} tokens"))
             return ids[:room], mask[:room]
         reason = f"prompt and completion have {prompt + len(ids)} tokens, over the limit of {self._max_tokens}"
         raise LongRow("long_completion", reason, refused=self._config.on_long_completion == "raise")
@@ -235,7 +245,7 @@ class Encoder:
         return self._known(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def _known(self, ids: list[int]) -> list[int]:
-        if self._tokenizer.unk_token_id is not None and self._tokenizer.unk_token_id in ids:
+        if self._unknown is not None and self._unknown in ids:
             raise BadRow("it has characters that the tokenizer does not know")
         return ids
 

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 def examples(
-    records: Iterable[Record], encoder: Encoder, *, preference: bool, skip_bad_rows: bool = False
+    records: Iterable[Record], encoder: Encoder, *, preference: bool, label: str = "the data", skip_bad_rows: bool = False
 ) -> tuple[list[Example], DataReport]:
     """Demonstrations, or preference pairs.
 
@@ -28,10 +28,12 @@ def examples(
         return Example((encoder.demonstration(record.columns),), record.where)
 
     wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
-    return _all(records, encode, encoder, wanted, skip_bad_rows)
+    return _all(records, encode, encoder, wanted, label, skip_bad_rows)
 
 
-def problems(records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool = False) -> tuple[list[Problem], DataReport]:
+def problems(
+    records: Iterable[Record], encoder: Encoder, *, label: str = "the data", skip_bad_rows: bool = False
+) -> tuple[list[Problem], DataReport]:
     """Prompts with the columns that answers are graded by.
 
     Raises:
@@ -44,7 +46,7 @@ def problems(records: Iterable[Record], encoder: Encoder, *, skip_bad_rows: bool
             raise BadRow(f"answer must be text, not {type(reference).__name__}")
         return Problem(encoder.prompt(record.columns), {**record.columns, "answer": reference}, record.where)
 
-    return _all(records, encode, encoder, [("prompt", "answer"), ("prompt", "solution")], skip_bad_rows)
+    return _all(records, encode, encoder, [("prompt", "answer"), ("prompt", "solution")], label, skip_bad_rows)
 
 
 def _all(
@@ -52,10 +54,10 @@ def _all(
     encode: Callable[[Record], _T],
     encoder: Encoder,
     wanted: list[tuple[str, ...]],
+    label: str,
     skip_bad_rows: bool,
 ) -> tuple[list[_T], DataReport]:
     report, kept = DataReport(), list[_T]()
-    before = encoder.cut.copy()
     first = True
     for record in records:
         if first and record.fault is None:
@@ -65,18 +67,19 @@ def _all(
             if record.fault is not None:
                 raise BadRow(record.fault)
             kept.append(encode(record))
+            for counter, reason in encoder.take_cuts():
+                report.note(record.where, reason, counter)
         except LongRow as long:
             if long.refused:
                 raise DataError(f"{record.where}: {long}. Raise it, or set data.on_{long.counter}: skip.") from None
-            report.leave_out(record.where, str(long), long.counter)
+            report.note(record.where, str(long), long.counter)
         except BadRow as bad:
             if not skip_bad_rows:
                 raise DataError(f"{record.where}: {bad}. Mend it, or set data.on_bad_row: skip.") from None
-            report.leave_out(record.where, str(bad))
+            report.note(record.where, str(bad))
     report.rows = len(kept)
-    report.counters += encoder.cut - before
     if not kept:
-        raise DataError(f"No row of the data can be used. {_why(report)}")
+        raise DataError(f"{label}: no row can be used. {_why(report)}")
     return kept, report
 
 
@@ -92,7 +95,7 @@ def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
 
 
 def _why(report: DataReport) -> str:
-    if not report.reasons:
+    if not report.notes:
         return "The source is empty."
-    where, reason = report.reasons[0]
-    return f"All {len(report.reasons)} were left out; the first: {where}: {reason}."
+    _, where, reason = report.notes[0]
+    return f"All {len(report.notes)} were left out; the first: {where}: {reason}."

@@ -59,16 +59,17 @@ class LongRow(BadRow):
 
 @dataclass(slots=True)
 class DataReport:
-    """How many records of a source became rows, and why the others did not."""
+    """How many records of a source became rows, which were cut, and why the others did not."""
 
     rows: int = 0
     counters: Counter[str] = field(default_factory=Counter[str])
-    reasons: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    notes: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    """Counter, place and reason of each."""
 
-    def leave_out(self, where: str, reason: str, counter: str = "bad") -> None:
-        """Counts a record that is not used."""
+    def note(self, where: str, reason: str, counter: str = "bad") -> None:
+        """Counts a record that is not used, or not whole."""
         self.counters[counter] += 1
-        self.reasons.append((where, reason))
+        self.notes.append((counter, where, reason))
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """`<prefix>/rows` and one number for each reason that occurred."""

@@ -28,13 +28,14 @@ class Verdict(StrEnum):
     RIGHT = "right"
     WRONG = "wrong"
     UNPARSABLE = "unparsable"
+    BAD_REFERENCE = "bad_reference"
     TIMEOUT = "timeout"
     CRASH = "crash"
 
     @property
     def failed(self) -> bool:
         """Nothing is known of the answer."""
-        return self in (Verdict.TIMEOUT, Verdict.CRASH)
+        return self in (Verdict.BAD_REFERENCE, Verdict.TIMEOUT, Verdict.CRASH)
 
 
 @dataclass(frozen=True, slots=True)

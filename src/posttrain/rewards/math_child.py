@@ -29,7 +29,7 @@ def main() -> None:
         request = json.loads(line)
         gold, answer = parsed(f"${request['gold']}$") or parsed(request["gold"]), parsed(request["answer"])
         if not gold or not answer:
-            reply = {"verdict": "unparsable", "value": None}
+            reply = {"verdict": "unparsable" if gold else "bad_reference", "value": None}
         else:
             right = verify(gold, answer, timeout_seconds=None)
             reply = {"verdict": "right" if right else "wrong", "value": str(gold[0] if right else answer[0])}

@@ -20,7 +20,8 @@ from posttrain.models import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, sample_seed
 from posttrain.types import Request
 
-ROWS = 256  # sampled at a time; past it a CPU gains nothing, and a GPU's cache for long answers is full
+ROWS = 256  # sampled at a time; past it a CPU gains nothing
+TOKENS = 2**16  # of prompts and answers at a time: the cache of an 8 B model in float32 is then 17 GB
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class HFEngine:
         training = self._model.training
         self._model.eval()
         try:
-            for part in _parts(requests):
+            for part in _parts(requests, sampling.max_tokens):
                 self._sample([(requests[i], samples[i]) for i in part], sampling)
         finally:
             self._model.train(training)
@@ -131,16 +132,20 @@ def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]
     return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room) for seed in seeds]
 
 
-def _parts(requests: Sequence[Request]) -> list[list[int]]:
-    """Requests of like length together, at most ROWS samples at a time."""
+def _parts(requests: Sequence[Request], max_tokens: int) -> list[list[int]]:
+    """Requests of like length together, as many as the bounds on rows and tokens allow."""
+
+    def length(i: int) -> int:
+        return len(requests[i].prompt) + len(requests[i].prefix)
+
     parts: list[list[int]] = []
     rows = 0
-    for i in sorted(range(len(requests)), key=lambda i: len(requests[i].prompt) + len(requests[i].prefix)):
-        if not parts or rows + requests[i].n > ROWS:
-            parts.append([])
-            rows = 0
-        parts[-1].append(i)
+    for i in sorted(range(len(requests)), key=length):
         rows += requests[i].n
+        if not parts or rows > ROWS or rows * (length(i) + max_tokens) > TOKENS:
+            parts.append([])
+            rows = requests[i].n
+        parts[-1].append(i)
     return parts
 
 

@@ -1,0 +1,73 @@
+"""Models as folders that are there whole or not at all, and the best one of a run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import RecipeError
+
+LOWER_IS_BETTER = re.compile(r"^(loss|nll|objective|kl|length|cut_off|unparsable|failed_grades)(/|$)")
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, note: Mapping[str, Any] | None = None) -> None:
+    """Model and tokenizer, in place of what was there; an adapter is merged into a copy of its base, and kept beside it.
+
+    `note` is written to note.json.
+    """
+    fresh, former = (folder.with_name(f"{folder.name}.{word}") for word in ("partial", "former"))
+    for path in (fresh, former):
+        shutil.rmtree(path, ignore_errors=True)
+    whole = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    whole.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    if whole is not model:
+        model.save_pretrained(fresh / "adapter")
+    if note is not None:
+        (fresh / "note.json").write_text(json.dumps(note))
+    if folder.exists():
+        os.replace(folder, former)
+    os.replace(fresh, folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+class Best:
+    """Keeps the model with the best value of a metric, and the value beside it.
+
+    Args:
+        metric: `<set>/<name>`.
+        folder: where the best model is kept.
+        save: saves the model as it is, with a note.
+    """
+
+    def __init__(self, metric: str, folder: Path, save: Callable[[Mapping[str, Any]], None]) -> None:
+        self._metric, self._save = metric, save
+        self._sign = -1.0 if LOWER_IS_BETTER.search(metric.partition("/")[2]) else 1.0
+        note = folder / "note.json"
+        self._best = self._sign * json.loads(note.read_text())["value"] if note.is_file() else float("-inf")
+
+    def on_start(self, step: int, steps: int) -> None:
+        """Nothing is measured yet."""
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing is measured at a step."""
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Saves the model if it is better than all before.
+
+        Raises:
+            RecipeError: the evaluation has no such metric.
+        """
+        value = metrics.get(f"eval/{self._metric}")
+        if value is None:
+            known = ", ".join(sorted(name.removeprefix("eval/") for name in metrics))
+            raise RecipeError(f"eval.metric: the evaluation has no {self._metric}; it has {known}.")
+        if self._sign * value > self._best:
+            self._best = self._sign * value
+            self._save({"metric": self._metric, "value": value, "step": step})
