@@ -59,7 +59,7 @@ class ProgressView:
         """Prints the numbers that matter most."""
         shown = [f"{name.removeprefix('eval/')} {metrics[name]:.4f}" for name in metrics if _is_shown(name)]
         if shown:
-            self._console.print(f"evaluation at step {step}: " + "  ".join(shown))
+            self._console.print(f"evaluation at step {step}: " + "  ".join(shown), soft_wrap=True)
 
 
 def _is_shown(name: str) -> bool:

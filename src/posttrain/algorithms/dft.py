@@ -6,7 +6,9 @@
         forward KL over the whole vocabulary, not weighted by p_t, at every supervised token.
 
 The official code of both takes the mean of micro-batch means (and DFT's, a sum of them); here, as in the papers, one N.
-DFT's loss is 10 to 20 times smaller than SFT's and its NLL may rise while it falls: watch `nll`, and raise the rate.
+The gradient is that of the mean of 1 - p, logged as `objective/dft`; the printed loss, -sg(p) log p, is no objective: it is
+small where p is near 0 as well as where it is near 1. From a random start DFT settles on the most frequent tokens and the NLL
+rises without end; it is made for models that already give the right token a fair probability. Watch `nll`.
 """
 
 from __future__ import annotations
@@ -66,5 +68,5 @@ def _term() -> Term:
         name="dft",
         estimator=Estimator(denominator=denominator.unit, advantage=advantage.one),
         average=average.token,
-        metrics=(Metric("nll", objective.nll),),
+        metrics=(Metric("objective/dft", objective.missed_probability), Metric("nll", objective.nll)),
     )

@@ -20,6 +20,11 @@ def nll(view: View) -> Float[Tensor, "B T"]:
     return -view.logp
 
 
+def missed_probability(view: View) -> Float[Tensor, "B T"]:
+    """1 - p of the token: what a denominator of 1 and an advantage of 1 descend."""
+    return 1 - view.logp.exp()
+
+
 def logistic_preference_loss(view: View, *, beta: float, label_smoothing: float) -> Float[Tensor, "P 1"]:
     """-(1 - e) log sigmoid(beta m) - e log sigmoid(-beta m); ln 2 where policy and reference agree."""
     logit = beta * pair_margin(view)[0::2]
