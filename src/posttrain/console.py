@@ -34,7 +34,8 @@ class ProgressView:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def on_start(self, step: int, steps: int) -> None:
         """Shows the bar."""
@@ -68,7 +69,7 @@ def _is_shown(name: str) -> bool:
 
 def before_and_after(start: Mapping[str, float], end: Mapping[str, float]) -> Table:
     """Evaluation metrics before training and after it, with 95 % intervals where there are."""
-    table = Table("", "before", "after", title="Evaluation", caption="[low, high]: 95 % intervals")
+    table = Table("", "before", "after", title="Evaluation", caption="in brackets: 95 % intervals")
     for name in sorted(set(start) & set(end)):
         if name.startswith("eval/") and _is_shown(name):
             table.add_row(name.removeprefix("eval/"), _with_interval(start, name), _with_interval(end, name))
