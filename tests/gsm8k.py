@@ -54,8 +54,13 @@ def generated_solutions(path: Path, rows: int, seed: int) -> Path:
 
 def demonstrations(algorithm: str, train: Path, held_out: Path, output: Path, *more: str) -> RunResult:
     """`posttrain run recipes/gsm8k_cpu.yaml` on other rows."""
+    return run(_recipe("gsm8k_cpu.yaml", *overrides(algorithm, train, held_out, output, *more)))
+
+
+def overrides(algorithm: str, train: Path, held_out: Path, output: Path, *more: str) -> list[str]:
+    """What turns the recipe to other rows."""
     sets = (f"data.train={{path: {train}, {COLUMNS}}}", f"data.eval.held_out={{path: {held_out}, {COLUMNS}, limit: 100}}")
-    return run(_recipe("gsm8k_cpu.yaml", f"algorithm={{name: {algorithm}}}", *sets, f"output_dir={output}", *more))
+    return [f"algorithm={{name: {algorithm}}}", *sets, f"output_dir={output}", *more]
 
 
 def preferences(pairs: Path, output: Path, *more: str) -> RunResult:

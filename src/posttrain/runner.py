@@ -58,6 +58,7 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
     checkpoint, existed = newest_checkpoint(folder, recipe), folder.exists()
+    untouched = not existed or not any(folder.iterdir())
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared.steps)
     make(folder)
@@ -67,7 +68,7 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
             trainer.metric_files.resume_at(-1)
             _begin(trainer, prepared, folder)
     except PosttrainError:
-        if checkpoint is None:
+        if untouched:
             clear(folder, keep=existed)
         raise
     return _finish(trainer, prepared, folder, checkpoint)

@@ -10,9 +10,11 @@ from typing import Any
 
 import gsm8k_pairs
 import pytest
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gsm8k import demonstrations, generated_questions, generated_solutions, preferences
+from gsm8k import ROOT, demonstrations, generated_questions, generated_solutions, overrides, preferences
+from posttrain import load_recipe
 from posttrain.errors import CheckpointError, RecipeError
 
 SHORT = ("training.max_steps=15", "training.rows_per_step=8", "eval.every=10")
@@ -62,6 +64,14 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(RecipeError):
             demonstrations("sft", train, held_out, folder, *SHORT, wrong)
         assert not folder.exists()
+    begun = (*SHORT, "eval.metric=held_out/nonsense")
+    folder.mkdir()
+    recipe = load_recipe(ROOT / "recipes/gsm8k_cpu.yaml", overrides("sft", train, held_out, folder, *begun))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    (folder / "best").mkdir()  # of an earlier, interrupted attempt: it is kept
+    with pytest.raises(RecipeError):
+        demonstrations("sft", train, held_out, folder, *begun)
+    assert (folder / "best").is_dir()
     with pytest.raises(CheckpointError, match="cannot be made"):
         demonstrations("sft", train, held_out, Path("/proc/none/run"), *SHORT)
 
