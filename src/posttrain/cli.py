@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 8 checkpoint.
+"""The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 6 engine,
+8 checkpoint.
 
 torch and transformers are imported by the commands that need them, after the recipe has been checked.
 """
@@ -31,6 +32,9 @@ def run(
     overrides: Overrides = [],  # noqa: B006  (typer reads the default)
     output_dir: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, print the plan, train nothing.")] = False,
+    allow_remote_engine: Annotated[
+        bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
+    ] = False,
 ) -> None:
     """Train as RECIPE says; the same command resumes an interrupted run."""
     checked = _recipe(recipe, overrides, output_dir)
@@ -41,12 +45,13 @@ def run(
     if dry_run:
         out.print(console.plan_table(plan(checked)))
         return
-    with console.ProgressView(out) as view:
-        result = run(checked, listeners=[view])
+    with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0) as view:
+        result = run(checked, listeners=[view], allow_remote_engine=allow_remote_engine)
     if result.was_finished:
         _say(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")
     if result.start_metrics:
-        out.print(console.before_and_after(result.start_metrics, result.metrics))
+        after = {f"after {name}": metrics for name, metrics in result.stages.items()} or {"after": result.metrics}
+        out.print(console.evaluation_table({"start": result.start_metrics, **after}))
     _say(f"Run: {result.output_dir.resolve()}")
 
 

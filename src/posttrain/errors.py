@@ -33,6 +33,12 @@ class NonFiniteError(PosttrainError):
     exit_code = 5
 
 
+class EngineError(PosttrainError):
+    """A rollout engine died, hangs, refused a request, or does not sample from the trainer's weights."""
+
+    exit_code = 6
+
+
 class CheckpointError(PosttrainError):
     """A checkpoint, or the folder of a run, does not fit what is asked of it."""
 

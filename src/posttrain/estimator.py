@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from posttrain.needs import Needs
+from posttrain.parts.advantage import given
 from posttrain.parts.average import Average
 from posttrain.parts.average import token as token_average
 from posttrain.parts.baseline import as_given
@@ -98,40 +100,6 @@ class Penalty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What an algorithm needs of the collector and the trainer, which read nothing else of it.
-
-    demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own).
-    preference: rows are pairs of a chosen and a rejected completion.
-    rollouts: completions sampled for each question. updates: optimizer steps for each collection.
-    memory: what the collector remembers over steps: none, window (of several updates), buffer.
-    resample: groups without signal are replaced, a bounded number of times.
-    """
-
-    scope: Literal["token", "sequence"]
-    demonstration: Literal["none", "row", "prefix", "hint", "separate"] = "none"
-    preference: bool = False
-    rollouts: int = 0
-    updates: int = 1
-    old_logp: bool = False
-    ref_logp: bool = False
-    entropy: bool = False
-    full_kl: bool = False
-    memory: Literal["none", "window", "buffer"] = "none"
-    resample: bool = False
-
-    @property
-    def reference(self) -> bool:
-        """A frozen copy of the start model is needed."""
-        return self.ref_logp or self.full_kl
-
-    @property
-    def exact_logp(self) -> bool:
-        """Log-probs are compared with others: dropout must be off."""
-        return self.reference or self.old_logp or self.rollouts > 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
     """A row of the table, as a frozen value: terms, penalties, needs, and how rewards become advantages."""
 
@@ -166,6 +134,27 @@ class Algorithm:
             shares[part.name] = part.average.count(select)
             shares[f"{part.name}/tokens"] = token_average.count(select)
         return shares
+
+    @property
+    def importance_ratio(self) -> bool:
+        """Log-probs are compared with the sampler's or an older policy's: samples must be of the whole distribution."""
+        corrected = any(term.estimator.correction is not none for term in self.terms)
+        return corrected or self.needs.old_logp or self.needs.updates > 1
+
+    def has_signal(self, batch: Batch) -> Bool[Tensor, " B"]:
+        """False for the rows that no gradient can come from: no loss mask, or advantage 0 in every term and no penalty.
+
+        Such rows are skipped before the forward pass, after the counts are made: same gradient, less work.
+        """
+        rows = torch.zeros_like(batch.loss_mask[:, 0])
+        for part in (*self.terms, *self.penalties):
+            if not _at(part.coef, batch.progress):
+                continue
+            select = part.select(batch)
+            if isinstance(part, Term) and part.estimator.advantage is given and batch.advantage is not None:
+                select = select & (batch.advantage != 0)
+            rows = rows | select.any(-1)
+        return rows
 
     def plan(self, question: Question, progress: float, rng: Random) -> list[Request]:
         """What to sample for a question, before generation: `needs.rollouts` plain completions, or nothing."""

@@ -20,13 +20,13 @@ from posttrain.data.prepare import problems
 from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.evaluate import Evaluation, evaluate
-from posttrain.metrics import JsonLines
+from posttrain.metrics import JsonLines, write
 from posttrain.model_config import ModelConfig
 from posttrain.models import eos_ids, load
 from posttrain.recipe import EvalConfig
 from posttrain.rewards.grading import GRADERS, Grader, TaskGrader
 from posttrain.rollout.hf import HFEngine
-from posttrain.run_folder import make, write
+from posttrain.run_folder import make
 from posttrain.runner import sampling
 
 TASK_ROWS = 256  # problems of a generated task where no limit is given

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from scipy import stats
@@ -70,9 +70,7 @@ class JsonLines:
                     kept.append(line + "\n")
             except json.JSONDecodeError:
                 continue
-        unfinished = self.path.with_name(f"{self.path.name}.partial")
-        unfinished.write_text("".join(kept))
-        os.replace(unfinished, self.path)
+        write(self.path, "".join(kept))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """One more line."""
@@ -80,40 +78,53 @@ class JsonLines:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-class Listener(Protocol):
-    """Is told what happens: a progress bar, a file."""
+class Listener:
+    """Is told what happens: a progress bar, a file. Subclasses override what they care for."""
+
+    def on_stage(self, name: str, number: int, stages: int) -> None:
+        """Before a stage of a recipe that has several."""
 
     def on_start(self, step: int, steps: int) -> None:
         """Before the first of this process's steps: where it begins, and where the run ends."""
-        ...
+
+    def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Some completions that the step, and those after it up to the next collection, train on."""
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """After every optimizer step."""
-        ...
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """After every evaluation."""
-        ...
 
 
-class MetricFiles:
-    """`metrics.jsonl`, one object per optimizer step, and `eval.jsonl`, one per evaluation."""
+class RunFiles(Listener):
+    """`metrics.jsonl`, one object per optimizer step, `eval.jsonl`, one per evaluation, and the first completions of each
+    collection in `completions/step-NNNNNN.jsonl`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
-
-    def on_start(self, step: int, steps: int) -> None:
-        """Nothing to write."""
+        self._completions = folder / "completions"
 
     def resume_at(self, step: int) -> None:
         """Drops what the resumed run will write again."""
         self._steps.keep_until(step)
         self._evaluations.keep_until(step)
 
+    def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        lines = "".join(json.dumps({"step": step, **sample}, ensure_ascii=False) + "\n" for sample in samples)
+        write(self._completions / f"step-{step:06d}.jsonl", lines)
+
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See `Listener`."""
         self._steps.append({"step": step, **metrics})
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See `Listener`."""
         self._evaluations.append({"step": step, **metrics})
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, by a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.partial")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

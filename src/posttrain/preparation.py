@@ -9,14 +9,16 @@ from typing import Any
 import transformers
 
 from posttrain.algorithms import from_config
+from posttrain.collectors import check_sampling
 from posttrain.data.chat import Encoder
 from posttrain.data.prepare import examples, problems
 from posttrain.data.rows import DataReport, Example, Problem
 from posttrain.data.sources import Record, read
-from posttrain.errors import DataError
+from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.models import eos_ids, load
 from posttrain.recipe import Recipe
+from posttrain.rollout.make import rollout_sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Prepared:
     algorithm: Algorithm
     model: Any
     tokenizer: Any
-    train: list[Example]
+    train: list[Example] | list[Problem]
     held_out: dict[str, list[Example]]
     problems: dict[str, list[Problem]]
     reports: dict[str, DataReport]
@@ -38,24 +40,35 @@ class Prepared:
         training = self.recipe.training
         if training.max_steps is not None:
             return training.max_steps
-        return max(1, -(-int((training.epochs or 0) * len(self.train)) // training.rows_per_step))
+        per_question = self.algorithm.needs.rollouts or 1
+        return max(1, -(-int((training.epochs or 0) * len(self.train) * per_question) // training.rows_per_step))
 
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
-        per_row = sum(example.tokens for example in self.train) / len(self.train)
-        rows = self.recipe.training.rows_per_step
+        rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
+        lengths = [one.tokens if isinstance(one, Example) else len(one.prompt) for one in self.train]
+        fed = {"tokens per step": round(sum(lengths) / len(lengths) * rows)}
+        if self.recipe.rollout is not None:
+            fed = {
+                "engine": self.recipe.rollout.engine,
+                "questions per collection": self.recipe.rollout.questions_per_step,
+                "rollouts per question": needs.rollouts,
+                "steps per collection": needs.updates,
+                "tokens of the longest prompt": max(lengths),
+                "tokens of an answer, at most": self.recipe.rollout.max_tokens,
+            }
         return {
             "algorithm": repr(self.algorithm),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "training rows": len(self.train),
+            "questions" if needs.rollouts else "training rows": len(self.train),
             "rows left out or cut": {name: dict(report.counters) for name, report in self.reports.items() if report.counters},
             "evaluation rows": {name: len(rows) for name, rows in {**self.problems, **self.held_out}.items()},
-            "rows per step": rows,
-            "tokens per step": round(per_row * rows),
+            "rollouts per step" if needs.rollouts else "rows per step": rows,
+            **fed,
             "steps": self.steps,
-            "passes over the data": round(self.steps * rows / len(self.train), 2),
-            "dropout": "off: the algorithm compares log-probs" if self.algorithm.needs.exact_logp else "as the model has it",
+            "passes over the data": round(self.steps * rows / (needs.rollouts or 1) / len(self.train), 2),
+            "dropout": "off: the algorithm compares log-probs" if needs.exact_logp else "as the model has it",
             "output": self.recipe.output_dir,
         }
 
@@ -71,16 +84,18 @@ def prepare(recipe: Recipe) -> Prepared:
     transformers.utils.logging.disable_progress_bar()
     algorithm = from_config(recipe.algorithm)
     model, tokenizer = load(recipe.model, seed=recipe.seed)
+    if recipe.rollout is not None:
+        check_sampling(algorithm, rollout_sampling(recipe.rollout, recipe.seed))
     limit = getattr(model.config, "max_position_embeddings", None)
     encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), limit)
+    train, report = _train(recipe, algorithm, model, tokenizer, encoder)
     skip, preference = recipe.data.on_bad_row == "skip", algorithm.needs.preference
-    train, report = examples(read(recipe.data.train), encoder, preference=preference, label="data.train", skip_bad_rows=skip)
     reports, held_out, asked = {"train": report}, dict[str, list[Example]](), dict[str, list[Problem]]()
     for name, source in recipe.data.eval.items():
         records, label = list(read(source)), f"data.eval.{name}"
         if not records:
             raise DataError(f"{label}: the source is empty.")
-        if recipe.eval.loss and _has_completions(records, preference):
+        if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
             held_out[name], reports[name] = examples(records, encoder, preference=preference, label=label, skip_bad_rows=skip)
         if recipe.eval.samples:
             asked[name], reports[f"{name}/problems"] = problems(records, encoder, label=label, skip_bad_rows=skip)
@@ -88,6 +103,23 @@ def prepare(recipe: Recipe) -> Prepared:
         if name not in held_out and name not in asked:
             raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
     return Prepared(recipe, algorithm, model, tokenizer, train, held_out, asked, reports)
+
+
+def _train(
+    recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, encoder: Encoder
+) -> tuple[list[Example] | list[Problem], DataReport]:
+    """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
+    records, skip = read(recipe.data.train), recipe.data.on_bad_row == "skip"
+    if recipe.rollout is None:
+        preference = algorithm.needs.preference
+        return examples(records, encoder, preference=preference, label="data.train", skip_bad_rows=skip)
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None:
+        room = context - recipe.rollout.max_tokens
+        if room < 1:
+            raise RecipeError(f"rollout.max_tokens: {recipe.rollout.max_tokens} leaves no room in a context of {context}.")
+        encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), room + 1)
+    return problems(records, encoder, label="data.train", skip_bad_rows=skip)
 
 
 def _has_completions(records: Sequence[Record], preference: bool) -> bool:

@@ -11,16 +11,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from posttrain.algorithms import AlgorithmConfig
 from posttrain.algorithms.base import Config, NonNegative, Positive, location
-from posttrain.data.config import DataConfig
+from posttrain.data.config import DataConfig, TaskSource
 from posttrain.errors import RecipeError
 from posttrain.model_config import ModelConfig
+from posttrain.resolve import with_rollout, with_stages
+from posttrain.rewards.config import RewardConfig
+from posttrain.rollout.config import RolloutConfig
 from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
 from posttrain.yaml_source import YamlSource
 
 NOT_BUILT = {
-    "rollout": "training on rollouts",
     "distributed": "training on several processes from a recipe",
-    "stages": "recipes of several stages",
     "tools": "tools",
     "environments": "conversations of several turns with an environment",
     "images": "images",
@@ -38,7 +39,8 @@ class TrainingConfig(Config):
     epochs: Positive | None = None
     """Passes over the data, where max_steps is not set."""
     rows_per_step: Count = 64
-    """Data set rows (a preference pair is one) of an optimizer step, over all processes."""
+    """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
+    collection if not set; a part of them makes several updates of each collection."""
     micro_batch_tokens: Count = 16384
     """Bound on the padded tokens of one forward pass; the gradient does not depend on it."""
     micro_batch_rows: Count | None = None
@@ -126,41 +128,34 @@ class EvalConfig(Config):
         return self
 
 
-class RewardConfig(Config):
-    """A judge of answers, right or wrong. In this version it grades evaluations."""
-
-    name: Literal["math_verify", "exact_match"]
-    verdict: Literal[True] = True
-
-
 class Recipe(Config):
     """Everything that a run depends on."""
 
     model: ModelConfig
     algorithm: AlgorithmConfig
     data: DataConfig
-    rewards: Annotated[list[RewardConfig], Field(max_length=1)] = []
-    """How answers are graded; a generated task brings its own verifier, and math_verify is the default otherwise."""
+    rewards: list[RewardConfig] = []
+    """How answers are judged; a generated task brings its own verifier, and math_verify grades other evaluations."""
+    rollout: RolloutConfig | None = None
     training: TrainingConfig
     eval: EvalConfig = EvalConfig()
+    stages: list[Stage] = []
+    """Recipes that run one after another, each from the model of the one before it; a stage gives what it changes."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output_dir: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="before")
     @classmethod
-    def _asks_for_what_is_built(cls, values: Any) -> Any:
-        for key in NOT_BUILT if isinstance(values, dict) else ():
+    def _resolved(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for key in NOT_BUILT:
             if key in values:
                 raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
-        return values
+        return with_rollout(with_stages(values))
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        if "updates" in type(self.algorithm).model_fields:
-            raise ValueError(
-                f"algorithm.name: {self.algorithm.name} trains on collections (rollouts, or a window of several "
-                "updates), which this version does not make; its loss is there, see build_algorithm"
-            )
         if self.eval.metric is not None:
             name, _, quantity = self.eval.metric.partition("/")
             if name not in self.data.eval or not quantity:
@@ -170,7 +165,45 @@ class Recipe(Config):
                 raise ValueError(f"eval.metric: {self.eval.metric} needs eval.samples")
         if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
             raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
+        names = [reward.name for reward in self.rewards]
+        if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
+            raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
+        if "task" in names and not isinstance(self.data.train, TaskSource):
+            raise ValueError("rewards: task is the verifier of a generated task, and data.train is none")
         return self
+
+    @model_validator(mode="after")
+    def _rollouts_fit(self) -> Recipe:
+        name, rollout = self.algorithm.name, self.rollout
+        if "rollouts" not in type(self.algorithm).model_fields:
+            if rollout is not None:
+                raise ValueError(f"rollout: {name} trains on the data as they are; only evaluations sample, by eval.samples")
+            return self
+        if rollout is None:
+            raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
+        if not self.rewards and not isinstance(self.data.train, TaskSource):
+            raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
+        per_step = self.training.rows_per_step
+        if rollout.rows % per_step or per_step % rollout.n:
+            raise ValueError(
+                f"training.rows_per_step: {per_step} must divide the {rollout.rows} rollouts of a collection "
+                f"(questions_per_step × n), and be a multiple of rollout.n: {rollout.n}, so that groups stay whole"
+            )
+        follows = {"rollouts": rollout.n, "updates": rollout.rows // per_step, "max_tokens": rollout.max_tokens}
+        for field, value in follows.items():
+            if getattr(self.algorithm, field, value) != value:
+                raise ValueError(f"algorithm.{field}: it follows from rollout and training.rows_per_step, and is {value}")
+        return self
+
+
+class Stage(Recipe):
+    """One of a recipe's stages, whole: the top level's values with its own over them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    stages: list[Any] = Field([], max_length=0)
+
+
+Recipe.model_rebuild()
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -189,7 +222,10 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     try:
         return Recipe.model_validate(source.values)
     except ValidationError as error:
-        raise RecipeError("\n".join(_fault(source, e) for e in error.errors())) from None
+        faults = error.errors()
+        in_stages = {location(fault)[2:] for fault in faults if fault["loc"][:1] == ("stages",)}
+        told = [fault for fault in faults if location(fault) not in in_stages]  # the top level repeats the last stage
+        raise RecipeError("\n".join(_fault(source, fault) for fault in told)) from None
 
 
 def _fault(source: YamlSource, error: Any) -> str:

@@ -118,11 +118,3 @@ def write_left_out(folder: Path, reports: Mapping[str, DataReport]) -> None:
     for name, report in reports.items():
         for counter, where, reason in report.notes:
             left_out.append({"set": name, "what": counter, "where": where, "reason": reason})
-
-
-def write(path: Path, text: str) -> None:
-    """A text file, by a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,16 @@ import torch
 import yaml
 from transformers import TrainingArguments, get_scheduler
 
-from posttrain.data.config import TaskSource
 from posttrain.errors import PosttrainError, RecipeError, SetupError
 from posttrain.evaluate import evaluate
-from posttrain.metrics import Listener
+from posttrain.metrics import Listener, write
 from posttrain.preparation import Prepared, prepare
 from posttrain.recipe import EvalConfig, Recipe
-from posttrain.rewards.grading import GRADERS, Grader, MathVerify, TaskGrader
-from posttrain.rollout.engine import Sampling
-from posttrain.rollout.hf import HFEngine
-from posttrain.run_folder import check_same_recipe, clear, evaluations, make, newest_checkpoint, write, write_left_out
-from posttrain.saving import Best, save_model
+from posttrain.rewards.make import make_grader, make_rewards
+from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.rollout.make import make_engine, rollout_sampling
+from posttrain.run_folder import check_same_recipe, clear, evaluations, make, newest_checkpoint, write_left_out
+from posttrain.saving import Best, copy_folder, save_model
 from posttrain.trainer import PostTrainer
 
 SAVES = 10  # checkpoints of a run where the recipe does not say
@@ -35,23 +34,32 @@ SAVES = 10  # checkpoints of a run where the recipe does not say
 class RunResult:
     """Where the run lies, its last evaluation and training metrics, and whether it had been finished before.
 
-    Names are those of metrics.jsonl and eval.jsonl. `start_metrics` is the evaluation before the first step.
+    Names are those of metrics.jsonl and eval.jsonl. `start_metrics` is the evaluation before the first step; `stages` has
+    the metrics of each stage by its name, where the recipe has any.
     """
 
     output_dir: Path
     metrics: dict[str, float]
     start_metrics: dict[str, float] = field(default_factory=dict[str, float])
     was_finished: bool = False
+    stages: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
-def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
+def run(recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engine: bool = False) -> RunResult:
     """Trains as the recipe says; the same call resumes an interrupted run, and does nothing for a finished one.
+
+    Args:
+        recipe: from `load_recipe`.
+        listeners: are told of steps and evaluations.
+        allow_remote_engine: a rollout server on another machine may be used; whoever reaches it can control it.
 
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SetupError("A recipe runs in one process in this version; PostTrainer itself works under torchrun.")
+    if recipe.stages:
+        return _run_stages(recipe, listeners, allow_remote_engine)
     folder = Path(recipe.output_dir)
     if (folder / "final").is_dir():
         check_same_recipe(folder, recipe)
@@ -62,16 +70,45 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = ()) -> RunResult:
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared.steps)
     make(folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = make_engine(recipe.rollout, prepared.model, prepared.tokenizer, allow_remote=allow_remote_engine)
+            stack.callback(engine.close)
+            trainer = _trainer(prepared, arguments, folder, listeners, engine, stack)
+            if checkpoint is None:
+                trainer.run_files.resume_at(-1)
+                _begin(trainer, prepared, folder)
+        except PosttrainError:
+            if untouched:
+                clear(folder, keep=existed)
+            raise
+        return _finish(trainer, prepared, folder, checkpoint)
+
+
+def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engine: bool) -> RunResult:
+    """Each stage is a run in a folder of its own; the last one's final model is the whole run's."""
+    folder = Path(recipe.output_dir)
+    finished = (folder / "final").is_dir()
+    existed = folder.exists()
+    newest_checkpoint(folder, recipe)
+    if not (folder / "recipe.yaml").is_file():
+        make(folder)
+        write(folder / "recipe.yaml", _as_yaml(recipe))
+    results: dict[str, RunResult] = {}
     try:
-        trainer = _trainer(prepared, arguments, folder, listeners)
-        if checkpoint is None:
-            trainer.metric_files.resume_at(-1)
-            _begin(trainer, prepared, folder)
+        for number, stage in enumerate(recipe.stages, 1):
+            for listener in listeners if not finished else ():
+                listener.on_stage(stage.name, number, len(recipe.stages))
+            results[stage.name] = run(stage, listeners=listeners, allow_remote_engine=allow_remote_engine)
     except PosttrainError:
-        if untouched:
+        if not Path(recipe.stages[0].output_dir).exists():
             clear(folder, keep=existed)
         raise
-    return _finish(trainer, prepared, folder, checkpoint)
+    if not finished:
+        copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
+    metrics = {name: result.metrics for name, result in results.items()}
+    start = results[recipe.stages[0].name].start_metrics
+    return RunResult(folder, metrics[recipe.stages[-1].name], start, was_finished=finished, stages=metrics)
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
@@ -81,23 +118,30 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         PosttrainError: as `run` would.
     """
     newest_checkpoint(Path(recipe.output_dir), recipe)
+    if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
+        stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
+        plans = {name: plan(stage) for name, stage in stages.items()}
+        return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
     prepared = prepare(recipe)
     training_arguments(recipe, prepared.steps)
     return prepared.plan()
 
 
 def _begin(trainer: PostTrainer, prepared: Prepared, folder: Path) -> None:
-    text = yaml.safe_dump(prepared.recipe.model_dump(mode="json"), sort_keys=False)
-    write(folder / "recipe.yaml", text)
+    write(folder / "recipe.yaml", _as_yaml(prepared.recipe))
     write_left_out(folder, prepared.reports)
     if prepared.held_out or prepared.problems:
         with _memory_is_named():
             trainer.evaluate()
 
 
+def _as_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None) -> RunResult:
     if checkpoint is not None:
-        trainer.metric_files.resume_at(int(checkpoint.name.partition("-")[2]))
+        trainer.run_files.resume_at(int(checkpoint.name.partition("-")[2]))
     with _memory_is_named():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         every = prepared.recipe.eval.every
@@ -108,7 +152,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
     return RunResult(folder, last, start)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _memory_is_named() -> Iterator[None]:
     try:
         yield
@@ -119,11 +163,30 @@ def _memory_is_named() -> Iterator[None]:
         ) from error
 
 
-def _trainer(prepared: Prepared, arguments: TrainingArguments, folder: Path, listeners: Sequence[Listener]) -> PostTrainer:
+def _trainer(
+    prepared: Prepared,
+    arguments: TrainingArguments,
+    folder: Path,
+    listeners: Sequence[Listener],
+    engine: RolloutEngine,
+    stack: contextlib.ExitStack,
+) -> PostTrainer:
     recipe = prepared.recipe
     start_metrics: dict[str, float] = {}
     for name, report in prepared.reports.items():
         start_metrics.update(report.metrics(f"data/{name}"))
+    rollouts: dict[str, Any] = {}
+    if recipe.rollout is not None:
+        rewards = make_rewards(recipe.rewards, recipe.data.train)
+        for entry in rewards:
+            stack.callback(entry.reward.close)
+        rollouts = {
+            "rewards": rewards,
+            "engine": engine,
+            "sampling": rollout_sampling(recipe.rollout, recipe.seed),
+            "mask_cut_off": recipe.rollout.mask_cut_off,
+            "resamples": recipe.rollout.resamples,
+        }
     trainer = PostTrainer(
         prepared.model,
         prepared.algorithm,
@@ -133,8 +196,9 @@ def _trainer(prepared: Prepared, arguments: TrainingArguments, folder: Path, lis
         args=arguments,
         micro_batch_tokens=recipe.training.micro_batch_tokens,
         listeners=listeners,
-        sample_evaluation=partial(_sample, prepared, folder) if prepared.problems else None,
+        sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.problems else None,
         start_metrics=start_metrics,
+        **rollouts,
     )
     if recipe.eval.metric is not None:
         save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best")
@@ -142,11 +206,11 @@ def _trainer(prepared: Prepared, arguments: TrainingArguments, folder: Path, lis
     return trainer
 
 
-def _sample(prepared: Prepared, folder: Path, step: int) -> dict[str, float]:
-    config = prepared.recipe.eval
-    engine, metrics = HFEngine(prepared.model, prepared.tokenizer), dict[str, float]()
+def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) -> dict[str, float]:
+    config, metrics = prepared.recipe.eval, dict[str, float]()
+    engine.sync(prepared.model, step)
     for name, asked in prepared.problems.items():
-        grader = grader_for(prepared.recipe, name)
+        grader = make_grader(prepared.recipe.rewards, prepared.recipe.data.eval[name])
         try:
             result = evaluate(
                 engine,
@@ -168,14 +232,6 @@ def _sample(prepared: Prepared, folder: Path, step: int) -> dict[str, float]:
 def sampling(config: EvalConfig) -> Sampling:
     """How a recipe's evaluation samples."""
     return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-
-
-def grader_for(recipe: Recipe, name: str) -> Grader:
-    """The grader of an evaluation set: a task's own verifier, the recipe's, or math-verify."""
-    source = recipe.data.eval[name]
-    if isinstance(source, TaskSource):
-        return TaskGrader(source.task)
-    return GRADERS[recipe.rewards[0].name]() if recipe.rewards else MathVerify()
 
 
 def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:

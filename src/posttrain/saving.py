@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import RecipeError
+from posttrain.metrics import Listener
 
 LOWER_IS_BETTER = re.compile(r"^(loss|nll|objective|kl|length|cut_off|unparsable|failed_grades)(/|$)")
 
@@ -37,7 +38,15 @@ def save_model(model: Any, tokenizer: Any, folder: Path, note: Mapping[str, Any]
     shutil.rmtree(former, ignore_errors=True)
 
 
-class Best:
+def copy_folder(source: Path, target: Path) -> None:
+    """A copy that is there whole or not at all."""
+    fresh = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(source, fresh)
+    os.replace(fresh, target)
+
+
+class Best(Listener):
     """Keeps the model with the best value of a metric, and the value beside it.
 
     Args:
@@ -51,12 +60,6 @@ class Best:
         self._sign = -1.0 if LOWER_IS_BETTER.search(metric.partition("/")[2]) else 1.0
         note = folder / "note.json"
         self._best = self._sign * json.loads(note.read_text())["value"] if note.is_file() else float("-inf")
-
-    def on_start(self, step: int, steps: int) -> None:
-        """Nothing is measured yet."""
-
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Nothing is measured at a step."""
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Saves the model if it is better than all before.

@@ -67,10 +67,10 @@ class YamlSource:
             raise RecipeError(f"--set {assignment}: not YAML: {_problem(error)}") from None
         parent: Any = self.values
         for key in keys[:-1]:
-            if not isinstance(parent, dict) or not isinstance(parent.setdefault(key, {}), dict):
-                raise RecipeError(f"--set {assignment}: {key} holds a value, not keys.")
-            parent = parent[key]
-        parent[keys[-1]] = value
+            if isinstance(parent, dict):
+                parent.setdefault(key, {})
+            parent = parent[_place(parent, key, assignment)]
+        parent[_place(parent, keys[-1], assignment)] = value
         self.overridden[keys] = assignment
 
     def path_of(self, location: Keys) -> Keys:
@@ -78,7 +78,8 @@ class YamlSource:
         node: Any = self.values
         path: list[str] = []
         for i, part in enumerate(location):
-            if isinstance(node, dict) and (part in node or i == len(location) - 1):
+            member = isinstance(node, dict) and part not in node and (part == node.get("name") or " " in part)
+            if isinstance(node, dict) and not member and (part in node or i == len(location) - 1):
                 path.append(part)
                 node = node.get(part)
             elif isinstance(node, list) and part.isdigit():
@@ -98,6 +99,15 @@ class YamlSource:
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path else self.name
+
+
+def _place(parent: Any, key: str, assignment: str) -> str | int:
+    if isinstance(parent, dict):
+        return key
+    if isinstance(parent, list) and key.isdigit() and int(key) < len(parent):
+        return int(key)
+    what = f"a list of {len(parent)}, counted from 0" if isinstance(parent, list) else "a value, without keys"
+    raise RecipeError(f"--set {assignment}: before {key} there is {what}.")
 
 
 def _line(error: Exception) -> str:

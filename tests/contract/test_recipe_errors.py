@@ -64,6 +64,15 @@ def top(line: str, says: str) -> Case:
     return Case(("seed: 0\n", f"seed: 0\n{line}\n"), says, 20)
 
 
+def grpo(rollout: dict[str, Any], training: dict[str, Any], says: str, **algorithm: Any) -> Case:
+    """The good recipe with GRPO; the place is the file's nearest line."""
+    values: dict[str, Any] = yaml.safe_load(GOOD)
+    values["algorithm"] = {"name": "grpo", **algorithm}
+    values["training"].update(training)
+    values["rollout"] = rollout
+    return Case(yaml.safe_dump(values), says)
+
+
 CASES = [
     # Unknown keys at every level, with the nearest valid one.
     Case(("seed: 0", "sede: 0"), "sede: unknown key; did you mean seed?", 19),
@@ -75,7 +84,11 @@ CASES = [
     Case(("prompt: question", "question: prompt"), "data.eval.held_out.columns.question: ", 12),
     Case(("  max_steps: 2", "  max_step: 2"), "training.max_step: unknown key; did you mean max_steps?", 14),
     Case(("  samples: 2", "  sample: 2"), "eval.sample: unknown key; did you mean samples?", 16),
-    Case(("  - name: exact_match", "  - {name: exact_match, wieght: 1}"), "rewards.0.wieght: unknown key; there are", 18),
+    Case(
+        ("  - name: exact_match", "  - {name: exact_match, wieght: 1}"),
+        "rewards.0.wieght: unknown key; did you mean weight?",
+        18,
+    ),
     Case(("  tokenizer: characters", "  tokenizer: characters\n  adapter: {rank: 4}"), "model.adapter.rank: unknown key", 4),
     # Names.
     Case(("name: dpo", "name: dppo"), "algorithm.name: dppo is unknown; did you mean dpo?", 5),
@@ -104,7 +117,9 @@ CASES = [
     Case(("  max_steps: 2", "  max_steps: 2\n  learning_rate: .inf"), "training.learning_rate: ", 15),
     Case(("  samples: 2", "  samples: 2\n  top_p: 1.5"), "eval.top_p: ", 17),
     Case(("algorithm:\n  name: dpo\n  beta: 0.1\n", "algorithm: dpo\n"), "algorithm: ", 4),
-    Case(("rewards:\n  - name: exact_match\n", "rewards: [{name: exact_match}, {name: math_verify}]\n"), "rewards: ", 17),
+    Case(
+        ("rewards:\n  - name: exact_match\n", "rewards: [{name: task}, {name: task}]\n"), "rewards: each may stand once", 17
+    ),
     Case(
         ("  held_out:\n      path: test.jsonl\n      columns: {prompt: question}\n", "  held_out: test.jsonl\n"),
         "data.eval.held_out: ",
@@ -162,10 +177,27 @@ CASES = [
         top(f"{key}: {{}}", f"{key}: {what} is not part of this version; the README lists what is")
         for key, what in NOT_BUILT.items()
     ),
+    # Rollouts.
     *(
-        Case(("name: dpo\n  beta: 0.1", f"name: {name}"), f"algorithm.name: {name} trains on collections", 5)
-        for name in ("grpo", "dapo", "gspo", "cispo", "reinforce", "rloo", "psft")
+        Case(("name: dpo\n  beta: 0.1", f"name: {name}"), f"algorithm.name: {name} trains on rollouts: add rollout", 5)
+        for name in ("grpo", "dapo", "gspo", "cispo", "reinforce", "rloo")
     ),
+    Case(("seed: 0", "seed: 0\nrollout: {n: 4}"), "rollout: dpo trains on the data as they are", 20),
+    grpo({"n": 4, "max_tokens": 9}, {"rows_per_step": 6}, "training.rows_per_step: 6 must divide the 128 rollouts"),
+    grpo({"n": 4, "questions_per_step": 3}, {"rows_per_step": 6}, "training.rows_per_step: 6 must divide the 12 rollouts"),
+    grpo({"engine": "vlm"}, {}, "rollout.engine: "),
+    grpo({"vllm": {"mode": "server"}}, {}, "rollout: vllm: its settings need engine: vllm"),
+    grpo({"engine": "vllm", "vllm": {"weights": "nccl"}}, {}, "weights: nccl sends them between GPUs"),
+    grpo({"engine": "vllm", "vllm": {"sleep": True}}, {}, "sleep: giving the engine's GPU memory back"),
+    grpo({"engine": "vllm", "vllm": {"url": "http://a:1"}}, {}, "url is of a server: set mode: server"),
+    grpo({"temperature": 0}, {}, "rollout.temperature: "),
+    grpo({"n": 4}, {}, "algorithm.rollouts: it follows from rollout", rollouts=3),
+    grpo({}, {}, "algorithm: kl: k1 in the loss has an expected gradient of zero", kl="k1"),
+    grpo({}, {}, "algorithm: kl: the reward takes k1", kl="k3", kl_in="reward"),
+    grpo({}, {}, "algorithm: correction: with old: sampler there is no gap", old="sampler", correction={}),
+    top("stages: [{name: a b}]", "stages.0.name: "),
+    top("stages: [{stages: [{}]}]", "stages.0.stages: "),
+    top("stages: [{training: {max_stepps: 3}}]", "stages.0.training.max_stepps: unknown key; did you mean max_steps?"),
     # Not a recipe.
     Case("", "a mapping with the keys of a recipe is expected"),
     Case("- a\n- b\n", "a mapping with the keys of a recipe is expected"),
@@ -289,8 +321,9 @@ def test_later_overrides_win_and_the_file_is_left_alone(recipe_file: Path) -> No
         ("seed", "--set seed: key.path=value is expected"),
         ("=3", "--set =3: key.path=value is expected"),
         ("a..b=3", "--set a..b=3: key.path=value is expected"),
-        ("seed.x=3", "--set seed.x=3: seed holds a value, not keys"),
-        ("rewards.0.name=x", "--set rewards.0.name=x: rewards holds a value, not keys"),
+        ("seed.x=3", "--set seed.x=3: before x there is a value, without keys"),
+        ("rewards.0.name=x", "--set rewards.0.name=x: rewards.0.name: input should be"),
+        ("rewards.1.name=x", "--set rewards.1.name=x: before 1 there is a list of 1, counted from 0"),
         ("eval.k=[1", "--set eval.k=[1: not YAML"),
         ("seed=2021-13-45", "--set seed=2021-13-45: "),
         ("algorithm.bata=3", "--set algorithm.bata=3: algorithm.bata: unknown key; did you mean beta?"),

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.data.collate import Collection, collect_demonstrations, micro_batches, model_inputs
+from posttrain.collection import Collection
+from posttrain.data.collate import collect_demonstrations, micro_batches, model_inputs
 from posttrain.data.rows import Example, Row
 from posttrain.model_config import ModelConfig
 from posttrain.models import load
@@ -63,7 +64,7 @@ def test_a_collection_lays_rows_out_whole() -> None:
         assert batch.tokens[i, :length].tolist() == one.completion.tolist()
         assert batch.loss_mask[i].tolist() == [*one.mask.tolist(), *[False] * (batch.loss_mask.shape[1] - length)]
     assert bool((batch.origin == 1).all()) and drawn.units == ((0,), (1,), (2,), (3,))
-    assert drawn.tokens == sum(len(r.prompt) + len(r.completion) for r in drawn.rows)
+    assert drawn.steps == ((0, 1, 2, 3),) and len(drawn.where) == 4
 
 
 def test_pairs_stay_together() -> None:

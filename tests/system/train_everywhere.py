@@ -6,6 +6,7 @@ collector would give, as a function of (row, step) alone.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -19,36 +20,49 @@ from transformers import TrainingArguments
 
 from posttrain import PostTrainer, trainer
 from posttrain.algorithms import example_values
-from posttrain.data.collate import Collection
+from posttrain.collection import Collection
+from posttrain.data.collate import DemonstrationCollector
+from posttrain.data.rows import Example
+from posttrain.estimator import Algorithm
 from posttrain.types import Origin
 from tiny import make_examples, make_model, parameters
 
 STEPS, ROWS = 4, 8
 
 
-class Scripted(PostTrainer):
-    """With groups of four rows, and rewards and old log-probs for algorithms that need them."""
+class Scripted:
+    """A collector of demonstrations, with groups of four rows and the rewards that algorithms over rollouts need."""
+
+    def __init__(self, examples: list[Example], algorithm: Algorithm, **_: Any) -> None:
+        self._updates, self._rollouts = algorithm.needs.updates, bool(algorithm.needs.rollouts)
+        self._plain = DemonstrationCollector(examples, rows=ROWS, updates=self._updates, seed=0)
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        collection = self._plain.collect(model, step, progress)
+        if not self._rollouts:
+            return collection
+        rng = torch.Generator().manual_seed(step)
+        shape = collection.batch.loss_mask.shape
+        batch = collection.batch.replace(
+            reward=torch.rand(shape[0], generator=rng, dtype=torch.float64),
+            group=torch.arange(shape[0]) // 4,
+            behavior_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
+            origin=torch.full(shape, int(Origin.ROLLOUT)),
+        )
+        return dataclasses.replace(collection, batch=batch)
+
+
+class Counting(PostTrainer):
+    """Notes how many micro-batches each step has."""
 
     micro_batches: list[int]
 
-    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], None]:
-        [collection], _ = super().get_batch_samples(*arguments)
-        if self._algorithm.needs.rollouts or self._algorithm.needs.old_logp:
-            rng = torch.Generator().manual_seed(self.state.global_step)
-            shape = collection.batch.loss_mask.shape
-            batch = collection.batch.replace(
-                reward=torch.rand(shape[0], generator=rng, dtype=torch.float64),
-                group=torch.arange(shape[0]) // 4,
-                old_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
-                ref_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
-                origin=torch.full(shape, int(Origin.ROLLOUT)),
-            )
-            collection = Collection(collection.rows, collection.units, batch)
-        self.micro_batches.append(len(self._plan(collection)[0]))
-        return [collection], None
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        self.micro_batches.append(len(inputs.micro))
+        return super().training_step(model, inputs, num_items_in_batch)
 
 
-def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Scripted]:
+def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Counting]:
     model, tokenizer = make_model()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rate = 1e-3 if algorithm.needs.preference else 0.05
@@ -64,9 +78,9 @@ def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Scripted]:
         report_to=[],
         save_strategy="no",
     )
-    Scripted.micro_batches = []
+    Counting.micro_batches = []
     rows = make_examples(model, tokenizer, preference=algorithm.needs.preference)
-    trained = Scripted(model, algorithm, tokenizer=tokenizer, train_dataset=rows, args=arguments, micro_batch_tokens=150)
+    trained = Counting(model, algorithm, tokenizer=tokenizer, train_dataset=rows, args=arguments, micro_batch_tokens=150)
     before = parameters(trained.model)
     trained.train()
     return parameters(trained.model) - before, trained
@@ -74,7 +88,8 @@ def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Scripted]:
 
 def main() -> None:
     target = Path(sys.argv[1])
-    trainer._check = lambda *_: None  # the refusal of collections; here they are scripted
+    setattr(trainer, "as_problems", lambda data, *_: data)  # noqa: B010
+    setattr(trainer, "rollout_collector", Scripted)  # noqa: B010
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     for algorithm in example_values():

@@ -10,7 +10,7 @@ import pytest
 from transformers import TrainingArguments
 
 from posttrain import PostTrainer, build_algorithm
-from tiny import make_examples, make_model
+from tiny import make_examples, make_model, make_problems
 
 
 @pytest.fixture
@@ -25,11 +25,14 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
         micro_tokens: int | None = None,
         output: str = "run",
         evaluate: bool = False,
+        trainer_options: dict[str, Any] | None = None,
         **arguments: Any,
     ) -> PostTrainer:
         policy, tokenizer = model or make_model()
         algorithm = build_algorithm(name, **(options or {}))
-        rows = make_examples(policy, tokenizer, preference=algorithm.needs.preference)
+        rows: Any = make_examples(policy, tokenizer, preference=algorithm.needs.preference)
+        if algorithm.needs.rollouts:
+            rows = make_problems(tokenizer)
         micro = micro_rows or rows_per_step
         settings = {
             "output_dir": str(tmp_path / output),
@@ -54,6 +57,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             eval_dataset={"held_out": rows[:5]} if evaluate else None,
             args=TrainingArguments(**settings),
             micro_batch_tokens=micro_tokens,
+            **(trainer_options or {}),
         )
 
     return make

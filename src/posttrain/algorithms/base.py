@@ -47,6 +47,31 @@ class OnPolicyConfig(Config):
     entropy_coef: NonNegative = 0.0
     """Bonus on the policy's entropy."""
     correction: Correction | None = None
+    old: Literal["trainer", "sampler"] = "trainer"
+    """Whose log-probs pi_old is made of: the trainer's own forward, or what the engine reported, which saves that forward."""
+
+    @model_validator(mode="after")
+    def _has_one_gap(self) -> OnPolicyConfig:
+        if self.old == "sampler" and self.correction is not None:
+            raise ValueError("correction: with old: sampler there is no gap between sampler and pi_old to correct")
+        return self
+
+
+class GroupConfig(OnPolicyConfig):
+    """What algorithms with a group's baseline can be told besides: where a KL to the start model goes, and how."""
+
+    kl: Literal["k1", "k2", "k3"] | None = None
+    """The estimate of KL(pi || start); k3 in the loss and k1 in the reward where it is not set."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    std_eps: Positive = 1e-4
+
+    @model_validator(mode="after")
+    def _kl_has_a_gradient(self) -> GroupConfig:
+        if self.kl_in == "loss" and self.kl == "k1":
+            raise ValueError("kl: k1 in the loss has an expected gradient of zero; take k2 or k3, or kl_in: reward")
+        if self.kl_in == "reward" and self.kl not in (None, "k1"):
+            raise ValueError(f"kl: the reward takes k1, and {self.kl} was asked for")
+        return self
 
 
 def location(error: Any) -> tuple[str, ...]:

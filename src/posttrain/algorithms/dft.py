@@ -37,7 +37,8 @@ class ASFT(Config):
 
 def build_dft(config: DFT) -> Algorithm:
     """SFT's row with denominator 1."""
-    from posttrain.estimator import Algorithm, Needs
+    from posttrain.estimator import Algorithm
+    from posttrain.needs import Needs
 
     return Algorithm(
         name=config.name,
@@ -49,7 +50,8 @@ def build_dft(config: DFT) -> Algorithm:
 
 def build_asft(config: ASFT) -> Algorithm:
     """DFT's row and a penalty beside it; `kl_coef=0` is DFT."""
-    from posttrain.estimator import Algorithm, Needs, Penalty
+    from posttrain.estimator import Algorithm, Penalty
+    from posttrain.needs import Needs
 
     return Algorithm(
         name=config.name,

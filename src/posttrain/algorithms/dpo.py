@@ -60,7 +60,8 @@ def build_ipo(config: IPO) -> Algorithm:
 
 
 def _preference(name: str, paper: str, pull: Part, native: Metric) -> Algorithm:
-    from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+    from posttrain.estimator import Algorithm, Estimator, Metric, Term
+    from posttrain.needs import Needs
     from posttrain.parts import average, denominator, objective
 
     watched = (

@@ -10,7 +10,7 @@
     | cispo   | min(r, 1 + high)     | none, a weight  | as grpo               | token             | 2506.13585 |
 
 The clip acts only with several updates a collection. kl_coef · KL(pi || start) in the loss is the k3 estimate of GRPO's
-eq. 4, or k2; k1 is not offered, for its expected gradient is zero. DAPO takes groups of equal rewards out of the loss
+eq. 4, or k2; with `kl_in: reward`, k1 is taken out of the reward instead. DAPO takes groups of equal rewards out of the loss
 and of N (dynamic sampling); its overlong penalty is a reward, not part of the loss.
 """
 
@@ -19,9 +19,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from posttrain.algorithms.base import NonNegative, OnPolicyConfig, Positive
+from posttrain.algorithms.base import GroupConfig, NonNegative
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +31,12 @@ if TYPE_CHECKING:
     from posttrain.types import Batch
 
 
-class _GroupConfig(OnPolicyConfig):
+class _Clipped(GroupConfig):
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
-    kl: Literal["k2", "k3"] = "k3"
-    std_eps: Positive = 1e-4
 
 
-class GRPO(_GroupConfig):
+class GRPO(_Clipped):
     """Group relative policy optimization."""
 
     name: Literal["grpo"] = "grpo"
@@ -46,7 +44,7 @@ class GRPO(_GroupConfig):
     dual_clip: Annotated[float, Field(gt=1)] | None = None
 
 
-class DrGRPO(_GroupConfig):
+class DrGRPO(_Clipped):
     """GRPO done right: no division by std or length."""
 
     name: Literal["dr_grpo"] = "dr_grpo"
@@ -54,15 +52,21 @@ class DrGRPO(_GroupConfig):
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 
 
-class DAPO(_GroupConfig):
+class DAPO(_Clipped):
     """Decoupled clip and dynamic sampling."""
 
     name: Literal["dapo"] = "dapo"
     clip_high: NonNegative = 0.28
     dynamic_sampling: bool = True
 
+    @model_validator(mode="after")
+    def _groups_can_be_equal(self) -> DAPO:
+        if self.dynamic_sampling and self.kl_in == "reward" and self.kl_coef:
+            raise ValueError("dynamic_sampling: with kl_in: reward no group has equal rewards")
+        return self
 
-class GSPO(_GroupConfig):
+
+class GSPO(_Clipped):
     """Group sequence policy optimization."""
 
     name: Literal["gspo"] = "gspo"
@@ -70,14 +74,12 @@ class GSPO(_GroupConfig):
     clip_high: NonNegative = 4e-4
 
 
-class CISPO(OnPolicyConfig):
+class CISPO(GroupConfig):
     """Clipped importance weights instead of dropped tokens."""
 
     name: Literal["cispo"] = "cispo"
     clip_high: NonNegative = 4.0
     """The weight is min(r, 1 + clip_high); the paper tunes it and prints no value. TRL's epsilon_high is 1 + this."""
-    kl: Literal["k2", "k3"] = "k3"
-    std_eps: Positive = 1e-4
 
 
 def build_grpo(config: GRPO) -> Algorithm:
@@ -156,14 +158,14 @@ def build_cispo(config: CISPO) -> Algorithm:
     )
 
 
-def _clip(config: _GroupConfig, dual: float | None = None) -> Mask:
+def _clip(config: _Clipped, dual: float | None = None) -> Mask:
     from posttrain.parts import mask
 
     bounds = {"low": config.clip_low, "high": config.clip_high}
     return partial(mask.ppo_clip, **bounds) if dual is None else partial(mask.ppo_clip, **bounds, dual=dual)
 
 
-def _native(config: _GroupConfig, dual: float | None = None) -> tuple[Metric, ...]:
+def _native(config: _Clipped, dual: float | None = None) -> tuple[Metric, ...]:
     from posttrain.estimator import Metric
     from posttrain.parts import objective
 
@@ -183,9 +185,11 @@ def _group(
     scope: Literal["token", "sequence"] = "token",
     resample: bool = False,
 ) -> Algorithm:
-    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, is_sequence_level, kl_terms
-    from posttrain.estimator import Algorithm, Estimator, Needs, Term
+    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, kl_terms, less_kl, needs
+    from posttrain.estimator import Algorithm, Estimator, Term
     from posttrain.parts import advantage
+
+    in_reward = config.kl_in == "reward"
 
     policy = Term(
         name="policy",
@@ -198,16 +202,8 @@ def _group(
     return Algorithm(
         name=config.name,
         paper=paper,
-        needs=Needs(
-            scope="sequence" if is_sequence_level(config.correction) else scope,
-            rollouts=config.rollouts,
-            updates=config.updates,
-            old_logp=config.updates > 1,
-            ref_logp=config.kl_coef > 0,
-            entropy=config.entropy_coef > 0,
-            resample=resample,
-        ),
-        terms=(policy, *kl_terms(config.kl_coef, config.kl, per)),
+        needs=needs(config, scope=scope, kl_in_reward=in_reward, resample=resample),
+        terms=(policy, *(() if in_reward else kl_terms(config.kl_coef, config.kl or "k3", per))),
         penalties=entropy_penalties(config.entropy_coef),
-        credit=credit,
+        credit=less_kl(config.kl_coef, credit) if in_reward else credit,
     )

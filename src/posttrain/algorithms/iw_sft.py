@@ -28,7 +28,8 @@ class IWSFT(Config):
 
 def build(config: IWSFT) -> Algorithm:
     """SFT's row with the sequence's importance weight as advantage."""
-    from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+    from posttrain.estimator import Algorithm, Estimator, Metric, Term
+    from posttrain.needs import Needs
     from posttrain.parts import advantage, average, denominator, objective
 
     weight = partial(advantage.importance, exponent=config.exponent, max_weight=config.max_weight)

@@ -1,4 +1,4 @@
-"""Parts that the algorithms over rollouts share: the correction, a KL term in the loss, an entropy bonus."""
+"""What the algorithms over rollouts share: their needs, the correction, a KL in the loss or the reward, an entropy bonus."""
 
 from __future__ import annotations
 
@@ -6,9 +6,33 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from posttrain.algorithms.base import Correction
+    from collections.abc import Callable
+
+    from posttrain.algorithms.base import Correction, OnPolicyConfig
     from posttrain.estimator import Part, Penalty, Term
+    from posttrain.needs import Needs
     from posttrain.parts.average import Average
+    from posttrain.types import Batch
+
+
+def needs(
+    config: OnPolicyConfig, *, scope: Literal["token", "sequence"], kl_in_reward: bool = False, resample: bool = False
+) -> Needs:
+    """Old log-probs where several updates need them, or a KL in the reward; of the sampler where the config says so."""
+    from posttrain.needs import Needs
+
+    sampler = config.old == "sampler"
+    sequence = config.correction is not None and config.correction.level != "token"
+    return Needs(
+        scope="sequence" if sequence else scope,
+        rollouts=config.rollouts,
+        updates=config.updates,
+        old_logp=sampler or config.updates > 1 or (kl_in_reward and config.kl_coef > 0),
+        old_of_sampler=sampler,
+        ref_logp=config.kl_coef > 0,
+        entropy=config.entropy_coef > 0,
+        resample=resample,
+    )
 
 
 def correction_part(config: Correction | None) -> Part:
@@ -22,12 +46,14 @@ def correction_part(config: Correction | None) -> Part:
     return partial(form, level=level[config.level], cap=config.cap)
 
 
-def is_sequence_level(config: Correction | None) -> bool:
-    """Whether the correction looks at whole rows."""
-    return config is not None and config.level != "token"
+def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
+    """The credit of rewards from which coef · KL(pi || ref), by the k1 estimate, was taken."""
+    from posttrain.parts import baseline
+
+    return partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=coef), credit)) if coef else credit
 
 
-def kl_terms(coef: float, estimate: Literal["k2", "k3"], per: Average) -> tuple[Term, ...]:
+def kl_terms(coef: float, estimate: str, per: Average) -> tuple[Term, ...]:
     """coef · KL(pi || ref) in the loss, averaged like the policy's own term."""
     from posttrain.estimator import Estimator, Term
     from posttrain.parts import advantage, denominator

@@ -31,13 +31,14 @@ class PSFT(Config):
 
 def build(config: PSFT) -> Algorithm:
     """PPO's row over demonstrations."""
-    from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+    from posttrain.estimator import Algorithm, Estimator, Metric, Term
+    from posttrain.needs import Needs
     from posttrain.parts import advantage, average, denominator, mask, objective
 
     return Algorithm(
         name=config.name,
         paper="arXiv:2508.17784",
-        needs=Needs(scope="token", demonstration="row", updates=config.updates, old_logp=True, memory="window"),
+        needs=Needs(scope="token", demonstration="row", updates=config.updates, old_logp=config.updates > 1, memory="window"),
         terms=(
             Term(
                 name="psft",

@@ -58,24 +58,14 @@ def build_rloo(config: RLOO) -> Algorithm:
 
 
 def _row_action(config: Reinforce | RLOO, paper: str, credit: Callable[[Batch], Batch], ratio: Part, mask: Mask) -> Algorithm:
-    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, is_sequence_level
-    from posttrain.estimator import Algorithm, Estimator, Needs, Term
-    from posttrain.parts import advantage, average, baseline
+    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, less_kl, needs
+    from posttrain.estimator import Algorithm, Estimator, Term
+    from posttrain.parts import advantage, average
 
-    if config.kl_coef:
-        credit = partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=config.kl_coef), credit))
-    several = config.updates > 1
     return Algorithm(
         name=config.name,
         paper=paper,
-        needs=Needs(
-            scope="sequence" if several or is_sequence_level(config.correction) else "token",
-            rollouts=config.rollouts,
-            updates=config.updates,
-            old_logp=several or config.kl_coef > 0,
-            ref_logp=config.kl_coef > 0,
-            entropy=config.entropy_coef > 0,
-        ),
+        needs=needs(config, scope="sequence" if config.updates > 1 else "token", kl_in_reward=True),
         terms=(
             Term(
                 name="policy",
@@ -89,5 +79,5 @@ def _row_action(config: Reinforce | RLOO, paper: str, credit: Callable[[Batch], 
             ),
         ),
         penalties=entropy_penalties(config.entropy_coef),
-        credit=credit,
+        credit=less_kl(config.kl_coef, credit),
     )

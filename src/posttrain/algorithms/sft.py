@@ -21,7 +21,8 @@ class SFT(Config):
 
 def build(config: SFT) -> Algorithm:
     """The row in which nothing weighs."""
-    from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+    from posttrain.estimator import Algorithm, Estimator, Metric, Term
+    from posttrain.needs import Needs
     from posttrain.parts import advantage, average, denominator, objective
 
     return Algorithm(

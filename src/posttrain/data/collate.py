@@ -1,4 +1,4 @@
-"""Rows → tensors: the light `Batch` of a whole step, and the padded inputs of one micro-batch.
+"""Rows → tensors: the light `Batch` of a whole collection, and the padded inputs of one micro-batch.
 
 Rows are padded on the right and end at their last token that carries loss, less one, which predicts nothing. Packed rows
 and shared prompts, when they come, are other ways to fill `ModelInputs`.
@@ -7,32 +7,39 @@ and shared prompts, when they come, are other ways to fill `ModelInputs`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from posttrain.collection import Collection
+from posttrain.data.order import step_indices
 from posttrain.data.rows import Example, Row
 from posttrain.scoring import ModelInputs
 from posttrain.types import Batch, Origin
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Collection:
-    """What one optimizer step trains on, over all ranks. Unit u, an example, has the batch's rows `units[u]`."""
+class DemonstrationCollector:
+    """The next rows of a data set, whose order is a pure function of (seed, step).
 
-    rows: tuple[Row, ...]
-    units: tuple[tuple[int, ...], ...]
-    batch: Batch
+    Args:
+        examples: of the data set.
+        rows: examples of an optimizer step, over all ranks.
+        updates: optimizer steps of a collection.
+        seed: of the order.
+    """
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that the model reads, padding not counted."""
-        return sum(map(len, self.rows))
+    def __init__(self, examples: Sequence[Example], *, rows: int, updates: int, seed: int) -> None:
+        self._examples, self._rows, self._updates, self._seed = examples, rows, updates, seed
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        """See `Collector`; no model is asked."""
+        chosen = step_indices(len(self._examples), self._rows, step, self._seed, self._updates)
+        return collect_demonstrations([self._examples[i] for i in chosen], progress=progress, updates=self._updates)
 
 
-def collect_demonstrations(chosen: Sequence[Example], *, progress: float) -> Collection:
-    """The collection of a step without rollouts: every token is a demonstration's."""
+def collect_demonstrations(chosen: Sequence[Example], *, progress: float, updates: int = 1) -> Collection:
+    """A collection without rollouts: every token is a demonstration's. Each of `updates` steps takes as many examples."""
     rows: list[Row] = []
     units: list[tuple[int, ...]] = []
     for example in chosen:
@@ -52,7 +59,14 @@ def collect_demonstrations(chosen: Sequence[Example], *, progress: float) -> Col
         chosen=torch.arange(len(rows)) % 2 == 0 if paired else None,
         progress=progress,
     )
-    return Collection(tuple(rows), tuple(units), batch)
+    size = len(units) // updates
+    return Collection(
+        rows=tuple(rows),
+        units=tuple(units),
+        steps=tuple(tuple(range(k * size, (k + 1) * size)) for k in range(updates)),
+        where=tuple(example.where for example in chosen),
+        batch=batch,
+    )
 
 
 def model_inputs(rows: Sequence[Row], batch: Batch, *, pad_id: int) -> ModelInputs:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def step_indices(examples: int, per_step: int, step: int, seed: int) -> list[int]:
-    """The `per_step` examples of a step: epochs are permutations laid end to end, each of its own (seed, epoch)."""
-    positions = range(step * per_step, (step + 1) * per_step)
+def step_indices(examples: int, per_step: int, step: int, seed: int, steps: int = 1) -> list[int]:
+    """The examples of `steps` steps of `per_step`, from `step` on: epochs are permutations laid end to end, each of its
+    own (seed, epoch).
+    """
+    positions = range(step * per_step, (step + steps) * per_step)
     return [int(_permutation(examples, position // examples, seed)[position % examples]) for position in positions]
 
 

@@ -44,19 +44,49 @@ class Completion:
 
 
 class RolloutEngine(Protocol):
-    """Samples completions. Requests are answered in order, `request.n` completions each."""
+    """Samples completions. Requests are answered in order, `request.n` completions each.
+
+    An engine with weights of its own proves in `sync` that they have become the model's.
+    """
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        """Completions without their prompt and prefix; a prefix counts towards `max_tokens`."""
+        """Completions without their prompt and prefix; a prefix counts towards `max_tokens`.
+
+        Raises:
+            ValueError: see `check_requests`.
+            EngineError: the engine died or hangs.
+        """
         ...
 
     def sync(self, model: Any, version: int) -> None:
-        """Takes over the model's weights, under a version number."""
+        """Takes over the model's weights, under a version number that every completion carries from then on.
+
+        Raises:
+            EngineError: the weights did not arrive whole.
+        """
         ...
 
     def close(self) -> None:
         """Frees what the engine holds."""
         ...
+
+
+def check_requests(requests: Sequence[Request], sampling: Sampling, context: int | None) -> None:
+    """Refuses what no engine can answer, before anything is sampled. `context` is the model's maximal length.
+
+    Raises:
+        ValueError: an empty prompt, a prefix that leaves no room within max_tokens, or prompt and answer over the context.
+    """
+    for number, request in enumerate(requests):
+        if not len(request.prompt) + len(request.prefix):
+            raise ValueError(f"request {number} has an empty prompt")
+        if len(request.prefix) >= sampling.max_tokens:
+            raise ValueError(f"request {number}: the prefix of {len(request.prefix)} tokens leaves no room in max_tokens")
+        if context is not None and len(request.prompt) + sampling.max_tokens > context:
+            raise ValueError(
+                f"request {number}: a prompt of {len(request.prompt)} tokens and max_tokens {sampling.max_tokens} are over "
+                f"the model's context of {context} tokens"
+            )
 
 
 def sample_seed(sampling: Sampling, question: int, sample: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from posttrain.models import eos_ids
-from posttrain.rollout.engine import Completion, Sampling, sample_seed
+from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.types import Request
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing
@@ -55,11 +55,8 @@ class HFEngine:
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        """See `RolloutEngine.generate`.
-
-        Raises:
-            ValueError: an empty prompt, or a prefix that leaves no room within max_tokens.
-        """
+        """See `RolloutEngine.generate`."""
+        check_requests(requests, sampling, getattr(self._model.config, "max_position_embeddings", None))
         samples = [_samples(number, request, sampling) for number, request in enumerate(requests)]
         training = self._model.training
         self._model.eval()
@@ -124,10 +121,6 @@ class HFEngine:
 
 def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]:
     room = sampling.max_tokens - len(request.prefix)
-    if not len(request.prompt) + len(request.prefix):
-        raise ValueError(f"request {number} has an empty prompt")
-    if room < 1:
-        raise ValueError(f"request {number}: the prefix of {len(request.prefix)} tokens leaves no room in max_tokens")
     seeds = (sample_seed(sampling, request.question, sample) for sample in range(request.n))
     return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room) for seed in seeds]
 

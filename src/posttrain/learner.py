@@ -1,0 +1,171 @@
+"""From a collection to losses: log-probs of the old and the reference policy, advantages, the counts of each optimizer
+step, and its micro-batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from posttrain.collection import Collection
+from posttrain.data.collate import micro_batches, model_inputs
+from posttrain.estimator import Algorithm, LossOutput, policy_gradient_loss
+from posttrain.reference import Reference
+from posttrain.sampler_gap import gap_shares
+from posttrain.scoring import ModelInputs, score
+from posttrain.types import Batch, Origin
+
+Micro = list[int]
+"""A micro-batch, as units of a collection. An empty one runs a row without loss, for every rank must run backward."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One optimizer step on this rank: its micro-batches, and the counts of the whole step.
+
+    `tokens` are read by the model over all ranks, `sampled` of those that carry loss are rollouts'; `skipped` is the share
+    of rows that carry no signal.
+    """
+
+    collection: Collection
+    micro: list[Micro]
+    counts: dict[str, Float[Tensor, ""]]
+    tokens: int
+    sampled: int
+    skipped: float
+    where: tuple[str, ...]
+
+
+class Learner:
+    """An algorithm over a model: scores rows, a micro-batch at a time, and makes losses of them.
+
+    Args:
+        algorithm: whose needs and losses these are.
+        policy: the model as it is before training, of which a reference is made where one is needed.
+        accelerator: of accelerate: device, ranks and autocast.
+        pad_id: fills rows up.
+        temperature: of the sampling distribution that log-probs are of.
+        rows: units of a micro-batch, at most. tokens: its padded tokens, at most.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        policy: Any,
+        accelerator: Any,
+        *,
+        pad_id: int,
+        temperature: float,
+        rows: int | None,
+        tokens: int | None,
+    ) -> None:
+        self._algorithm, self._accelerator = algorithm, accelerator
+        self._pad_id, self._temperature, self._bounds = pad_id, temperature, {"rows": rows, "tokens": tokens}
+        self._reference = Reference(policy) if algorithm.needs.reference else None
+
+    def open(self, model: nn.Module, collection: Collection) -> Collection:
+        """The collection with the log-probs that its advantages and later updates need, and with its advantages."""
+        batch, needs = collection.batch, self._algorithm.needs
+        if needs.old_logp and batch.old_logp is None:
+            batch = batch.replace(old_logp=self._old(model, collection))
+        if self._reference is not None and needs.ref_logp and needs.rollouts and batch.ref_logp is None:
+            batch = batch.replace(ref_logp=self._collected(collection, self._reference_logp))
+        return dataclasses.replace(collection, batch=self._algorithm.prepare(batch))
+
+    def step(self, collection: Collection, number: int, progress: float) -> Step:
+        """What an opened collection's step `number` is made of. Rows without signal are left out, after the counts."""
+        collection = dataclasses.replace(collection, batch=collection.batch.replace(progress=progress))
+        units, device = collection.steps[number], self._accelerator.device
+        rows = [row for unit in units for row in collection.units[unit]]
+        batch = collection.batch.take(rows)
+        signal = dict(zip(rows, self._algorithm.has_signal(batch).tolist(), strict=True))
+        kept = [unit for unit in units if any(signal[row] for row in collection.units[unit])]
+        kept_rows = [row for unit in kept for row in collection.units[unit]]
+        scored = collection.batch.take(kept_rows)
+        counts = self._algorithm.counts(batch)
+        counts.update({name: n for name, n in self._algorithm.counts(scored).items() if name.endswith("/tokens")})
+        return Step(
+            collection,
+            self._dealt(collection, kept) or [[]],
+            {name: count.to(device) for name, count in counts.items()},
+            tokens=sum(len(collection.rows[row]) for row in kept_rows),
+            sampled=int((scored.loss_mask & (scored.origin == Origin.ROLLOUT)).sum()),
+            skipped=1 - len(kept_rows) / max(len(rows), 1),
+            where=tuple(collection.where[unit] for unit in units),
+        )
+
+    def loss(self, model: nn.Module, step: Step, micro: Micro) -> LossOutput:
+        """The loss of one micro-batch, divided by the counts of the whole step."""
+        with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
+            local, inputs = self._local(step.collection, micro)
+            teacher, needs = None, self._algorithm.needs
+            if self._reference is not None and needs.ref_logp and local.ref_logp is None:
+                local = local.replace(ref_logp=self._reference_logp(inputs, local))
+            if self._reference is not None and needs.full_kl:
+                teacher = self._reference.teacher(inputs)
+            scores = score(
+                model, inputs, local.loss_mask, temperature=self._temperature, entropy=needs.entropy, teacher=teacher
+            )
+            output = policy_gradient_loss(self._algorithm, scores.logp, local, scores.entropy, scores.kl, step.counts)
+        if local.behavior_logp is not None and step.sampled:
+            own = scores.logp if local.old_logp is None or needs.old_of_sampler else local.old_logp
+            output.metrics.update(gap_shares(local, own, step.sampled))
+        return output
+
+    def _local(self, collection: Collection, micro: Micro) -> tuple[Batch, ModelInputs]:
+        index = [row for unit in micro or [0] for row in collection.units[unit]]
+        local, rows = collection.batch.take(index), [collection.rows[row] for row in index]
+        if not micro:
+            local = local.replace(loss_mask=torch.zeros_like(local.loss_mask))
+        device = self._accelerator.device
+        return local.to(device), model_inputs(rows, local, pad_id=self._pad_id).to(device)
+
+    def _dealt(self, collection: Collection, units: Sequence[int]) -> list[Micro]:
+        lengths = [len(collection.units[u]) * max(len(collection.rows[r]) for r in collection.units[u]) for u in units]
+        dealt = micro_batches(lengths, ranks=self._accelerator.num_processes, **self._bounds)
+        return [[units[i] for i in micro] for micro in dealt[self._accelerator.process_index]]
+
+    def _old(self, model: nn.Module, collection: Collection) -> Float[Tensor, "B T"]:
+        """The collecting policy's log-probs: the trainer's, or the sampler's on the tokens that it wrote."""
+        batch = collection.batch
+        if not self._algorithm.needs.old_of_sampler:
+            return self._collected(collection, lambda inputs, local: self._policy_logp(model, inputs, local))
+        if batch.behavior_logp is None:
+            raise ValueError("old: sampler needs Batch.behavior_logp, and the collection has none.")
+        if not bool((batch.loss_mask & (batch.origin == Origin.DEMO)).any()):
+            return batch.behavior_logp
+        own = self._collected(collection, lambda inputs, local: self._policy_logp(model, inputs, local))
+        return torch.where(batch.origin == Origin.ROLLOUT, batch.behavior_logp.to(own.dtype), own)
+
+    def _policy_logp(self, model: nn.Module, inputs: ModelInputs, local: Batch) -> Float[Tensor, "B T"]:
+        training = model.training
+        model.eval()
+        try:
+            return score(model, inputs, local.loss_mask, temperature=self._temperature).logp
+        finally:
+            model.train(training)
+
+    def _reference_logp(self, inputs: ModelInputs, local: Batch) -> Float[Tensor, "B T"]:
+        assert self._reference is not None
+        return self._reference.logp(inputs, local.loss_mask, temperature=self._temperature)
+
+    @torch.no_grad()
+    def _collected(self, collection: Collection, logp: Callable[[ModelInputs, Batch], Tensor]) -> Float[Tensor, "B T"]:
+        """Log-probs of the whole collection, on CPU: each rank scores its share, and all get all of them."""
+        placed: Tensor | None = None
+        for micro in self._dealt(collection, range(len(collection.units))) or [[]]:
+            with self._accelerator.autocast():
+                local, inputs = self._local(collection, micro)
+                values = logp(inputs, local)
+            if placed is None:
+                placed = torch.zeros(collection.batch.loss_mask.shape, dtype=values.dtype, device=values.device)
+            index = [row for unit in micro for row in collection.units[unit]]
+            placed[index] = values[: len(index)]
+        assert placed is not None
+        return self._accelerator.reduce(placed, "sum").cpu()

@@ -1,0 +1,42 @@
+"""What an algorithm asks of those who feed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an algorithm needs of the collector and the trainer, which read nothing else of it.
+
+    demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own).
+    preference: rows are pairs of a chosen and a rejected completion.
+    rollouts: completions sampled for each question. updates: optimizer steps for each collection.
+    old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
+    memory: what the collector remembers over steps: none, window (of several updates), buffer.
+    resample: groups without signal are replaced, a bounded number of times.
+    """
+
+    scope: Literal["token", "sequence"]
+    demonstration: Literal["none", "row", "prefix", "hint", "separate"] = "none"
+    preference: bool = False
+    rollouts: int = 0
+    updates: int = 1
+    old_logp: bool = False
+    old_of_sampler: bool = False
+    ref_logp: bool = False
+    entropy: bool = False
+    full_kl: bool = False
+    memory: Literal["none", "window", "buffer"] = "none"
+    resample: bool = False
+
+    @property
+    def reference(self) -> bool:
+        """A frozen copy of the start model is needed."""
+        return self.ref_logp or self.full_kl
+
+    @property
+    def exact_logp(self) -> bool:
+        """Log-probs are compared with others: dropout must be off."""
+        return self.reference or self.old_logp or self.rollouts > 0

@@ -1,0 +1,35 @@
+"""The engine that a recipe names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.rollout.config import RolloutConfig
+from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.rollout.hf import HFEngine
+
+
+def make_engine(config: RolloutConfig | None, model: Any, tokenizer: Any, *, allow_remote: bool) -> RolloutEngine:
+    """The embedded engine where there is no `rollout`.
+
+    Raises:
+        SetupError: the engine is not installed, or cannot serve this model.
+        EngineError: it does not start.
+    """
+    if config is None or config.engine == "hf":
+        return HFEngine(model, tokenizer)
+    from posttrain.rollout.vllm import VLLMEngine
+
+    return VLLMEngine(model, tokenizer, config.vllm, allow_remote=allow_remote)
+
+
+def rollout_sampling(config: RolloutConfig, seed: int) -> Sampling:
+    """How training samples."""
+    return Sampling(
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        stop=tuple(config.stop),
+        seed=seed,
+    )

@@ -1,0 +1,82 @@
+"""The proof that an engine samples from the trainer's weights: one prompt, scored by both after every sync."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from posttrain.data.collate import model_inputs
+from posttrain.data.rows import Row
+from posttrain.errors import EngineError
+from posttrain.rollout.engine import Completion, Sampling
+from posttrain.scoring import output_head, score
+from posttrain.types import Batch, Request
+
+PROMPT_TOKENS = 300
+"""More than two blocks of vLLM's prefix cache, 128 tokens each on a CPU: a stale cache cannot be seen in a shorter prompt. A
+model with a smaller context gets a shorter probe, which proves its weights but maybe not its cache."""
+ANSWER_TOKENS, ANSWERS = 8, 4
+BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+"""Nats, for the largest of the probe's log-probs. float32: engine and trainer agree to 2e-5, and a skipped sync showed as
+0.007 at a learning rate of 1e-6. bfloat16: its 8 bits leave differences of some hundredths of a nat, so that there the probe
+finds wrong or partial weights, and the version number a sync that was skipped."""
+
+
+class Probe:
+    """A fixed prompt, a few answers to it sampled at temperature 0.7, where raw and processed log-probs differ.
+
+    Args:
+        vocabulary: token ids are below it.
+        context: the model's maximal length.
+        pad_id: fills rows up.
+    """
+
+    def __init__(self, vocabulary: int, context: int, pad_id: int) -> None:
+        rng, length = Random(0), max(1, min(PROMPT_TOKENS, context - ANSWER_TOKENS))
+        self._prompt, self._pad_id = [rng.randrange(vocabulary) for _ in range(length)], pad_id
+        self.request = Request(self._prompt, n=ANSWERS, question=0)
+        self.sampling = Sampling(max_tokens=ANSWER_TOKENS, temperature=0.7)
+
+    def difference(self, model: Any, answers: Sequence[Completion]) -> float:
+        """The largest difference, in nats, between the engine's log-probs and the model's."""
+        prompt = np.array(self._prompt, np.int32)
+        width = max(len(answer.tokens) for answer in answers)
+        mask = torch.tensor([[t < len(answer.tokens) for t in range(width)] for answer in answers])
+        rows = [Row(prompt, np.array(a.tokens, np.int32), np.ones(len(a.tokens), np.bool_)) for a in answers]
+        device = output_head(model).weight.device
+        inputs = model_inputs(rows, Batch(loss_mask=mask), pad_id=self._pad_id).to(device)
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                own = score(model, inputs, mask.to(device), temperature=self.sampling.temperature).logp.cpu()
+        finally:
+            model.train(training)
+        theirs = torch.zeros(mask.shape, dtype=own.dtype)
+        theirs[mask] = torch.tensor([logprob for answer in answers for logprob in answer.logprobs], dtype=own.dtype)
+        return float((own - theirs).abs().nan_to_num(math.inf).max())
+
+    def check(self, model: Any, answers: Sequence[Completion], version: int, bound: float | None) -> float:
+        """The difference, where it is within the bound (by the dtype that the model computes in, if None).
+
+        Raises:
+            EngineError: it is not.
+        """
+        weight = output_head(model).weight
+        device = weight.device.type
+        computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        bound = BOUNDS.get(computed, BOUNDS[torch.bfloat16]) if bound is None else bound
+        difference = self.difference(model, answers)
+        if not difference <= bound:
+            raise EngineError(
+                f"After the sync to version {version} the engine's log-probs of the probe differ from the trainer's by "
+                f"{difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's weights. Look for a "
+                "sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or another "
+                "logprobs_mode than processed_logprobs. The last checkpoint is whole."
+            )
+        return difference

@@ -1,0 +1,162 @@
+"""vLLM as a rollout engine: its samples are one request each, and every sync of its weights is proved."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.errors import EngineError, SetupError
+from posttrain.model_config import HEAD_SIZES
+from posttrain.models import eos_ids
+from posttrain.rollout.config import VLLMConfig
+from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
+from posttrain.rollout.probe import Probe
+from posttrain.rollout.vllm_backend import Answer, Ask, Backend, sampling_options
+from posttrain.rollout.weights import DiskTransport, TensorTransport, WeightTransport, engine_weights, write_shards
+from posttrain.scoring import output_head
+from posttrain.types import Request
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class VLLMEngine:
+    """A `RolloutEngine` over vLLM, in this process or as a server.
+
+    It starts from a copy of the model's config with untied embeddings, since vLLM on CPU keeps a stale copy of a tied output
+    layer through a sync; the weights come with the first `sync`.
+
+    Args:
+        model: whose weights are synced; float32 or bfloat16.
+        tokenizer: of the model.
+        config: mode, transport, limits and deadlines.
+        allow_remote: a server on another machine may be used.
+
+    Raises:
+        SetupError: vLLM is not installed or does not serve this model, or the server may not be used.
+        EngineError: the server does not start or answer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, config: VLLMConfig = VLLMConfig(), *, allow_remote: bool = False) -> None:
+        if config.is_remote and not allow_remote:
+            raise SetupError(
+                f"{config.url} is not on this machine, and no key guards vLLM's control routes. Who wants that all the same "
+                "says --allow-remote-engine (in Python: allow_remote=True)."
+            )
+        head = output_head(model).weight
+        if head.dtype not in DTYPES:
+            raise SetupError(
+                f"vLLM serves float32 and bfloat16; the model is in {head.dtype}. Set model.dtype, or engine: hf."
+            )
+        cpu = not torch.cuda.is_available()
+        _check_heads(model.config, cpu=cpu)
+        self._ends, self._bound = eos_ids(model, tokenizer), config.logp_bound
+        self.version, self.probe_difference = -1, math.nan
+        self._backend: Backend | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="posttrain-vllm-"))
+        atexit.register(self.close)
+        try:
+            _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and config.url is None)
+            self._backend = _start(self._folder, DTYPES[head.dtype], config, cpu=cpu)
+        except BaseException:
+            self.close()
+            raise
+        self._transport: WeightTransport = TensorTransport(self._backend.rpc)
+        if config.transport == "disk":
+            target = Path(config.weights_folder) if config.weights_folder is not None else self._folder
+            self._transport = DiskTransport(self._backend.rpc, target, self._folder)
+        self._probe = Probe(len(tokenizer), self._backend.context, tokenizer.pad_token_id or 0)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        """See `RolloutEngine.generate`.
+
+        Raises:
+            EngineError: also before the first `sync`, and after one that failed.
+        """
+        if self.version < 0:
+            raise EngineError("The engine has no weights of the trainer: call sync(model, version) first.")
+        return self._generate(requests, sampling)
+
+    def sync(self, model: Any, version: int) -> None:
+        """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe."""
+        backend = self._running()
+        self.version = -1
+        self._generate([self._probe.request], self._probe.sampling)  # warms the cache that must then be forgotten
+        self._transport.send(engine_weights(model), version)
+        backend.reset_prefix_cache()
+        [answers] = self._generate([self._probe.request], self._probe.sampling)
+        self.probe_difference = self._probe.check(model, answers, version, self._bound)
+        self.version = version
+
+    def close(self) -> None:
+        """Ends what was started, and removes what was written."""
+        atexit.unregister(self.close)
+        if self._backend is not None:
+            self._transport.close()
+            self._backend.close()
+            self._backend = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _running(self) -> Backend:
+        if self._backend is None:
+            raise EngineError("The engine was closed.")
+        return self._backend
+
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        backend = self._running()
+        check_requests(requests, sampling, backend.context)
+        asks = [
+            Ask(
+                [*request.prompt, *request.prefix],
+                sampling.max_tokens - len(request.prefix),
+                sample_seed(sampling, request.question, sample) >> 1,  # vLLM's are of 63 bits
+            )
+            for request in requests
+            for sample in range(request.n)
+        ]
+        if not asks:
+            return [[] for _ in requests]
+        answers = iter(backend.submit(asks, sampling_options(sampling, self._ends)))
+        return [[self._completion(next(answers)) for _ in range(request.n)] for request in requests]
+
+    def _completion(self, answer: Answer) -> Completion:
+        whole = len(answer.tokens) == len(answer.logprobs) > 0
+        if not whole or not all(map(math.isfinite, answer.logprobs)):
+            raise EngineError(
+                f"vLLM gave {len(answer.tokens)} tokens and {len(answer.logprobs)} log-probs, or some that are not finite."
+            )
+        return Completion(answer.tokens, answer.logprobs, answer.finish, self.version)
+
+
+def _start(folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) -> Backend:
+    if config.mode == "server":
+        from posttrain.rollout.vllm_server import Server
+
+        return Server(folder, dtype, config, cpu=cpu)
+    from posttrain.rollout.vllm_in_process import InProcess
+
+    return InProcess(folder, dtype, config, cpu=cpu)
+
+
+def _write_model(model: Any, tokenizer: Any, folder: Path, *, weights: bool) -> None:
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = False
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+    if weights:
+        write_shards(engine_weights(model), folder)
+
+
+def _check_heads(config: Any, *, cpu: bool) -> None:
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if cpu and size not in HEAD_SIZES:
+        raise SetupError(f"vLLM on CPU serves heads of size {', '.join(map(str, HEAD_SIZES))}; this model's are {size}.")

@@ -1,0 +1,221 @@
+"""vLLM as a server: started on the loopback and ended with the run, or one that runs already."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from posttrain.errors import EngineError, SetupError
+from posttrain.rollout.config import VLLMConfig
+from posttrain.rollout.vllm_backend import Answer, Ask, engine_arguments
+
+LOG_LINES = 15  # of the server's output, quoted where it fails
+ENDS_WITHIN = 10.0  # seconds for a server to end by itself
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+class Server:
+    """A `Backend` over HTTP. Every call has a deadline; that a port is open proves nothing.
+
+    While completions are pending and none arrives for `config.deadline` seconds, one token is asked for, with a place kept
+    free for it: no answer within the deadline means that the engine hangs.
+
+    Raises:
+        SetupError: there is no vLLM, or the server that is there cannot be controlled.
+        EngineError: it does not start or answer.
+    """
+
+    def __init__(self, folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) -> None:
+        self._deadline, self._places = config.deadline, config.max_num_seqs - 1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "server.log"
+        self._url = config.url.rstrip("/") if config.url is not None else self._start(folder, dtype, config, cpu=cpu)
+        try:
+            self._model, self.context = self._wait_for_models(config.start_deadline)
+            if config.url is not None:
+                self._check_control()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
+        """See `Backend`."""
+        return asyncio.run(self._submit(asks, options))
+
+    def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        """See `Backend`."""
+        self._post("/collective_rpc", {"method": method, "kwargs": kwargs})
+
+    def reset_prefix_cache(self) -> None:
+        """See `Backend`."""
+        reply = self._post("/reset_prefix_cache", None)
+        if reply.content and reply.json().get("success") is False:
+            raise EngineError("vLLM did not reset its prefix cache: completions would come of old weights.")
+
+    def close(self) -> None:
+        """Ends the server that was started, and all processes of its group."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGCONT)  # a stopped one cannot end
+                os.killpg(self._process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDS_WITHIN)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _start(self, folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+        for name, value in engine_arguments(config, folder, dtype, cpu=cpu).items():
+            flag = name.replace("_", "-")
+            command += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "VLLM_SERVER_DEV_MODE": "1"}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        return f"http://127.0.0.1:{port}"
+
+    def _wait_for_models(self, seconds: float) -> tuple[str, int]:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                reply = self._client().get("/v1/models")
+                if reply.status_code == httpx.codes.OK and reply.json()["data"]:
+                    model = reply.json()["data"][0]
+                    return model["id"], int(model["max_model_len"])
+                fault = f"/v1/models answers {reply.status_code}"
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                fault = f"{type(error).__name__}: {error}"
+            if self._has_ended():
+                raise EngineError(f"The vLLM server did not start. {self._tail()}")
+            if time.monotonic() > end or self._process is None:
+                raise EngineError(f"The vLLM server at {self._url} cannot be used: {fault}. {self._tail()}")
+            time.sleep(0.5)
+
+    def _check_control(self) -> None:
+        reply = self._client().get("/openapi.json")
+        paths = reply.json().get("paths", {}) if reply.status_code == httpx.codes.OK else {}
+        missing = [path for path in ("/collective_rpc", "/reset_prefix_cache") if path not in paths]
+        if missing:
+            raise SetupError(
+                f"The vLLM server at {self._url} has no {' and '.join(missing)}: start it with VLLM_SERVER_DEV_MODE=1, on an "
+                "address that nobody else reaches."
+            )
+
+    async def _submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
+        places = asyncio.Semaphore(self._places)
+        limits = httpx.Limits(max_connections=self._places + 1, max_keepalive_connections=self._places + 1)
+        timeout = httpx.Timeout(None, connect=self._deadline)  # a long answer is no fault; a silent engine is found below
+        async with httpx.AsyncClient(base_url=self._url, limits=limits, timeout=timeout, trust_env=False) as client:
+
+            async def one(ask: Ask) -> Answer:
+                async with places:
+                    return await self._completion(client, ask, options)
+
+            tasks = [asyncio.create_task(one(ask)) for ask in asks]
+            try:
+                pending = set(tasks)
+                while pending:
+                    done, pending = await asyncio.wait(pending, timeout=self._deadline, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+                    if not done:
+                        await self._prove_alive(client)
+                return [task.result() for task in tasks]
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _prove_alive(self, client: httpx.AsyncClient) -> None:
+        try:
+            await asyncio.wait_for(self._completion(client, Ask([0], 1, 0), {"logprobs": 0}), self._deadline)
+        except TimeoutError:
+            raise EngineError(
+                f"The vLLM server at {self._url} hangs: no completion, and not one token in {self._deadline:g} s. The last "
+                f"checkpoint is whole. {self._tail()}"
+            ) from None
+
+    async def _completion(self, client: httpx.AsyncClient, ask: Ask, options: dict[str, Any]) -> Answer:
+        body = {
+            "model": self._model,
+            "prompt": ask.prompt,
+            "max_tokens": ask.max_tokens,
+            "seed": ask.seed,
+            "return_token_ids": True,
+            **options,
+        }
+        try:
+            reply = await client.post("/v1/completions", json=body)
+        except httpx.HTTPError as error:
+            raise EngineError(self._lost(error)) from error
+        try:
+            reply.raise_for_status()
+            choice = reply.json()["choices"][0]
+            logprobs = tuple(map(float, choice["logprobs"]["token_logprobs"]))
+            return Answer(tuple(choice["token_ids"]), logprobs, "length" if choice["finish_reason"] == "length" else "stop")
+        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise EngineError(
+                f"The vLLM server at {self._url} gave no completion ({reply.status_code}): {reply.text[:300]}"
+            ) from error
+
+    def _post(self, path: str, body: Any) -> httpx.Response:
+        try:
+            reply = self._client().post(path, json=body)
+        except httpx.TimeoutException:
+            raise EngineError(
+                f"The vLLM server at {self._url} hangs: {path} took over {self._deadline:g} s. {self._tail()}"
+            ) from None
+        except httpx.HTTPError as error:
+            raise EngineError(self._lost(error)) from error
+        if reply.is_error:
+            raise EngineError(f"The vLLM server at {self._url} refuses {path} ({reply.status_code}): {reply.text[:500]}")
+        return reply
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(base_url=self._url, timeout=self._deadline, trust_env=False)
+
+    def _lost(self, error: Exception) -> str:
+        ended = f" It ended with {self._process.returncode}." if self._process is not None and self._has_ended() else ""
+        return f"The vLLM server at {self._url} is lost ({type(error).__name__}: {error}).{ended} {self._tail()}"
+
+    def _has_ended(self) -> bool:
+        if self._process is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.2)  # a connection breaks a moment before its process is gone
+        return self._process.returncode is not None
+
+    def _tail(self) -> str:
+        if self._process is None:
+            return ""
+        lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "Its last words:\n" + "\n".join(lines) if lines else ""
+
+
+def _end_with_parent() -> None:
+    """The kernel ends the server when the trainer is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,153 @@
+"""Weights on their way from the trainer to an engine: under the names of a plain checkpoint, by one of two transports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from posttrain.errors import SetupError
+
+SHARD_BYTES = 4 * 2**30  # of a safetensors file; only one is held beside the model
+Rpc = Callable[[str, dict[str, Any]], None]
+Weights = Iterator[tuple[str, Tensor]]
+
+
+@torch.no_grad()
+def engine_weights(model: Any) -> Weights:
+    """Every tensor of the model under its name in a checkpoint with untied embeddings; an adapter is added to a copy of each
+    matrix that it changes, one at a time, and the base stays as it is.
+
+    Raises:
+        SetupError: the adapter is more than LoRA on linear layers.
+    """
+    prefix = "base_model.model." if hasattr(model, "peft_config") else ""
+    adapted = _adapted(model)
+    seen: set[str] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if "lora_" in name:
+            continue
+        module, _, leaf = name.rpartition(".")
+        plain = name.removeprefix(prefix).replace(".base_layer.", ".")
+        seen.add(plain)
+        layer = adapted.get(module.removesuffix(".base_layer")) if leaf == "weight" else None
+        if layer is None:
+            yield plain, tensor.detach()
+        else:
+            delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+            yield plain, (tensor.detach() + delta).to(tensor.dtype)
+    if "lm_head.weight" not in seen:
+        yield "lm_head.weight", model.get_output_embeddings().weight.detach()
+
+
+def _adapted(model: Any) -> dict[str, Any]:
+    if not hasattr(model, "peft_config"):
+        return {}
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    plain = all(
+        isinstance(layer, LoraLayer)
+        and isinstance(layer.get_base_layer(), torch.nn.Linear)
+        and not any(layer.use_dora.values())
+        for layer in layers.values()
+    )
+    if not plain or any(isinstance(module, ModulesToSaveWrapper) for module in model.modules()):
+        raise SetupError(
+            "The adapter is more than LoRA on linear layers (DoRA, whole modules beside it, or another kind), which cannot be "
+            "sent to an engine of its own. Take engine: hf, or plain LoRA."
+        )
+    return layers
+
+
+class WeightTransport(Protocol):
+    """Brings weights to an engine. vLLM's `nccl` engine, between GPUs, would be a third."""
+
+    def send(self, weights: Weights, version: int) -> None:
+        """Returns when the engine holds them all."""
+        ...
+
+    def close(self) -> None:
+        """Removes what it left."""
+        ...
+
+
+class TensorTransport:
+    """Hands tensors to an engine in the same process."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def send(self, weights: Weights, version: int) -> None:
+        """See `WeightTransport`."""
+        self._rpc("reload_weights", {"weights_iterator": weights})
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+class DiskTransport:
+    """A safetensors folder that the engine loads: written under another name, renamed when it is whole.
+
+    Args:
+        rpc: calls a method of the engine.
+        folder: that trainer and engine both see.
+        config: a folder with the model's config.json, which is copied beside the weights.
+    """
+
+    def __init__(self, rpc: Rpc, folder: Path, config: Path) -> None:
+        self._rpc, self._folder, self._config = rpc, folder, config
+        self._last: Path | None = None
+
+    def send(self, weights: Weights, version: int) -> None:
+        """See `WeightTransport`."""
+        target = self._folder / f"weights-{version:06d}"
+        unfinished = target.with_name(f"{target.name}.partial")
+        for path in (unfinished, target):
+            shutil.rmtree(path, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        shutil.copy(self._config / "config.json", unfinished)
+        write_shards(weights, unfinished)
+        os.replace(unfinished, target)
+        self._rpc("reload_weights", {"weights_path": str(target.resolve())})
+        if self._last is not None and self._last != target:
+            shutil.rmtree(self._last, ignore_errors=True)
+        self._last = target
+
+    def close(self) -> None:
+        """Removes the last weights."""
+        if self._last is not None:
+            shutil.rmtree(self._last, ignore_errors=True)
+
+
+def write_shards(weights: Weights, folder: Path) -> None:
+    """Safetensors files of bounded size with their index, as transformers and vLLM read them."""
+    shard: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    size = total = 0
+
+    def flush() -> None:
+        nonlocal shard, size
+        name = f"model-{len(set(names.values())) + 1:05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        names.update(dict.fromkeys(shard, name))
+        shard, size = {}, 0
+
+    for name, tensor in weights:
+        bytes_ = tensor.numel() * tensor.element_size()
+        if shard and size + bytes_ > SHARD_BYTES:
+            flush()
+        shard[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)  # tied tensors may not share memory
+        size, total = size + bytes_, total + bytes_
+    flush()
+    index = {"metadata": {"total_size": total}, "weight_map": names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
