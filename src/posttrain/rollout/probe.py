@@ -75,8 +75,8 @@ class Probe:
         if not difference <= bound:
             raise EngineError(
                 f"After the sync to version {version} the engine's log-probs of the probe differ from the trainer's by "
-                f"{difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's weights. Look for a "
-                "sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or another "
+                f"{difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's weights. Look "
+                "for a sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or another "
                 "logprobs_mode than processed_logprobs. The last checkpoint is whole."
             )
         return difference
