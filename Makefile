@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm quickstart lint type test test-system test-lower
+.PHONY: setup setup-vllm quickstart quickstart-check lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ $(VENV)/.installed-vllm: $(VENV)/.installed
 
 quickstart: setup
 	$(BIN)/posttrain run recipes/quickstart.yaml
+
+# three seeds, ten minutes; writes docs/quickstart.md
+quickstart-check: setup
+	$(BIN)/python studies/quickstart_check.py
 
 lint: setup
 	$(BIN)/ruff check src tests studies

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posttrain.algorithms import build_algorithm
+    from posttrain.errors import EngineError
     from posttrain.estimator import (
         Algorithm,
         Estimator,
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     )
     from posttrain.needs import Needs
     from posttrain.recipe import Recipe, load_recipe
+    from posttrain.rewards.base import Group, Judgement, Reward, Verified, Weighted
+    from posttrain.rollout.config import VLLMConfig
     from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
     from posttrain.rollout.hf import HFEngine
+    from posttrain.rollout.vllm import VLLMEngine
     from posttrain.runner import RunResult, run
     from posttrain.trainer import PostTrainer
     from posttrain.types import Batch, Origin, Question, Request, View
@@ -45,6 +49,14 @@ _HOME = {
     "RolloutEngine": "rollout.engine",
     "Sampling": "rollout.engine",
     "HFEngine": "rollout.hf",
+    "VLLMConfig": "rollout.config",
+    "VLLMEngine": "rollout.vllm",
+    "Group": "rewards.base",
+    "Judgement": "rewards.base",
+    "Reward": "rewards.base",
+    "Verified": "rewards.base",
+    "Weighted": "rewards.base",
+    "EngineError": "errors",
     "RunResult": "runner",
     "run": "runner",
     "PostTrainer": "trainer",
@@ -59,8 +71,11 @@ __all__ = [
     "Algorithm",
     "Batch",
     "Completion",
+    "EngineError",
     "Estimator",
+    "Group",
     "HFEngine",
+    "Judgement",
     "LossOutput",
     "Metric",
     "Needs",
@@ -70,11 +85,16 @@ __all__ = [
     "Question",
     "Recipe",
     "Request",
+    "Reward",
     "RolloutEngine",
     "RunResult",
     "Sampling",
     "Term",
+    "VLLMConfig",
+    "VLLMEngine",
+    "Verified",
     "View",
+    "Weighted",
     "build_algorithm",
     "load_recipe",
     "policy_gradient_loss",

@@ -152,10 +152,10 @@ def _algorithms() -> Text:
 
 
 def _rewards() -> Table:
-    from posttrain.rewards.grading import GRADERS
+    from posttrain.rewards.grading import GRADERS, TaskGrader
 
     table = Table("reward", "what")
-    for name, grader in GRADERS.items():
+    for name, grader in {**GRADERS, "task": TaskGrader}.items():
         table.add_row(name, (grader.__doc__ or "").splitlines()[0])
     return table
 

@@ -44,7 +44,8 @@ class VLLMEngine:
         EngineError: the server does not start or answer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, config: VLLMConfig = VLLMConfig(), *, allow_remote: bool = False) -> None:
+    def __init__(self, model: Any, tokenizer: Any, config: VLLMConfig | None = None, *, allow_remote: bool = False) -> None:
+        config = config or VLLMConfig()
         if config.is_remote and not allow_remote:
             raise SetupError(
                 f"{config.url} is not on this machine, and no key guards vLLM's control routes. Who wants that all the same "

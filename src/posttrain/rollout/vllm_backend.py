@@ -71,7 +71,12 @@ def sampling_options(sampling: Sampling, ends: Sequence[int]) -> dict[str, Any]:
 
 
 def engine_arguments(config: VLLMConfig, folder: Path, dtype: str, *, cpu: bool) -> dict[str, Any]:
-    """vLLM's own names; `generation_config: vllm` keeps a model's sampling defaults out."""
+    """vLLM's own names. `generation_config: vllm` keeps a model's sampling defaults out. On CPU a prompt that is cut into
+    chunks ends every request that has a seed: its generator cannot be wound back.
+    """
+    of_device = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    if cpu:
+        of_device = {"enforce_eager": True, "enable_chunked_prefill": False}
     return {
         "model": str(folder),
         "dtype": dtype,
@@ -83,5 +88,5 @@ def engine_arguments(config: VLLMConfig, folder: Path, dtype: str, *, cpu: bool)
         "tensor_parallel_size": config.tensor_parallel_size,
         "enable_prefix_caching": config.prefix_caching,
         **({"max_model_len": config.max_model_len} if config.max_model_len is not None else {}),
-        **({"enforce_eager": True} if cpu else {"gpu_memory_utilization": config.gpu_memory_utilization}),
+        **of_device,
     }

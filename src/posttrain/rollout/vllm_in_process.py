@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from posttrain.rollout.watchdog import Watchdog
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # tensors are handed over, and never pickled
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # on an error it prints every request that was scheduled; the message comes to us
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
 }
 
@@ -31,8 +32,9 @@ class InProcess:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
-            from vllm import LLM, SamplingParams
-            from vllm.sampling_params import RequestOutputKind
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                from vllm import LLM, SamplingParams
+                from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
             raise SetupError(
                 f"vLLM cannot be imported ({error}). Install it: pip install 'posttrain[vllm]', or make setup-vllm on a CPU."

@@ -41,8 +41,8 @@ class Watchdog:
 
     def _end(self) -> None:
         print(
-            f"error: {self._what} made no progress for {self._deadline:g} s and counts as hung. The last checkpoint is whole; "
-            "the same command resumes from it. All stacks:",
+            f"error: {self._what} made no progress for {self._deadline:g} s and counts as hung. The last checkpoint is "
+            "whole; the same command resumes from it. All stacks:",
             file=sys.stderr,
             flush=True,
         )

@@ -63,8 +63,8 @@ def _adapted(model: Any) -> dict[str, Any]:
     )
     if not plain or any(isinstance(module, ModulesToSaveWrapper) for module in model.modules()):
         raise SetupError(
-            "The adapter is more than LoRA on linear layers (DoRA, whole modules beside it, or another kind), which cannot be "
-            "sent to an engine of its own. Take engine: hf, or plain LoRA."
+            "The adapter is more than LoRA on linear layers (DoRA, whole modules beside it, or another kind), which cannot "
+            "be sent to an engine of its own. Take engine: hf, or plain LoRA."
         )
     return layers
 
