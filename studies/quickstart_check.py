@@ -19,8 +19,8 @@ GAIN = 0.25
 HEAD = """# The quickstart, three seeds
 
 `make quickstart-check` wrote this page: `recipes/quickstart.yaml` with seeds 0, 1 and 2, on {cores}. Sampled pass@1 at
-temperature 1, four answers to each of 256 questions, with 95 % bootstrap intervals over questions; `ood` has longer questions than any
-that was trained on.
+temperature 1, four answers to each of 256 questions, with 95 % bootstrap intervals over questions; `ood` has longer questions
+than any that was trained on.
 
 | seed | set | start | after SFT | after GRPO | seconds |
 |---|---|---|---|---|---|

@@ -62,9 +62,14 @@ class VLLMConfig(Config):
             raise ValueError(f"url: http://HOST:PORT is expected, not {self.url}")
         if self.url is not None and self.weights_folder is None:
             raise ValueError("url: a server that runs already takes its weights from weights_folder, which it must see")
+        if self.mode == "in_process" and self.transport == "tensors" and self.tensor_parallel_size > 1:
+            raise ValueError("weights: tensors reach one worker; with tensor_parallel_size over 1 take weights: disk")
         if self.mode == "server" and self.weights == "tensors":
             raise ValueError("weights: tensors go to an engine in the process; a server takes disk")
         return self
+
+
+VLLM_TEMPERATURE = 2.0  # vLLM takes no higher one
 
 
 class RolloutConfig(Config):
@@ -98,4 +103,6 @@ class RolloutConfig(Config):
     def _settings_are_of_the_engine(self) -> RolloutConfig:
         if self.engine != "vllm" and self.vllm != VLLMConfig():
             raise ValueError(f"vllm: its settings need engine: vllm, and it is {self.engine}")
+        if self.engine == "vllm" and self.temperature > VLLM_TEMPERATURE:
+            raise ValueError(f"temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}, not {self.temperature:g}")
         return self

@@ -16,7 +16,7 @@ import torch
 from posttrain.errors import EngineError, SetupError
 from posttrain.model_config import HEAD_SIZES
 from posttrain.models import eos_ids
-from posttrain.rollout.config import VLLMConfig
+from posttrain.rollout.config import VLLM_TEMPERATURE, VLLMConfig
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.rollout.probe import Probe
 from posttrain.rollout.vllm_backend import Answer, Ask, Backend, sampling_options
@@ -113,6 +113,10 @@ class VLLMEngine:
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         backend = self._running()
         check_requests(requests, sampling, backend.context)
+        if sampling.temperature > VLLM_TEMPERATURE:
+            raise ValueError(
+                f"vLLM takes no temperature over {VLLM_TEMPERATURE:g}, and {sampling.temperature:g} was asked for"
+            )
         asks = [
             Ask(
                 [*request.prompt, *request.prefix],

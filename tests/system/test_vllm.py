@@ -1,0 +1,167 @@
+"""Real vLLM, in the process and as a server: the engine contract, the proof of each sync, and what happens when it dies.
+
+A missing vLLM is a failure here: `make setup-vllm`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from posttrain import EngineError, Request, Sampling, VLLMConfig, VLLMEngine
+from posttrain.errors import SetupError
+from posttrain.model_config import Adapter
+from rollout.engine_contract import EngineContract, Subject, of_model
+from tiny import make_model
+
+pytestmark = pytest.mark.system
+HERE = Path(__file__).parent
+KINDS = {
+    "in_process_untied": ({}, VLLMConfig()),
+    "in_process_tied_by_disk": ({"tie_word_embeddings": True}, VLLMConfig(weights="disk")),
+    "server_tied": ({"tie_word_embeddings": True}, VLLMConfig(mode="server", deadline=30)),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[VLLMEngine, Any, Any]]:
+    fields, config = KINDS[request.param]
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=512, **fields)
+    engine = VLLMEngine(model.eval(), tokenizer, config)
+    with pytest.raises(EngineError, match="call sync"):
+        engine.generate([Request([60])], Sampling(max_tokens=1))
+    engine.sync(model, 0)
+    yield engine, model, tokenizer
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="was closed"):
+        engine.sync(model, 1)
+
+
+@pytest.fixture
+def subject(loaded: Any) -> Subject:
+    engine, model, tokenizer = loaded
+    engine.sync(model, 0)
+    return of_model(engine, model, tokenizer)
+
+
+class TestVLLM(EngineContract):
+    pass
+
+
+def change(model: Any, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=rng))
+
+
+def test_each_sync_is_proved(loaded: Any) -> None:
+    engine, model, _ = loaded
+    for version in (1, 2):
+        change(model, version)
+        engine.sync(model, version)
+        assert engine.probe_difference < 1e-4 and engine.version == version
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize("control", ["skipped", "stale_cache", "partial"])
+def test_a_sync_that_did_not_arrive_is_refused(loaded: Any, control: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, model, _ = loaded
+    change(model, 3)
+    send = engine._transport.send
+    if control == "skipped":
+        monkeypatch.setattr(engine._transport, "send", _nothing)
+    elif control == "stale_cache":
+        monkeypatch.setattr(engine._backend, "reset_prefix_cache", _nothing)
+    else:
+        stale = {name: tensor.clone() for name, tensor in model.state_dict().items() if "layers.1.mlp.down" in name}
+        change(model, 4)
+
+        def partly(weights: Any, version: int) -> None:
+            send(((name, stale.get(name, tensor)) for name, tensor in weights), version)
+
+        monkeypatch.setattr(engine._transport, "send", partly)
+    with pytest.raises(EngineError, match="does not sample from the trainer's weights"):
+        engine.sync(model, 5)
+    with pytest.raises(EngineError, match="call sync"):
+        engine.generate([Request([60])], Sampling(max_tokens=1))
+    monkeypatch.undo()
+    engine.sync(model, 6)
+    assert engine.probe_difference < 1e-4
+
+
+def test_an_adapter_is_merged_on_the_way_and_the_base_stays() -> None:
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=512, adapter=Adapter(r=4))
+    change(model, 1)  # an adapter begins at zero
+    base = {name: p.clone() for name, p in model.named_parameters()}
+    engine = VLLMEngine(model, tokenizer)
+    try:
+        engine.sync(model, 1)
+        assert engine.probe_difference < 1e-4
+    finally:
+        engine.close()
+    assert all(torch.equal(p, base[name]) for name, p in model.named_parameters())
+
+
+def test_what_cannot_be_served_is_refused_before_anything_starts() -> None:
+    model, tokenizer = make_model(dtype="float64")
+    with pytest.raises(SetupError, match="float32 and bfloat16"):
+        VLLMEngine(model, tokenizer)
+    model, tokenizer = make_model(dtype="float32")
+    remote = VLLMConfig(mode="server", url="http://192.0.2.1:8000", weights_folder="/nowhere")
+    with pytest.raises(SetupError, match="--allow-remote-engine"):
+        VLLMEngine(model, tokenizer, remote)
+
+
+@pytest.mark.parametrize(("signal_", "says"), [(signal.SIGKILL, "is lost"), (signal.SIGSTOP, "hangs")])
+def test_a_server_that_dies_or_hangs_in_the_middle_is_an_error_and_leaves_nothing(signal_: int, says: str) -> None:
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=2048)
+    engine = VLLMEngine(model.eval(), tokenizer, VLLMConfig(mode="server", deadline=4, max_num_seqs=4))
+    backend: Any = engine._backend
+    group = backend._process.pid
+    try:
+        engine.sync(model, 0)
+        threading.Timer(1.0, os.killpg, (group, signal_)).start()
+        started = time.monotonic()
+        with pytest.raises(EngineError, match=says):
+            requests = [Request([60], n=64, question=i) for i in range(64)]
+            engine.generate(requests, Sampling(max_tokens=1500, temperature=0.3))
+        assert time.monotonic() - started < 25
+    finally:
+        engine.close()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
+def test_a_server_ends_with_a_trainer_that_was_killed(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, str(HERE / "start_server.py")], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )  # fmt: skip
+    assert child.stdout is not None
+    group = int(child.stdout.readline())
+    child.kill()
+    child.wait()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("the server outlived its trainer")
