@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from posttrain import Group, Judgement
 from posttrain.data.chat import Encoder
 from posttrain.data.config import DataConfig, PathSource
 from posttrain.data.prepare import examples
@@ -38,6 +39,18 @@ def make_problems(tokenizer: Any, *, rows: int = 24) -> list[Problem]:
         Problem(tokenizer(f"{i}+{i}=").input_ids, {"prompt": f"{i}+{i}=", "answer": str(2 * i)}, f"question {i}")
         for i in range(rows)
     ]
+
+
+class Thirds:
+    """A reward: the share of a completion's tokens that are multiples of three."""
+
+    name = "thirds"
+
+    def judge(self, group: Group) -> list[Judgement]:
+        return [Judgement(sum(token % 3 == 0 for token in tokens) / len(tokens)) for tokens in group.tokens]
+
+    def close(self) -> None:
+        pass
 
 
 def parameters(model: Any) -> torch.Tensor:

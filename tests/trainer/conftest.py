@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from posttrain import PostTrainer, build_algorithm
-from tiny import make_examples, make_model, make_problems
+from posttrain import PostTrainer, Sampling, build_algorithm
+from posttrain.rollout.hf import HFEngine
+from tiny import Thirds, make_examples, make_model, make_problems
 
 
 @pytest.fixture
@@ -30,9 +31,12 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
     ) -> PostTrainer:
         policy, tokenizer = model or make_model()
         algorithm = build_algorithm(name, **(options or {}))
+        online: dict[str, Any] = {}
         rows: Any = make_examples(policy, tokenizer, preference=algorithm.needs.preference)
         if algorithm.needs.rollouts:
             rows = make_problems(tokenizer)
+            sampling = Sampling(max_tokens=8, temperature=1.3, seed=5)
+            online = {"rewards": [Thirds()], "engine": HFEngine(policy, tokenizer), "sampling": sampling}
         micro = micro_rows or rows_per_step
         settings = {
             "output_dir": str(tmp_path / output),
@@ -57,7 +61,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             eval_dataset={"held_out": rows[:5]} if evaluate else None,
             args=TrainingArguments(**settings),
             micro_batch_tokens=micro_tokens,
-            **(trainer_options or {}),
+            **online | (trainer_options or {}),
         )
 
     return make

@@ -59,7 +59,7 @@ class Probe:
             model.train(training)
         theirs = torch.zeros(mask.shape, dtype=own.dtype)
         theirs[mask] = torch.tensor([logprob for answer in answers for logprob in answer.logprobs], dtype=own.dtype)
-        return float((own - theirs).abs().nan_to_num(math.inf).max())
+        return float((own - theirs).abs().nan_to_num(nan=math.inf, posinf=math.inf).max())
 
     def check(self, model: Any, answers: Sequence[Completion], version: int, bound: float | None) -> float:
         """The difference, where it is within the bound (by the dtype that the model computes in, if None).

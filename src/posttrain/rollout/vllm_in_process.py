@@ -33,8 +33,8 @@ class InProcess:
             os.environ.setdefault(name, value)
         try:
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
-                from vllm import LLM, SamplingParams
-                from vllm.sampling_params import RequestOutputKind
+                from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]  # an extra
+                from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise SetupError(
                 f"vLLM cannot be imported ({error}). Install it: pip install 'posttrain[vllm]', or make setup-vllm on a CPU."

@@ -1,0 +1,269 @@
+"""From questions to batches: order, seeds, rewards, masks, replaced groups, and engines that sample from other weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from posttrain import (
+    Algorithm,
+    Batch,
+    Completion,
+    Group,
+    Judgement,
+    Origin,
+    Question,
+    Request,
+    Sampling,
+    Weighted,
+    build_algorithm,
+)
+from posttrain.data.rows import Problem
+from posttrain.errors import EngineError
+from posttrain.rollout.collect import RolloutCollector
+from rollout.engine_contract import Scripted
+
+TABLE = 2 * torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
+END, N, QUESTIONS = 1, 4, 3
+TABLE[:, END] += 4  # one completion in two ends by itself
+PROBLEMS = [Problem([2 + i, 3], {"prompt": f"q{i}", "answer": str(i)}, f"question {i}") for i in range(7)]
+
+
+class Letters:
+    """The tokenizer of the scripted engine: a letter for each token, none for the end."""
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return "".join(chr(97 + token) for token in tokens if token != END or not skip_special_tokens)
+
+
+class Judge:
+    """A reward made of a function of (text, tokens, finished)."""
+
+    def __init__(self, score: Callable[[str, Sequence[int], bool], float | None], name: str = "judge") -> None:
+        self.name, self._score, self.seen = name, score, list[Group]()
+
+    def judge(self, group: Group) -> list[Judgement]:
+        self.seen.append(group)
+        scores = map(self._score, group.completions, group.tokens, group.finished)
+        return [Judgement(score, None if score is None else score > 0) for score in scores]
+
+    def close(self) -> None:
+        pass
+
+
+def length(text: str, tokens: Sequence[int], finished: bool) -> float:
+    return float(len(tokens))
+
+
+class Recording(Scripted):
+    """Notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(TABLE, END, Letters().decode, 100)
+        self.asked: list[tuple[list[Request], Sampling]] = []
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        self.asked.append((list(requests), sampling))
+        return super().generate(requests, sampling)
+
+
+def collector(
+    algorithm: str | Algorithm = "grpo",
+    *rewards: Judge | Weighted,
+    engine: Any = None,
+    updates: int = 1,
+    max_tokens: int = 6,
+    **options: Any,
+) -> RolloutCollector:
+    made = build_algorithm(algorithm, rollouts=N, updates=updates) if isinstance(algorithm, str) else algorithm
+    entries = [one if isinstance(one, Weighted) else Weighted(one) for one in rewards or (Judge(length),)]
+    sampling = Sampling(max_tokens=max_tokens, seed=3)
+    return RolloutCollector(
+        PROBLEMS, made, engine or Recording(), entries, sampling, Letters(), questions=QUESTIONS, **options
+    )  # fmt: skip
+
+
+def fields(batch: Batch) -> dict[str, Any]:
+    return {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+
+
+def test_rows_and_batch_say_the_same() -> None:
+    collection = collector(updates=2).collect(TABLE, 4, 0.25)
+    batch = collection.batch
+    assert batch.tokens is not None and batch.behavior_logp is not None and batch.reward is not None
+    assert len(collection.rows) == 2 * QUESTIONS * N and batch.progress == 0.25
+    for i, row in enumerate(collection.rows):
+        tokens, last = row.completion.tolist(), int(row.prompt[-1])
+        assert batch.tokens[i, : len(tokens)].tolist() == tokens
+        assert batch.loss_mask[i].tolist() == [t < len(tokens) for t in range(batch.loss_mask.shape[1])]
+        logp = TABLE.log_softmax(-1)[[last, *tokens[:-1]], tokens]
+        torch.testing.assert_close(batch.behavior_logp[i, : len(tokens)], logp, rtol=0, atol=1e-5)
+        assert float(batch.reward[i]) == len(tokens)
+    assert batch.group.tolist() == [i // N for i in range(2 * QUESTIONS * N)]
+    assert (batch.origin == Origin.ROLLOUT).all()
+    assert collection.where == tuple(collection.where[i - i % N] for i in range(len(collection.where)))
+
+
+def test_steps_share_the_questions_out_and_groups_stay_whole() -> None:
+    collection = collector(updates=2).collect(TABLE, 0, 0.0)
+    assert [sorted(unit for unit in step) for step in collection.steps] == [list(range(12)), list(range(12, 24))]
+    assert collection.units == tuple((i,) for i in range(24))
+
+
+def test_a_collection_is_a_function_of_the_step() -> None:
+    def same(a: Any, b: Any) -> bool:
+        one, other = fields(a.batch), fields(b.batch)
+        return all(not isinstance(v, torch.Tensor) or torch.equal(v, other[k]) for k, v in one.items())
+
+    first = collector()
+    early, late = first.collect(TABLE, 0, 0.0), first.collect(TABLE, 5, 0.0)
+    assert same(collector().collect(TABLE, 5, 0.0), late) and same(first.collect(TABLE, 0, 0.0), early)
+    assert early.where != late.where
+
+
+def test_every_question_is_asked_once_an_epoch_and_with_other_samples_in_the_next() -> None:
+    made = collector()
+    where = [w for step in range(7) for w in made.collect(TABLE, step, 0.0).where[::N]]
+    assert len(where) == 21
+    for epoch in range(3):
+        assert sorted(where[7 * epoch : 7 * (epoch + 1)]) == [f"question {i}" for i in range(7)]
+    engine = made._engine
+    assert isinstance(engine, Recording)
+    ids = [request.question for requests, _ in engine.asked for request in requests]
+    assert len(set(ids)) == len(ids)
+    assert [sampling.step for _, sampling in engine.asked] == list(range(7))
+
+
+def test_rewards_are_weighted_summed_and_logged_apart() -> None:
+    ends = Judge(lambda text, tokens, finished: float(finished), "ends")
+    made = collector("grpo", Weighted(Judge(length), 0.5), Weighted(ends, 2.0, verdict=True))
+    collection = made.collect(TABLE, 0, 0.0)
+    batch, metrics = collection.batch, collection.metrics
+    assert batch.reward is not None and batch.correct is not None
+    by_name = batch.rewards_by_name
+    assert torch.equal(batch.reward, 0.5 * by_name["judge"] + 2 * by_name["ends"])
+    assert torch.equal(batch.correct, by_name["ends"] > 0)
+    assert metrics["reward/mean"] == pytest.approx(float(batch.reward.mean()))
+    assert metrics["reward/judge"] == metrics["rollout/length"] == pytest.approx(float(by_name["judge"].mean()))
+    assert metrics["rollout/correct"] == pytest.approx(float(by_name["ends"].mean()))
+    assert metrics["rollout/cut_off"] == pytest.approx(1 - metrics["rollout/correct"])
+    assert [sample["rewards"] for sample in collection.samples] == [
+        {name: float(scores[i]) for name, scores in by_name.items()} for i in range(len(collection.samples))
+    ]
+
+
+def test_rewards_see_text_without_the_end_and_tokens_with_it() -> None:
+    seen = Judge(length)
+    collector("grpo", seen).collect(TABLE, 0, 0.0)
+    assert [len(group.completions) for group in seen.seen] == [N] * QUESTIONS
+    for group in seen.seen:
+        assert group.columns["prompt"].startswith("q")
+        for text, tokens, finished in zip(group.completions, group.tokens, group.finished, strict=True):
+            assert finished == (tokens[-1] == END) and len(text) == len(tokens) - finished
+
+
+@pytest.mark.parametrize("fault", [None, math.nan, math.inf])
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_a_score_that_is_none_masks_the_row_and_leaves_the_baseline(fault: float | None, weight: float) -> None:
+    other = Judge(lambda text, tokens, finished: fault if len(tokens) < 6 else 1.0, "other")
+    collection = collector("grpo", Judge(length), Weighted(other, weight)).collect(TABLE, 0, 0.0)
+    batch = collection.batch
+    assert batch.reward is not None and batch.reward_mask is not None and batch.reward.isfinite().all()
+    short = ~batch.loss_mask.all(-1) & (batch.loss_mask.sum(-1) < 6)
+    assert short.any()
+    if not weight:
+        assert batch.reward_mask.all()
+        return
+    assert torch.equal(batch.reward_mask, ~short)
+    assert collection.metrics["rollout/failed_grades"] == pytest.approx(float(short.double().mean()))
+    prepared = build_algorithm("grpo", rollouts=N).prepare(batch)
+    assert not prepared.loss_mask[short].any()
+    assert prepared.advantage is not None and not prepared.advantage[short].any()
+
+
+def test_a_reward_of_the_wrong_length_is_named() -> None:
+    class Short(Judge):
+        def judge(self, group: Group) -> list[Judgement]:
+            return super().judge(group)[:-1]
+
+    with pytest.raises(ValueError, match=r"the reward judge gave 3 judgements for a group of 4"):
+        collector("grpo", Short(length)).collect(TABLE, 0, 0.0)
+
+
+def test_completions_that_were_cut_off_can_be_masked_and_stay_in_the_baseline() -> None:
+    plain = collector().collect(TABLE, 0, 0.0).batch
+    masked = collector(mask_cut_off=True).collect(TABLE, 0, 0.0).batch
+    assert plain.tokens is not None and masked.reward is not None and plain.reward is not None
+    lengths = plain.loss_mask.sum(-1)
+    last = plain.tokens.gather(1, lengths[:, None] - 1)[:, 0]
+    cut = last != END
+    assert cut.any() and not cut.all()
+    assert not masked.loss_mask[cut].any() and torch.equal(masked.loss_mask[~cut], plain.loss_mask[~cut])
+    assert torch.equal(masked.reward, plain.reward)
+
+
+def test_dull_groups_are_replaced_by_other_questions_where_the_algorithm_asks() -> None:
+    ends = Judge(lambda text, tokens, finished: float(finished), "ends")
+    dull = collector("dapo", ends, resamples=0).collect(TABLE, 0, 0.0)
+    filled = collector("dapo", ends, resamples=8).collect(TABLE, 0, 0.0)
+    kept = collector("grpo", ends, resamples=8).collect(TABLE, 0, 0.0)
+    assert dull.batch.reward is not None and filled.batch.reward is not None and kept.batch.reward is not None
+    assert torch.equal(kept.batch.reward, dull.batch.reward)
+
+    def flat(reward: torch.Tensor) -> list[bool]:
+        return [bool((group == group[0]).all()) for group in reward.reshape(-1, N)]
+
+    assert any(flat(dull.batch.reward)) and not any(flat(filled.batch.reward))
+    for i, was_flat in enumerate(flat(dull.batch.reward)):
+        if not was_flat:
+            assert filled.where[N * i] == dull.where[N * i]
+    assert filled.metrics["rollout/replaced_groups"] >= sum(flat(dull.batch.reward))
+    assert filled.metrics["rollout/tokens"] > dull.metrics["rollout/tokens"]
+    assert "rollout/replaced_groups" not in kept.metrics
+
+
+def test_replacing_is_bounded() -> None:
+    made = collector("dapo", Judge(lambda *_: 1.0), resamples=3)
+    collection = made.collect(TABLE, 0, 0.0)
+    engine = made._engine
+    assert isinstance(engine, Recording) and len(engine.asked) == 4
+    assert collection.metrics["rollout/replaced_groups"] == 3 * QUESTIONS
+    ids = [request.question for requests, _ in engine.asked for request in requests]
+    assert len(set(ids)) == len(ids)  # a question that comes again has other samples
+
+
+def test_an_algorithm_may_plan_a_prefix() -> None:
+    @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    class Prefixed(Algorithm):
+        def plan(self, question: Question, progress: float, rng: Random) -> list[Request]:
+            plain = Request(question.prompt, n=N - 1, question=question.id)
+            return [plain, Request(question.prompt, prefix=(7, 8), question=question.id + 1000)]
+
+    base = build_algorithm("grpo", rollouts=N)
+    made = Prefixed(**{f.name: getattr(base, f.name) for f in dataclasses.fields(base)})
+    collection = collector(made).collect(TABLE, 0, 0.0)
+    batch = collection.batch
+    assert batch.tokens is not None and batch.behavior_logp is not None
+    for i in range(N - 1, len(collection.rows), N):
+        assert batch.tokens[i, :2].tolist() == [7, 8] and collection.rows[i].completion[:2].tolist() == [7, 8]
+        assert batch.origin[i, :2].tolist() == [Origin.DEMO] * 2 and (batch.origin[i, 2:] == Origin.ROLLOUT).all()
+        assert not batch.behavior_logp[i, :2].any() and batch.behavior_logp[i, 2] != 0
+        assert batch.loss_mask[i, :3].all()
+
+
+def test_completions_of_other_weights_are_refused() -> None:
+    class Stale(Recording):
+        def sync(self, model: Any, version: int) -> None:
+            if version < 2:
+                super().sync(model, version)
+
+    made = collector(engine=Stale())
+    made.collect(TABLE, 1, 0.0)
+    with pytest.raises(EngineError, match="version 1, and the trainer's are version 2"):
+        made.collect(TABLE, 2, 0.0)

@@ -1,0 +1,118 @@
+"""What an engine is sent: the whole model under a plain checkpoint's names, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from posttrain.errors import EngineError, SetupError
+from posttrain.model_config import Adapter
+from posttrain.rollout import weights
+from posttrain.rollout.weights import DiskTransport, TensorTransport, engine_weights
+from tiny import make_model
+
+
+def _scramble(model: Any) -> None:
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("adapter", [None, Adapter(r=4), Adapter(r=4, alpha=64)], ids=["full", "lora", "strong"])
+def test_the_weights_make_a_plain_model_with_the_same_logits(tied: bool, adapter: Adapter | None) -> None:
+    model, _ = make_model(tie_word_embeddings=tied, adapter=adapter)
+    _scramble(model)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    sent = {name: tensor.clone() for name, tensor in engine_weights(model.eval())}
+    config = model.config
+    config.tie_word_embeddings = False
+    plain = AutoModelForCausalLM.from_config(config).double()
+    plain.load_state_dict(sent, strict=True)
+    ids = torch.arange(60, 80)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(plain.eval()(ids).logits, model(ids).logits, rtol=0, atol=1e-12)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": ["embed_tokens"]}]
+)
+def test_other_adapters_are_refused(options: dict[str, Any]) -> None:
+    model, _ = make_model(dtype="float32")
+    adapted = get_peft_model(model, LoraConfig(**{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options}))
+    with pytest.raises(SetupError, match="more than LoRA on linear layers"):
+        list(engine_weights(adapted))
+
+
+def test_tensors_are_handed_over_as_they_are() -> None:
+    called: list[tuple[str, Any]] = []
+    TensorTransport(lambda method, kwargs: called.append((method, kwargs))).send(iter([("a", torch.ones(1))]), 3)
+    [(method, kwargs)] = called
+    assert method == "reload_weights" and [name for name, _ in kwargs["weights_iterator"]] == ["a"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    read: dict[str, torch.Tensor] = {}
+    for name, file in index["weight_map"].items():
+        with safe_open(folder / file, framework="pt") as shard:
+            read[name] = shard.get_tensor(name)
+    return read
+
+
+def test_a_folder_holds_every_tensor_in_shards(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SHARD_BYTES", 4 * 40)
+    tensors = {f"w{i}": torch.randn(5, 4) for i in range(5)}
+    tensors["tied"] = tensors["w0"]
+    tensors["turned"] = tensors["w1"].T
+    loaded: list[dict[str, torch.Tensor]] = []
+
+    def rpc(method: str, kwargs: dict[str, Any]) -> None:
+        assert method == "reload_weights"
+        loaded.append(_read(Path(kwargs["weights_path"])))
+
+    transport = DiskTransport(rpc, tmp_path / "sent", config)
+    for version in (0, 1, 1):
+        transport.send(iter(tensors.items()), version)
+    assert len(loaded) == 3
+    for read in loaded:
+        assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    assert [path.name for path in (tmp_path / "sent").iterdir()] == ["weights-000001"]
+    shards = list((tmp_path / "sent" / "weights-000001").glob("*.safetensors"))
+    assert len(shards) == 4
+    transport.close()
+    assert not list((tmp_path / "sent").iterdir())
+
+
+def test_weights_that_break_off_are_never_loaded(tmp_path: Path, config: Path) -> None:
+    loaded: list[str] = []
+    transport = DiskTransport(lambda method, kwargs: loaded.append(kwargs["weights_path"]), tmp_path / "sent", config)
+    transport.send(iter([("a", torch.ones(2))]), 0)
+
+    def broken() -> Any:
+        yield "a", torch.zeros(2)
+        raise EngineError("the trainer stopped here")
+
+    with pytest.raises(EngineError, match="stopped here"):
+        transport.send(broken(), 1)
+    assert len(loaded) == 1
+    assert torch.equal(_read(Path(loaded[0]))["a"], torch.ones(2))
+    transport.send(iter([("a", torch.zeros(2))]), 1)
+    assert torch.equal(_read(Path(loaded[1]))["a"], torch.zeros(2))
