@@ -43,7 +43,7 @@ def run(
     from posttrain.runner import plan, run
 
     if dry_run:
-        out.print(console.plan_table(plan(checked)))
+        out.print(console.plan_table(plan(checked, allow_remote_engine=allow_remote_engine)))
         return
     with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0) as view:
         result = run(checked, listeners=[view], allow_remote_engine=allow_remote_engine)
@@ -59,7 +59,8 @@ def run(
 def validate(recipe: RecipePath, overrides: Overrides = []) -> None:  # noqa: B006
     """Check RECIPE without loading anything."""
     checked = _recipe(recipe, overrides, None)
-    _say(f"{recipe} is valid: {checked.algorithm.name} on {checked.model.label}.")
+    names = [stage.algorithm.name for stage in checked.stages] or [checked.algorithm.name]
+    _say(f"{recipe} is valid: {', then '.join(names)} on {checked.model.label}.")
 
 
 @app.command("list")

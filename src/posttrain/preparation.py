@@ -19,6 +19,7 @@ from posttrain.estimator import Algorithm
 from posttrain.models import eos_ids, load
 from posttrain.recipe import Recipe
 from posttrain.rollout.make import rollout_sampling
+from posttrain.rollout.vllm_backend import check_usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,18 @@ class Prepared:
         }
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, *, allow_remote_engine: bool) -> Prepared:
     """Loads the model and the data of a recipe. Writes nothing.
 
     Raises:
-        SetupError: the model or the tokenizer cannot be used.
+        SetupError: the model, the tokenizer or the rollout engine cannot be used.
         DataError: the data cannot be used.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     algorithm = from_config(recipe.algorithm)
+    if recipe.rollout is not None and recipe.rollout.engine == "vllm":
+        check_usable(recipe.rollout.vllm, allow_remote=allow_remote_engine)
     model, tokenizer = load(recipe.model, seed=recipe.seed)
     if recipe.rollout is not None:
         check_sampling(algorithm, rollout_sampling(recipe.rollout, recipe.seed))

@@ -67,7 +67,7 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engi
         return RunResult(folder, last, start, was_finished=True)
     checkpoint, existed = newest_checkpoint(folder, recipe), folder.exists()
     untouched = not existed or not any(folder.iterdir())
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, allow_remote_engine=allow_remote_engine)
     arguments = training_arguments(recipe, prepared.steps)
     make(folder)
     with contextlib.ExitStack() as stack:
@@ -86,11 +86,16 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engi
 
 
 def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engine: bool) -> RunResult:
-    """Each stage is a run in a folder of its own; the last one's final model is the whole run's."""
-    folder = Path(recipe.output_dir)
+    """Each stage is a run in a folder of its own; the last one's final model is the whole run's.
+
+    Before the first one begins all are checked, so that a later one's data are not found missing after hours of training.
+    """
+    folder, first = Path(recipe.output_dir), Path(recipe.stages[0].output_dir)
     finished = (folder / "final").is_dir()
     existed = folder.exists()
     newest_checkpoint(folder, recipe)
+    if not first.exists():
+        plan(recipe, allow_remote_engine=allow_remote_engine)
     if not (folder / "recipe.yaml").is_file():
         make(folder)
         write(folder / "recipe.yaml", _as_yaml(recipe))
@@ -101,7 +106,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engi
                 listener.on_stage(stage.name, number, len(recipe.stages))
             results[stage.name] = run(stage, listeners=listeners, allow_remote_engine=allow_remote_engine)
     except PosttrainError:
-        if not Path(recipe.stages[0].output_dir).exists():
+        if not first.exists():
             clear(folder, keep=existed)
         raise
     if not finished:
@@ -111,7 +116,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engi
     return RunResult(folder, metrics[recipe.stages[-1].name], start, was_finished=finished, stages=metrics)
 
 
-def plan(recipe: Recipe) -> dict[str, Any]:
+def plan(recipe: Recipe, *, allow_remote_engine: bool = False) -> dict[str, Any]:
     """What `run` would do, after all the checks that it makes; nothing is written.
 
     Raises:
@@ -120,9 +125,9 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     newest_checkpoint(Path(recipe.output_dir), recipe)
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
         stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
-        plans = {name: plan(stage) for name, stage in stages.items()}
+        plans = {name: plan(stage, allow_remote_engine=allow_remote_engine) for name, stage in stages.items()}
         return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, allow_remote_engine=allow_remote_engine)
     training_arguments(recipe, prepared.steps)
     return prepared.plan()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from posttrain import cli
+from contract.recipes import SCRATCH, Command, recipe, write
 from posttrain.algorithms import BUILDERS
 from posttrain.model_config import ModelConfig
 from posttrain.models import load
@@ -20,47 +20,6 @@ from posttrain.rewards.grading import GRADERS
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
-SCRATCH = {"from_scratch": {"hidden_size": 32, "num_attention_heads": 1, "num_hidden_layers": 1}, "tokenizer": "characters"}
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def posttrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs the command in an empty folder: exit code, stdout, stderr. An error of another kind fails the test."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["posttrain", *arguments])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
-def write(path: Path, *rows: Any) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def recipe(**changes: Any) -> str:
-    """A recipe.yaml in the current folder that trains for two steps, with top-level changes."""
-    values = {
-        "model": SCRATCH,
-        "algorithm": {"name": "sft"},
-        "data": {"train": {"task": "chain", "rows": 8}},
-        "training": {"max_steps": 2, "rows_per_step": 4},
-        "output_dir": "out",
-        **changes,
-    }
-    Path("recipe.yaml").write_text(yaml.safe_dump(values))
-    return "recipe.yaml"
 
 
 @pytest.fixture(scope="module")

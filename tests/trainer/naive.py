@@ -41,12 +41,13 @@ def gradient(
     The collection is as its collector gave it, without advantages.
     """
     own = log_softmax(model, collection, at)
-    inputs = {"kl": (ref.exp() * (ref - own)).sum(-1), "entropy": -(own.exp() * own).sum(-1)}
+    index = list(rows)
+    kl, entropy = (ref.exp() * (ref - own)).sum(-1), -(own.exp() * own).sum(-1)
     batch = collection.batch.replace(ref_logp=of_tokens(ref, collection))
     if algorithm.needs.old_logp:
         batch = batch.replace(old_logp=old)
-    batch = algorithm.prepare(batch).take(rows)
+    batch = algorithm.prepare(batch).take(index)
     model.zero_grad()
-    own_inputs = {name: value[list(rows)] for name, value in inputs.items()}
-    policy_gradient_loss(algorithm, of_tokens(own, collection)[list(rows)], batch, **own_inputs).loss.backward()
+    logp = of_tokens(own, collection)[index]
+    policy_gradient_loss(algorithm, logp, batch, entropy=entropy[index], kl=kl[index]).loss.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])

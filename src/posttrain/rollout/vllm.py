@@ -19,7 +19,7 @@ from posttrain.models import eos_ids
 from posttrain.rollout.config import VLLM_TEMPERATURE, VLLMConfig
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.rollout.probe import Probe
-from posttrain.rollout.vllm_backend import Answer, Ask, Backend, sampling_options
+from posttrain.rollout.vllm_backend import Answer, Ask, Backend, check_usable, sampling_options
 from posttrain.rollout.weights import DiskTransport, TensorTransport, WeightTransport, engine_weights, write_shards
 from posttrain.scoring import output_head
 from posttrain.types import Request
@@ -46,11 +46,7 @@ class VLLMEngine:
 
     def __init__(self, model: Any, tokenizer: Any, config: VLLMConfig | None = None, *, allow_remote: bool = False) -> None:
         config = config or VLLMConfig()
-        if config.is_remote and not allow_remote:
-            raise SetupError(
-                f"{config.url} is not on this machine, and no key guards vLLM's control routes. Who wants that all the same "
-                "says --allow-remote-engine (in Python: allow_remote=True)."
-            )
+        check_usable(config, allow_remote=allow_remote)
         head = output_head(model).weight
         if head.dtype not in DTYPES:
             raise SetupError(

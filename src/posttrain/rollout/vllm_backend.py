@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from posttrain.errors import SetupError
 from posttrain.rollout.config import VLLMConfig
 from posttrain.rollout.engine import Sampling
 
@@ -27,6 +29,21 @@ class Answer:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
+
+
+def check_usable(config: VLLMConfig, *, allow_remote: bool) -> None:
+    """Refuses, before anything is loaded, what cannot be started or may not be used.
+
+    Raises:
+        SetupError: vLLM is to run here and is not installed, or the server is on another machine without leave.
+    """
+    if config.is_remote and not allow_remote:
+        raise SetupError(
+            f"{config.url} is not on this machine, and no key guards vLLM's control routes. Who wants that all the same "
+            "says --allow-remote-engine (in Python: allow_remote=True, or allow_remote_engine=True of run)."
+        )
+    if config.url is None and find_spec("vllm") is None:
+        raise SetupError("vLLM is not installed: pip install 'posttrain[vllm]', or make setup-vllm on a CPU.")
 
 
 class Backend(Protocol):

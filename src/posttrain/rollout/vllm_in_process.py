@@ -25,7 +25,7 @@ class InProcess:
     """A `Backend` whose engine is stepped here, so that every step is a sign of life.
 
     Raises:
-        SetupError: vLLM is not installed, or does not take the model.
+        SetupError: vLLM cannot be imported, or does not take the model.
     """
 
     def __init__(self, folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) -> None:
@@ -36,9 +36,7 @@ class InProcess:
                 from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]  # an extra
                 from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise SetupError(
-                f"vLLM cannot be imported ({error}). Install it: pip install 'posttrain[vllm]', or make setup-vllm on a CPU."
-            ) from error
+            raise SetupError(f"vLLM is installed, and cannot be imported: {error}") from error
         self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
         self._deadline = config.deadline
         try:
