@@ -66,6 +66,7 @@ CASES = [
     Case("grpo", "several", {"updates": 4}),
     Case("grpo", "no_kl", {"updates": 4, "kl_coef": 0.0}),
     Case("grpo", "k2", {"updates": 4, "kl": "k2", "kl_coef": 0.5}),
+    Case("grpo", "kl_in_reward", {"updates": 4, "kl_in": "reward", "kl_coef": 0.5}),
     Case("grpo", "dual", {"updates": 4, "dual_clip": 1.3, "kl_coef": 0.0}),
     Case("grpo", "entropy", {"updates": 4, "entropy_coef": 0.3}),
     *_corrections(),

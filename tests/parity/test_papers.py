@@ -194,12 +194,15 @@ def grpo(
     clip_high: float = 0.2,
     kl_coef: float = 0.04,
     kl: str = "k3",
+    kl_in: str = "loss",
     dual_clip: float | None = None,
     entropy_coef: float = 0.0,
     correction: dict[str, Any] | None = None,
     updates: int = 1,
 ) -> Tensor:
     """-1/G sum_i 1/|o_i| sum_t [min(r A, clip(r) A) - coef · k3] (arXiv:2402.03300, eq. 3)."""
+    if kl_in == "reward":
+        rows, kl_coef = shaped(rows, kl_coef), 0.0
     losses = []
     for row, advantage in zip(rows, normalised(rows), strict=True):
         gain = corrected(row, correction) * clipped(row, row.logp - row.old, advantage, clip_low, clip_high, dual_clip)
@@ -345,6 +348,7 @@ ACTING = {
     "grpo": ("kl_coef",),
     "grpo-several": ("clip_low", "clip_high"),
     "grpo-k2": ("kl_coef",),
+    "grpo-kl_in_reward": ("kl_coef",),
     "grpo-dual": ("dual_clip",),
     "grpo-entropy": ("entropy_coef",),
     **{str(case): ("correction",) for case in CASES if "correction" in case.options},

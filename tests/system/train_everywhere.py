@@ -19,7 +19,7 @@ import torch.distributed as dist
 from transformers import TrainingArguments
 
 from posttrain import PostTrainer, trainer
-from posttrain.algorithms import example_values
+from posttrain.algorithms import build_algorithm, example_values
 from posttrain.collection import Collection
 from posttrain.data.collate import DemonstrationCollector
 from posttrain.data.rows import Example
@@ -92,10 +92,12 @@ def main() -> None:
     setattr(trainer, "rollout_collector", Scripted)  # noqa: B010
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    for algorithm in example_values():
+    values = {algorithm.name: algorithm for algorithm in example_values()}
+    values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward")
+    for name, algorithm in values.items():
         change, trained = train(algorithm, target.parent / target.stem)
-        moved[algorithm.name] = change.numpy()
-        facts[algorithm.name] = trained.micro_batches
+        moved[name] = change.numpy()
+        facts[name] = trained.micro_batches
         facts["world"], facts["kind"] = trained.args.world_size, trained.accelerator.distributed_type.name
     if not dist.is_initialized() or dist.get_rank() == 0:
         np.savez(target, **moved)
