@@ -79,24 +79,28 @@ class Learner:
         return dataclasses.replace(collection, batch=self._algorithm.prepare(batch))
 
     def step(self, collection: Collection, number: int, progress: float) -> Step:
-        """What an opened collection's step `number` is made of. Rows without signal are left out, after the counts."""
+        """What an opened collection's step `number` is made of. Rows without signal are left out, after the counts.
+
+        Where no row has any, one unit is read all the same: backward must run, and the gap to the sampler is measured on it.
+        """
         collection = dataclasses.replace(collection, batch=collection.batch.replace(progress=progress))
         units, device = collection.steps[number], self._accelerator.device
         rows = [row for unit in units for row in collection.units[unit]]
         batch = collection.batch.take(rows)
         signal = dict(zip(rows, self._algorithm.has_signal(batch).tolist(), strict=True))
         kept = [unit for unit in units if any(signal[row] for row in collection.units[unit])]
-        kept_rows = [row for unit in kept for row in collection.units[unit]]
-        scored = collection.batch.take(kept_rows)
+        read = kept or list(units[:1])
+        read_rows = [row for unit in read for row in collection.units[unit]]
+        scored = collection.batch.take(read_rows)
         counts = self._algorithm.counts(batch)
         counts.update({name: n for name, n in self._algorithm.counts(scored).items() if name.endswith("/tokens")})
         return Step(
             collection,
-            self._dealt(collection, kept) or [[]],
+            self._dealt(collection, read),
             {name: count.to(device) for name, count in counts.items()},
-            tokens=sum(len(collection.rows[row]) for row in kept_rows),
+            tokens=sum(len(collection.rows[row]) for row in read_rows),
             sampled=int((scored.loss_mask & (scored.origin == Origin.ROLLOUT)).sum()),
-            skipped=1 - len(kept_rows) / max(len(rows), 1),
+            skipped=1 - len(read_rows) / len(rows) if kept else 1.0,
             where=tuple(collection.where[unit] for unit in units),
         )
 

@@ -5,7 +5,6 @@ A missing vLLM is a failure here: `make setup-vllm`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from posttrain import EngineError, Request, Sampling, VLLMConfig, VLLMEngine
 from posttrain.errors import SetupError
 from posttrain.model_config import Adapter
 from rollout.engine_contract import EngineContract, Subject, of_model
+from system.processes import gone
 from tiny import make_model
 
 pytestmark = pytest.mark.system
@@ -58,26 +58,6 @@ def subject(loaded: Any) -> Subject:
 
 class TestVLLM(EngineContract):
     pass
-
-
-def gone(group: int, within: float) -> bool:
-    """Whether no living process (a zombie is none) is left of a process group, `within` seconds from now at the latest."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        if not living(group):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def living(group: int) -> list[str]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(of) == group and state != "Z":
-                found.append(stat.parent.name)
-    return found
 
 
 def change(model: Any, seed: int) -> None:

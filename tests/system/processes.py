@@ -1,0 +1,39 @@
+"""What runs on this machine, read from /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+
+def living(group: int) -> list[int]:
+    """The processes of a group; a zombie is none."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def gone(group: int, within: float) -> bool:
+    """Whether no process is left of a group, `within` seconds from now at the latest."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if not living(group):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def children(parent: int, word: str) -> list[int]:
+    """The children of a process whose command line has a word."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            of = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if of == parent and word in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    return found

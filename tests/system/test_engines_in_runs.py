@@ -1,0 +1,123 @@
+"""Whole runs over each engine, and what is left of one whose engine fails: exit code 6, and a checkpoint to go on from.
+
+The task: name the first of two letters, from eight. The policy starts from scratch; eight pairs are held out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM
+
+from system.processes import children, gone
+
+pytestmark = pytest.mark.system
+HERE = Path(__file__).parent
+LETTERS, HELD_OUT = "abcdefgh", ("ab", "bd", "cf", "dh", "ea", "fc", "ge", "hg")
+SERVER = {"engine": "vllm", "vllm": {"mode": "server", "deadline": 4, "max_num_seqs": 65}}
+STEPS = 60
+
+
+def write_recipe(folder: Path, rollout: dict[str, Any], **training: Any) -> Path:
+    pairs = ["".join(pair) for pair in product(LETTERS, repeat=2)]
+    for name, chosen in {"train": set(pairs) - set(HELD_OUT), "held_out": HELD_OUT}.items():
+        rows = (json.dumps({"prompt": pair, "answer": pair[0]}) + "\n" for pair in sorted(chosen))
+        (folder / f"{name}.jsonl").write_text("".join(rows))
+    values = {
+        "model": {"from_scratch": {"hidden_size": 64, "num_attention_heads": 2}, "tokenizer": {"characters": LETTERS}},
+        "data": {"train": {"path": "train.jsonl"}, "eval": {"held_out": {"path": "held_out.jsonl"}}, "chat_template": False},
+        "algorithm": {"name": "grpo", "kl_coef": 0.0},
+        "rewards": [{"name": "exact_match"}],
+        "rollout": {"questions_per_step": 16, "n": 8, "max_tokens": 1, "log_completions": 0, **rollout},
+        "training": {"max_steps": STEPS, "learning_rate": 3e-3, "lr_scheduler_type": "constant", "save_every": 0, **training},
+        "eval": {"samples": 32, "max_tokens": 1},
+        "output_dir": "out",
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return folder / "recipe.yaml"
+
+
+def start(folder: Path, fault: str = "none") -> subprocess.Popen[str]:
+    command = [sys.executable, str(HERE / "run_with_fault.py"), fault, "run", "recipe.yaml"]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(child: subprocess.Popen[str]) -> tuple[int, str]:
+    _, err = child.communicate(timeout=180)
+    return child.returncode, err
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def newest_checkpoint_loads(folder: Path) -> int:
+    """The step of the newest checkpoint, whose model is there whole."""
+    newest = max((folder / "out").glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    AutoModelForCausalLM.from_pretrained(newest)
+    return int(newest.name.partition("-")[2])
+
+
+@pytest.mark.parametrize("rollout", [{"engine": "hf"}, {"engine": "vllm"}], ids=["hf", "vllm"])
+def test_the_same_recipe_learns_with_each_engine(rollout: dict[str, Any], tmp_path: Path) -> None:
+    write_recipe(tmp_path, rollout)
+    code, err = finish(start(tmp_path))
+    assert code == 0, err
+    first, last = lines(tmp_path / "out" / "eval.jsonl")
+    assert first["eval/held_out/pass@1"] < 0.2 and last["eval/held_out/pass@1"] > 0.8
+    steps = lines(tmp_path / "out" / "metrics.jsonl")
+    assert [step["step"] for step in steps] == list(range(1, STEPS + 1))
+    assert max(step["logp_diff/max"] for step in steps) < 1e-4
+    assert steps[-1]["reward/exact_match"] > 0.9 > 0.5 > steps[0]["reward/exact_match"]
+
+
+def test_a_fault_of_the_engine_in_the_process_ends_the_run_and_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    write_recipe(tmp_path, {"engine": "vllm", "vllm": {"deadline": 4}}, max_steps=9, save_every=1)
+    for fault, step, says in [
+        ("skipped", 3, "does not sample from the trainer's weights"),
+        ("stale_cache", 5, "does not sample from the trainer's weights"),
+        ("hang", 7, "made no progress for 4 s and counts as hung"),
+    ]:
+        code, err = finish(start(tmp_path, fault))
+        assert code == 6 and says in err, err
+        assert newest_checkpoint_loads(tmp_path) == step
+        assert not (tmp_path / "out" / "final").exists()
+    code, err = finish(start(tmp_path))
+    assert code == 0, err
+    steps = lines(tmp_path / "out" / "metrics.jsonl")
+    assert [step["step"] for step in steps] == list(range(1, 10))
+    assert max(step["logp_diff/max"] for step in steps) < 1e-4
+
+
+def test_a_server_that_is_killed_or_stopped_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    write_recipe(tmp_path, SERVER, max_steps=12, save_every=1)
+    for signal_, says in [(signal.SIGKILL, "is lost"), (signal.SIGSTOP, "hangs")]:
+        child = start(tmp_path)
+        done = len(lines(tmp_path / "out" / "metrics.jsonl"))
+        end = time.monotonic() + 120
+        while len(lines(tmp_path / "out" / "metrics.jsonl")) < done + 2:
+            assert child.poll() is None and time.monotonic() < end, finish(child)
+            time.sleep(0.02)
+        [server] = children(child.pid, "vllm.entrypoints")
+        os.killpg(server, signal_)
+        code, err = finish(child)
+        assert code == 6 and says in err and "Traceback" not in err.partition("Its last words")[0], err
+        assert newest_checkpoint_loads(tmp_path) >= done + 1
+        assert gone(server, within=5)
+        assert not (tmp_path / "out" / "final").exists()
+    steps = lines(tmp_path / "out" / "metrics.jsonl")
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert max(step["logp_diff/max"] for step in steps) < 1e-4
