@@ -45,7 +45,8 @@ def run(
     if dry_run:
         out.print(console.plan_table(plan(checked, allow_remote_engine=allow_remote_engine)))
         return
-    with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0) as view:
+    shown = {one.name: one.rollout.log_completions for one in checked.stages if one.rollout}
+    with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown) as view:
         result = run(checked, listeners=[view], allow_remote_engine=allow_remote_engine)
     if result.was_finished:
         _say(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from posttrain.metrics import Listener
@@ -19,11 +19,17 @@ SHOWN = ("/pass@", "/majority@", "/length", "/loss", "/nll", "/preference/accura
 
 
 class ProgressView(Listener):
-    """Follows a run: loss, reward, tokens/s and time left, and every `log_completions` collections some completions."""
+    """Follows a run: loss, reward, tokens/s and time left, and some completions now and then.
 
-    def __init__(self, console: Console, log_completions: int = 0) -> None:
+    Args:
+        console: where it is shown.
+        log_completions: collections between two tables of completions; 0: none.
+        of_stages: the same for each stage of a recipe, by name.
+    """
+
+    def __init__(self, console: Console, log_completions: int = 0, of_stages: Mapping[str, int] | None = None) -> None:
         self._console, self._steps, self._started = console, 0, time.monotonic()
-        self._log_completions, self._collections = log_completions, 0
+        self._log_completions, self._of_stages, self._collections = log_completions, of_stages or {}, 0
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -44,6 +50,7 @@ class ProgressView(Listener):
 
     def on_stage(self, name: str, number: int, stages: int) -> None:
         """Says which stage begins."""
+        self._log_completions = self._of_stages.get(name, 0)
         self._console.print(f"stage {number} of {stages}: {name}")
 
     def on_start(self, step: int, steps: int) -> None:
@@ -90,7 +97,7 @@ def _is_shown(name: str) -> bool:
 
 def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
     """Evaluation metrics at several points of a run, by title, with 95 % intervals where there are."""
-    table = Table("", *columns, title="Evaluation", caption="in brackets: 95 % intervals")
+    table = Table(Column(no_wrap=True), *columns, title="Evaluation", caption="in brackets: 95 % intervals")
     for name in sorted({name for metrics in columns.values() for name in metrics}):
         found = sum(name in metrics for metrics in columns.values())
         if name.startswith("eval/") and _is_shown(name) and found > 1:
@@ -100,7 +107,7 @@ def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def completions_table(step: int, samples: Sequence[Mapping[str, Any]]) -> Table:
-    """The first completions of a step, shortened to a line each."""
+    """The first completions of a step, shortened to a line each, without characters that a terminal would obey."""
     table = Table("prompt", "completion", "reward", "tokens", title=f"Rollouts of step {step}")
     for sample in samples[:TABLE_ROWS]:
         reward = f"{sample['reward']:.3g}" if sample["graded"] else "not graded"
@@ -110,7 +117,7 @@ def completions_table(step: int, samples: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _line(text: str) -> Text:
-    flat = " ".join(text.split())
+    flat = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
     return Text(flat if len(flat) <= LINE else f"{flat[: LINE // 2]} … {flat[-LINE // 2 :]}")
 
 

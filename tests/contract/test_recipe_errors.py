@@ -192,6 +192,8 @@ CASES = [
     grpo({"engine": "vllm", "vllm": {"url": "http://a:1"}}, {}, "url is of a server: set mode: server"),
     grpo({"temperature": 0}, {}, "rollout.temperature: "),
     grpo({"n": 4}, {}, "algorithm.rollouts: it follows from rollout", rollouts=3),
+    grpo({"n": 1}, {}, "a group of one has no baseline, and nothing could be learnt: set rollout.n to 2 or more"),
+    grpo({"n": 1}, {}, "baseline: a group of one has no mean", name="reinforce", baseline="group_mean"),
     grpo({}, {}, "algorithm: kl: k1 in the loss has an expected gradient of zero", kl="k1"),
     grpo({}, {}, "algorithm: kl: the reward takes k1", kl="k3", kl_in="reward"),
     grpo({}, {}, "algorithm: correction: with old: sampler there is no gap", old="sampler", correction={}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -57,9 +57,19 @@ class OnPolicyConfig(Config):
         return self
 
 
+def _has_others(rollouts: int) -> int:
+    if rollouts < 2:
+        raise ValueError("a group of one has no baseline, and nothing could be learnt: set rollout.n to 2 or more")
+    return rollouts
+
+
+GroupSize = Annotated[int, AfterValidator(_has_others)]
+
+
 class GroupConfig(OnPolicyConfig):
     """What algorithms with a group's baseline can be told besides: where a KL to the start model goes, and how."""
 
+    rollouts: GroupSize = 8
     kl: Literal["k1", "k2", "k3"] | None = None
     """The estimate of KL(pi || start); k3 in the loss and k1 in the reward where it is not set."""
     kl_in: Literal["loss", "reward"] = "loss"

@@ -13,7 +13,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.base import NonNegative, OnPolicyConfig
+from pydantic import model_validator
+
+from posttrain.algorithms.base import GroupSize, NonNegative, OnPolicyConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +31,18 @@ class Reinforce(OnPolicyConfig):
     updates: Literal[1] = 1
     baseline: Literal["none", "group_mean"] = "none"
 
+    @model_validator(mode="after")
+    def _has_a_baseline(self) -> Reinforce:
+        if self.baseline == "group_mean" and self.rollouts < 2:
+            raise ValueError("baseline: a group of one has no mean of its own: set rollout.n to 2 or more")
+        return self
+
 
 class RLOO(OnPolicyConfig):
     """REINFORCE leave-one-out."""
 
     name: Literal["rloo"] = "rloo"
+    rollouts: GroupSize = 8
     kl_coef: NonNegative = 0.05
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
