@@ -38,7 +38,7 @@ type: setup
 	$(BIN)/pyright
 
 test: setup
-	$(BIN)/python -m pytest -m "not system"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2
 
 test-system: setup setup-vllm
 	$(BIN)/python -m pytest -m system
@@ -48,5 +48,5 @@ test-lower:
 	$(PYTHON) -m venv .venv-lower
 	.venv-lower/bin/python -m pip install --quiet torch==2.11.0 numpy==2.3.5
 	.venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable '.[dev]'
-	.venv-lower/bin/python -m pytest -m "not system"
+	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -m "not system" --numprocesses 2
 

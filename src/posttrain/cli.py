@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from posttrain.errors import PosttrainError, RecipeError
@@ -156,7 +156,7 @@ def _algorithms() -> Text:
 def _rewards() -> Table:
     from posttrain.rewards.grading import GRADERS, TaskGrader
 
-    table = Table("reward", "what")
+    table = Table(Column("reward", no_wrap=True), "what")
     for name, grader in {**GRADERS, "task": TaskGrader}.items():
         table.add_row(name, (grader.__doc__ or "").splitlines()[0])
     return table
@@ -166,7 +166,7 @@ def _recipes() -> Table:
     found = sorted(Path("recipes").glob("*.yaml"))
     if not found:
         raise RecipeError("There is no folder recipes/ here: it comes with the project's source.")
-    table = Table("recipe", "what")
+    table = Table(Column("recipe", no_wrap=True), "what")
     for path in found:
         table.add_row(str(path), path.read_text().splitlines()[0].lstrip("# "))
     return table

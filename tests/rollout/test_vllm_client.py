@@ -59,6 +59,8 @@ class Fake:
                 pass
 
         class Quiet(ThreadingHTTPServer):
+            request_queue_size = 64
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # the client went away in the middle, as it should
 
