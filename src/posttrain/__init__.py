@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posttrain.algorithms import build_algorithm
-    from posttrain.errors import EngineError
+    from posttrain.errors import EngineError, RewardError
     from posttrain.estimator import (
         Algorithm,
         Estimator,
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     )
     from posttrain.needs import Needs
     from posttrain.recipe import Recipe, load_recipe
-    from posttrain.rewards.base import Group, Judgement, Reward, Verified, Weighted
+    from posttrain.rewards.base import Group, Judgement, Reward, Weighted
+    from posttrain.rewards.countdown import Countdown
+    from posttrain.rewards.form import Boxed, Format, Pattern, Tags
+    from posttrain.rewards.function import Function
+    from posttrain.rewards.length import FormatAndLength, Length, Overlong
+    from posttrain.rewards.majority import MajorityVote
+    from posttrain.rewards.repetition import Repetition
+    from posttrain.rewards.verified import Verified
     from posttrain.rollout.config import VLLMConfig
     from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
     from posttrain.rollout.hf import HFEngine
@@ -54,9 +61,21 @@ _HOME = {
     "Group": "rewards.base",
     "Judgement": "rewards.base",
     "Reward": "rewards.base",
-    "Verified": "rewards.base",
+    "Boxed": "rewards.form",
+    "Countdown": "rewards.countdown",
+    "Format": "rewards.form",
+    "FormatAndLength": "rewards.length",
+    "Function": "rewards.function",
+    "Length": "rewards.length",
+    "MajorityVote": "rewards.majority",
+    "Overlong": "rewards.length",
+    "Pattern": "rewards.form",
+    "Repetition": "rewards.repetition",
+    "Tags": "rewards.form",
+    "Verified": "rewards.verified",
     "Weighted": "rewards.base",
     "EngineError": "errors",
+    "RewardError": "errors",
     "RunResult": "runner",
     "run": "runner",
     "PostTrainer": "trainer",
@@ -70,25 +89,37 @@ _HOME = {
 __all__ = [
     "Algorithm",
     "Batch",
+    "Boxed",
     "Completion",
+    "Countdown",
     "EngineError",
     "Estimator",
+    "Format",
+    "FormatAndLength",
+    "Function",
     "Group",
     "HFEngine",
     "Judgement",
+    "Length",
     "LossOutput",
+    "MajorityVote",
     "Metric",
     "Needs",
     "Origin",
+    "Overlong",
+    "Pattern",
     "Penalty",
     "PostTrainer",
     "Question",
     "Recipe",
+    "Repetition",
     "Request",
     "Reward",
+    "RewardError",
     "RolloutEngine",
     "RunResult",
     "Sampling",
+    "Tags",
     "Term",
     "VLLMConfig",
     "VLLMEngine",

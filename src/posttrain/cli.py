@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,19 +36,21 @@ def run(
     allow_remote_engine: Annotated[
         bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
     ] = False,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Reward functions that the recipe names may run.")] = False,
 ) -> None:
     """Train as RECIPE says; the same command resumes an interrupted run."""
     checked = _recipe(recipe, overrides, output_dir)
+    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from posttrain import console
     from posttrain.runner import plan, run
 
     if dry_run:
-        out.print(console.plan_table(plan(checked, allow_remote_engine=allow_remote_engine)))
+        out.print(console.plan_table(plan(checked, **allowed)))
         return
     shown = {one.name: one.rollout.log_completions for one in checked.stages if one.rollout}
     with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown) as view:
-        result = run(checked, listeners=[view], allow_remote_engine=allow_remote_engine)
+        result = run(checked, listeners=[view], **allowed)
     if result.was_finished:
         _say(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")
     if result.start_metrics:
@@ -125,7 +128,8 @@ def eval_(
 
 
 def main() -> None:
-    """Runs the command; a known error is one message on stderr and its exit code."""
+    """Runs the command; a known error is one message on stderr and its exit code. SIGTERM ends what was started, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except PosttrainError as error:
@@ -154,11 +158,12 @@ def _algorithms() -> Text:
 
 
 def _rewards() -> Table:
-    from posttrain.rewards.grading import GRADERS, TaskGrader
+    from posttrain.rewards.config import REWARDS
 
-    table = Table(Column("reward", no_wrap=True), "what")
-    for name, grader in {**GRADERS, "task": TaskGrader}.items():
-        table.add_row(name, (grader.__doc__ or "").splitlines()[0])
+    table = Table(Column("reward", no_wrap=True), "what", "reads", "verdict")
+    for name, config in REWARDS.items():
+        columns = ", ".join(config.columns) or "no label"
+        table.add_row(name, (config.__doc__ or "").splitlines()[0], columns, "can be" if config.says_right else "")
     return table
 
 

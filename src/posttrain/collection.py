@@ -15,7 +15,8 @@ class Collection:
     """Rows of one or several optimizer steps, over all ranks.
 
     A unit, which stays in one micro-batch, has the batch's rows `units[u]` and comes from `where[u]`; step k trains on the
-    units `steps[k]`. `metrics` are of the collecting; `samples` are completions to be shown.
+    units `steps[k]`. Rows of `muted` count for advantages, and carry no loss. `metrics` are of the collecting; `samples` are
+    completions to be shown.
     """
 
     rows: tuple[Row, ...]
@@ -23,6 +24,7 @@ class Collection:
     steps: tuple[tuple[int, ...], ...]
     where: tuple[str, ...]
     batch: Batch
+    muted: tuple[int, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     samples: Sequence[Mapping[str, Any]] = ()
 

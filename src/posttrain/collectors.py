@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from posttrain.collection import Collector
@@ -31,15 +31,19 @@ def as_examples(data: Any, model: Any, tokenizer: Any, *, preference: bool) -> l
     return examples(_records(data), _encoder(model, tokenizer), preference=preference)[0]
 
 
-def as_problems(data: Any, model: Any, tokenizer: Any) -> list[Problem]:
-    """The same for questions to be answered.
+def as_problems(
+    data: Any, model: Any, tokenizer: Any, *, rewards: Iterable[Reward | Weighted], max_tokens: int
+) -> list[Problem]:
+    """The same for questions to be answered, with the columns that the rewards read.
 
     Raises:
         DataError: a column is missing, or a row is bad.
     """
     if len(data) and isinstance(data[0], Problem):
         return list(data)
-    return problems(_records(data), _encoder(model, tokenizer))[0]
+    judges = [entry.reward if isinstance(entry, Weighted) else entry for entry in rewards]
+    needs = dict.fromkeys(name for judge in judges for name in getattr(judge, "columns", ()))
+    return problems(_records(data), _encoder(model, tokenizer, max_tokens - 1), needs=needs)[0]
 
 
 def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, *, rows: int, seed: int) -> Collector:
@@ -98,9 +102,9 @@ def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:
         raise RecipeError("sampling: at temperature 0 all completions of a group are equal, and nothing can be learnt.")
     if algorithm.importance_ratio and (sampling.top_p < 1 or sampling.top_k):
         raise RecipeError(
-            "sampling: with top_p or top_k tokens come from a cut-off distribution, and the algorithm's ratios or its "
-            "correction, which are of the whole one, would be wrong without a sign. Leave them at 1 and 0, or make one "
-            "update for each collection, without a correction."
+            "sampling: with top_p or top_k tokens come from a cut-off distribution, and what the algorithm compares (several "
+            "updates, a correction, old: sampler or a KL in the reward) is of the whole one: it would be wrong without a "
+            "sign. Leave them at 1 and 0, or do without the comparison."
         )
 
 
@@ -108,6 +112,7 @@ def _records(data: Any) -> Iterator[Record]:
     return (Record(f"row {number}", dict(columns)) for number, columns in enumerate(data, 1))
 
 
-def _encoder(model: Any, tokenizer: Any) -> Encoder:
+def _encoder(model: Any, tokenizer: Any, kept_free: int = 0) -> Encoder:
+    limit = getattr(model.config, "max_position_embeddings", None)
     config = DataConfig(train=PathSource(path=""), chat_template=bool(tokenizer.chat_template))
-    return Encoder(tokenizer, config, eos_ids(model, tokenizer), getattr(model.config, "max_position_embeddings", None))
+    return Encoder(tokenizer, config, eos_ids(model, tokenizer), None if limit is None else limit - kept_free)

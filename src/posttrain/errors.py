@@ -39,6 +39,12 @@ class EngineError(PosttrainError):
     exit_code = 6
 
 
+class RewardError(PosttrainError):
+    """A reward fails more often than it may."""
+
+    exit_code = 7
+
+
 class CheckpointError(PosttrainError):
     """A checkpoint, or the folder of a run, does not fit what is asked of it."""
 

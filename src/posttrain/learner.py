@@ -76,7 +76,10 @@ class Learner:
             batch = batch.replace(old_logp=self._old(model, collection))
         if self._reference is not None and needs.ref_logp and needs.rollouts and batch.ref_logp is None:
             batch = batch.replace(ref_logp=self._collected(collection, self._reference_logp))
-        return dataclasses.replace(collection, batch=self._algorithm.prepare(batch))
+        batch = self._algorithm.prepare(batch)
+        carries = batch.loss_mask.clone()
+        carries[list(collection.muted)] = False
+        return dataclasses.replace(collection, batch=batch.replace(loss_mask=carries))
 
     def step(self, collection: Collection, number: int, progress: float) -> Step:
         """What an opened collection's step `number` is made of. Rows without signal are left out, after the counts.

@@ -18,6 +18,7 @@ from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.models import eos_ids, load
 from posttrain.recipe import Recipe
+from posttrain.rewards.make import check_code, named
 from posttrain.rollout.make import rollout_sampling
 from posttrain.rollout.vllm_backend import check_usable
 
@@ -74,16 +75,17 @@ class Prepared:
         }
 
 
-def prepare(recipe: Recipe, *, allow_remote_engine: bool) -> Prepared:
+def prepare(recipe: Recipe, *, allow_remote_engine: bool, allow_code: bool) -> Prepared:
     """Loads the model and the data of a recipe. Writes nothing.
 
     Raises:
-        SetupError: the model, the tokenizer or the rollout engine cannot be used.
+        SetupError: the model, the tokenizer or the rollout engine cannot be used, or the recipe's code may not run.
         DataError: the data cannot be used.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     algorithm = from_config(recipe.algorithm)
+    check_code(recipe.rewards, allow_code=allow_code)
     if recipe.rollout is not None and recipe.rollout.engine == "vllm":
         check_usable(recipe.rollout.vllm, allow_remote=allow_remote_engine)
     model, tokenizer = load(recipe.model, seed=recipe.seed)
@@ -101,6 +103,7 @@ def prepare(recipe: Recipe, *, allow_remote_engine: bool) -> Prepared:
         if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
             held_out[name], reports[name] = examples(records, encoder, preference=preference, label=label, skip_bad_rows=skip)
         if recipe.eval.samples:
+            encoder = _with_room(recipe, model, tokenizer, recipe.eval.max_tokens, "eval.max_tokens")
             asked[name], reports[f"{name}/problems"] = problems(records, encoder, label=label, skip_bad_rows=skip)
             asked[name] = asked[name][: recipe.eval.limit]
         if name not in held_out and name not in asked:
@@ -116,13 +119,21 @@ def _train(
     if recipe.rollout is None:
         preference = algorithm.needs.preference
         return examples(records, encoder, preference=preference, label="data.train", skip_bad_rows=skip)
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is not None:
-        room = context - recipe.rollout.max_tokens
-        if room < 1:
-            raise RecipeError(f"rollout.max_tokens: {recipe.rollout.max_tokens} leaves no room in a context of {context}.")
-        encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), room + 1)
-    return problems(records, encoder, label="data.train", skip_bad_rows=skip)
+    encoder = _with_room(recipe, model, tokenizer, recipe.rollout.max_tokens, "rollout.max_tokens")
+    needs = dict.fromkeys(name for reward in named(recipe.rewards) for name in reward.columns)
+    return problems(records, encoder, needs=needs, label="data.train", skip_bad_rows=skip)
+
+
+def _with_room(recipe: Recipe, model: Any, tokenizer: Any, max_tokens: int, key: str) -> Encoder:
+    """An encoder of prompts whose answers find room in the context, the model's or the engine's."""
+    limits = [getattr(model.config, "max_position_embeddings", None)]
+    if recipe.rollout is not None and recipe.rollout.engine == "vllm":
+        limits.append(recipe.rollout.vllm.max_model_len)
+    context = min((limit for limit in limits if limit is not None), default=None)
+    if context is not None and context <= max_tokens:
+        raise RecipeError(f"{key}: {max_tokens} leaves no room in a context of {context}.")
+    limit = None if context is None else context - max_tokens + 1
+    return Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), limit)
 
 
 def _has_completions(records: Sequence[Record], preference: bool) -> bool:

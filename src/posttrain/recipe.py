@@ -15,8 +15,8 @@ from posttrain.data.config import DataConfig, TaskSource
 from posttrain.errors import RecipeError
 from posttrain.model_config import ModelConfig
 from posttrain.resolve import with_rollout, with_stages
-from posttrain.rewards.config import RewardConfig
-from posttrain.rollout.config import RolloutConfig
+from posttrain.rewards.config import AnyReward
+from posttrain.rollout.config import VLLM_TEMPERATURE, RolloutConfig
 from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
 from posttrain.yaml_source import YamlSource
 
@@ -134,7 +134,7 @@ class Recipe(Config):
     model: ModelConfig
     algorithm: AlgorithmConfig
     data: DataConfig
-    rewards: list[RewardConfig] = []
+    rewards: list[AnyReward] = []
     """How answers are judged; a generated task brings its own verifier, and math_verify grades other evaluations."""
     rollout: RolloutConfig | None = None
     training: TrainingConfig
@@ -165,7 +165,7 @@ class Recipe(Config):
                 raise ValueError(f"eval.metric: {self.eval.metric} needs eval.samples")
         if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
             raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
-        names = [reward.name for reward in self.rewards]
+        names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
         if "task" in names and not isinstance(self.data.train, TaskSource):
@@ -183,6 +183,8 @@ class Recipe(Config):
             raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
         if not self.rewards and not isinstance(self.data.train, TaskSource):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
+        if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
+            raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
         per_step = self.training.rows_per_step
         if rollout.rows % per_step or per_step % rollout.n:
             raise ValueError(

@@ -15,7 +15,7 @@ import torch
 import yaml
 from transformers import TrainingArguments, get_scheduler
 
-from posttrain.errors import PosttrainError, RecipeError, SetupError
+from posttrain.errors import RecipeError, SetupError
 from posttrain.evaluate import evaluate
 from posttrain.metrics import Listener, write
 from posttrain.preparation import Prepared, prepare
@@ -45,21 +45,25 @@ class RunResult:
     stages: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
-def run(recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engine: bool = False) -> RunResult:
+def run(
+    recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engine: bool = False, allow_code: bool = False
+) -> RunResult:
     """Trains as the recipe says; the same call resumes an interrupted run, and does nothing for a finished one.
 
     Args:
         recipe: from `load_recipe`.
         listeners: are told of steps and evaluations.
         allow_remote_engine: a rollout server on another machine may be used; whoever reaches it can control it.
+        allow_code: reward functions that the recipe names may run.
 
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
     """
+    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SetupError("A recipe runs in one process in this version; PostTrainer itself works under torchrun.")
     if recipe.stages:
-        return _run_stages(recipe, listeners, allow_remote_engine)
+        return _run_stages(recipe, listeners, allowed)
     folder = Path(recipe.output_dir)
     if (folder / "final").is_dir():
         check_same_recipe(folder, recipe)
@@ -67,7 +71,7 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engi
         return RunResult(folder, last, start, was_finished=True)
     checkpoint, existed = newest_checkpoint(folder, recipe), folder.exists()
     untouched = not existed or not any(folder.iterdir())
-    prepared = prepare(recipe, allow_remote_engine=allow_remote_engine)
+    prepared = prepare(recipe, **allowed)
     arguments = training_arguments(recipe, prepared.steps)
     make(folder)
     with contextlib.ExitStack() as stack:
@@ -78,14 +82,14 @@ def run(recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engi
             if checkpoint is None:
                 trainer.run_files.resume_at(-1)
                 _begin(trainer, prepared, folder)
-        except PosttrainError:
+        except BaseException:
             if untouched:
                 clear(folder, keep=existed)
             raise
         return _finish(trainer, prepared, folder, checkpoint)
 
 
-def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engine: bool) -> RunResult:
+def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]) -> RunResult:
     """Each stage is a run in a folder of its own; the last one's final model is the whole run's.
 
     Before the first one begins all are checked, so that a later one's data are not found missing after hours of training.
@@ -95,7 +99,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engi
     existed = folder.exists()
     newest_checkpoint(folder, recipe)
     if not first.exists():
-        plan(recipe, allow_remote_engine=allow_remote_engine)
+        plan(recipe, **allowed)
     if not (folder / "recipe.yaml").is_file():
         make(folder)
         write(folder / "recipe.yaml", _as_yaml(recipe))
@@ -104,8 +108,8 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engi
         for number, stage in enumerate(recipe.stages, 1):
             for listener in listeners if not finished else ():
                 listener.on_stage(stage.name, number, len(recipe.stages))
-            results[stage.name] = run(stage, listeners=listeners, allow_remote_engine=allow_remote_engine)
-    except PosttrainError:
+            results[stage.name] = run(stage, listeners=listeners, **allowed)
+    except BaseException:
         if not first.exists():
             clear(folder, keep=existed)
         raise
@@ -116,18 +120,19 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allow_remote_engi
     return RunResult(folder, metrics[recipe.stages[-1].name], start, was_finished=finished, stages=metrics)
 
 
-def plan(recipe: Recipe, *, allow_remote_engine: bool = False) -> dict[str, Any]:
+def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
     """What `run` would do, after all the checks that it makes; nothing is written.
 
     Raises:
         PosttrainError: as `run` would.
     """
+    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     newest_checkpoint(Path(recipe.output_dir), recipe)
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
         stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
-        plans = {name: plan(stage, allow_remote_engine=allow_remote_engine) for name, stage in stages.items()}
+        plans = {name: plan(stage, **allowed) for name, stage in stages.items()}
         return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
-    prepared = prepare(recipe, allow_remote_engine=allow_remote_engine)
+    prepared = prepare(recipe, **allowed)
     training_arguments(recipe, prepared.steps)
     return prepared.plan()
 
@@ -182,7 +187,7 @@ def _trainer(
         start_metrics.update(report.metrics(f"data/{name}"))
     rollouts: dict[str, Any] = {}
     if recipe.rollout is not None:
-        rewards = make_rewards(recipe.rewards, recipe.data.train)
+        rewards = make_rewards(recipe.rewards, recipe.data.train, max_tokens=recipe.rollout.max_tokens)
         for entry in rewards:
             stack.callback(entry.reward.close)
         rollouts = {

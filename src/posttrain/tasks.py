@@ -37,10 +37,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A generator of items, harder with `ood`, and a verifier of (completion, prompt, answer)."""
+    """A generator of items, harder with `ood`; a verifier of (completion, prompt, answer); and what a completion answers."""
 
     make: Callable[[Random, bool], Item]
     verify: Callable[[str, str, str], bool]
+    answer: Callable[[str], str | None]
 
 
 def generate(task: str, split: Split, rows: int, seed: int) -> Iterator[Item]:
@@ -85,9 +86,13 @@ def _other_digit(rng: Random, digit: str) -> str:
     return str((int(digit) + rng.randrange(1, 10)) % 10)
 
 
-def _verify_chain(completion: str, prompt: str, answer: str) -> bool:
+def _answer_of_chain(completion: str) -> str | None:
     match = re.fullmatch(r"[0-9]*#([0-9])", completion)
-    return match is not None and match[1] == answer
+    return match[1] if match is not None else None
+
+
+def _verify_chain(completion: str, prompt: str, answer: str) -> bool:
+    return _answer_of_chain(completion) == answer
 
 
 def _make_running_totals(rng: Random, ood: bool) -> Item:
@@ -97,6 +102,10 @@ def _make_running_totals(rng: Random, ood: bool) -> Item:
 
 def _verify_running_totals(completion: str, prompt: str, answer: str) -> bool:
     return completion == answer
+
+
+def _whole(completion: str) -> str | None:
+    return completion or None
 
 
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
@@ -141,7 +150,7 @@ def _value(node: ast.expr) -> int:
 
 
 TASKS = {
-    "chain": Task(_make_chain, _verify_chain),
-    "running_totals": Task(_make_running_totals, _verify_running_totals),
-    "countdown": Task(_make_countdown, _verify_countdown),
+    "chain": Task(_make_chain, _verify_chain, _answer_of_chain),
+    "running_totals": Task(_make_running_totals, _verify_running_totals, _whole),
+    "countdown": Task(_make_countdown, _verify_countdown, _whole),
 }

@@ -91,7 +91,9 @@ class PostTrainer(Trainer):
         rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         data: list[Any]
         if algorithm.needs.rollouts:
-            data = as_problems(train_dataset, model, tokenizer)
+            data = as_problems(
+                train_dataset, model, tokenizer, rewards=rewards, max_tokens=sampling.max_tokens if sampling else 1
+            )
             self._collector = rollout_collector(
                 data,
                 algorithm,

@@ -324,7 +324,7 @@ def test_later_overrides_win_and_the_file_is_left_alone(recipe_file: Path) -> No
         ("=3", "--set =3: key.path=value is expected"),
         ("a..b=3", "--set a..b=3: key.path=value is expected"),
         ("seed.x=3", "--set seed.x=3: before x there is a value, without keys"),
-        ("rewards.0.name=x", "--set rewards.0.name=x: rewards.0.name: input should be"),
+        ("rewards.0.name=x", "--set rewards.0.name=x: rewards.0.name: x is unknown; there are math_verify"),
         ("rewards.1.name=x", "--set rewards.1.name=x: before 1 there is a list of 1, counted from 0"),
         ("eval.k=[1", "--set eval.k=[1: not YAML"),
         ("seed=2021-13-45", "--set seed=2021-13-45: "),

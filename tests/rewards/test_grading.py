@@ -92,9 +92,10 @@ def test_a_hostile_answer_is_out_at_its_deadline_and_the_next_is_graded(completi
 def test_a_child_that_was_killed_is_a_crash_and_is_started_again() -> None:
     grader = MathVerify()
     try:
-        assert grader._child is not None
-        os.kill(grader._child.pid, signal.SIGKILL)
-        grader._child.wait()
+        process = grader._child._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
         assert grader.grade("#### 1", "", "1").verdict is Verdict.CRASH
         assert grader.grade("#### 1", "", "1").verdict is Verdict.RIGHT
     finally:

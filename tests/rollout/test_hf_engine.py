@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from transformers import MambaConfig, MambaForCausalLM
 
 from posttrain.data.collate import collect_demonstrations, model_inputs
 from posttrain.data.rows import Example, Row
+from posttrain.errors import SetupError
 from posttrain.model_config import ModelConfig
 from posttrain.models import load
 from posttrain.rollout.engine import Completion, Sampling, sample_seed
@@ -35,6 +37,12 @@ def loaded(request: pytest.FixtureRequest) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def engine(loaded: tuple[Any, Any]) -> HFEngine:
     return HFEngine(*loaded)
+
+
+def test_a_model_whose_state_cannot_be_cut_is_refused(loaded: Any) -> None:
+    config = MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with pytest.raises(SetupError, match="MambaForCausalLM keeps a state"):
+        HFEngine(MambaForCausalLM(config), loaded[1])
 
 
 def ask(*prompts: Sequence[int], n: int = 1) -> list[Request]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -166,6 +167,26 @@ def test_a_slow_server_that_still_answers_one_token_does_not_hang(fake: Fake) ->
     fake.post["/v1/completions"] = slow_unless_asked_for_one
     assert len(connect(fake, max_num_seqs=3).submit([ASK] * 2, {})) == 2
     assert sum(body["max_tokens"] == 1 for body in fake.bodies) >= 2
+
+
+def test_completions_that_come_in_are_a_sign_of_life_while_the_token_waits(fake: Fake) -> None:
+    """A full server answers in turn: the token stands at the end of the queue."""
+
+    def in_turn(body: Any) -> Reply:
+        time.sleep(2.2 if body["max_tokens"] == 1 else 0.7 + 0.3 * body["seed"])
+        return 200, {"choices": [CHOICE]}
+
+    fake.post["/v1/completions"] = in_turn
+    assert len(connect(fake).submit([Ask([1], 2, seed) for seed in range(5)], {})) == 5
+
+
+def test_it_works_within_an_event_loop_of_the_callers(fake: Fake) -> None:
+    server = connect(fake)
+
+    async def notebook() -> list[Answer]:
+        return server.submit([ASK], {})
+
+    assert asyncio.run(notebook()) == [Answer((5, 6), (-1.0, -0.5), "stop")]
 
 
 @pytest.mark.parametrize("status", [404, 500])

@@ -14,7 +14,7 @@ from posttrain.rollout.watchdog import Watchdog
 def engine_that_hangs():
     time.sleep(60)
 try:
-    with Watchdog("the engine", 0.5):
+    with Watchdog("the engine", 0.5, lambda: print("cleaned up", flush=True)):
         engine_that_hangs()
 finally:
     print("never reached")
@@ -38,7 +38,7 @@ def _child(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_hang_ends_the_process_with_the_stacks() -> None:
     child = _child(HANGS)
-    assert child.returncode == 6 and child.stdout == ""
+    assert (child.returncode, child.stdout) == (6, "cleaned up\n")
     assert "the engine made no progress for 0.5 s" in child.stderr and "engine_that_hangs" in child.stderr
 
 

@@ -167,7 +167,7 @@ def test_the_gap_between_sampler_and_trainer_is_logged_at_every_step(make_traine
 
 
 @pytest.mark.parametrize("name", FAMILY)
-@pytest.mark.parametrize("score", [0.3, None, math.nan])
+@pytest.mark.parametrize("score", [0.3, None])
 def test_where_no_reward_says_anything_nothing_is_trained(name: str, score: float | None, make_trainer: MakeTrainer) -> None:
     options = {**FAMILY[name], "kl_coef": 0.0}
     if name == "reinforce":
@@ -180,8 +180,8 @@ def test_where_no_reward_says_anything_nothing_is_trained(name: str, score: floa
     assert torch.equal(parameters(trainer.model), start)
     for step in steps_of(trainer):
         assert step["loss"] == 0 and step["train/skipped_rows"] == 1
-        failed = score is None or math.isnan(score)
-        assert step["rollout/failed_grades"] == float(failed) and step["rollout/equal_groups"] == 1
+        assert step["rollout/ungraded"] == float(score is None) and step["rollout/equal_groups"] == 1
+        assert step["rollout/failed_grades"] == 0
 
 
 @pytest.mark.parametrize("name", ["grpo", "dapo", "psft"])
@@ -202,6 +202,25 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, updates: int, make_tr
     assert torch.equal(parameters(whole.model), parameters(again.model))
 
 
+def test_completions_that_were_cut_off_pay_their_kl_and_carry_no_loss(make_trainer: MakeTrainer) -> None:
+    """The baseline of a group is that of all its rewards, each less its own KL."""
+    options = {**GROUP, "kl_in": "reward", "kl_coef": 0.5, "updates": 2}
+    trainer = make_trainer("grpo", options=options, rows_per_step=8, trainer_options={"mask_cut_off": True})
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():  # type: ignore[union-attr]
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    collection = trainer._collector.collect(trainer.model, 0, 0.0)
+    opened = trainer._learner.open(trainer.model, collection)  # type: ignore[arg-type]
+    assert collection.muted and len(collection.muted) < len(collection.rows)
+    whole = collection.batch.replace(old_logp=opened.batch.old_logp, ref_logp=opened.batch.ref_logp)
+    expected = build_algorithm("grpo", **options).prepare(whole)
+    assert expected.advantage is not None and opened.batch.advantage is not None
+    assert torch.equal(opened.batch.advantage, expected.advantage)
+    muted = list(collection.muted)
+    assert not opened.batch.loss_mask[muted].any()
+    assert float((whole.old_logp - whole.ref_logp)[muted].abs().max()) > 0.01  # type: ignore[operator]
+
+
 def test_completions_of_each_collection_are_written(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("grpo", options={**GROUP, "updates": 2}, rows_per_step=8)
     trainer.train()
@@ -218,7 +237,8 @@ def test_completions_of_each_collection_are_written(make_trainer: MakeTrainer) -
         ({}, {"temperature": 0.0}, "at temperature 0"),
         ({"updates": 2}, {"top_p": 0.9}, "cut-off distribution"),
         ({"correction": CORRECTIONS[0]}, {"top_k": 20}, "cut-off distribution"),
-        ({"old": "sampler"}, {"top_k": 20}, "cut-off distribution"),
+        ({"old": "sampler"}, {"top_k": 20}, "old: sampler"),
+        ({"kl_in": "reward", "kl_coef": 0.1}, {"top_p": 0.9}, "a KL in the reward"),
         ({"rollouts": 3}, {}, "whole number of groups"),
     ],
 )

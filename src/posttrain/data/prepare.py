@@ -32,21 +32,40 @@ def examples(
 
 
 def problems(
-    records: Iterable[Record], encoder: Encoder, *, label: str = "the data", skip_bad_rows: bool = False
+    records: Iterable[Record],
+    encoder: Encoder,
+    *,
+    needs: Iterable[str] = ("answer",),
+    label: str = "the data",
+    skip_bad_rows: bool = False,
 ) -> tuple[list[Problem], DataReport]:
-    """Prompts with the columns that answers are graded by.
+    """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have.
 
     Raises:
         DataError: as for `examples`.
     """
+    needs = tuple(needs)
 
     def encode(record: Record) -> Problem:
-        reference = record.columns.get("answer", record.columns.get("solution"))
-        if not isinstance(reference, str) or not reference.strip():
-            raise BadRow(f"answer must be text, not {type(reference).__name__}")
-        return Problem(encoder.prompt(record.columns), {**record.columns, "answer": reference}, record.where)
+        columns = dict(record.columns)
+        if "answer" in needs:
+            columns["answer"] = _answer(record)
+        for name in needs:
+            if columns.get(name) is None:
+                raise BadRow(f"{name} is missing")
+        return Problem(encoder.prompt(record.columns), columns, record.where)
 
-    return _all(records, encode, encoder, [("prompt", "answer"), ("prompt", "solution")], label, skip_bad_rows)
+    wanted = [("prompt", *needs)]
+    if "answer" in needs:
+        wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
+    return _all(records, encode, encoder, wanted, label, skip_bad_rows)
+
+
+def _answer(record: Record) -> str:
+    reference = record.columns.get("answer", record.columns.get("solution"))
+    if not isinstance(reference, str) or not reference.strip():
+        raise BadRow(f"answer must be text, not {type(reference).__name__}")
+    return reference
 
 
 def _all(

@@ -1,8 +1,7 @@
-"""What a reward is: a judgement of each completion of a group. A score, or None where nothing can be said."""
+"""What a reward is: a judgement of each completion of a group. A score, nothing, or a failure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.rewards.grading import Grader, Verdict
+DEADLINE = 300.0  # seconds for one group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,22 +25,45 @@ class Group:
     finished: Sequence[bool]
     columns: Mapping[str, Any]
 
+    @property
+    def prompt(self) -> str:
+        """The question as text."""
+        return str(self.columns["prompt"])
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A score; None where grading failed, which masks the row. `right` is the verdict, where the reward has one."""
+    """A score; None where there is nothing to be said, which takes the row out of the loss and of its group's baseline.
+
+    right: the verdict, where the reward has one. answer: what was answered, where the reward reads it. fault: why judging
+    failed (timeout, crash, …); such a row is counted against `max_error_rate`.
+    """
 
     score: float | None
     right: bool | None = None
+    answer: str | None = None
+    fault: str | None = None
+
+    @classmethod
+    def failed(cls, fault: str) -> Judgement:
+        """Nothing is known, and that is a fault."""
+        return cls(None, fault=fault)
 
 
 class Reward(Protocol):
     """Judges the completions of one question together."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Under which its mean is logged."""
+        ...
 
-    def judge(self, group: Group) -> Sequence[Judgement]:
-        """One judgement for each completion, in order. Never raises on a completion, whatever it holds."""
+    def judge(self, group: Group) -> Sequence[Judgement | float | None]:
+        """One judgement, or a score by itself, for each completion, in order.
+
+        What it raises, a wrong number of judgements, a score that is no finite number, or no answer before the deadline
+        fail the whole group, or the row, and never the run.
+        """
         ...
 
     def close(self) -> None:
@@ -49,54 +71,36 @@ class Reward(Protocol):
         ...
 
 
-class Verified:
-    """1 for a right answer, 0 for a wrong or an unparsable one; None where its grader failed.
-
-    Args:
-        name: under which its mean is logged.
-        grader: of the answers.
-    """
-
-    def __init__(self, name: str, grader: Grader) -> None:
-        self.name, self._grader = name, grader
-
-    def judge(self, group: Group) -> list[Judgement]:
-        """See `Reward`."""
-        prompt, answer = str(group.columns["prompt"]), str(group.columns["answer"])
-        return [self._one(text, prompt, answer) for text in group.completions]
-
-    def _one(self, completion: str, prompt: str, answer: str) -> Judgement:
-        verdict = self._grader.grade(completion, prompt, answer).verdict
-        if verdict.failed:
-            return Judgement(None)
-        right = verdict is Verdict.RIGHT
-        return Judgement(float(right), right)
-
-    def close(self) -> None:
-        """Ends the grader."""
-        self._grader.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """A reward in a sum. `verdict` marks the one that says right or wrong."""
+    """A reward in a sum.
+
+    weight: 0 only watches. verdict: this reward says which answers are right. max_error_rate: above it the run ends with
+    exit code 7. deadline: seconds for a group.
+    """
 
     reward: Reward
     weight: float = 1.0
     verdict: bool = False
+    max_error_rate: float = 0.2
+    deadline: float = DEADLINE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewarded:
     """What came of judging rows: the weighted sum and its parts, 0 where a reward said nothing.
 
-    `graded` is False in a row for which a reward with a weight, or the verdict, said nothing.
+    `graded` is False in a row of which a reward with a weight said nothing. `known` is True where there is a verdict.
+    `faults` has, for each reward, why judging a row failed, or None; `answers` what was answered, where any reward reads it.
     """
 
     total: Float[Tensor, " B"]
     by_name: Mapping[str, Float[Tensor, " B"]]
     graded: Bool[Tensor, " B"]
     correct: Bool[Tensor, " B"] | None
+    known: Bool[Tensor, " B"]
+    faults: Mapping[str, tuple[str | None, ...]]
+    answers: tuple[str | None, ...]
 
     @classmethod
     def join(cls, groups: Sequence[Rewarded]) -> Rewarded:
@@ -107,36 +111,7 @@ class Rewarded:
             by_name={name: torch.cat([group.by_name[name] for group in groups]) for name in groups[0].by_name},
             graded=torch.cat([group.graded for group in groups]),
             correct=torch.cat(verdicts) if verdicts else None,
+            known=torch.cat([group.known for group in groups]),
+            faults={name: tuple(f for group in groups for f in group.faults[name]) for name in groups[0].faults},
+            answers=tuple(answer for group in groups for answer in group.answers),
         )
-
-
-def judge(rewards: Sequence[Weighted], group: Group) -> Rewarded:
-    """Every reward on one group. A score that is not finite counts as none.
-
-    Raises:
-        ValueError: a reward gave another number of judgements than the group has completions.
-    """
-    rows = len(group.completions)
-    total, graded = torch.zeros(rows, dtype=torch.float64), torch.ones(rows, dtype=torch.bool)
-    by_name: dict[str, Tensor] = {}
-    correct: Tensor | None = None
-    for entry in rewards:
-        judgements = _judged(entry.reward, group)
-        said = [one.score is not None and math.isfinite(one.score) for one in judgements]
-        scores = torch.tensor([one.score if ok else 0.0 for one, ok in zip(judgements, said, strict=True)], dtype=total.dtype)
-        by_name[entry.reward.name] = scores
-        total = total + entry.weight * scores
-        if entry.weight or entry.verdict:
-            graded = graded & torch.tensor(said, dtype=torch.bool)
-        if entry.verdict:
-            correct = torch.tensor([bool(one.right) for one in judgements], dtype=torch.bool)
-    return Rewarded(total, by_name, graded, correct)
-
-
-def _judged(reward: Reward, group: Group) -> Sequence[Judgement]:
-    judgements = reward.judge(group)
-    if len(judgements) != len(group.completions):
-        raise ValueError(
-            f"the reward {reward.name} gave {len(judgements)} judgements for a group of {len(group.completions)} completions"
-        )
-    return judgements

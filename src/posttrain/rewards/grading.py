@@ -5,21 +5,17 @@ A timeout or a crash says nothing about the answer: it is counted, and taken out
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import selectors
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, Protocol
+from typing import Protocol
 
-from posttrain.errors import SetupError
+from posttrain.rewards.child import Child, ChildDied
 from posttrain.tasks import TASKS
 
 DEADLINE = 2.0  # seconds for one answer; an ordinary one takes 2 ms
-START_DEADLINE = 60.0  # seconds for the child to import sympy, on a busy machine
 
 
 class Verdict(StrEnum):
@@ -53,6 +49,10 @@ class Grader(Protocol):
         """Never raises on a completion, whatever it holds."""
         ...
 
+    def answer(self, completion: str) -> str | None:
+        """What the completion votes for among others of its prompt; None: nothing."""
+        ...
+
     def close(self) -> None:
         """Ends what the grader started."""
         ...
@@ -65,9 +65,13 @@ class TaskGrader:
         self._task = task
 
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
-        """Right or wrong; the value is what follows the last `#`."""
+        """Right or wrong, and what was answered."""
         right = TASKS[self._task].verify(completion, prompt, answer)
-        return Grade(Verdict.RIGHT if right else Verdict.WRONG, completion.rpartition("#")[2] or None)
+        return Grade(Verdict.RIGHT if right else Verdict.WRONG, self.answer(completion))
+
+    def answer(self, completion: str) -> str | None:
+        """The answer in the task's own form."""
+        return TASKS[self._task].answer(completion)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -83,6 +87,10 @@ class ExactMatch:
             return Grade(Verdict.UNPARSABLE, None)
         return Grade(Verdict.RIGHT if found == _normal(final_answer(answer)) else Verdict.WRONG, found)
 
+    def answer(self, completion: str) -> str | None:
+        """The final answer without case, spaces and commas."""
+        return _normal(final_answer(completion)) or None
+
     def close(self) -> None:
         """Nothing was started."""
 
@@ -91,70 +99,38 @@ class MathVerify:
     """math-verify in a child process, killed at the deadline and started anew."""
 
     def __init__(self, deadline: float = DEADLINE) -> None:
-        self._deadline, self._child = deadline, None
-        self._start()
+        self._deadline = deadline
+        command = [sys.executable, "-m", "posttrain.rewards.math_child"]
+        keep = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
+        self._child = Child(
+            command, what="The grader's process", environment={k: v for k, v in os.environ.items() if k in keep}
+        )
 
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
         """Compares the final answers; a hostile one is out at its deadline."""
-        if self._child is None:
-            self._start()
-        request = {"gold": final_answer(answer), "answer": _as_latex(completion)}
         try:
-            reply = self._ask(json.dumps(request), self._deadline)
+            reply = self._child.ask({"gold": final_answer(answer), "answer": _as_latex(completion)}, self._deadline)
         except TimeoutError:
-            self.close()
             return Grade(Verdict.TIMEOUT, None)
-        if reply is None:
-            self.close()
+        except ChildDied:
             return Grade(Verdict.CRASH, None)
         return Grade(Verdict(reply["verdict"]), reply["value"])
 
-    def close(self) -> None:
-        """Kills the child."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.communicate()
-            self._child = None
+    def answer(self, completion: str) -> str | None:
+        """The final answer as it is written."""
+        return final_answer(completion) or None
 
-    def _start(self) -> None:
-        command = [sys.executable, "-m", "posttrain.rewards.math_child"]
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
-        )
-        try:
-            ready = self._ask(None, START_DEADLINE)
-        except TimeoutError:
-            ready = None
-        if ready is None:
-            self.close()
-            raise SetupError("The grader's process did not start. Try: python -m posttrain.rewards.math_child")
-
-    def _ask(self, line: str | None, deadline: float) -> dict[str, str] | None:
-        """The child's next line, or None where it ended.
+    def is_valid(self, text: str) -> bool:
+        """Whether all of a text is mathematics.
 
         Raises:
-            TimeoutError: there was none before the deadline.
+            TimeoutError, ChildDied: nobody knows.
         """
-        assert self._child is not None
-        source, sink = _pipe(self._child.stdout), _pipe(self._child.stdin)
-        try:
-            if line is not None:
-                sink.write(line + "\n")
-                sink.flush()
-        except BrokenPipeError:
-            return None
-        end = time.monotonic() + deadline
-        with selectors.DefaultSelector() as ready:
-            ready.register(source, selectors.EVENT_READ)
-            if not ready.select(max(0.0, end - time.monotonic())):
-                raise TimeoutError
-        answer = source.readline()
-        return json.loads(answer) if answer else None
+        return self._child.ask({"valid": text}, self._deadline)
 
-
-def _pipe(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None
-    return stream
+    def close(self) -> None:
+        """Kills the child."""
+        self._child.close()
 
 
 def final_answer(text: str) -> str:

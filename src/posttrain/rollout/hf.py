@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from posttrain.errors import SetupError
 from posttrain.models import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.types import Request
@@ -40,11 +41,16 @@ class HFEngine:
     Args:
         model: with `generate`'s cache protocol; it is sampled in eval mode and put back in the mode it was in.
         tokenizer: for stop strings and the end-of-sequence token.
+
+    Raises:
+        SetupError: the model's cache cannot drop rows, as those of state-space models.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer, self._version = model, tokenizer, 0
         self._ends = eos_ids(model, tokenizer)
+        if not all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers):
+            raise SetupError(f"{type(model).__name__} keeps a state that engine: hf cannot sample with. Take engine: vllm.")
 
     def sync(self, model: Any, version: int) -> None:
         """The engine samples from the model itself: only the version changes."""

@@ -20,7 +20,14 @@ from posttrain.rollout.config import VLLM_TEMPERATURE, VLLMConfig
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.rollout.probe import Probe
 from posttrain.rollout.vllm_backend import Answer, Ask, Backend, check_usable, sampling_options
-from posttrain.rollout.weights import DiskTransport, TensorTransport, WeightTransport, engine_weights, write_shards
+from posttrain.rollout.weights import (
+    DiskTransport,
+    TensorTransport,
+    WeightTransport,
+    engine_weights,
+    fingerprint,
+    write_shards,
+)
 from posttrain.scoring import output_head
 from posttrain.types import Request
 
@@ -56,12 +63,15 @@ class VLLMEngine:
         _check_heads(model.config, cpu=cpu)
         self._ends, self._bound = eos_ids(model, tokenizer), config.logp_bound
         self.version, self.probe_difference = -1, math.nan
+        self._fingerprint: int | None = None
         self._backend: Backend | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="posttrain-vllm-"))
         atexit.register(self.close)
         try:
             _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and config.url is None)
             self._backend = _start(self._folder, DTYPES[head.dtype], config, cpu=cpu)
+            for copy_of_weights in self._folder.glob("model*.safetensors*"):
+                copy_of_weights.unlink()
         except BaseException:
             self.close()
             raise
@@ -85,12 +95,18 @@ class VLLMEngine:
         """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe."""
         backend = self._running()
         self.version = -1
-        self._generate([self._probe.request], self._probe.sampling)  # warms the cache that must then be forgotten
+        print_now = fingerprint(engine_weights(model))
+        [before] = self._generate([self._probe.request], self._probe.sampling)  # warms the cache that must be forgotten
         self._transport.send(engine_weights(model), version)
         backend.reset_prefix_cache()
         [answers] = self._generate([self._probe.request], self._probe.sampling)
+        if answers == before and print_now != self._fingerprint:
+            raise EngineError(
+                f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
+                "trainer's weights have changed: they did not arrive. The last checkpoint is whole."
+            )
         self.probe_difference = self._probe.check(model, answers, version, self._bound)
-        self.version = version
+        self.version, self._fingerprint = version, print_now
 
     def close(self) -> None:
         """Ends what was started, and removes what was written."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,9 @@ class InProcess:
         except ImportError as error:
             raise SetupError(f"vLLM is installed, and cannot be imported: {error}") from error
         self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
-        self._deadline = config.deadline
+        self._deadline, self._clean_up = config.deadline, partial(shutil.rmtree, folder, ignore_errors=True)
         try:
-            with Watchdog("vLLM, while it started,", config.start_deadline):
+            with Watchdog("vLLM, while it started,", config.start_deadline, self._clean_up):
                 self._llm: Any = LLM(**engine_arguments(config, folder, dtype, cpu=cpu), disable_log_stats=True)
         except Exception as error:
             raise SetupError(f"vLLM does not start with this model: {error}") from error
@@ -52,7 +54,7 @@ class InProcess:
         options = {"detokenize": "stop" in options, "output_kind": self._final, **options}
         done: dict[int, Answer] = {}
         try:
-            with Watchdog("vLLM", self._deadline) as watchdog:
+            with Watchdog("vLLM", self._deadline, self._clean_up) as watchdog:
                 for (name, _), ask in zip(numbers.items(), asks, strict=True):
                     params = self._params(**options, max_tokens=ask.max_tokens, seed=ask.seed)
                     engine.add_request(name, {"prompt_token_ids": ask.prompt}, params)
@@ -70,7 +72,7 @@ class InProcess:
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
         """See `Backend`."""
         try:
-            with Watchdog(f"vLLM, in {method},", self._deadline):
+            with Watchdog(f"vLLM, in {method},", self._deadline, self._clean_up):
                 self._llm.collective_rpc(method, kwargs=kwargs)
         except Exception as error:
             raise EngineError(f"vLLM failed in {method}: {type(error).__name__}: {error}") from error

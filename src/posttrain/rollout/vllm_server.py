@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Server:
     """A `Backend` over HTTP. Every call has a deadline; that a port is open proves nothing.
 
     While completions are pending and none arrives for `config.deadline` seconds, one token is asked for, with a place kept
-    free for it: no answer within the deadline means that the engine hangs.
+    free for it: when neither it nor a completion comes within another deadline, the engine hangs.
 
     Raises:
         SetupError: there is no vLLM, or the server that is there cannot be controlled.
@@ -43,7 +44,7 @@ class Server:
         self._log = folder / "server.log"
         self._url = config.url.rstrip("/") if config.url is not None else self._start(folder, dtype, config, cpu=cpu)
         try:
-            self._model, self.context = self._wait_for_models(config.start_deadline)
+            self._model, self.context = self._wait_for_models(config.start_deadline, folder)
             if config.url is not None:
                 self._check_control()
         except BaseException:
@@ -52,7 +53,8 @@ class Server:
 
     def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         """See `Backend`."""
-        return asyncio.run(self._submit(asks, options))
+        with ThreadPoolExecutor(1) as thread:  # the caller may run an event loop of its own
+            return thread.submit(asyncio.run, self._submit(asks, options)).result()
 
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
         """See `Backend`."""
@@ -98,14 +100,16 @@ class Server:
             )
         return f"http://127.0.0.1:{port}"
 
-    def _wait_for_models(self, seconds: float) -> tuple[str, int]:
+    def _wait_for_models(self, seconds: float, folder: Path) -> tuple[str, int]:
         end = time.monotonic() + seconds
         while True:
             try:
                 reply = self._client().get("/v1/models")
                 if reply.status_code == httpx.codes.OK and reply.json()["data"]:
                     model = reply.json()["data"][0]
-                    return model["id"], int(model["max_model_len"])
+                    if self._process is None or model["id"] == str(folder):
+                        return model["id"], int(model["max_model_len"])
+                    raise EngineError(f"Another server, of {model['id']}, took {self._url} before ours.")
                 fault = f"/v1/models answers {reply.status_code}"
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 fault = f"{type(error).__name__}: {error}"
@@ -136,28 +140,30 @@ class Server:
                     return await self._completion(client, ask, options)
 
             tasks = [asyncio.create_task(one(ask)) for ask in asks]
+            token: asyncio.Task[Answer] | None = None
             try:
                 pending = set(tasks)
                 while pending:
-                    done, pending = await asyncio.wait(pending, timeout=self._deadline, return_when=asyncio.FIRST_COMPLETED)
+                    watched = pending if token is None else {*pending, token}
+                    done, _ = await asyncio.wait(watched, timeout=self._deadline, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
                         task.result()
+                    if not done and token is not None:
+                        raise EngineError(
+                            f"The vLLM server at {self._url} hangs: no completion, and not one token in "
+                            f"{self._deadline:g} s. The last checkpoint is whole. {self._tail()}"
+                        )
                     if not done:
-                        await self._prove_alive(client)
+                        token = asyncio.create_task(self._completion(client, Ask([0], 1, 0), {"logprobs": 0}))
+                    elif token in done:
+                        token = None
+                    pending -= done
                 return [task.result() for task in tasks]
             finally:
-                for task in tasks:
+                begun = [*tasks, *([token] if token is not None else [])]
+                for task in begun:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _prove_alive(self, client: httpx.AsyncClient) -> None:
-        try:
-            await asyncio.wait_for(self._completion(client, Ask([0], 1, 0), {"logprobs": 0}), self._deadline)
-        except TimeoutError:
-            raise EngineError(
-                f"The vLLM server at {self._url} hangs: no completion, and not one token in {self._deadline:g} s. The last "
-                f"checkpoint is whole. {self._tail()}"
-            ) from None
+                await asyncio.gather(*begun, return_exceptions=True)
 
     async def _completion(self, client: httpx.AsyncClient, ask: Ask, options: dict[str, Any]) -> Answer:
         body = {

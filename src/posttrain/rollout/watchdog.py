@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from posttrain.errors import EngineError
@@ -15,11 +16,12 @@ from posttrain.errors import EngineError
 class Watchdog:
     """While entered: without a `beat` for `deadline` seconds, all stacks go to stderr and the process ends with exit code 6.
 
-    The engine's call cannot be broken off from outside, so the process ends; what was saved before stays whole.
+    The engine's call cannot be broken off from outside, so the process ends, after `clean_up`; what was saved before stays
+    whole.
     """
 
-    def __init__(self, what: str, deadline: float) -> None:
-        self._what, self._deadline, self._over = what, deadline, threading.Event()
+    def __init__(self, what: str, deadline: float, clean_up: Callable[[], None] | None = None) -> None:
+        self._what, self._deadline, self._over, self._clean_up = what, deadline, threading.Event(), clean_up
         self._last = time.monotonic()
 
     def __enter__(self) -> Watchdog:
@@ -47,4 +49,6 @@ class Watchdog:
             flush=True,
         )
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+        if self._clean_up is not None:
+            self._clean_up()
         os._exit(EngineError.exit_code)

@@ -47,6 +47,12 @@ def engine_weights(model: Any) -> Weights:
         yield "lm_head.weight", model.get_output_embeddings().weight.detach()
 
 
+def fingerprint(weights: Weights) -> int:
+    """A number that changes when a weight does: the sum of all bits, as integers."""
+    of_size = {2: torch.int16, 4: torch.int32}
+    return sum(int(tensor.contiguous().view(of_size[tensor.element_size()]).sum(dtype=torch.int64)) for _, tensor in weights)
+
+
 def _adapted(model: Any) -> dict[str, Any]:
     if not hasattr(model, "peft_config"):
         return {}

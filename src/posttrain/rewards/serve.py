@@ -1,0 +1,28 @@
+"""The other side of `child.Child`: reads requests and writes answers, whatever else is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def serve(make: Callable[[], Callable[[Any], Any]]) -> None:
+    """Answers until the input ends. `make` gives the function that does; what it raises is told in place of "ready"."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # a print of anybody's is no answer
+    try:
+        answer = make()
+    except Exception as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"), file=answers, flush=True)
+        return
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin.buffer:
+        asked = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, asked["deadline"] + 1)  # ends this process, should its parent be gone by then
+        answered = answer(asked["request"])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(answered), file=answers, flush=True)
