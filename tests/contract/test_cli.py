@@ -178,6 +178,14 @@ def test_broken_models(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def rollouts(**options: Any) -> dict[str, Any]:
+    return {
+        "algorithm": {"name": "grpo"},
+        "rollout": {"questions_per_step": 2, "n": 2, "max_tokens": 4, **options},
+        "training": {"max_steps": 1},
+    }
+
+
 def occupied(text: str | None, name: str = "recipe.yaml") -> Callable[[], None]:
     def make() -> None:
         Path("out").mkdir()
@@ -221,6 +229,9 @@ def test_a_folder_that_holds_something_else(
         ({"training": {"max_steps": 2, "rows_per_step": 8, "micro_batch_rows": 3}}, (2, 2), "micro_batch_rows"),
         ({"output_dir": "recipe.yaml/run"}, (4, 8), "recipe.yaml/run"),
         ({"training": {"max_steps": 2, "extra": {"optim": "nonsense"}}}, (2, 4), "nonsense"),
+        ({"eval": {"samples": 1, "max_tokens": 9999}}, (2, 2), "eval.max_tokens: 9999 leaves no room"),
+        (rollouts(max_tokens=9999), (2, 2), "rollout.max_tokens: 9999 leaves no room"),
+        ({**rollouts(), "rewards": [{"name": "function", "path": "os.getcwd"}]}, (4, 4), "--allow-code"),
     ],
 )
 def test_what_cannot_work_leaves_no_folder(

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import product
 from pathlib import Path
@@ -64,6 +65,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
+def folders_of_engines() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("posttrain-vllm-*"))
+
+
+def wait_for_steps(folder: Path, child: subprocess.Popen[str], steps: int) -> None:
+    end = time.monotonic() + 120
+    while len(lines(folder / "out" / "metrics.jsonl")) < steps:
+        assert child.poll() is None and time.monotonic() < end, finish(child)
+        time.sleep(0.02)
+
+
 def newest_checkpoint_loads(folder: Path) -> int:
     """The step of the newest checkpoint, whose model is there whole."""
     newest = max((folder / "out").glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
@@ -85,7 +97,8 @@ def test_the_same_recipe_learns_with_each_engine(rollout: dict[str, Any], tmp_pa
 
 
 def test_a_fault_of_the_engine_in_the_process_ends_the_run_and_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    write_recipe(tmp_path, {"engine": "vllm", "vllm": {"deadline": 4}}, max_steps=9, save_every=1)
+    write_recipe(tmp_path, {"engine": "vllm", "vllm": {"deadline": 4}}, max_steps=20, save_every=1)
+    before = folders_of_engines()
     for fault, step, says in [
         ("skipped", 3, "does not sample from the trainer's weights"),
         ("stale_cache", 5, "does not sample from the trainer's weights"),
@@ -95,10 +108,16 @@ def test_a_fault_of_the_engine_in_the_process_ends_the_run_and_it_goes_on_from_i
         assert code == 6 and says in err, err
         assert newest_checkpoint_loads(tmp_path) == step
         assert not (tmp_path / "out" / "final").exists()
+        assert folders_of_engines() <= before
+    child = start(tmp_path)
+    wait_for_steps(tmp_path, child, 8)
+    child.terminate()
+    code, err = finish(child)
+    assert code == 143 and folders_of_engines() <= before, err
     code, err = finish(start(tmp_path))
     assert code == 0, err
     steps = lines(tmp_path / "out" / "metrics.jsonl")
-    assert [step["step"] for step in steps] == list(range(1, 10))
+    assert [step["step"] for step in steps] == list(range(1, 21))
     assert max(step["logp_diff/max"] for step in steps) < 1e-4
 
 
@@ -107,10 +126,7 @@ def test_a_server_that_is_killed_or_stopped_ends_the_run_and_leaves_a_checkpoint
     for signal_, says in [(signal.SIGKILL, "is lost"), (signal.SIGSTOP, "hangs")]:
         child = start(tmp_path)
         done = len(lines(tmp_path / "out" / "metrics.jsonl"))
-        end = time.monotonic() + 120
-        while len(lines(tmp_path / "out" / "metrics.jsonl")) < done + 2:
-            assert child.poll() is None and time.monotonic() < end, finish(child)
-            time.sleep(0.02)
+        wait_for_steps(tmp_path, child, done + 2)
         [server] = children(child.pid, "vllm.entrypoints")
         os.killpg(server, signal_)
         code, err = finish(child)

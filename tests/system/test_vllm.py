@@ -105,6 +105,23 @@ def test_a_sync_that_did_not_arrive_is_refused(loaded: Any, control: str, monkey
     assert engine.probe_difference < 1e-4
 
 
+def test_a_sync_that_did_nothing_is_refused_however_small_the_change_was(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 hides a small change from the probe's bound; that the engine answers as before, to the last bit, does not."""
+    engine, model, _ = loaded
+    with torch.autocast("cpu", torch.bfloat16):
+        engine.sync(model, 1)
+        engine.sync(model, 2)  # the same weights, the same answers: nothing is wrong with that
+        with torch.no_grad():
+            model.get_input_embeddings().weight[60] += 1e-4
+        monkeypatch.setattr(engine._transport, "send", _nothing)
+        with pytest.raises(EngineError, match="to the last bit, though the trainer's weights have changed"):
+            engine.sync(model, 3)
+        monkeypatch.undo()
+        engine.sync(model, 3)
+
+
 def test_an_adapter_is_merged_on_the_way_and_the_base_stays() -> None:
     model, tokenizer = make_model(dtype="float32", max_position_embeddings=512, adapter=Adapter(r=4))
     change(model, 1)  # an adapter begins at zero

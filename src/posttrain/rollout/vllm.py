@@ -100,10 +100,10 @@ class VLLMEngine:
         self._transport.send(engine_weights(model), version)
         backend.reset_prefix_cache()
         [answers] = self._generate([self._probe.request], self._probe.sampling)
-        if answers == before and print_now != self._fingerprint:
+        if answers == before and self._fingerprint not in (None, print_now):
             raise EngineError(
                 f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
-                "trainer's weights have changed: they did not arrive. The last checkpoint is whole."
+                "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
             )
         self.probe_difference = self._probe.check(model, answers, version, self._bound)
         self.version, self._fingerprint = version, print_now
