@@ -88,7 +88,7 @@ def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Counting]:
 
 def main() -> None:
     target = Path(sys.argv[1])
-    setattr(trainer, "as_problems", lambda data, *_: data)  # noqa: B010
+    setattr(trainer, "as_problems", lambda data, *_, **__: data)  # noqa: B010
     setattr(trainer, "rollout_collector", Scripted)  # noqa: B010
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
