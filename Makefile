@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm quickstart quickstart-check lint type test test-system test-lower
+.PHONY: setup setup-vllm quickstart quickstart-check label-free-study graders-study lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -29,6 +29,14 @@ quickstart: setup
 # three seeds, ten minutes; writes docs/quickstart.md
 quickstart-check: setup
 	$(BIN)/python studies/quickstart_check.py
+
+# rewards without labels, three seeds, a quarter of an hour; writes the figures of docs/label_free.md
+label-free-study: setup
+	OMP_NUM_THREADS=1 $(BIN)/python studies/label_free.py
+
+# needs the folder of real answers: make graders-study POSTTRAIN_TEST_DATA=...; writes docs/graders.md
+graders-study: setup
+	$(BIN)/python studies/graders.py $(POSTTRAIN_TEST_DATA)
 
 lint: setup
 	$(BIN)/ruff check src tests studies

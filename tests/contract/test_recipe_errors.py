@@ -64,12 +64,15 @@ def top(line: str, says: str) -> Case:
     return Case(("seed: 0\n", f"seed: 0\n{line}\n"), says, 20)
 
 
-def grpo(rollout: dict[str, Any], training: dict[str, Any], says: str, **algorithm: Any) -> Case:
+def grpo(
+    rollout: dict[str, Any], training: dict[str, Any], says: str, rewards: list[Any] | None = None, **algorithm: Any
+) -> Case:
     """The good recipe with GRPO; the place is the file's nearest line."""
     values: dict[str, Any] = yaml.safe_load(GOOD)
     values["algorithm"] = {"name": "grpo", **algorithm}
     values["training"].update(training)
     values["rollout"] = rollout
+    values["rewards"] = values["rewards"] if rewards is None else rewards
     return Case(yaml.safe_dump(values), says)
 
 
@@ -200,6 +203,15 @@ CASES = [
     top("stages: [{name: a b}]", "stages.0.name: "),
     top("stages: [{stages: [{}]}]", "stages.0.stages: "),
     top("stages: [{training: {max_stepps: 3}}]", "stages.0.training.max_stepps: unknown key; did you mean max_steps?"),
+    # Rewards.
+    grpo({}, {}, "rewards.0.name: majorty_vote is unknown; did you mean majority_vote?", [{"name": "majorty_vote"}]),
+    grpo({}, {}, "rewards.0: verdict: length does not say which answers are right", [{"name": "length", "verdict": True}]),
+    grpo({}, {}, "rewards.0: pattern: it goes with form: pattern", [{"name": "format", "form": "pattern"}]),
+    grpo({}, {}, "rewards.0.pattern: no regular expression", [{"name": "format", "form": "pattern", "pattern": "("}]),
+    grpo({}, {}, "rewards.0.peak: ", [{"name": "length", "peak": 1.0}]),
+    grpo({}, {}, "rewards.0.path: ", [{"name": "function", "path": "os.system('x')"}]),
+    grpo({}, {}, "rewards.0.max_error_rate: ", [{"name": "task", "max_error_rate": 2}]),
+    grpo({}, {}, "rewards: each may stand once", [{"name": "function", "path": "a.f"}, {"name": "function", "path": "b.f"}]),
     # Not a recipe.
     Case("", "a mapping with the keys of a recipe is expected"),
     Case("- a\n- b\n", "a mapping with the keys of a recipe is expected"),

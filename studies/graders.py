@@ -1,0 +1,107 @@
+"""`make graders-study`: how often math-verify, as it is used here, is right on real answers; writes docs/graders.md.
+
+The folder with the answers is the argument.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from posttrain.rewards.grading import MathVerify, Verdict, final_answer
+from rewards.rewritings import RIGHT, WRONG
+from rewards.test_hostile import FREEZING
+
+SETS = ("math500", "aime24", "aime25", "amc23")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _rewritings(grader: MathVerify, folder: Path) -> list[str]:
+    lines = ["| answer | as it should be | of |", "|---|---|---|"]
+    rows = [row for name in SETS for row in _rows(folder / f"{name}.jsonl")]
+    for name, rewrite in {**RIGHT, **WRONG}.items():
+        seen = Counter[bool]()
+        for row in rows:
+            written = rewrite(final_answer(row["answer"]))
+            if written is not None:
+                verdict = grader.grade(written, row["prompt"], row["answer"]).verdict
+                seen[not verdict.failed and (verdict is Verdict.RIGHT) == (name in RIGHT)] += 1
+        lines.append(f"| {name}, {'right' if name in RIGHT else 'wrong'} | {seen[True]} | {seen.total()} |")
+    return lines
+
+
+def _solutions(grader: MathVerify, folder: Path) -> list[str]:
+    lines = ["| final answer | answers | false accepts | false rejects | failed |", "|---|---|---|---|---|"]
+    rows = _rows(folder / "gsm8k_model_solutions.jsonl")
+    for name in ("as sampled", *RIGHT):
+        seen = Counter[str]()
+        for row in rows:
+            for solution in row["solutions"]:
+                text = solution["text"]
+                if name != "as sampled":
+                    body, _, answer = text.rpartition("A: ")
+                    written = RIGHT[name](answer.strip()) if body and answer.strip().isdigit() else None
+                    if written is None:
+                        continue
+                    text = body + written
+                verdict = grader.grade(text, row["question"], row["reference"]).verdict
+                right = verdict is Verdict.RIGHT
+                seen["answers"] += 1
+                seen["accepts"] += right and not solution["correct"]
+                seen["rejects"] += solution["correct"] and not right
+                seen["failed"] += verdict.failed
+        lines.append(f"| {name} | {seen['answers']} | {seen['accepts']} | {seen['rejects']} | {seen['failed']} |")
+    return lines
+
+
+def _hostile() -> list[str]:
+    grader, slowest, verdicts = MathVerify(), 0.0, Counter[str]()
+    for text in FREEZING:
+        for written in (f"\\boxed{{{text}}}", f"#### {text}"):
+            started = time.monotonic()
+            verdicts[grader.grade(written, "", "18").verdict] += 1
+            slowest = max(slowest, time.monotonic() - started)
+    warm = list[float]()
+    for i in range(500):
+        started = time.perf_counter()
+        grader.grade(f"so \\boxed{{{i}}}", "", "18")
+        warm.append(time.perf_counter() - started)
+    grader.close()
+    outcomes = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    return [
+        f"{2 * len(FREEZING)} answers made to freeze or to fill the memory: {outcomes}; the slowest was out after "
+        f"{slowest:.2f} s, at a deadline of 2 s. A warm call takes {1000 * statistics.median(warm):.2f} ms (median of 500; "
+        f"99th percentile {1000 * sorted(warm)[494]:.2f} ms)."
+    ]
+
+
+def main() -> None:
+    """Counts and writes."""
+    folder, grader = Path(sys.argv[1]), MathVerify()
+    page = [
+        "# math-verify on real answers",
+        "`make graders-study` wrote this page: math-verify 0.9 in a child process; the final answer follows `####`, or is "
+        "the last `\\boxed{}`.",
+        "## MATH-500, AIME 2024 and 2025, AMC 2023: rewritten and changed gold answers",
+        "\n".join(_rewritings(grader, folder)),
+        "## GSM8K: 4000 solutions sampled from real models, against the verdicts that came with them",
+        "\n".join(_solutions(grader, folder)),
+        "## Hostile answers",
+        *_hostile(),
+    ]
+    grader.close()
+    Path("docs/graders.md").write_text("\n\n".join(page) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Rewards in whole runs: code only with leave, failing grades, data without labels."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.recipes import Command, recipe, write
+from posttrain.recipe import load_recipe
+from posttrain.rewards.make import named
+
+MODULE = """
+    import zlib
+    calls = 0
+
+    def some_fail(completions, **_):
+        return [float("nan") if zlib.crc32(c.encode()) % 10 == 0 else float(len(c)) for c in completions]
+
+    def all_fail(completions, **_):
+        return [float("nan")] * len(completions)
+
+    def breaks(completions, **_):
+        global calls
+        calls += 1
+        return [float("nan") if calls > 12 else float(len(c)) for c in completions]
+"""
+
+
+def grpo(*rewards: dict[str, Any], **changes: Any) -> str:
+    return recipe(
+        **{
+            "algorithm": {"name": "grpo"},
+            "rollout": {"questions_per_step": 4, "n": 4, "max_tokens": 6, "log_completions": 0},
+            "training": {"max_steps": 6, "save_every": 1},
+            "rewards": list(rewards),
+            **changes,
+        }
+    )
+
+
+def metrics() -> list[dict[str, float]]:
+    return [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(textwrap.dedent(MODULE))
+
+
+def test_code_runs_only_with_leave(posttrain: Command) -> None:
+    path = grpo({"name": "function", "path": "mine.some_fail"})
+    for arguments in ([], ["--dry-run"]):
+        code, _, err = posttrain("run", path, *arguments)
+        assert code == 4 and "The recipe runs code: mine.some_fail" in err and "--allow-code" in err
+    assert not Path("out").exists()
+    assert posttrain("validate", path)[0] == 0
+
+
+def test_a_function_that_is_not_there_leaves_nothing(posttrain: Command) -> None:
+    code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.absent"}), "--allow-code")
+    assert code == 4 and "The reward function mine.absent: AttributeError" in err and not Path("out").exists()
+
+
+def test_a_run_goes_on_with_a_tenth_of_its_grades_failing(posttrain: Command) -> None:
+    code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.some_fail"}), "--allow-code")
+    assert (code, err) == (0, "")
+    failed = [step["rollout/failed_grades"] for step in metrics()]
+    assert len(failed) == 6 and 0.02 < sum(failed) / 6 < 0.2
+    assert all(step["reward/mean"] == pytest.approx(step["reward/some_fail"]) for step in metrics())
+
+
+def test_a_run_whose_grades_all_fail_ends(posttrain: Command) -> None:
+    code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.all_fail"}), "--allow-code")
+    assert code == 7 and "The reward all_fail failed on 16 of the last 16 completions" in err and "16 × gave nan" in err
+    assert "Traceback" not in err and not Path("out/final").exists()
+
+
+def test_a_reward_that_breaks_in_the_middle_leaves_a_checkpoint_to_go_on_from(posttrain: Command) -> None:
+    path = grpo({"name": "function", "path": "mine.breaks"})
+    code, _, err = posttrain("run", path, "--allow-code")
+    assert code == 7 and "the same command resumes" in err
+    assert Path("out/checkpoint-4").is_dir() and [step["rollout/ungraded"] for step in metrics()] == [0, 0, 0, 1]
+    code, _, err = posttrain("run", path, "--allow-code")
+    assert (code, err) == (0, "") and [step["step"] for step in metrics()] == list(range(1, 7))
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        {"name": "format_length", "form": "pattern", "pattern": "[0-9]*#[0-9]", "peak": 0.4},
+        {"name": "majority_vote", "reads": "exact_match"},
+        {"name": "length", "shape": "polyline"},
+        {"name": "repetition", "n": 2},
+        {"name": "overlong"},
+        {"name": "format", "form": "tags"},
+    ],
+    ids=lambda reward: reward["name"],
+)
+def test_rewards_without_labels_train_on_prompts_alone(posttrain: Command, reward: dict[str, Any]) -> None:
+    prompts = write(Path("prompts.jsonl"), *({"prompt": f"{i}+{i}="} for i in range(8)))
+    code, _, err = posttrain("run", grpo(reward, data={"train": {"path": prompts}}))
+    assert (code, err) == (0, "")
+    assert all(step["rollout/failed_grades"] == 0 and f"reward/{reward['name']}" in step for step in metrics())
+    code, _, err = posttrain("run", grpo({"name": "exact_match"}, data={"train": {"path": prompts}}, output_dir="other"))
+    assert code == 3 and "the columns prompt + answer or prompt + solution are needed; the row has prompt" in err
+
+
+def test_countdown_reads_its_columns(posttrain: Command) -> None:
+    rows = write(Path("rows.jsonl"), *({"prompt": f"make {i}", "nums": [1, i], "target": 1 + i} for i in range(8)))
+    code, _, err = posttrain("run", grpo({"name": "countdown"}, data={"train": {"path": rows}}))
+    assert (code, err) == (0, "") and all("rollout/correct" in step for step in metrics())
+    bad = write(Path("bad.jsonl"), {"prompt": "make 1", "nums": None, "target": 1})
+    code, _, err = posttrain("run", grpo({"name": "countdown"}, data={"train": {"path": bad}}, output_dir="other"))
+    assert code == 3 and "bad.jsonl:1: nums is missing" in err
+
+
+def test_a_watching_verdict_shows_the_gap_and_changes_nothing(posttrain: Command) -> None:
+    watched = [{"name": "length"}, {"name": "exact_match", "weight": 0.0}]
+    assert posttrain("run", grpo(*watched))[0] == 0
+    assert posttrain("run", grpo(watched[0], output_dir="alone"))[0] == 0
+    assert all("rollout/correct" in step for step in metrics())
+    assert any(0 < step.get("rollout/most_common_answer", 0) <= 1 for step in metrics())
+    alone = [json.loads(line) for line in Path("alone/metrics.jsonl").read_text().splitlines()]
+    assert [step["loss"] for step in alone] == [step["loss"] for step in metrics()]
+
+
+def test_the_first_reward_that_can_gives_the_verdict() -> None:
+    def verdicts(*rewards: dict[str, Any]) -> list[bool]:
+        return [one.verdict for one in named(load_recipe(grpo(*rewards)).rewards)]
+
+    assert verdicts({"name": "length"}, {"name": "task"}, {"name": "majority_vote"}) == [False, True, False]
+    assert verdicts({"name": "task"}, {"name": "majority_vote", "verdict": True}) == [False, True]
+    assert verdicts({"name": "length"}) == [False]
+    assert verdicts() == [True]

@@ -1,0 +1,114 @@
+"""Answers made to freeze, to fill the memory, or to be executed: each is out within its deadline, and nothing happens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.rewards.form import Boxed
+from posttrain.rewards.grading import MathVerify, Verdict
+
+DEADLINE = 0.5
+FREEZING = [
+    "10^{10^{10}}", "9^{9^{9^{9}}}", "9**9**9**9", "\\binom{10^8}{10^7}", "\\sum_{k=1}^{10^9} 1/k", "3^{10^8}", "3^{3e8}+1",
+    "(10^7)!+1", "7**300000000", "\\int_0^1 \\int_0^1 \\int_0^1 e^{xyz} dx dy dz", "\\prod_{k=1}^{10^8} k",
+    "{" * 5000, "(" * 5000 + "1" + ")" * 5000, "\\frac{1}{" * 800 + "1" + "}" * 800, "1" * 100_000, "x^" * 3000 + "x",
+    "\\sqrt{" * 500 + "2" + "}" * 500, "1+" * 20_000 + "1", "0." + "3" * 50_000, "\\left(" * 2000,
+]  # fmt: skip
+EXECUTING = [
+    "__import__('os').system('touch {canary}')",
+    "().__class__.__base__.__subclasses__()",
+    "open('{canary}','w').write('x')",
+    "exec(\"open('{canary}','w')\")",
+    "\\text{{__import__('os').system('touch {canary}')}}",
+    "lambda: open('{canary}','w')",
+    "sympy.sympify(\"__import__('os').system('touch {canary}')\")",
+    "__import__('socket').create_connection(('127.0.0.1', {port}))",
+    "__import__('os').environ['CANARY']",
+    "1 if open('{canary}','w') else 2",
+    "{{open('{canary}','w')}}",
+    "$(touch {canary})",
+    "`touch {canary}`",
+    "'; touch {canary}; '",
+    "\\input{{/etc/passwd}}",
+    "\\write18{{touch {canary}}}",
+]
+
+
+def _graded_in_a_thread(grader: MathVerify, text: str, answer: str) -> tuple[Verdict, float]:
+    came: list[Verdict] = []
+    started = time.monotonic()
+    thread = threading.Thread(target=lambda: came.append(grader.grade(text, "", answer).verdict))
+    thread.start()
+    thread.join(30)
+    return came[0], time.monotonic() - started
+
+
+@pytest.mark.parametrize("number", range(len(FREEZING)), ids=[text[:12] for text in FREEZING])
+def test_a_freezing_answer_is_out_in_time_from_a_thread_and_others_are_not_affected(number: int, graders: Any) -> None:
+    grader: MathVerify = graders
+    text = f"\\boxed{{{FREEZING[number]}}}" if number % 2 else f"#### {FREEZING[number]}"
+    verdict, seconds = _graded_in_a_thread(grader, text, "18")
+    assert verdict is not Verdict.RIGHT and seconds < DEADLINE + 1
+    assert grader.grade("#### 18", "", "18").verdict is Verdict.RIGHT
+    assert grader.grade("#### 18", "", FREEZING[number]).verdict is not Verdict.RIGHT
+    assert grader.grade("\\boxed{18}", "", "18").verdict is Verdict.RIGHT
+
+
+@pytest.fixture(scope="module")
+def graders() -> Any:
+    grader = MathVerify(deadline=DEADLINE)
+    yield grader
+    grader.close()
+
+
+@pytest.mark.parametrize("number", range(len(EXECUTING)))
+def test_nothing_of_an_answer_is_executed(number: int, graders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = tmp_path / "canary"
+    monkeypatch.setenv("CANARY", "secret")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(0.05)
+        text = EXECUTING[number].format(canary=canary, port=listening.getsockname()[1])
+        for written in (text, f"\\boxed{{{text}}}", f"#### {text}", f"${text}$"):
+            grade = graders.grade(written, "", "18")
+            assert grade.verdict is not Verdict.RIGHT and "secret" not in str(grade.value)
+            assert graders.grade("18", "", written).verdict is not Verdict.RIGHT
+        with pytest.raises(TimeoutError):
+            listening.accept()
+    assert not canary.exists()
+
+
+def test_the_child_has_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    form = Boxed()
+    try:
+        process = form._reader._child._process
+        assert process is not None
+        assert b"hf_secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    finally:
+        form.close()
+
+
+def test_a_child_that_hangs_ends_by_itself_when_its_parent_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import os; from posttrain.rewards.grading import MathVerify; g = MathVerify(deadline=0.5)\n"
+        "print(g._child._process.pid, flush=True)\n"
+        "import threading; threading.Timer(0.2, os._exit, (0,)).start(); g.grade('#### 9^{9^{9^{9}}}', '', '18')"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    end = time.monotonic() + 10
+    while time.monotonic() < end and os.path.exists(f"/proc/{child.stdout.strip()}/stat"):
+        if Path(f"/proc/{child.stdout.strip()}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    assert not os.path.exists(f"/proc/{child.stdout.strip()}")

@@ -1,0 +1,67 @@
+"""math-verify as it is used here, on real answers: MATH-500, AIME and AMC with rewritings, and GSM8K's sampled solutions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.rewards.grading import MathVerify, Verdict, final_answer
+from rewards.rewritings import RIGHT, WRONG
+
+DATA = os.environ.get("POSTTRAIN_TEST_DATA")
+pytestmark = pytest.mark.skipif(DATA is None, reason="POSTTRAIN_TEST_DATA names no folder with the answers")
+SETS = ("math500", "aime24", "aime25", "amc23")
+SHARE = 0.98
+SOLUTIONS = 60  # rows of four; studies/graders.py takes all of them
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[MathVerify]:
+    made = MathVerify()
+    yield made
+    made.close()
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (Path(DATA or "") / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", [*RIGHT, *WRONG])
+def test_rewritten_answers(grader: MathVerify, name: str) -> None:
+    counted, faults = Counter[bool](), list[str]()
+    for row in (row for which in SETS for row in rows(which)):
+        written = {**RIGHT, **WRONG}[name](final_answer(row["answer"]))
+        if written is not None:
+            verdict = grader.grade(written, row["prompt"], row["answer"]).verdict
+            agrees = not verdict.failed and (verdict is Verdict.RIGHT) == (name in RIGHT)
+            counted[agrees] += 1
+            faults += [] if agrees else [f"{row['answer']} as {written}: {verdict}"]
+    assert counted[True] >= SHARE * counted.total(), faults[:10]
+    assert counted.total() > 0
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_solutions_whose_answer_is_written_otherwise_keep_their_verdict(grader: MathVerify, name: str) -> None:
+    seen = Counter[str]()
+    for row in json_rows(SOLUTIONS):
+        for solution in row["solutions"]:
+            body, _, answer = solution["text"].rpartition("A: ")
+            written = RIGHT[name](answer.strip()) if body and answer.strip().isdigit() else None
+            if written is None:
+                continue
+            right = grader.grade(body + written, row["question"], row["reference"]).verdict is Verdict.RIGHT
+            seen["answers"] += 1
+            seen["false accepts"] += right and not solution["correct"]
+            seen["false rejects"] += solution["correct"] and not right
+    assert (seen["false accepts"], seen["false rejects"]) == (0, 0)
+
+
+def json_rows(count: int) -> list[dict[str, Any]]:
+    with (Path(DATA or "") / "gsm8k_model_solutions.jsonl").open() as file:
+        return [json.loads(line) for line, _ in zip(file, range(count), strict=False)]
