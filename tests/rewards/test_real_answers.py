@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def test_rewritten_answers(grader: MathVerify, name: str) -> None:
     assert counted.total() > 0
 
 
+def test_all_verdicts_of_sampled_solutions(grader: MathVerify) -> None:
+    disputed = [
+        solution["text"]
+        for row in json_rows()
+        for solution in row["solutions"]
+        if (grader.grade(solution["text"], row["question"], row["reference"]).verdict is Verdict.RIGHT) != solution["correct"]
+    ]
+    assert disputed == []
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_solutions_whose_answer_is_written_otherwise_keep_their_verdict(grader: MathVerify, name: str) -> None:
     seen = Counter[str]()
@@ -62,6 +73,6 @@ def test_solutions_whose_answer_is_written_otherwise_keep_their_verdict(grader: 
     assert (seen["false accepts"], seen["false rejects"]) == (0, 0)
 
 
-def json_rows(count: int) -> list[dict[str, Any]]:
+def json_rows(count: int | None = None) -> list[dict[str, Any]]:
     with (Path(DATA or "") / "gsm8k_model_solutions.jsonl").open() as file:
-        return [json.loads(line) for line, _ in zip(file, range(count), strict=False)]
+        return [json.loads(line) for line in islice(file, count)]

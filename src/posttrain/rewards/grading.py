@@ -134,18 +134,22 @@ class MathVerify:
 
 
 def final_answer(text: str) -> str:
-    r"""What follows the last `####`, or stands in the last `\boxed{}`, or the whole text."""
+    r"""What follows the last `####`, or stands in the last `\boxed{}`, or in a last line `A: …` or `Answer: …`, or all."""
     if "####" in text:
         return text.rpartition("####")[2].strip()
     start = text.rfind("\\boxed{")
     if start < 0:
-        return text.strip()
+        line = _ANSWER_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
+        return line[1] if line is not None else text.strip()
     depth = 0
     for i in range(start + len("\\boxed"), len(text)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if depth == 0:
             return text[start + len("\\boxed{") : i].strip()
     return text.strip()
+
+
+_ANSWER_LINE = re.compile(r"(?:a|(?:the )?(?:final )?answer)[ \t]*:[ \t]*(\S.*)", re.IGNORECASE)
 
 
 def _as_latex(completion: str) -> str:
