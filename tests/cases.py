@@ -86,6 +86,24 @@ CASES = [
     Case("rloo"),
     Case("rloo", "no_kl", {"kl_coef": 0.0}),
     Case("rloo", "several", {"updates": 4}),
+    Case("hpt", "", {"max_tokens": 9, "gate": 1}),
+    Case(
+        "hpt", "paper", {"max_tokens": 9, "gate": 1, "clip": True, "std": True, "sft_average": "sequence_mean", "updates": 4}
+    ),
+    Case("hpt", "weak", {"max_tokens": 9, "gate": 2, "sft_coef": 0.3, "updates": 4, "kl_coef": 0.1, "entropy_coef": 0.1}),
+    Case("prefix_rft", "", {"max_tokens": 9}),
+    Case("prefix_rft", "several", {"max_tokens": 9, "updates": 4, "dual_clip": 1.3, "keep": 0.3}),
+    Case("prefix_rft", "group", {"max_tokens": 9, "updates": 4, "baseline": "group", "keep": 1.0, "entropy_coef": 0.1}),
+    Case("prefix_rft", "uncentred", {"max_tokens": 9, "updates": 4, "baseline": "uncentred", "keep": 0.4}),
+    Case("luffy", "", {"max_tokens": 9}),
+    Case("luffy", "several", {"max_tokens": 9, "updates": 4, "clip": True, "std": True, "gamma": 0.3}),
+    Case("luffy", "corrected", {"max_tokens": 9, "updates": 4, "correction": _correction("token", "truncate")}),
+    Case("srft", "", {"max_tokens": 9}),
+    Case("srft", "several", {"max_tokens": 9, "updates": 4, "std": False, "entropy_cap": 50.0, "sft_coef": 0.8}),
+    Case("chord"),
+    Case("chord", "mu", {"mu_peak": 0.9, "mu_valley": 0.05, "mu_warmup": 0.2, "mu_decay": 0.5, "phi": False, "updates": 4}),
+    Case("grpo_sft"),
+    Case("grpo_sft", "several", {"updates": 4, "sft_coef": 0.4, "kl_coef": 0.1}),
 ]
 BY_ID = {str(case): case for case in CASES}
 
@@ -142,7 +160,8 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
     """`units` groups of four rows (or twice as many pairs), with gaps and padding in the loss mask.
 
     In batches of rollouts the second row has no loss token, the last group's rewards are equal (unless it is the only
-    one), and a few tokens are demonstration. Old, reference and behavior policies lie far enough away to be clipped.
+    one), and a few tokens are demonstration; of an algorithm that asks for demonstrations, each group's last row, or its
+    head. Old, reference and behavior policies lie far enough away to be clipped.
     """
     needs, rows = algorithm.needs, units * GROUP
     random = torch.Generator().manual_seed(seed)
@@ -154,14 +173,24 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         return torch.rand(rows, width, generator=random) < probability
 
     sampled = needs.rollouts > 0
+    shown = needs.own_demonstrations or needs.demonstrations > 0
     logits = normal(rows, width, VOCABULARY)
     ref_logits = logits + 0.5 * normal(rows, width, VOCABULARY)
     tokens = torch.randint(VOCABULARY, (rows, width), generator=random)
     logp, ref_logp = (token_logp(policy.log_softmax(-1), tokens) for policy in (logits, ref_logits))
     lengths = torch.randint(1, width + 1, (rows, 1), generator=random)
     loss_mask = (torch.arange(width) < lengths) & ~chance(0.2)
-    origin = torch.where(chance(0.15) if sampled else torch.ones_like(loss_mask), Origin.DEMO, Origin.ROLLOUT)
+    demonstrated = chance(0.15) if sampled else torch.ones_like(loss_mask)
+    last = torch.arange(rows)[:, None] % GROUP == GROUP - 1
+    if shown:  # the last row of a group: a demonstration, or its prefix
+        heads = torch.rand(rows, 1, generator=random) * lengths if needs.demonstration == "prefix" else width
+        demonstrated = last & (torch.arange(width) < heads)
+    origin = torch.where(demonstrated, Origin.DEMO, Origin.ROLLOUT)
+    group = torch.arange(rows) // (GROUP if sampled else 1)
+    if needs.demonstration == "separate":
+        group = torch.where(last[:, 0], rows + torch.arange(rows), group)
     reward = normal(rows)
+    correct = torch.rand(rows, generator=random) < 0.4
     if sampled:
         loss_mask[1] = False
     if needs.preference:
@@ -177,9 +206,12 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         behavior_logp=torch.where(origin == Origin.DEMO, 0.0, collected + 0.4 * normal(rows, width)),
         old_logp=old_logp if needs.old_logp else None,
         ref_logp=ref_logp if needs.ref_logp else None,
-        group=torch.arange(rows) // (GROUP if sampled else 1),
+        entropy=normal(rows, width).abs() if needs.collected_entropy != "none" else None,
+        group=group,
         reward=reward if sampled else None,
+        correct=correct if needs.verdict else None,
         chosen=torch.arange(rows) % 2 == 0 if needs.preference else None,
+        progress=0.3,
     )
     return Sample(algorithm, batch, logits, ref_logits)
 

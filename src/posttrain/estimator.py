@@ -25,14 +25,16 @@ from posttrain.parts.baseline import as_given
 from posttrain.parts.correction import none
 from posttrain.parts.denominator import current
 from posttrain.parts.mask import keep
+from posttrain.parts.plan import plain
 from posttrain.parts.select import everything
 from posttrain.table import table_rows
-from posttrain.types import MAX_LOG_RATIO, Batch, Question, Request, View
+from posttrain.types import MAX_LOG_RATIO, Batch, Origin, Question, Request, View
 
 Part = Callable[[View], Tensor]
 Mask = Callable[[View, Tensor, Tensor], Tensor]
 Select = Callable[[Batch], Tensor]
 Coefficient = float | Callable[[float], float]
+Planner = Callable[[Question, int, float, Random], list[Request]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Penalty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """A row of the table, as a frozen value: terms, penalties, needs, and how rewards become advantages."""
+    """A row of the table, as a frozen value: terms, penalties, needs, how rewards become advantages, what is sampled."""
 
     name: str
     paper: str
@@ -109,6 +111,7 @@ class Algorithm:
     needs: Needs
     penalties: tuple[Penalty, ...] = ()
     credit: Callable[[Batch], Batch] = as_given
+    planner: Planner = plain
 
     def prepare(self, batch: Batch) -> Batch:
         """Rewards and groups of the whole collection → advantages. May clear `loss_mask`. No model is used.
@@ -157,8 +160,8 @@ class Algorithm:
         return rows
 
     def plan(self, question: Question, progress: float, rng: Random) -> list[Request]:
-        """What to sample for a question, before generation: `needs.rollouts` plain completions, or nothing."""
-        return [Request(question.prompt, n=self.needs.rollouts, question=question.id)] if self.needs.rollouts else []
+        """What to sample for a question, before generation: `needs.rollouts` completions, or nothing."""
+        return self.planner(question, self.needs.rollouts, progress, rng)
 
     def __repr__(self) -> str:
         lines = [f"{self.name} ({self.paper}), scope {self.needs.scope}"]
@@ -214,6 +217,12 @@ def policy_gradient_loss(
         term_loss = _at(term.coef, batch.progress) * _average(-weights.value * logp, select, term, counts)
         loss = loss + term_loss
         metrics[f"loss/{term.name}"] = term_loss.detach()
+        if algorithm.needs.own_demonstrations or algorithm.needs.demonstrations:
+            scaled = weights.value.abs() * _at(term.coef, batch.progress)
+            for origin, name in _WEIGHTS.items():
+                part = torch.where(batch.origin == origin, scaled, 0.0)
+                share = _average(part, select, term, counts)
+                metrics[name] = metrics.get(name, torch.zeros_like(share)) + share
         if term.estimator.denominator is not current:
             for name, share in _ratio_shares(view, weights).items():
                 metrics[name] = metrics.get(name, torch.zeros_like(share)) + share / compared
@@ -230,6 +239,10 @@ def policy_gradient_loss(
         metrics[penalty.name] = mean.detach()
     metrics["loss"] = loss.detach()
     return LossOutput(loss, metrics)
+
+
+_WEIGHTS = {Origin.ROLLOUT: "weight/rollouts", Origin.DEMO: "weight/demonstrations"}
+"""Sums of |w| · s / N: how much of a step is learnt from what the policy wrote, and how much from what it was shown."""
 
 
 def _average(values: Tensor, select: Tensor, part: Term | Penalty, counts: Mapping[str, Tensor]) -> Tensor:

@@ -10,16 +10,20 @@ from typing import Literal
 class Needs:
     """What an algorithm needs of the collector and the trainer, which read nothing else of it.
 
-    demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own).
+    demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own, of
+    which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
+    collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
+    verdict: which rollouts are right, beside their rewards.
     memory: what the collector remembers over steps: none, window (of several updates), buffer.
     resample: groups without signal are replaced, a bounded number of times.
     """
 
     scope: Literal["token", "sequence"]
     demonstration: Literal["none", "row", "prefix", "hint", "separate"] = "none"
+    demonstrations: int = 0
     preference: bool = False
     rollouts: int = 0
     updates: int = 1
@@ -28,6 +32,8 @@ class Needs:
     ref_logp: bool = False
     entropy: bool = False
     full_kl: bool = False
+    collected_entropy: Literal["none", "prefix", "rows"] = "none"
+    verdict: bool = False
     memory: Literal["none", "window", "buffer"] = "none"
     resample: bool = False
 
@@ -40,3 +46,8 @@ class Needs:
     def exact_logp(self) -> bool:
         """Log-probs are compared with others: dropout must be off."""
         return self.reference or self.old_logp or self.rollouts > 0
+
+    @property
+    def own_demonstrations(self) -> bool:
+        """Questions bring demonstrations of their own to the rollouts."""
+        return self.rollouts > 0 and self.demonstration in ("row", "prefix", "hint")

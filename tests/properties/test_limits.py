@@ -134,7 +134,12 @@ def test_swapping_chosen_and_rejected_turns_the_margin(case: Case, shape: dict[s
     close(turned_metrics["preference/accuracy"], 1 - metrics["preference/accuracy"])
 
 
-@over(lambda case: case.algorithm.needs.updates == 1 and case.algorithm.needs.rollouts)
+def compares_with_itself(case: Case) -> bool:
+    needs = case.algorithm.needs
+    return bool(needs.updates == 1 and needs.rollouts and needs.demonstration in ("none", "prefix"))
+
+
+@over(compares_with_itself)
 @given(shape=shapes)
 def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(case: Case, shape: dict[str, int]) -> None:
     drawn = sample(case.algorithm, **shape)

@@ -28,9 +28,9 @@ def test_gradient_is_minus_weight_times_scale_over_count(case: Case, shape: dict
     _, gradient = differentiate(algorithm, batch, inputs)
     expected = {name: torch.zeros_like(value) for name, value in inputs.items()}
     for term, weight in zip(algorithm.terms, weights(algorithm, batch, inputs["logp"]), strict=True):
-        assert not callable(term.coef)
+        coef = term.coef(batch.progress) if callable(term.coef) else term.coef
         scale = term.average.row_scale(term.select(batch))
-        expected["logp"] -= term.coef * weight * scale / counts[term.name].clamp(min=1)
+        expected["logp"] -= coef * weight * scale / counts[term.name].clamp(min=1)
     for penalty in algorithm.penalties:
         assert not callable(penalty.coef)
         select = penalty.select(batch)

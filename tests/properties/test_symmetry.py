@@ -14,7 +14,8 @@ from posttrain import Batch, build_algorithm
 
 
 def has_baseline(case: Case) -> bool:
-    return on_policy(case) and (case.name != "reinforce" or "baseline" in case.options)
+    own = {"reinforce": case.options.get("baseline"), "prefix_rft": case.options.get("baseline") != "uncentred"}
+    return on_policy(case) and bool(own.get(case.name, True))
 
 
 def is_policy_gradient_only(case: Case) -> bool:
@@ -89,7 +90,7 @@ def test_equal_rewards_are_exactly_no_signal(name: str, options: dict[str, float
 
 def _normalises_rewards(case: Case) -> bool:
     in_reward = case.options.get("kl_in") == "reward"  # the KL keeps its unit
-    return on_policy(case) and case.name not in ("dr_grpo", "reinforce", "rloo") and not in_reward
+    return case.name in ("grpo", "dapo", "gspo", "cispo") and not in_reward
 
 
 @over(_normalises_rewards)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from posttrain.algorithms import dft, dpo, grpo, iw_sft, psft, reinforce, sft
+from posttrain.algorithms import chord, dft, dpo, grpo, grpo_sft, hpt, iw_sft, luffy, prefix_rft, psft, reinforce, sft, srft
 from posttrain.algorithms.base import Config, location
 from posttrain.errors import RecipeError
 
@@ -29,7 +29,13 @@ AlgorithmConfig = Annotated[
     | grpo.GSPO
     | grpo.CISPO
     | reinforce.Reinforce
-    | reinforce.RLOO,
+    | reinforce.RLOO
+    | hpt.HPT
+    | prefix_rft.PrefixRFT
+    | luffy.LUFFY
+    | srft.SRFT
+    | chord.CHORD
+    | grpo_sft.GRPOSFT,
     Field(discriminator="name"),
 ]
 
@@ -48,6 +54,12 @@ BUILDERS: dict[str, tuple[type[Config], Callable[[Any], Algorithm]]] = {
     "cispo": (grpo.CISPO, grpo.build_cispo),
     "reinforce": (reinforce.Reinforce, reinforce.build_reinforce),
     "rloo": (reinforce.RLOO, reinforce.build_rloo),
+    "hpt": (hpt.HPT, hpt.build),
+    "prefix_rft": (prefix_rft.PrefixRFT, prefix_rft.build),
+    "luffy": (luffy.LUFFY, luffy.build),
+    "srft": (srft.SRFT, srft.build),
+    "chord": (chord.CHORD, chord.build),
+    "grpo_sft": (grpo_sft.GRPOSFT, grpo_sft.build),
 }
 
 
@@ -75,8 +87,8 @@ def build_algorithm(name: str, **options: Any) -> Algorithm:
 
 def example_values() -> list[Algorithm]:
     """Every algorithm with its published defaults; where an option has none, with an example of it."""
-    required: dict[str, dict[str, Any]] = {"dr_grpo": {"max_tokens": 1024}}
-    return [build_algorithm(name, **required.get(name, {})) for name in BUILDERS]
+    counted = [name for name, (config, _) in BUILDERS.items() if "max_tokens" in config.model_fields]
+    return [build_algorithm(name, **({"max_tokens": 1024} if name in counted else {})) for name in BUILDERS]
 
 
 def from_config(config: Config) -> Algorithm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -39,6 +39,9 @@ class Correction(Config):
 class OnPolicyConfig(Config):
     """What every algorithm over rollouts can be told."""
 
+    reads_verdict: ClassVar[bool] = False
+    """It asks which rollouts are right, beside their rewards."""
+
     rollouts: Annotated[int, Field(ge=1)] = 8
     """Completions for each question. The recipe fills it from `rollout.n`."""
     updates: Annotated[int, Field(ge=1)] = 1
@@ -64,6 +67,13 @@ def _has_others(rollouts: int) -> int:
 
 
 GroupSize = Annotated[int, AfterValidator(_has_others)]
+
+
+class HybridConfig(OnPolicyConfig):
+    """What algorithms over rollouts and demonstrations can be told."""
+
+    rollouts: GroupSize = 8
+    std_eps: Positive = 1e-4
 
 
 class GroupConfig(OnPolicyConfig):

@@ -9,14 +9,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from posttrain.algorithms.base import Correction, OnPolicyConfig
-    from posttrain.estimator import Part, Penalty, Term
+    from posttrain.estimator import Mask, Part, Penalty, Select, Term
     from posttrain.needs import Needs
     from posttrain.parts.average import Average
     from posttrain.types import Batch
 
 
 def needs(
-    config: OnPolicyConfig, *, scope: Literal["token", "sequence"], kl_in_reward: bool = False, resample: bool = False
+    config: OnPolicyConfig,
+    *,
+    scope: Literal["token", "sequence"] = "token",
+    kl_in_reward: bool = False,
+    resample: bool = False,
+    demonstration: Literal["none", "row", "prefix", "separate"] = "none",
+    demonstrations: int = 0,
+    collected_entropy: Literal["none", "prefix", "rows"] = "none",
 ) -> Needs:
     """Old log-probs where several updates need them, or a KL in the reward; of the sampler where the config says so."""
     from posttrain.needs import Needs
@@ -32,6 +39,10 @@ def needs(
         ref_logp=config.kl_coef > 0,
         entropy=config.entropy_coef > 0,
         resample=resample,
+        demonstration=demonstration,
+        demonstrations=demonstrations,
+        collected_entropy=collected_entropy,
+        verdict=config.reads_verdict,
     )
 
 
@@ -53,10 +64,11 @@ def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], 
     return partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=coef), credit)) if coef else credit
 
 
-def kl_terms(coef: float, estimate: str, per: Average) -> tuple[Term, ...]:
-    """coef · KL(pi || ref) in the loss, averaged like the policy's own term."""
+def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = None) -> tuple[Term, ...]:
+    """coef · KL(pi || ref) in the loss, averaged like the policy's own term; of all tokens, or those that it selects."""
     from posttrain.estimator import Estimator, Term
     from posttrain.parts import advantage, denominator
+    from posttrain.parts.select import everything
 
     if not coef:
         return ()
@@ -66,13 +78,32 @@ def kl_terms(coef: float, estimate: str, per: Average) -> tuple[Term, ...]:
             name="kl",
             estimator=Estimator(denominator=denominator.current, advantage=pull),
             average=per,
+            select=select or everything,
             coef=coef,
         ),
     )
 
 
-def entropy_penalties(coef: float) -> tuple[Penalty, ...]:
-    """A bonus of coef · the mean entropy of the policy over the loss tokens."""
+def entropy_penalties(coef: float, select: Select | None = None) -> tuple[Penalty, ...]:
+    """A bonus of coef · the mean entropy of the policy over the loss tokens, or those that are selected."""
     from posttrain.estimator import Penalty
+    from posttrain.parts.select import everything
 
-    return (Penalty(name="entropy", quantity="entropy", coef=-coef),) if coef else ()
+    return (Penalty(name="entropy", quantity="entropy", coef=-coef, select=select or everything),) if coef else ()
+
+
+def group_credit(std: bool, eps: float) -> Callable[[Batch], Batch]:
+    """R - mean of the group, divided by its std where the config says so."""
+    from posttrain.parts import baseline
+
+    return partial(baseline.group_normalised, eps=eps) if std else baseline.group_mean
+
+
+def clip_mask(clip: bool, low: float, high: float, dual: float | None = None) -> Mask:
+    """PPO's mask, or none."""
+    from posttrain.parts import mask
+
+    if not clip:
+        return mask.keep
+    bounds = {"low": low, "high": high}
+    return partial(mask.ppo_clip, **bounds) if dual is None else partial(mask.ppo_clip, **bounds, dual=dual)

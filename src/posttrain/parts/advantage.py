@@ -60,3 +60,13 @@ def k2(view: View) -> Float[Tensor, "..."]:
 def k3(view: View) -> Float[Tensor, "..."]:
     """exp(d) - 1, d = ref_logp - logp: the gradient of exp(d) - d - 1, an estimate of KL(pi || ref) (Schulman 2020)."""
     return (view.require("ref_logp") - view.logp).clamp(max=MAX_LOG_RATIO).expm1()
+
+
+def indecision(view: View) -> Float[Tensor, "..."]:
+    """1 - p; with a denominator of 1 the weight is p (1 - p), largest where the policy is undecided (arXiv:2508.11408)."""
+    return 1 - view.logp.exp()
+
+
+def confidence(view: View, *, coef: float) -> Float[Tensor, "..."]:
+    """coef · exp(-H), H the collected entropy: less for demonstrations that the policy finds strange (SRFT)."""
+    return coef * (-view.require("entropy")).exp()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.types import View, row_mean, row_sum
+from posttrain.types import Origin, View, row_mean, row_sum
 
 
 def current(view: View) -> Float[Tensor, "..."]:
@@ -39,3 +40,18 @@ def old_sequence(view: View) -> Float[Tensor, "..."]:
 def old_capped(view: View, *, high: float) -> Float[Tensor, "..."]:
     """max(old, logp - log(1 + high)): the ratio is min(r, 1 + high), as a weight (CISPO, arXiv:2506.13585, eq. 4-5)."""
     return torch.maximum(view.old_logp, view.logp - math.log1p(high))
+
+
+def shaped(view: View, *, gamma: float) -> Float[Tensor, "..."]:
+    """2 log(p + gamma) - log gamma: the ratio is gamma p / (p + gamma)², the gradient that of p / (p + gamma).
+
+    Policy shaping for demonstrations of an unknown policy (LUFFY, arXiv:2504.14945, eq. 8): at most 1/4, at p = gamma.
+    """
+    return 2 * (view.logp.exp() + gamma).log() - math.log(gamma)
+
+
+def by_origin(
+    view: View, *, rollout: Callable[[View], Tensor], demonstration: Callable[[View], Tensor]
+) -> Float[Tensor, "..."]:
+    """One denominator for sampled tokens, another for demonstrated ones: one term over both."""
+    return torch.where(view.origin == Origin.DEMO, demonstration(view), rollout(view))

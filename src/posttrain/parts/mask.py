@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.types import View
+from posttrain.types import Origin, View
 
 
 def keep(view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
@@ -35,3 +37,14 @@ def ppo_clip(
     if dual is not None:
         left = left | ((advantage < 0) & (ratio > dual))
     return torch.logical_and(view.select, ~left)
+
+
+def on_rollouts(
+    view: View,
+    ratio: Float[Tensor, "..."],
+    advantage: Float[Tensor, "..."],
+    *,
+    mask: Callable[[View, Tensor, Tensor], Tensor],
+) -> Bool[Tensor, "..."]:
+    """A mask for sampled tokens; every demonstrated one is kept, for its ratio compares nothing."""
+    return view.select & (mask(view, ratio, advantage) | (view.origin == Origin.DEMO))

@@ -1,0 +1,63 @@
+"""GRPO and SFT in a fixed mix: "RL with SFT loss", the plain baseline of the hybrids (arXiv:2504.14945, section 4).
+
+    rollouts:        mask of PPO, pi_ref = pi_old,    A = (R - mean)/(std + e),  N = rows, s = 1/|y|
+    demonstrations:  mask 1,      pi_ref = pi_theta,  A = 1,                     N = tokens, times sft_coef
+
+Every question's demonstration is trained on, whatever its rollouts did; it is in no baseline.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from posttrain.algorithms.base import HybridConfig, NonNegative
+
+if TYPE_CHECKING:
+    from posttrain.estimator import Algorithm
+
+
+class GRPOSFT(HybridConfig):
+    """GRPO with an SFT loss beside it."""
+
+    name: Literal["grpo_sft"] = "grpo_sft"
+    sft_coef: NonNegative = 1.0
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+
+
+def build(config: GRPOSFT) -> Algorithm:
+    """Two terms over disjoint rows."""
+    from posttrain.algorithms.on_policy import clip_mask, correction_part, entropy_penalties, kl_terms, needs
+    from posttrain.estimator import Algorithm, Estimator, Metric, Term
+    from posttrain.parts import advantage, average, baseline, denominator, objective, select
+
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2504.14945",
+        needs=needs(config, demonstration="row"),
+        terms=(
+            Term(
+                name="policy",
+                estimator=Estimator(
+                    denominator=denominator.old,
+                    advantage=advantage.given,
+                    mask=clip_mask(True, config.clip_low, config.clip_high),
+                    correction=correction_part(config.correction),
+                ),
+                average=average.sequence_mean,
+                select=select.rollouts,
+            ),
+            Term(
+                name="sft",
+                estimator=Estimator(denominator=denominator.current, advantage=advantage.one),
+                average=average.token,
+                select=select.demonstrations,
+                coef=config.sft_coef,
+                metrics=(Metric("nll", objective.nll),),
+            ),
+            *kl_terms(config.kl_coef, "k3", average.sequence_mean, select.rollouts),
+        ),
+        penalties=entropy_penalties(config.entropy_coef),
+        credit=partial(baseline.of_rollouts, credit=partial(baseline.group_normalised, eps=config.std_eps)),
+    )
