@@ -34,20 +34,26 @@ def make_examples(model: Any, tokenizer: Any, *, preference: bool, rows: int = 2
 
 
 def make_problems(tokenizer: Any, *, rows: int = 24) -> list[Problem]:
-    """Additions, as questions."""
+    """Additions, as questions, all but every third with a demonstration."""
     return [
-        Problem(tokenizer(f"{i}+{i}=").input_ids, {"prompt": f"{i}+{i}=", "answer": str(2 * i)}, f"question {i}")
+        Problem(
+            tokenizer(f"{i}+{i}=").input_ids,
+            {"prompt": f"{i}+{i}=", "answer": str(2 * i)},
+            f"question {i}",
+            None if i % 3 == 0 else (*tokenizer(f"{2 * i}{'.' * (i % 4)}").input_ids, tokenizer.eos_token_id),
+        )
         for i in range(rows)
     ]
 
 
 class Thirds:
-    """A reward: the share of a completion's tokens that are multiples of three."""
+    """A reward: the share of a completion's tokens that are multiples of three; right are those whose first one is."""
 
     name = "thirds"
 
     def judge(self, group: Group) -> list[Judgement]:
-        return [Judgement(sum(token % 3 == 0 for token in tokens) / len(tokens)) for tokens in group.tokens]
+        shares = [sum(token % 3 == 0 for token in tokens) / len(tokens) for tokens in group.tokens]
+        return [Judgement(share, tokens[0] % 3 == 0) for share, tokens in zip(shares, group.tokens, strict=True)]
 
     def close(self) -> None:
         pass

@@ -67,6 +67,40 @@ def validate(recipe: RecipePath, overrides: Overrides = []) -> None:  # noqa: B0
     _say(f"{recipe} is valid: {', then '.join(names)} on {checked.model.label}.")
 
 
+@app.command()
+def compare(
+    what: Annotated[list[str], typer.Argument(metavar="STUDY_OR_RUN…", help="A study, in YAML; or folders of runs.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and its runs' recipes, run nothing.")] = False,
+) -> None:
+    """Run what a study still lacks and write its table and plots; or show what came of runs beside each other."""
+    if not any(name.endswith((".yaml", ".yml")) for name in what):
+        from posttrain import console
+        from posttrain.study.outcome import Outcome
+
+        unknown = [name for name in what if not (Path(name) / "recipe.yaml").is_file()]
+        if unknown:
+            raise RecipeError(f"compare: {unknown[0]} is neither a study (.yaml) nor the folder of a run.")
+        out.print(console.runs_table({name: Outcome.of(Path(name)) for name in what}))
+        return
+    if len(what) > 1:
+        raise RecipeError("compare: one study, or folders of runs, are expected.")
+    from posttrain.study.config import load_study
+
+    study = load_study(what[0])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from posttrain.study.matrix import Matrix
+
+    matrix = Matrix(study)
+    if dry_run:
+        _say(matrix.check())
+        return
+    from posttrain.study.execute import execute
+
+    folder = execute(study, say=_say)
+    out.print((folder / "table.md").read_text(), markup=False, soft_wrap=True)
+    _say(f"Study: {folder.resolve()}")
+
+
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|recipes")]) -> None:
     """Show what there is."""

@@ -9,6 +9,7 @@ from posttrain.collection import Collector
 from posttrain.data.chat import Encoder
 from posttrain.data.collate import DemonstrationCollector
 from posttrain.data.config import DataConfig, PathSource
+from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.prepare import examples, problems
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
@@ -17,6 +18,7 @@ from posttrain.estimator import Algorithm
 from posttrain.models import eos_ids
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.collect import RolloutCollector
+from posttrain.rollout.demonstrations import BesideDemonstrations, with_right_demonstrations
 from posttrain.rollout.engine import RolloutEngine, Sampling
 
 
@@ -32,18 +34,32 @@ def as_examples(data: Any, model: Any, tokenizer: Any, *, preference: bool) -> l
 
 
 def as_problems(
-    data: Any, model: Any, tokenizer: Any, *, rewards: Iterable[Reward | Weighted], max_tokens: int
+    data: Any,
+    model: Any,
+    tokenizer: Any,
+    *,
+    rewards: Iterable[Reward | Weighted],
+    max_tokens: int,
+    demonstrations: bool = False,
 ) -> list[Problem]:
-    """The same for questions to be answered, with the columns that the rewards read.
+    """The same for questions to be answered, with the columns that the rewards read, and with right demonstrations.
 
     Raises:
-        DataError: a column is missing, or a row is bad.
+        DataError: a column is missing, a row is bad, or no demonstration can be used.
     """
     if len(data) and isinstance(data[0], Problem):
         return list(data)
-    judges = [entry.reward if isinstance(entry, Weighted) else entry for entry in rewards]
-    needs = dict.fromkeys(name for judge in judges for name in getattr(judge, "columns", ()))
-    return problems(_records(data), _encoder(model, tokenizer, max_tokens - 1), needs=needs)[0]
+    judges = weighted(rewards)
+    needs = dict.fromkeys(name for judge in judges for name in getattr(judge.reward, "columns", ()))
+    reader = DemonstrationReader(_encoder(model, tokenizer), max_tokens, "skip") if demonstrations else None
+    encoder = _encoder(model, tokenizer, max_tokens - 1)
+    asked, report = problems(_records(data), encoder, needs=needs, demonstrations=reader)
+    return with_right_demonstrations(asked, judges, tokenizer, report, on_wrong="skip") if demonstrations else asked
+
+
+def weighted(rewards: Iterable[Reward | Weighted]) -> list[Weighted]:
+    """A reward by itself has weight 1."""
+    return [reward if isinstance(reward, Weighted) else Weighted(reward) for reward in rewards]
 
 
 def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, *, rows: int, seed: int) -> Collector:
@@ -57,6 +73,37 @@ def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, *, ro
     return DemonstrationCollector(data, rows=rows, updates=algorithm.needs.updates, seed=seed)
 
 
+def rollouts_of(
+    data: Any,
+    algorithm: Algorithm,
+    model: Any,
+    tokenizer: Any,
+    *,
+    rewards: Sequence[Reward | Weighted],
+    sampling: Sampling | None,
+    demonstrations: Any,
+    **options: Any,
+) -> tuple[list[Problem], Collector]:
+    """The questions of a data set, and the collector of their rollouts.
+
+    Raises:
+        DataError, RecipeError, SetupError: as `as_problems` and `rollout_collector`.
+    """
+    asked = as_problems(
+        data,
+        model,
+        tokenizer,
+        rewards=rewards,
+        max_tokens=sampling.max_tokens if sampling is not None else 1,
+        demonstrations=algorithm.needs.own_demonstrations,
+    )
+    shown = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
+    collector = rollout_collector(
+        asked, algorithm, rewards=rewards, sampling=sampling, tokenizer=tokenizer, demonstrations=shown, **options
+    )
+    return asked, collector
+
+
 def rollout_collector(
     data: Sequence[Problem],
     algorithm: Algorithm,
@@ -67,9 +114,11 @@ def rollout_collector(
     engine: RolloutEngine | None,
     sampling: Sampling | None,
     tokenizer: Any,
+    demonstrations: Sequence[Example] = (),
     **options: Any,
 ) -> Collector:
-    """Of `rows` rollouts a step; a reward by itself has weight 1. Refuses what would train something else than was asked.
+    """Of `rows` rollouts a step, with what the algorithm is shown beside them. Refuses what would train something else than
+    was asked.
 
     Raises:
         RecipeError, SetupError: says what, and what to do.
@@ -77,8 +126,11 @@ def rollout_collector(
     needs = algorithm.needs
     if engine is None or sampling is None or not rewards:
         raise SetupError(f"{algorithm.name} trains on rollouts: pass rewards=, engine= and sampling=.")
-    if needs.demonstration != "none":
-        raise SetupError(f"{algorithm.name} trains on rollouts with demonstrations, which this version cannot collect.")
+    if needs.demonstration == "hint":
+        raise SetupError(f"{algorithm.name} puts hints into its prompts, which this version cannot collect.")
+    if bool(needs.demonstrations) != bool(demonstrations):
+        wanted = "a set of demonstrations" if needs.demonstrations else "no set of demonstrations"
+        raise SetupError(f"{algorithm.name} takes {wanted} beside its questions: see demonstrations= (data.demonstrations).")
     if ranks > 1:
         raise SetupError(f"{algorithm.name} trains on rollouts: in one process in this version.")
     if rows % needs.rollouts:
@@ -87,9 +139,17 @@ def rollout_collector(
             "per_device_train_batch_size × gradient_accumulation_steps must be a multiple."
         )
     check_sampling(algorithm, sampling)
-    weighted = [reward if isinstance(reward, Weighted) else Weighted(reward) for reward in rewards]
-    questions = rows // needs.rollouts
-    return RolloutCollector(data, algorithm, engine, weighted, sampling, tokenizer, questions=questions, **options)
+    judges, questions = weighted(rewards), rows // needs.rollouts
+    names = [judge.reward.name for judge in judges]
+    if len(set(names)) < len(names):
+        raise SetupError(f"rewards: {', '.join(names)}: each needs a name of its own, under which it is logged.")
+    if needs.verdict and not any(judge.verdict for judge in judges):
+        raise SetupError(f"{algorithm.name} asks which rollouts are right: pass one reward as Weighted(…, verdict=True).")
+    collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, questions=questions, **options)
+    if not demonstrations:
+        return collector
+    shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
+    return BesideDemonstrations(collector, shown)
 
 
 def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:

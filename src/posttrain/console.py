@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from posttrain.metrics import Listener
+from posttrain.study.outcome import Outcome
 
 TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
 PLAIN_LINES = 20  # of a whole run, where there is no terminal
@@ -103,6 +104,15 @@ def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
         if name.startswith("eval/") and _is_shown(name) and found > 1:
             shown = [_with_interval(metrics, name) if name in metrics else "" for metrics in columns.values()]
             table.add_row(name.removeprefix("eval/"), *shown)
+    return table
+
+
+def runs_table(outcomes: Mapping[str, Outcome]) -> Table:
+    """What came of runs beside each other: their last evaluations, and what they spent."""
+    table = evaluation_table({name: outcome.after for name, outcome in outcomes.items()})
+    table.title = "Runs"
+    for name in ("steps", "tokens", "tokens_trained", "tokens_generated", "seconds"):
+        table.add_row(name.replace("_", " "), *(f"{getattr(outcome, name):,.0f}" for outcome in outcomes.values()))
     return table
 
 

@@ -24,7 +24,9 @@ from posttrain.metrics import JsonLines, write
 from posttrain.model_config import ModelConfig
 from posttrain.models import eos_ids, load
 from posttrain.recipe import EvalConfig
-from posttrain.rewards.grading import GRADERS, Grader, TaskGrader
+from posttrain.rewards.config import AnyReward
+from posttrain.rewards.grading import GRADERS, Grader
+from posttrain.rewards.make import make_grader
 from posttrain.rollout.hf import HFEngine
 from posttrain.run_folder import make
 from posttrain.runner import sampling
@@ -64,8 +66,7 @@ def answer(question: Question) -> Table:
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
     templates = dict((recipe or {}).get("data", {}))
     source = _source(question, templates.pop("eval", {}))
-    rewards = (recipe or {}).get("rewards") or [{"name": "math_verify"}]
-    judge = _grader(source, question.grader or rewards[0]["name"])
+    judge = _grader(source, question.grader, (recipe or {}).get("rewards", []))
     try:
         target = question.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
         make(target.absolute().parent)
@@ -130,12 +131,14 @@ def _source(question: Question, of_run: dict[str, Any]) -> Any:
         raise RecipeError(f"--data {question.data}: {_first(error)}") from None
 
 
-def _grader(source: Any, name: str) -> Grader:
-    if isinstance(source, TaskSource):
-        return TaskGrader(source.task)
-    if name not in GRADERS:
-        raise RecipeError(f"--grader {name}: one of {', '.join(GRADERS)} is expected.")
-    return GRADERS[name]()
+def _grader(source: Any, asked: str | None, of_run: list[Any]) -> Grader:
+    if asked not in (None, *GRADERS):
+        raise RecipeError(f"--grader {asked}: one of {', '.join(GRADERS)} is expected.")
+    try:
+        rewards = TypeAdapter(list[AnyReward]).validate_python(of_run if asked is None else [{"name": asked}])
+    except ValidationError as error:
+        raise RecipeError(f"rewards: {_first(error)}") from None
+    return make_grader(rewards, source)
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from posttrain.collection import Collection
 from posttrain.data.collate import micro_batches, model_inputs
 from posttrain.estimator import Algorithm, LossOutput, policy_gradient_loss
+from posttrain.parts.select import demonstrations, rollouts
 from posttrain.reference import Reference
 from posttrain.sampler_gap import gap_shares
-from posttrain.scoring import ModelInputs, score
+from posttrain.scoring import ModelInputs, Scores, score
 from posttrain.types import Batch, Origin
 
 Micro = list[int]
@@ -29,15 +30,17 @@ Micro = list[int]
 class Step:
     """One optimizer step on this rank: its micro-batches, and the counts of the whole step.
 
-    `tokens` are read by the model over all ranks, `sampled` of those that carry loss are rollouts'; `skipped` is the share
-    of rows that carry no signal.
+    `offered` are the tokens of all its rows, `tokens` those that the model reads, over all ranks; of those that carry loss
+    `sampled` are rollouts' and `demonstrated` are demonstrations'; `skipped` is the share of rows that carry no signal.
     """
 
     collection: Collection
     micro: list[Micro]
     counts: dict[str, Float[Tensor, ""]]
+    offered: int
     tokens: int
     sampled: int
+    demonstrated: int
     skipped: float
     where: tuple[str, ...]
 
@@ -74,6 +77,8 @@ class Learner:
         batch, needs = collection.batch, self._algorithm.needs
         if needs.old_logp and batch.old_logp is None:
             batch = batch.replace(old_logp=self._old(model, collection))
+        if needs.collected_entropy != "none" and batch.entropy is None:
+            batch = batch.replace(entropy=self._entropy(model, collection))
         if self._reference is not None and needs.ref_logp and needs.rollouts and batch.ref_logp is None:
             batch = batch.replace(ref_logp=self._collected(collection, self._reference_logp))
         batch = self._algorithm.prepare(batch)
@@ -101,8 +106,10 @@ class Learner:
             collection,
             self._dealt(collection, read),
             {name: count.to(device) for name, count in counts.items()},
+            offered=sum(len(collection.rows[row]) for row in rows),
             tokens=sum(len(collection.rows[row]) for row in read_rows),
-            sampled=int((scored.loss_mask & (scored.origin == Origin.ROLLOUT)).sum()),
+            sampled=int(rollouts(scored).sum()),
+            demonstrated=int(demonstrations(scored).sum()),
             skipped=1 - len(read_rows) / len(rows) if kept else 1.0,
             where=tuple(collection.where[unit] for unit in units),
         )
@@ -142,19 +149,39 @@ class Learner:
         """The collecting policy's log-probs: the trainer's, or the sampler's on the tokens that it wrote."""
         batch = collection.batch
         if not self._algorithm.needs.old_of_sampler:
-            return self._collected(collection, lambda inputs, local: self._policy_logp(model, inputs, local))
+            return self._collected(collection, lambda inputs, local: self._policy(model, inputs, local).logp)
         if batch.behavior_logp is None:
             raise ValueError("old: sampler needs Batch.behavior_logp, and the collection has none.")
         if not bool((batch.loss_mask & (batch.origin == Origin.DEMO)).any()):
             return batch.behavior_logp
-        own = self._collected(collection, lambda inputs, local: self._policy_logp(model, inputs, local))
+        own = self._collected(
+            collection,
+            lambda inputs, local: self._policy(model, inputs, local).logp,
+            self._with_demonstrations(collection),
+        )
         return torch.where(batch.origin == Origin.ROLLOUT, batch.behavior_logp.to(own.dtype), own)
 
-    def _policy_logp(self, model: nn.Module, inputs: ModelInputs, local: Batch) -> Float[Tensor, "B T"]:
+    def _entropy(self, model: nn.Module, collection: Collection) -> Float[Tensor, "B T"]:
+        """The collecting policy's, of the rows that the algorithm asks for."""
+        only_prefixes = self._algorithm.needs.collected_entropy == "prefix"
+        units = self._with_demonstrations(collection) if only_prefixes else None
+
+        def entropy(inputs: ModelInputs, local: Batch) -> Tensor:
+            values = self._policy(model, inputs, local, entropy=True).entropy
+            assert values is not None
+            return values
+
+        return self._collected(collection, entropy, units)
+
+    def _with_demonstrations(self, collection: Collection) -> list[int]:
+        shown = demonstrations(collection.batch).any(-1).tolist()
+        return [unit for unit, rows in enumerate(collection.units) if any(shown[row] for row in rows)]
+
+    def _policy(self, model: nn.Module, inputs: ModelInputs, local: Batch, *, entropy: bool = False) -> Scores:
         training = model.training
         model.eval()
         try:
-            return score(model, inputs, local.loss_mask, temperature=self._temperature).logp
+            return score(model, inputs, local.loss_mask, temperature=self._temperature, entropy=entropy)
         finally:
             model.train(training)
 
@@ -163,13 +190,17 @@ class Learner:
         return self._reference.logp(inputs, local.loss_mask, temperature=self._temperature)
 
     @torch.no_grad()
-    def _collected(self, collection: Collection, logp: Callable[[ModelInputs, Batch], Tensor]) -> Float[Tensor, "B T"]:
-        """Log-probs of the whole collection, on CPU: each rank scores its share, and all get all of them."""
+    def _collected(
+        self, collection: Collection, score: Callable[[ModelInputs, Batch], Tensor], units: Sequence[int] | None = None
+    ) -> Float[Tensor, "B T"]:
+        """Scores of the whole collection, or of some units and 0 elsewhere, on CPU: each rank makes its share, and all get
+        all of them.
+        """
         placed: Tensor | None = None
-        for micro in self._dealt(collection, range(len(collection.units))) or [[]]:
+        for micro in self._dealt(collection, range(len(collection.units)) if units is None else units) or [[]]:
             with self._accelerator.autocast():
                 local, inputs = self._local(collection, micro)
-                values = logp(inputs, local)
+                values = score(inputs, local)
             if placed is None:
                 placed = torch.zeros(collection.batch.loss_mask.shape, dtype=values.dtype, device=values.device)
             index = [row for unit in micro for row in collection.units[unit]]

@@ -72,6 +72,15 @@ class JsonLines:
                 continue
         write(self.path, "".join(kept))
 
+    def read(self) -> list[dict[str, Any]]:
+        """Its objects; none where there is no file."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+
+    def whole(self) -> list[dict[str, Any]]:
+        """The same, after a torn last line was dropped."""
+        self.keep_until(0)
+        return self.read()
+
     def append(self, record: Mapping[str, Any]) -> None:
         """One more line."""
         with self.path.open("a", encoding="utf-8") as file:
@@ -105,9 +114,17 @@ class RunFiles(Listener):
     def __init__(self, folder: Path) -> None:
         self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
         self._completions = folder / "completions"
+        self._seen: list[dict[str, Any]] | None = None
+
+    def steps_until(self, step: int) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl up to a step, this process's and those before it."""
+        if self._seen is None:
+            self._seen = self._steps.read()
+        return [line for line in self._seen if line["step"] <= step]
 
     def resume_at(self, step: int) -> None:
         """Drops what the resumed run will write again."""
+        self._seen = None
         self._steps.keep_until(step)
         self._evaluations.keep_until(step)
 
@@ -116,7 +133,10 @@ class RunFiles(Listener):
         write(self._completions / f"step-{step:06d}.jsonl", lines)
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._steps.append({"step": step, **metrics})
+        line = {"step": step, **metrics}
+        self._steps.append(line)
+        if self._seen is not None:
+            self._seen.append(line)
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self._evaluations.append({"step": step, **metrics})

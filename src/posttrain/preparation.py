@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -11,6 +12,7 @@ import transformers
 from posttrain.algorithms import from_config
 from posttrain.collectors import check_sampling
 from posttrain.data.chat import Encoder
+from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.prepare import examples, problems
 from posttrain.data.rows import DataReport, Example, Problem
 from posttrain.data.sources import Record, read
@@ -18,8 +20,11 @@ from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.models import eos_ids, load
 from posttrain.recipe import Recipe
-from posttrain.rewards.make import check_code, named
-from posttrain.rollout.make import rollout_sampling
+from posttrain.rewards.make import check_code, make_grader, make_rewards, named
+from posttrain.rollout.config import SamplingConfig
+from posttrain.rollout.demonstrations import with_right_demonstrations
+from posttrain.rollout.make import make_engine, rollout_sampling
+from posttrain.rollout.presample import filtered, presample, summary
 from posttrain.rollout.vllm_backend import check_usable
 
 
@@ -34,7 +39,12 @@ class Prepared:
     train: list[Example] | list[Problem]
     held_out: dict[str, list[Example]]
     problems: dict[str, list[Problem]]
+    demonstrations: list[Example]
+    candidates: list[Problem]
+    """Questions that are sampled before training, where the recipe says so."""
     reports: dict[str, DataReport]
+    collected: dict[str, float] = field(default_factory=dict[str, float])
+    """What came of that."""
 
     @property
     def steps(self) -> int:
@@ -68,6 +78,8 @@ class Prepared:
             "evaluation rows": {name: len(rows) for name, rows in {**self.problems, **self.held_out}.items()},
             "rollouts per step" if needs.rollouts else "rows per step": rows,
             **fed,
+            **({"rows of demonstrations": len(self.demonstrations)} if self.demonstrations else {}),
+            **({"questions sampled before training": len(self.candidates)} if self.candidates else {}),
             "steps": self.steps,
             "passes over the data": round(self.steps * rows / (needs.rollouts or 1) / len(self.train), 2),
             "dropout": "off: the algorithm compares log-probs" if needs.exact_logp else "as the model has it",
@@ -79,23 +91,38 @@ def prepare(recipe: Recipe, *, allow_remote_engine: bool, allow_code: bool) -> P
     """Loads the model and the data of a recipe. Writes nothing.
 
     Raises:
+        RecipeError: the algorithm has no use for what the recipe gives it.
         SetupError: the model, the tokenizer or the rollout engine cannot be used, or the recipe's code may not run.
         DataError: the data cannot be used.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     algorithm = from_config(recipe.algorithm)
+    if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
+        raise RecipeError(
+            f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
+        )
     check_code(recipe.rewards, allow_code=allow_code)
-    if recipe.rollout is not None and recipe.rollout.engine == "vllm":
-        check_usable(recipe.rollout.vllm, allow_remote=allow_remote_engine)
+    for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
+        if sampling is not None and sampling.engine == "vllm":
+            check_usable(sampling.vllm, allow_remote=allow_remote_engine)
     model, tokenizer = load(recipe.model, seed=recipe.seed)
     if recipe.rollout is not None:
         check_sampling(algorithm, rollout_sampling(recipe.rollout, recipe.seed))
     limit = getattr(model.config, "max_position_embeddings", None)
     encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), limit)
-    train, report = _train(recipe, algorithm, model, tokenizer, encoder)
+    candidates = _candidates(recipe, model, tokenizer) if recipe.data.collect is not None else []
+    if recipe.data.makes_data and recipe.rollout is None:
+        train, report = candidates, DataReport(rows=len(candidates))
+    else:
+        train, report = _train(recipe, algorithm, model, tokenizer, encoder)
     skip, preference = recipe.data.on_bad_row == "skip", algorithm.needs.preference
     reports, held_out, asked = {"train": report}, dict[str, list[Example]](), dict[str, list[Problem]]()
+    shown: list[Example] = []
+    if recipe.data.demonstrations is not None:
+        shown, reports["demonstrations"] = examples(
+            read(recipe.data.demonstrations), encoder, preference=False, label="data.demonstrations", skip_bad_rows=skip
+        )
     for name, source in recipe.data.eval.items():
         records, label = list(read(source)), f"data.eval.{name}"
         if not records:
@@ -103,32 +130,79 @@ def prepare(recipe: Recipe, *, allow_remote_engine: bool, allow_code: bool) -> P
         if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
             held_out[name], reports[name] = examples(records, encoder, preference=preference, label=label, skip_bad_rows=skip)
         if recipe.eval.samples:
-            encoder = _with_room(recipe, model, tokenizer, recipe.eval.max_tokens, "eval.max_tokens")
+            encoder = _with_room(recipe, model, tokenizer, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
             asked[name], reports[f"{name}/problems"] = problems(records, encoder, label=label, skip_bad_rows=skip)
             asked[name] = asked[name][: recipe.eval.limit]
         if name not in held_out and name not in asked:
             raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
-    return Prepared(recipe, algorithm, model, tokenizer, train, held_out, asked, reports)
+    return Prepared(recipe, algorithm, model, tokenizer, train, held_out, asked, shown, candidates, reports)
+
+
+def presampled(prepared: Prepared, path: Path, *, allow_remote: bool) -> Prepared:
+    """The same with the data that `data.collect` makes of what the start model answers; `path` has a line for each question.
+
+    Raises:
+        DataError: nothing is left to be trained on.
+        EngineError: the engine failed; what was sampled until then is kept.
+    """
+    recipe, config = prepared.recipe, prepared.recipe.data.collect
+    assert config is not None
+    grader = make_grader(recipe.rewards, recipe.data.train)
+    engine = make_engine(config.chosen, prepared.model, prepared.tokenizer, allow_remote=allow_remote)
+    try:
+        engine.sync(prepared.model, 0)
+        sampling = rollout_sampling(config.chosen, recipe.seed)
+        sampled = presample(config, prepared.candidates, engine, grader, prepared.tokenizer, sampling, path)
+    finally:
+        engine.close()
+        grader.close()
+    shown = prepared.algorithm.needs.own_demonstrations
+    train, report = filtered(config, prepared.train, sampled, demonstrations=shown)
+    reports = {**prepared.reports, "collect": report}
+    return replace(prepared, train=train, reports=reports, collected=summary(sampled, config.chosen.k))
+
+
+def _candidates(recipe: Recipe, model: Any, tokenizer: Any) -> list[Problem]:
+    """The questions of data.train, with their answers, that are sampled before training."""
+    config = recipe.data.collect
+    assert config is not None
+    encoder = _with_room(recipe, model, tokenizer, config.chosen, config.chosen.max_tokens, "data.collect: max_tokens")
+    skip = recipe.data.on_bad_row == "skip"
+    return problems(read(recipe.data.train), encoder, label="data.train", skip_bad_rows=skip)[0]
 
 
 def _train(
     recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, encoder: Encoder
 ) -> tuple[list[Example] | list[Problem], DataReport]:
-    """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
+    """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context.
+
+    The rewards are started once, so that one that cannot be is found before anything is trained.
+    """
     records, skip = read(recipe.data.train), recipe.data.on_bad_row == "skip"
     if recipe.rollout is None:
         preference = algorithm.needs.preference
         return examples(records, encoder, preference=preference, label="data.train", skip_bad_rows=skip)
-    encoder = _with_room(recipe, model, tokenizer, recipe.rollout.max_tokens, "rollout.max_tokens")
+    most, shown = recipe.rollout.max_tokens, algorithm.needs.own_demonstrations and not recipe.data.makes_data
+    reader = DemonstrationReader(encoder, most, recipe.data.on_long_completion) if shown else None
+    encoder = _with_room(recipe, model, tokenizer, recipe.rollout, most, "rollout.max_tokens")
     needs = dict.fromkeys(name for reward in named(recipe.rewards) for name in reward.columns)
-    return problems(records, encoder, needs=needs, label="data.train", skip_bad_rows=skip)
+    asked, report = problems(records, encoder, needs=needs, demonstrations=reader, label="data.train", skip_bad_rows=skip)
+    rewards = make_rewards(recipe.rewards, recipe.data.train, max_tokens=most)
+    try:
+        wrong = recipe.data.on_wrong_demonstration
+        return (with_right_demonstrations(asked, rewards, tokenizer, report, on_wrong=wrong) if shown else asked), report
+    finally:
+        for entry in rewards:
+            entry.reward.close()
 
 
-def _with_room(recipe: Recipe, model: Any, tokenizer: Any, max_tokens: int, key: str) -> Encoder:
+def _with_room(
+    recipe: Recipe, model: Any, tokenizer: Any, sampling: SamplingConfig | None, max_tokens: int, key: str
+) -> Encoder:
     """An encoder of prompts whose answers find room in the context, the model's or the engine's."""
     limits = [getattr(model.config, "max_position_embeddings", None)]
-    if recipe.rollout is not None and recipe.rollout.engine == "vllm":
-        limits.append(recipe.rollout.vllm.max_model_len)
+    if sampling is not None and sampling.engine == "vllm":
+        limits.append(sampling.vllm.max_model_len)
     context = min((limit for limit in limits if limit is not None), default=None)
     if context is not None and context <= max_tokens:
         raise RecipeError(f"{key}: {max_tokens} leaves no room in a context of {context}.")

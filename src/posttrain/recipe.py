@@ -11,11 +11,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from posttrain.algorithms import AlgorithmConfig
 from posttrain.algorithms.base import Config, NonNegative, Positive, location
+from posttrain.budget import Budget
 from posttrain.data.config import DataConfig, TaskSource
 from posttrain.errors import RecipeError
 from posttrain.model_config import ModelConfig
 from posttrain.resolve import with_rollout, with_stages
-from posttrain.rewards.config import AnyReward
+from posttrain.rewards.config import AnyReward, with_verdict
 from posttrain.rollout.config import VLLM_TEMPERATURE, RolloutConfig
 from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
 from posttrain.yaml_source import YamlSource
@@ -38,6 +39,8 @@ class TrainingConfig(Config):
     max_steps: Count | None = None
     epochs: Positive | None = None
     """Passes over the data, where max_steps is not set."""
+    budget: Budget | None = None
+    """Ends the run before max_steps, for comparisons of algorithms."""
     rows_per_step: Count = 64
     """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
     collection if not set; a part of them makes several updates of each collection."""
@@ -79,6 +82,14 @@ class TrainingConfig(Config):
     def _has_an_end(self) -> TrainingConfig:
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError("give either max_steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_knows_the_end(self) -> TrainingConfig:
+        if self.budget is not None and not self.lr_scheduler_type.startswith("constant"):
+            raise ValueError(
+                "budget: take lr_scheduler_type: constant or constant_with_warmup; others need the number of steps"
+            )
         return self
 
     @model_validator(mode="after")
@@ -154,6 +165,11 @@ class Recipe(Config):
                 raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
         return with_rollout(with_stages(values))
 
+    @field_validator("rewards")
+    @classmethod
+    def _one_gives_the_verdict(cls, rewards: list[AnyReward]) -> list[AnyReward]:
+        return with_verdict(rewards)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         if self.eval.metric is not None:
@@ -168,13 +184,16 @@ class Recipe(Config):
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
-        if "task" in names and not isinstance(self.data.train, TaskSource):
+        if any(reward.name == "task" for reward in self.rewards) and not isinstance(self.data.train, TaskSource):
             raise ValueError("rewards: task is the verifier of a generated task, and data.train is none")
         return self
 
     @model_validator(mode="after")
     def _rollouts_fit(self) -> Recipe:
         name, rollout = self.algorithm.name, self.rollout
+        if (self.data.demonstrations is not None) != ("demonstrations" in type(self.algorithm).model_fields):
+            wanted = "needs a set of its own" if self.data.demonstrations is None else "takes none beside its data"
+            raise ValueError(f"data.demonstrations: {name} {wanted}")
         if "rollouts" not in type(self.algorithm).model_fields:
             if rollout is not None:
                 raise ValueError(f"rollout: {name} trains on the data as they are; only evaluations sample, by eval.samples")
@@ -183,6 +202,11 @@ class Recipe(Config):
             raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
         if not self.rewards and not isinstance(self.data.train, TaskSource):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
+        reads_verdict = getattr(self.algorithm, "reads_verdict", False)
+        if self.rewards and not reads_verdict and not any(reward.weight for reward in self.rewards):
+            raise ValueError("rewards: each has weight: 0, and nothing would be learnt")
+        if self.rewards and reads_verdict and not any(reward.verdict for reward in self.rewards):
+            raise ValueError(f"rewards: {name} asks which rollouts are right: mark a reward that can say so, verdict: true")
         if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
         per_step = self.training.rows_per_step
@@ -221,6 +245,15 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     source = YamlSource.read(Path(path))
     for override in overrides:
         source.override(override)
+    return read_recipe(source)
+
+
+def read_recipe(source: YamlSource) -> Recipe:
+    """Checks the values of a recipe.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
     try:
         return Recipe.model_validate(source.values)
     except ValidationError as error:

@@ -25,7 +25,7 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
     base = {key: value for key, value in values.items() if key != "stages"}
     whole: list[dict[str, Any]] = []
     for number, stage in enumerate(stages, 1):
-        merged = {**base, **{key: _over(key, base.get(key), value) for key, value in stage.items()}}
+        merged = {**base, **{key: over(key, base.get(key), value) for key, value in stage.items()}}
         merged.setdefault("name", _name(merged.get("algorithm")) or f"stage{number}")
         if whole and isinstance(merged.get("model"), dict):
             kept = {key: value for key, value in merged["model"].items() if key in OF_THE_TASK}
@@ -36,7 +36,8 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
     return {**base, **last, "stages": whole}
 
 
-def _over(key: str, below: Any, above: Any) -> Any:
+def over(key: str, below: Any, above: Any) -> Any:
+    """A key's value over another's, one level deep; an algorithm with a name is whole."""
     if not isinstance(below, dict) or not isinstance(above, dict) or (key == "algorithm" and "name" in above):
         return above
     return {**below, **above}

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import TrainingArguments, get_scheduler
+from transformers import TrainingArguments
 
-from posttrain.errors import RecipeError, SetupError
+from posttrain.arguments import training_arguments
+from posttrain.errors import SetupError
 from posttrain.evaluate import evaluate
 from posttrain.metrics import Listener, write
-from posttrain.preparation import Prepared, prepare
+from posttrain.preparation import Prepared, prepare, presampled
 from posttrain.recipe import EvalConfig, Recipe
 from posttrain.rewards.make import make_grader, make_rewards
 from posttrain.rollout.engine import RolloutEngine, Sampling
@@ -26,8 +27,6 @@ from posttrain.rollout.make import make_engine, rollout_sampling
 from posttrain.run_folder import check_same_recipe, clear, evaluations, make, newest_checkpoint, write_left_out
 from posttrain.saving import Best, copy_folder, save_model
 from posttrain.trainer import PostTrainer
-
-SAVES = 10  # checkpoints of a run where the recipe does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,11 @@ def run(
     make(folder)
     with contextlib.ExitStack() as stack:
         try:
+            if recipe.data.collect is not None:
+                untouched = False  # what is sampled is kept, whatever comes after
+                write(folder / "recipe.yaml", _as_yaml(recipe))
+                prepared = presampled(prepared, folder / "collected.jsonl", allow_remote=allow_remote_engine)
+                arguments = training_arguments(recipe, prepared.steps)
             engine = make_engine(recipe.rollout, prepared.model, prepared.tokenizer, allow_remote=allow_remote_engine)
             stack.callback(engine.close)
             trainer = _trainer(prepared, arguments, folder, listeners, engine, stack)
@@ -155,7 +159,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
     with _memory_is_named():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         every = prepared.recipe.eval.every
-        if (prepared.held_out or prepared.problems) and (every is None or prepared.steps % every):
+        if (prepared.held_out or prepared.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
     save_model(trainer.model, prepared.tokenizer, folder / "final")
     start, last = evaluations(folder)
@@ -182,7 +186,7 @@ def _trainer(
     stack: contextlib.ExitStack,
 ) -> PostTrainer:
     recipe = prepared.recipe
-    start_metrics: dict[str, float] = {}
+    start_metrics = {f"data/{name}": value for name, value in prepared.collected.items()}
     for name, report in prepared.reports.items():
         start_metrics.update(report.metrics(f"data/{name}"))
     rollouts: dict[str, Any] = {}
@@ -191,6 +195,7 @@ def _trainer(
         for entry in rewards:
             stack.callback(entry.reward.close)
         rollouts = {
+            "demonstrations": prepared.demonstrations,
             "rewards": rewards,
             "engine": engine,
             "sampling": rollout_sampling(recipe.rollout, recipe.seed),
@@ -205,6 +210,7 @@ def _trainer(
         eval_dataset=prepared.held_out,
         args=arguments,
         micro_batch_tokens=recipe.training.micro_batch_tokens,
+        budget=recipe.training.budget,
         listeners=listeners,
         sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.problems else None,
         start_metrics=start_metrics,
@@ -242,53 +248,3 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) 
 def sampling(config: EvalConfig) -> Sampling:
     """How a recipe's evaluation samples."""
     return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-
-
-def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
-    """The recipe in transformers' words.
-
-    Raises:
-        RecipeError: they contradict each other, or an extra one has a value that cannot be.
-        SetupError: this machine cannot do what they ask for.
-    """
-    training = recipe.training
-    every = -(-steps // SAVES) if training.save_every is None else training.save_every
-    micro = min(training.micro_batch_rows or training.rows_per_step, training.rows_per_step)
-    try:
-        arguments = TrainingArguments(
-            output_dir=recipe.output_dir,
-            max_steps=steps,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=training.rows_per_step // micro,
-            learning_rate=training.learning_rate,
-            lr_scheduler_type=training.lr_scheduler_type,
-            warmup_steps=training.warmup_steps if training.warmup_steps < 1 else round(training.warmup_steps),
-            weight_decay=training.weight_decay,
-            adam_beta1=training.adam_beta1,
-            adam_beta2=training.adam_beta2,
-            max_grad_norm=training.max_grad_norm,
-            bf16=training.bf16,
-            gradient_checkpointing=training.gradient_checkpointing,
-            save_strategy="steps" if every else "no",
-            save_steps=every or steps,
-            save_total_limit=training.save_total_limit,
-            eval_strategy="no" if recipe.eval.every is None else "steps",
-            eval_steps=recipe.eval.every,
-            logging_steps=training.logging_steps,
-            report_to=list(training.report_to),
-            seed=recipe.seed,
-            disable_tqdm=True,
-            **training.extra,
-        )
-        get_scheduler(
-            arguments.lr_scheduler_type,
-            torch.optim.SGD([torch.zeros(1)]),
-            arguments.get_warmup_steps(steps),
-            steps,
-            arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]
-        )
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        hint = " (on a CPU: training.extra: {use_cpu: true})" if "use_cpu" in str(error) else ""
-        kind = RecipeError if training.extra and not hint else SetupError
-        raise kind(f"training: the arguments do not fit: {error}{hint}") from error
-    return arguments

@@ -1,7 +1,8 @@
 """Generated arithmetic tasks that a model of under a million parameters can learn on a CPU, each with its verifier.
 
 Splits are disjoint whatever the seed: a prompt belongs to one of train, validation and held_out by a hash of its text, and
-ood asks harder questions than any of them has. The same (task, split, seed) gives the same rows, in order.
+ood asks harder questions than any of them has. A share of the others' questions can be hard. The same (task, split, seed,
+share) gives the same rows, in order.
 
     chain           7+4*3-2+9=   →  1310#2 or #2   left to right, modulo 10; with the running values, or without
     running_totals  7+4*3-2=     →  131            the running values, all of which must be right
@@ -20,6 +21,7 @@ from random import Random
 from typing import Literal
 
 Split = Literal["train", "validation", "held_out", "ood"]
+Level = Literal["plain", "hard", "ood"]
 ALPHABET = "0123456789+-*=#,()"
 _HELD = {0: "validation", 1: "held_out"}
 _BUCKETS = 10  # a tenth of all prompts for validation, a tenth held out
@@ -37,20 +39,25 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A generator of items, harder with `ood`; a verifier of (completion, prompt, answer); and what a completion answers."""
+    """A generator of items of a level; a verifier of (completion, prompt, answer); and what a completion answers."""
 
-    make: Callable[[Random, bool], Item]
+    make: Callable[[Random, Level], Item]
     verify: Callable[[str, str, str], bool]
     answer: Callable[[str], str | None]
 
 
-def generate(task: str, split: Split, rows: int, seed: int) -> Iterator[Item]:
-    """`rows` items of a split, repetitions possible in the training split only."""
+def generate(task: str, split: Split, rows: int, seed: int, hard: float = 0.0) -> Iterator[Item]:
+    """`rows` items of a split, repetitions possible in the training split only; a share `hard` of them is hard.
+
+    Raises:
+        ValueError: the split has fewer different questions.
+    """
     make, rng = TASKS[task].make, Random(f"{task}/{split}/{seed}")
     seen: set[str] = set()
-    for _ in range(rows):
+    for row in range(rows):
+        level = "ood" if split == "ood" else "hard" if int((row + 1) * hard) > int(row * hard) else "plain"
         for _attempt in range(10_000):
-            item = make(rng, split == "ood")
+            item = make(rng, level)
             belongs = split == "ood" or split == _split_of(item.prompt)
             if belongs and (split == "train" or item.prompt not in seen):
                 break
@@ -74,8 +81,8 @@ def _chain(rng: Random, length: int) -> tuple[str, str]:
     return f"{prompt}=", running
 
 
-def _make_chain(rng: Random, ood: bool) -> Item:
-    prompt, running = _chain(rng, 6 if ood else 4)
+def _make_chain(rng: Random, level: Level) -> Item:
+    prompt, running = _chain(rng, {"plain": 4, "hard": 5, "ood": 6}[level])
     answer, wrong = running[-1], _other_digit(rng, running[-1])
     if rng.random() < 0.5:
         return Item(prompt, f"{running}#{answer}", f"{running[:-1]}{wrong}#{wrong}", answer)
@@ -95,8 +102,8 @@ def _verify_chain(completion: str, prompt: str, answer: str) -> bool:
     return _answer_of_chain(completion) == answer
 
 
-def _make_running_totals(rng: Random, ood: bool) -> Item:
-    prompt, running = _chain(rng, 5 if ood else rng.choice((1, 2, 3)))
+def _make_running_totals(rng: Random, level: Level) -> Item:
+    prompt, running = _chain(rng, {"hard": 5, "ood": 6}[level] if level != "plain" else rng.choice((1, 2, 3)))
     return Item(prompt, running, running[:-1] + _other_digit(rng, running[-1]), running)
 
 
@@ -111,9 +118,9 @@ def _whole(completion: str) -> str | None:
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 
 
-def _make_countdown(rng: Random, ood: bool) -> Item:
+def _make_countdown(rng: Random, level: Level) -> Item:
     while True:
-        numbers = [rng.randrange(1, 20) for _ in range(4 if ood else 3)]
+        numbers = [rng.randrange(1, 20) for _ in range({"plain": 3, "hard": 4, "ood": 5}[level])]
         expression, wrong = (_joined(rng, numbers) for _ in range(2))
         target = _arithmetic(expression)
         if 0 < target < 100 and _arithmetic(wrong) != target:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
+from posttrain.budget import Budget
 from posttrain.collection import Collection
-from posttrain.collectors import as_examples, as_problems, demonstration_collector, rollout_collector
+from posttrain.collectors import as_examples, demonstration_collector, rollouts_of
 from posttrain.data.collate import collect_demonstrations
 from posttrain.data.rows import Example
 from posttrain.errors import NonFiniteError, SetupError
@@ -49,12 +50,14 @@ class PostTrainer(Trainer):
         args: rows of a step (rollouts, for an algorithm over them) are per_device_train_batch_size ×
             gradient_accumulation_steps × ranks, and a micro-batch has at most per_device_train_batch_size rows of each rank;
             read once, the parent runs with 1.
+        demonstrations: `Example`s or a data set, for an algorithm that trains on a set of its own beside the questions.
         rewards: judge rollouts; a reward by itself has weight 1.
         engine: samples rollouts.
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         micro_batch_tokens: a further bound, on the padded tokens of a micro-batch.
+        budget: ends the run before max_steps, and is what progress is measured by.
         listeners: besides the files in args.output_dir.
         sample_evaluation: step → metrics of sampled answers, called at each evaluation.
         start_metrics: written with the first step.
@@ -75,34 +78,35 @@ class PostTrainer(Trainer):
         train_dataset: Any,
         eval_dataset: Mapping[str, Any] | None = None,
         args: TrainingArguments,
+        demonstrations: Any = (),
         rewards: Sequence[Reward | Weighted] = (),
         engine: RolloutEngine | None = None,
         sampling: Sampling | None = None,
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
         micro_batch_tokens: int | None = None,
+        budget: Budget | None = None,
         listeners: Sequence[Listener] = (),
         sample_evaluation: Callable[[int], dict[str, float]] | None = None,
         start_metrics: Mapping[str, float] | None = None,
         callbacks: list[Any] | None = None,
     ) -> None:
-        _check(args)
+        _check(args, budget)
         self._algorithm, self._tokenizer = algorithm, tokenizer
         rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         data: list[Any]
         if algorithm.needs.rollouts:
-            data = as_problems(
-                train_dataset, model, tokenizer, rewards=rewards, max_tokens=sampling.max_tokens if sampling else 1
-            )
-            self._collector = rollout_collector(
-                data,
+            data, self._collector = rollouts_of(
+                train_dataset,
                 algorithm,
+                model,
+                tokenizer,
                 rows=rows_per_step,
                 ranks=args.world_size,
                 rewards=rewards,
                 engine=engine,
                 sampling=sampling,
-                tokenizer=tokenizer,
+                demonstrations=demonstrations,
                 mask_cut_off=mask_cut_off,
                 resamples=resamples,
             )
@@ -149,7 +153,7 @@ class PostTrainer(Trainer):
         self._sample_evaluation = sample_evaluation
         self._record: dict[str, float] = dict(start_metrics or {})
         self._recorded_step: int | None = None
-        self._clock = time.monotonic()
+        self._budget, self._clock, self._step_began = budget, time.monotonic(), 0.0
 
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         for listener in self.listeners:
@@ -167,11 +171,15 @@ class PostTrainer(Trainer):
         ticket = next(epoch_iterator, None)
         if ticket is None:
             return [], None
+        self._step_began = time.monotonic()
         done, updates = self.state.global_step, self._algorithm.needs.updates
-        progress = done / self.args.max_steps
+        progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
         if self._opened is None or done % updates == 0:
             self._opened = self._collected(done, progress)
         return [self._learner.step(self._opened, done % updates, progress)], None
+
+    def _spent(self) -> float:
+        return self._budget.share(self.run_files.steps_until(self.state.global_step)) if self._budget is not None else 0.0
 
     def _collected(self, done: int, progress: float) -> Collection:
         """The collection that step `done` belongs to, with its advantages. A resumed run collects a broken-off one anew."""
@@ -203,7 +211,8 @@ class PostTrainer(Trainer):
         metrics = gap_metrics(shares.total(self.accelerator), step.sampled)
         self._refuse_non_finite(metrics["loss"], "loss", step)
         self._record.update(metrics)
-        self._record["train/tokens"], self._record["train/skipped_rows"] = float(step.tokens), step.skipped
+        self._record |= {"train/tokens": step.tokens, "train/skipped_rows": step.skipped, "step/tokens": step.offered}
+        self._record["train/demonstrated"] = step.demonstrated / max(step.sampled + step.demonstrated, 1)
         self._step = step
         return (total * self.args.world_size).to(torch.get_default_dtype())
 
@@ -229,11 +238,13 @@ class PostTrainer(Trainer):
         if self._record and self.state.global_step != self._recorded_step:
             seconds = time.monotonic() - self._clock
             self._recorded_step = self.state.global_step
-            self._record["grad_norm"] = float(grad_norm)
-            self._record["learning_rate"] = float(learning_rate or 0.0)
+            self._record |= {"grad_norm": float(grad_norm), "learning_rate": float(learning_rate or 0.0)}
             self._record["train/tokens_per_second"] = self._record["train/tokens"] / max(seconds, 1e-9)
+            self._record["step/seconds"] = time.monotonic() - self._step_began
             for listener in self.listeners:
                 listener.on_step(self.state.global_step, self._record)
+            if self._spent() >= 1:
+                self.control.should_training_stop = True
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate, **options)
         self._record = {}
 
@@ -277,7 +288,9 @@ class PostTrainer(Trainer):
         return 6 * sum(p.numel() for p in model.parameters()) * inputs.tokens
 
 
-def _check(args: TrainingArguments) -> None:
+def _check(args: TrainingArguments, budget: Budget | None) -> None:
+    if budget is not None and args.world_size > 1:
+        raise SetupError("A budget holds for one process in this version: give max_steps instead.")
     if args.n_gpu > 1:
         raise SetupError(
             "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 
 from contract.recipes import Command, recipe, write
+from posttrain.data.config import TaskSource
+from posttrain.errors import SetupError
 from posttrain.recipe import load_recipe
-from posttrain.rewards.make import named
+from posttrain.rewards.make import make_rewards, named
 
 MODULE = """
     import zlib
@@ -22,6 +26,18 @@ MODULE = """
 
     def all_fail(completions, **_):
         return [float("nan")] * len(completions)
+
+    def of_gold(completions, gold):
+        return [1.0] * len(completions)
+
+    def task(completions, **_):
+        return [float(len(c)) for c in completions]
+
+    def remainder(completions, **_):
+        return [float(zlib.crc32(c.encode()) % 2) for c in completions]
+
+    def is_even(completions, **_):
+        return [float(zlib.crc32(c.encode()) % 2 == 0) for c in completions]
 
     def breaks(completions, **_):
         global calls
@@ -76,14 +92,62 @@ def test_a_run_goes_on_with_a_tenth_of_its_grades_failing(posttrain: Command) ->
 
 def test_a_run_whose_grades_all_fail_ends(posttrain: Command) -> None:
     code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.all_fail"}), "--allow-code")
-    assert code == 7 and "The reward all_fail failed on 16 of the last 16 completions" in err and "16 × gave nan" in err
+    assert code == 7 and re.search(r"The reward all_fail failed on (\d+) of the last \1 completions.*: \1 × gave nan", err)
+    assert "The same command resumes from the last checkpoint, if there is one." in err
     assert "Traceback" not in err and not Path("out/final").exists()
+
+
+def test_a_parameter_that_is_no_column_is_named(posttrain: Command) -> None:
+    code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.of_gold"}), "--allow-code")
+    assert code == 7 and "needs the parameter gold, which is no column; there are" in err and "answer" in err
+
+
+def test_a_function_may_be_called_task(posttrain: Command) -> None:
+    prompts = write(Path("prompts.jsonl"), *({"prompt": f"{i}+{i}="} for i in range(8)))
+    path = grpo({"name": "function", "path": "mine.task"}, data={"train": {"path": prompts}})
+    assert posttrain("run", path, "--allow-code")[::2] == (0, "")
+
+
+def test_a_cache_as_long_as_the_completions_is_refused(posttrain: Command) -> None:
+    code, _, err = posttrain("run", grpo({"name": "overlong", "cache": 6}))
+    assert code == 2 and "rewards: overlong: cache: 6 is not below rollout.max_tokens: 6" in err
+
+
+def test_a_run_is_evaluated_by_the_verdict_of_its_rewards(posttrain: Command) -> None:
+    rows = write(Path("rows.jsonl"), {"prompt": "1+1=", "answer": "2"})
+    assert posttrain("run", grpo({"name": "length"}, {"name": "exact_match"}))[0] == 0
+    for options in ([], ["--grader", "math_verify"]):
+        code, _, err = posttrain("eval", "out", "--data", rows, "--max-tokens", "4", *options)
+        assert (code, err) == (0, "")
+    assert posttrain("run", grpo({"name": "length"}, output_dir="alone"))[0] == 0
+    assert posttrain("eval", "alone", "--data", rows, "--max-tokens", "4")[0] == 0
+
+
+def started() -> set[int]:
+    """Processes that this one has started."""
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(pid) for path in children for pid in path.read_text().split()}
+
+
+def test_what_was_started_is_ended_where_a_later_reward_does_not_start() -> None:
+    before = started()
+    rewards = load_recipe(grpo({"name": "math_verify"}, {"name": "function", "path": "mine.absent"})).rewards
+    with pytest.raises(SetupError, match="The reward function mine"):
+        make_rewards(rewards, TaskSource(task="chain", rows=8), max_tokens=6)
+    assert started() == before
+
+
+def test_a_functions_own_deadline_comes_first() -> None:
+    rewards = load_recipe(grpo({"name": "function", "path": "mine.task", "deadline": 900})).rewards
+    [entry] = make_rewards(rewards, TaskSource(task="chain", rows=8), max_tokens=6)
+    entry.reward.close()
+    assert entry.deadline > 900
 
 
 def test_a_reward_that_breaks_in_the_middle_leaves_a_checkpoint_to_go_on_from(posttrain: Command) -> None:
     path = grpo({"name": "function", "path": "mine.breaks"})
     code, _, err = posttrain("run", path, "--allow-code")
-    assert code == 7 and "the same command resumes" in err
+    assert code == 7 and "The same command resumes" in err
     assert Path("out/checkpoint-4").is_dir() and [step["rollout/ungraded"] for step in metrics()] == [0, 0, 0, 1]
     code, _, err = posttrain("run", path, "--allow-code")
     assert (code, err) == (0, "") and [step["step"] for step in metrics()] == list(range(1, 7))
@@ -103,9 +167,13 @@ def test_a_reward_that_breaks_in_the_middle_leaves_a_checkpoint_to_go_on_from(po
 )
 def test_rewards_without_labels_train_on_prompts_alone(posttrain: Command, reward: dict[str, Any]) -> None:
     prompts = write(Path("prompts.jsonl"), *({"prompt": f"{i}+{i}="} for i in range(8)))
-    code, _, err = posttrain("run", grpo(reward, data={"train": {"path": prompts}}))
+    tokens = 1 if reward["name"] == "majority_vote" else 6  # of an untrained model, only short answers agree
+    rollout = {"questions_per_step": 4, "n": 4, "max_tokens": tokens, "log_completions": 0}
+    code, _, err = posttrain("run", grpo(reward, data={"train": {"path": prompts}}, rollout=rollout))
     assert (code, err) == (0, "")
-    assert all(step["rollout/failed_grades"] == 0 and f"reward/{reward['name']}" in step for step in metrics())
+    assert all(step["rollout/failed_grades"] == 0 for step in metrics())
+    assert any(f"reward/{reward['name']}" in step for step in metrics())
+    assert all((f"reward/{reward['name']}" in step) == (step["rollout/ungraded"] < 1) for step in metrics())
     code, _, err = posttrain("run", grpo({"name": "exact_match"}, data={"train": {"path": prompts}}, output_dir="other"))
     assert code == 3 and "the columns prompt + answer or prompt + solution are needed; the row has prompt" in err
 
@@ -129,11 +197,23 @@ def test_a_watching_verdict_shows_the_gap_and_changes_nothing(posttrain: Command
     assert [step["loss"] for step in alone] == [step["loss"] for step in metrics()]
 
 
+def test_the_gap_between_right_and_wrong_is_of_the_reward_that_trains(posttrain: Command) -> None:
+    verdict = {"name": "function", "path": "mine.is_even", "weight": 0.0, "verdict": True}
+    assert posttrain("run", grpo({"name": "function", "path": "mine.remainder"}, verdict), "--allow-code")[0] == 0
+    mixed = [step for step in metrics() if 0 < step["rollout/correct"] < 1]
+    assert mixed and all(("reward/right_minus_wrong" in step) == (step in mixed) for step in metrics())
+    assert all(step["reward/right_minus_wrong"] == pytest.approx(-1.0) for step in mixed)
+
+
 def test_the_first_reward_that_can_gives_the_verdict() -> None:
     def verdicts(*rewards: dict[str, Any]) -> list[bool]:
-        return [one.verdict for one in named(load_recipe(grpo(*rewards)).rewards)]
+        read = load_recipe(grpo(*rewards)).rewards
+        assert not read or named(read) == read  # the resolved recipe shows it
+        return [one.verdict for one in named(read)]
 
     assert verdicts({"name": "length"}, {"name": "task"}, {"name": "majority_vote"}) == [False, True, False]
     assert verdicts({"name": "task"}, {"name": "majority_vote", "verdict": True}) == [False, True]
+    assert verdicts({"name": "majority_vote"}, {"name": "function", "path": "a.f"}) == [False, False]
+    assert verdicts({"name": "function", "path": "a.f"}, {"name": "math_verify"}) == [False, True]
     assert verdicts({"name": "length"}) == [False]
     assert verdicts() == [True]

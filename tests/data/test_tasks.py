@@ -119,3 +119,23 @@ def test_chain_asks_for_the_answer_behind_the_mark(completion: str, right: bool)
 def test_no_completion_makes_a_verifier_raise(completion: str, task: str) -> None:
     item = next(islice(generate(task, "train", 1, 0), 1))
     assert TASKS[task].verify(completion, item.prompt, item.answer) in (True, False)
+
+
+@each_task
+@pytest.mark.parametrize("split", ["train", "validation", "held_out"])
+def test_a_share_of_the_questions_can_be_hard(task: str, split: Split) -> None:
+    def numbers(hard: float) -> list[int]:
+        items = generate(task, split, 60, 0, hard)
+        return [len(re.findall("[0-9]+", item.prompt.split("=")[0])) for item in items]
+
+    plain, some, all_hard = numbers(0.0), numbers(0.25), numbers(1.0)
+    assert min(all_hard) > max(plain)
+    assert sum(count in all_hard for count in some) == 15
+    ood = [len(re.findall("[0-9]+", item.prompt.split("=")[0])) for item in generate(task, "ood", 20, 0)]
+    assert min(ood) > max(all_hard)
+
+
+@each_task
+def test_hard_questions_are_held_out_by_their_text_like_the_others(task: str) -> None:
+    asked = [{item.prompt for item in generate(task, split, 80, 0, 1.0)} for split in SPLITS if split != "ood"]
+    assert not asked[0] & asked[1] and not asked[1] & asked[2] and not asked[0] & asked[2]

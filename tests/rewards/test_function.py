@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ import pytest
 
 from posttrain import Function, Group
 from posttrain.errors import SetupError
+from posttrain.rewards.plain import LONGEST_FAULT
 
 MODULE = """
-    import math, os, sys, time
+    import math, os, subprocess, sys, time
     import numpy as np
 
     calls = 0
@@ -60,6 +62,34 @@ MODULE = """
         sys.stdout.write("y" * 1000)
         return [1.0] * len(completions)
 
+    def of_shell(completions, **_):
+        return [float(len(subprocess.run(["cat"], capture_output=True).stdout)) for _ in completions]
+
+    def forks(completions, **_):
+        global calls
+        calls += 1
+        if calls == 1:
+            os.fork()
+        return [float(len(completions[0]))] * len(completions)
+
+    def string(completions, **_):
+        return "1" * len(completions)
+
+    def by_row(completions, **_):
+        return {i: 0.5 for i in range(len(completions))}
+
+    def strings(completions, **_):
+        return ["1"] * len(completions)
+
+    def wordy(completions, **_):
+        raise ValueError("x" * 3_000_000)
+
+    def of_gold(completions, gold, **_):
+        return [1.0] * len(completions)
+
+    def of_answers(completions, answer):
+        return [1.0] * len(completions)
+
     not_a_function = 3
 """
 GROUP = Group(
@@ -91,6 +121,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         ("without_rest", [1, 2, 3]),
         ("some", [None, 1, 0.5]),
         ("floods", [1] * 3),
+        ("of_shell", [0] * 3),
     ],
 )
 def test_it_is_given_lists_and_its_numbers_are_scores(make: Callable[..., Function], name: str, scores: list[Any]) -> None:
@@ -106,12 +137,46 @@ def test_it_may_keep_what_it_likes_between_calls(make: Callable[..., Function]) 
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("raises", "raised KeyError: 'price'"), ("text", "raised ValueError"), ("dies", "crash")]
+    ("name", "fault"),
+    [
+        ("raises", "raised KeyError: 'price'"),
+        ("text", "gave str as a score"),
+        ("strings", "gave str as a score"),
+        ("string", "gave str, not a list"),
+        ("by_row", "gave dict, not a list"),
+        ("wordy", "raised ValueError: xxx"),
+        ("of_gold", "needs the parameter gold, which is no column; there are answer, level, prompts, completions"),
+        ("dies", "crash"),
+    ],
 )
 def test_what_it_does_wrong_is_a_fault(make: Callable[..., Function], name: str, fault: str) -> None:
     reward = make(name)
     for _ in range(2):
-        assert all(one.score is None and (one.fault or "").startswith(fault) for one in reward.judge(GROUP))
+        judged = reward.judge(GROUP)
+        assert all(one.score is None and (one.fault or "").startswith(fault) for one in judged)
+        assert all(len(one.fault or "") <= LONGEST_FAULT for one in judged)
+
+
+def test_a_copy_of_its_process_answers_nobody_elses_request(make: Callable[..., Function]) -> None:
+    reward = make("forks")
+    for length in range(1, 12):
+        judged = reward.judge(Group(completions=["a" * length], tokens=[[1]], finished=[True], columns=GROUP.columns))
+        assert [one.score if one.fault is None else one.fault for one in judged] in ([length], ["crash"])
+
+
+def test_a_column_that_cannot_be_sent_is_named_where_it_is_asked_for(make: Callable[..., Function]) -> None:
+    columns = {**GROUP.columns, "when": datetime.datetime(2020, 1, 1)}
+    group = Group(completions=["a"], tokens=[[1]], finished=[True], columns=columns)
+    [judged] = make("lengths").judge(group)
+    assert judged.fault is not None and "cannot be given the column when: datetime is no JSON" in judged.fault
+    assert [one.score for one in make("of_answers").judge(group)] == [1.0]
+
+
+def test_the_working_folder_hides_no_module_of_ours(make: Callable[..., Function], tmp_path: Path) -> None:
+    for name in ("inspect", "json", "selectors", "posttrain"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert [one.score for one in make("counts").judge(GROUP)] == [1.0] * 3
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_hang_ends_its_process_and_the_next_call_has_another(make: Callable[..., Function]) -> None:

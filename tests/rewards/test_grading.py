@@ -34,7 +34,14 @@ def judge() -> Iterator[MathVerify]:
         ("#### 1\n#### 2 ", "2"),
         ("it is \\boxed{3}.", "3"),
         ("\\boxed{1} then \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
-        ("\\boxed{3} #### 4", "4"),
+        ("\\boxed{3} #### 4", "3"),
+        ("#### Step 1: Add\n2 + 3\n\n#### Step 2: Conclude\n\\boxed{5}.", "5"),
+        ("\\boxed{5}\n\n#### Verification\nIt is 5, not 6.", "5"),
+        ("\\boxed{3 #### 4", "4"),
+        ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
+        ("\\boxed{\\left\\{ x \\right.}", "\\left\\{ x \\right."),
+        ("#### 7\nA: 8", "7\nA: 8"),
+        ("so\nThe answer: 8", "8"),
         ("\\boxed{3", "\\boxed{3"),
         ("\\boxed{}", ""),
         ("####", ""),
@@ -60,6 +67,7 @@ def test_final_answer(text: str, expected: str) -> None:
         ("#### 18.", "18", "right"),
         ("#### 18 dollars", "18", "right"),
         ("A: 18", "18", "right"),
+        ("\\boxed{\\binom{20000}{10000}}", "18", "wrong"),
         ("I do not know", "18", "unparsable"),
         ("", "18", "unparsable"),
         ("####", "18", "unparsable"),
@@ -92,10 +100,8 @@ def test_a_hostile_answer_is_out_at_its_deadline_and_the_next_is_graded(completi
 def test_a_child_that_was_killed_is_a_crash_and_is_started_again() -> None:
     grader = MathVerify()
     try:
-        process = grader._child._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        [pid] = grader._pool.pids
+        os.kill(pid, signal.SIGKILL)
         assert grader.grade("#### 1", "", "1").verdict is Verdict.CRASH
         assert grader.grade("#### 1", "", "1").verdict is Verdict.RIGHT
     finally:
@@ -117,6 +123,11 @@ def test_no_completion_makes_a_grader_raise(judge: MathVerify, completion: str) 
         ("\\boxed{Yes}", "yes", "right"),
         ("#### $5.", "5", "right"),
         ("#### 0.5", "1/2", "wrong"),
+        ("#### 1,2", "12", "wrong"),
+        ("#### 1,2", "1, 2", "right"),
+        ("(1,234,567)", "(1234567)", "right"),
+        ("1,2345", "12345", "wrong"),
+        ("0,125", "0125", "wrong"),
         ("", "1", "unparsable"),
         ("#### ", "1", "unparsable"),
     ],

@@ -16,6 +16,7 @@ from posttrain import Batch, Group, Judgement, RewardError, Weighted, build_algo
 from posttrain.rewards.base import Rewarded
 from posttrain.rewards.error_rate import WINDOW, ErrorRate
 from posttrain.rewards.judge import Judges
+from posttrain.rewards.plain import LONGEST_FAULT, MAX_SCORE, MAX_WEIGHT
 
 ROWS = 4
 
@@ -56,6 +57,11 @@ class Unprintable:
         raise RuntimeError("no number")
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 FAULTS: dict[str, tuple[Callable[[Group], Any], str]] = {
     "raises": (raising(ZeroDivisionError("division by zero")), "raised ZeroDivisionError: division by zero"),
     "exits": (raising(SystemExit(3)), "raised SystemExit: 3"),
@@ -75,6 +81,17 @@ FAULTS: dict[str, tuple[Callable[[Group], Any], str]] = {
     "vectors": (lambda group: torch.ones(4, 2), "gave Tensor as a score"),
     "objects": (lambda group: [Unprintable()] * 4, "gave Unprintable as a score"),
     "nan in a judgement": (lambda group: [Judgement(math.nan, True)] * 4, "gave nan as a score"),
+    "numeric text": (lambda group: ["1"] * 4, "gave str as a score"),
+    "one text": (lambda group: "1010", "gave str, not a list"),
+    "by row": (lambda group: dict.fromkeys(range(4), 0.5), "gave dict, not a list"),
+    "an integer without end": (lambda group: [10**400] * 4, "gave int as a score"),
+    "huge": (lambda group: [1e308] * 4, "gave 1e+308 as a score, where a number from -1e+06 to 1e+06 is expected"),
+    "a bit too large": (lambda group: [-1.1e6] * 4, "gave -1.1e+06 as a score"),
+    "a verdict of many": (lambda group: [Judgement(1.0, torch.ones(2))] * 4, "raised RuntimeError: Boolean value"),  # type: ignore[arg-type]
+    "an exception without words": (raising(Wordless()), "raised Wordless: its message cannot be read"),
+    "a flood of words": (raising(ValueError("x" * 3_000_000)), "raised ValueError: xxx"),
+    "a fault of objects": (lambda group: [Judgement(None, fault=["x"])] * 4, "['x']"),  # type: ignore[arg-type]
+    "changes completions": (lambda group: group.completions.clear(), "raised AttributeError"),  # type: ignore[attr-defined]
     "says so": (lambda group: [Judgement.failed("timeout")] * 4, "timeout"),
 }
 
@@ -84,6 +101,7 @@ def test_a_fault_is_named_and_the_other_rewards_are_heard(name: str) -> None:
     does, says = FAULTS[name]
     rewarded = Judges([Weighted(Returns(does)), Weighted(Returns(lambda group: [0.5] * 4, "good"), 2.0)]).judge(group())
     assert all(fault is not None and fault.startswith(says) for fault in rewarded.faults["odd"])
+    assert all(fault is not None and len(fault) <= LONGEST_FAULT for fault in rewarded.faults["odd"])
     assert rewarded.faults["good"] == (None,) * 4 and rewarded.by_name["good"].tolist() == [0.5] * 4
     assert not rewarded.graded.any() and rewarded.total.isfinite().all()
 
@@ -109,6 +127,46 @@ def test_every_kind_of_number_is_a_score(name: str) -> None:
     assert rewarded.total.tolist() == pytest.approx([-2 * one for one in expected])
     assert rewarded.graded.all() and rewarded.faults["odd"] == (None,) * 4
     assert all(type(score) is float for score in rewarded.by_name["odd"].tolist())
+
+
+def test_the_largest_scores_and_weights_make_a_finite_sum() -> None:
+    entries = [Weighted(Returns(lambda group: [MAX_SCORE] * 4, name), MAX_WEIGHT) for name in "abc"]
+    total = Judges(entries).judge(group()).total.float()
+    assert total.isfinite().all() and total.square().sum().isfinite()
+    for weight in (math.nan, math.inf, 1e7):
+        with pytest.raises(ValueError, match="weight: "):
+            Weighted(entries[0].reward, weight)
+
+
+def test_a_reward_cannot_change_what_the_others_and_the_run_see() -> None:
+    def changes(group: Group) -> list[float]:
+        columns: Any = group.columns
+        columns["nested"].append(2)
+        columns.clear()
+        return [1.0] * 4
+
+    def looks(group: Group) -> list[float]:
+        return [float(group.columns["nested"] == [1])] * 4
+
+    given = Group(completions=["a"] * 4, tokens=[[1]] * 4, finished=[True] * 4, columns={"prompt": "q", "nested": [1]})
+    rewarded = Judges([Weighted(Returns(changes)), Weighted(Returns(looks, "other"))]).judge(given)
+    assert rewarded.graded.all() and rewarded.total.tolist() == [2.0] * 4
+    assert given.columns == {"prompt": "q", "nested": [1]}
+
+
+def test_what_a_judgement_says_besides_its_score_is_made_plain() -> None:
+    says: Any = [Judgement(1.0, np.bool_(True), ["a"]), Judgement(None, False, 5), Judgement(1.0, None, "\ud800"), 1.0]  # type: ignore[arg-type]
+    rewarded = Judges([Weighted(Returns(lambda group: says), verdict=True)]).judge(group())
+    assert rewarded.answers == ("['a']", "5", "?", None) and rewarded.faults["odd"] == (None,) * 4
+    assert rewarded.correct is not None and rewarded.correct.tolist() == [True, False, False, False]
+    assert rewarded.known.tolist() == [True, True, False, False]
+
+
+def test_a_verdict_that_reads_no_answer_leaves_that_of_the_others() -> None:
+    reads = Weighted(Returns(lambda group: [Judgement(1.0, answer="a")] * 4, "reads"))
+    verdict = Weighted(Returns(lambda group: [Judgement(1.0, True)] * 4), verdict=True)
+    for entries in ([reads, verdict], [verdict, reads]):
+        assert Judges(entries).judge(group()).answers == ("a",) * 4
 
 
 def test_none_takes_a_row_out_without_being_a_fault() -> None:
@@ -152,7 +210,7 @@ def failing(rows: int, failed: int) -> Rewarded:
 
 
 @pytest.mark.parametrize(
-    ("rows", "failed", "ends"), [(4, 4, True), (8, 2, False), (100, 20, False), (100, 35, True), (1, 1, False)]
+    ("rows", "failed", "ends"), [(5, 5, True), (8, 2, False), (100, 20, False), (100, 35, True), (1, 1, False)]
 )
 def test_few_rows_prove_little(rows: int, failed: int, ends: bool) -> None:
     rate = ErrorRate([Weighted(Returns(lambda group: []))])

@@ -33,6 +33,14 @@ def rows(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (Path(DATA or "") / f"{name}.jsonl").read_text().splitlines()]
 
 
+def test_reference_answers_are_mathematics(grader: MathVerify) -> None:
+    given = [final_answer(row["answer"]) for name in SETS for row in rows(name)]
+    refused = [answer for answer in given if not grader.is_valid(answer)]
+    assert len(refused) <= 0.01 * len(given), refused
+    broken = [answer + "\\frac{" for answer in given] + ["(" + answer + " +" for answer in given]
+    assert not any(grader.is_valid(answer) for answer in broken)
+
+
 @pytest.mark.parametrize("name", [*RIGHT, *WRONG])
 def test_rewritten_answers(grader: MathVerify, name: str) -> None:
     counted, faults = Counter[bool](), list[str]()

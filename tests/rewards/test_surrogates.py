@@ -11,8 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain import Boxed, Countdown, Format, FormatAndLength, Group, Length, Overlong, Pattern, Repetition, Reward, Tags
+from posttrain import (
+    Boxed,
+    Countdown,
+    Format,
+    FormatAndLength,
+    Group,
+    Length,
+    Overlong,
+    Pattern,
+    Repetition,
+    Reward,
+    Tags,
+    Weighted,
+)
 from posttrain.rewards.countdown import solves
+from posttrain.rewards.form import Form
+from posttrain.rewards.judge import Judges
 from posttrain.rewards.length import length_score
 from posttrain.rewards.repetition import repeated
 
@@ -56,11 +71,21 @@ def boxed() -> Iterator[Boxed]:
         ("<think>\\boxed{1}</think>", False),
         ("<think>\\boxed{</think> \\boxed{1}", True),
         ("\\boxed{1} and then \\boxed{}", False),
+        ("\\boxed{x +* 2} #### 1", False),
+        ("\\boxed{} #### 5", False),
+        ("\\boxed{1}\n#### Note: (all +* of it", True),
+        ("\\boxed{\\frac43}", True),
+        ("\\boxed{11\\sqrt2}", True),
+        ("\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}", True),
+        ("\\boxed{\\left( 3, \\frac{\\pi}{2}}", False),
+        ("\\boxed{\\frac{3}}", False),
+        ("\\boxed{1,,2}", False),
+        ("\\boxed{\\text{}}", False),
     ],
 )
 def test_boxed_mathematics(boxed: Boxed, completion: str, has: bool) -> None:
     """The cases of arXiv:2505.19439, A.8, and more."""
-    assert boxed.has(completion) == has
+    assert (boxed.answer(completion) is not None) == has
 
 
 @pytest.mark.parametrize(
@@ -79,16 +104,30 @@ def test_boxed_mathematics(boxed: Boxed, completion: str, has: bool) -> None:
     ],
 )
 def test_tags(completion: str, has: bool) -> None:
-    assert Tags().has(completion) == has
+    assert (Tags().answer(completion) is not None) == has
+
+
+def test_the_answer_in_a_form_is_told(boxed: Boxed) -> None:
+    def answers(form: Form, *completions: str) -> list[str | None]:
+        given = group(*completions)
+        told = [one.answer for one in Format(form).judge(given)]
+        assert told == [one.answer for one in FormatAndLength(form, Length(max_length=10)).judge(given)]
+        return told
+
+    assert answers(boxed, "so \\boxed{ x^2 }", "\\boxed{(}", "x") == ["x^2", None, None]
+    assert answers(Tags(), "<think>a</think><answer> b\n</answer>", "<answer>b</answer>") == ["b", None]
+    assert answers(Pattern("[0-9]*#([0-9])"), "12#3", "3") == ["3", None]
+    assert answers(Pattern("a(b)?(c)?"), "ac", "a") == ["c", "a"]
+    assert answers(Pattern("[0-9]*"), "12", "a") == ["12", None]
 
 
 def test_a_pattern_is_of_the_whole_completion_and_cannot_freeze() -> None:
     assert scores(Format(Pattern("[0-9]*#[0-9]")), group("12#3", "#4", "12#3 ", "")) == [1.0, 1.0, 0.0, 0.0]
     started = time.monotonic()
     [judged] = Format(Pattern("(a+)+b")).judge(group("a" * 60))
-    assert judged.fault in ("timeout", None) and time.monotonic() - started < 3
+    assert (judged.score, judged.fault) == (0.0, None)
     [judged] = Format(Pattern("(a|aa)+(a|aa)+c(a|b)+$")).judge(group("a" * 400))
-    assert judged.score in (0.0, None) and time.monotonic() - started < 6
+    assert (judged.score, judged.fault) == (None, "timeout") and time.monotonic() - started < 6
 
 
 @pytest.mark.parametrize(
@@ -153,6 +192,10 @@ def test_repetition(tokens: list[int], n: int, share: float) -> None:
         ("(44 - 35) * (19 - 7) + 0", False),
         ("(44 - 35) * 12", False),
         ("108", False),
+        ("-7 + 19 * 44 - 35", False),
+        ("-(7 - 19) * (44 - 35)", True),
+        ("-(7 - 19) * +(44 - 35)", False),
+        ("(44 - 35) ** (19 - 7)", False),
         ("(44 - 35", False),
         ("__import__('os')", False),
         ("44**35-19+7", False),
@@ -169,3 +212,42 @@ def test_countdown_is_exact_and_reads_the_answer() -> None:
     assert not solves("1/(2-2)", [1, 2, 2], Fraction(1))
     given = group("<think>1+2</think><answer>1 + 2</answer>", "so\n2+1 = 3", "3", "<answer></answer>", nums=[1, 2], target=3)
     assert [one.right for one in Countdown().judge(given)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("completion", "right"),
+    [
+        ("-2+8*4", True),
+        ("so $8 \\times 4 - 2$.", False),
+        ("$8 \\times 4 - 2$.", True),
+        ("<answer>\\boxed{4 \\cdot 8 - 2 = 30}</answer>", True),
+        ("we get \\boxed{4 × 8 − 2}", True),
+        ("\\boxed{4 × 8 − 2}\nIt is 30.", False),
+        ("8 ÷ 2 \\div 4", False),
+    ],
+)
+def test_countdown_reads_latex(completion: str, right: bool) -> None:
+    [judged] = Countdown().judge(group(completion, nums=[2, 4, 8], target=30))
+    assert judged.right == right
+
+
+def test_countdown_divides_in_latex() -> None:
+    [judged] = Countdown().judge(group("$8 \\div 2 ÷ 4$", nums=[2, 4, 8], target=1))
+    assert judged.right
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"nums": "[1, 2]", "target": 3}, "the column nums holds '[1, 2]', and a list of whole numbers is expected"),
+        ({"nums": [1.7, 2.2], "target": 3}, "the column nums holds [1.7, 2.2], and a list of whole numbers is expected"),
+        ({"nums": ["a"], "target": 3}, "the column nums holds 'a', and a number is expected"),
+        ({"nums": 5, "target": 3}, "the column nums holds 5, and a list of whole numbers is expected"),
+        ({"nums": [1, 2], "target": "three"}, "the column target holds 'three', and a number is expected"),
+    ],
+)
+def test_columns_that_countdown_cannot_read_are_named(columns: dict[str, Any], says: str) -> None:
+    rewarded = Judges([Weighted(Countdown())]).judge(group("1+2", **columns))
+    assert rewarded.faults["countdown"] == (says,)
+    whole = Countdown().judge(group("1+2", nums=[1.0, "2"], target=3.0))
+    assert [one.right for one in whole] == [True]

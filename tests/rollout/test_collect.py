@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,9 +25,12 @@ from posttrain import (
     Weighted,
     build_algorithm,
 )
-from posttrain.data.rows import Problem
+from posttrain.data.collate import DemonstrationCollector
+from posttrain.data.order import step_indices
+from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import EngineError
 from posttrain.rollout.collect import RolloutCollector
+from posttrain.rollout.demonstrations import BesideDemonstrations
 from rollout.engine_contract import Scripted
 
 TABLE = 2 * torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
@@ -259,6 +263,92 @@ def test_an_algorithm_may_plan_a_prefix() -> None:
         assert batch.origin[i, :2].tolist() == [Origin.DEMO] * 2 and (batch.origin[i, 2:] == Origin.ROLLOUT).all()
         assert not batch.behavior_logp[i, :2].any() and batch.behavior_logp[i, 2] != 0
         assert batch.loss_mask[i, :3].all()
+
+
+DEMONSTRATED = [dataclasses.replace(problem, demonstration=(5, 6, 7, END)) for problem in PROBLEMS[:6]] + PROBLEMS[6:]
+
+
+def demonstrating(name: str, judge: Judge, **options: Any) -> RolloutCollector:
+    algorithm = build_algorithm(name, rollouts=N, **options)
+    sampling = Sampling(max_tokens=6, seed=3)
+    return RolloutCollector(
+        DEMONSTRATED, algorithm, Recording(), [Weighted(judge, verdict=True)], sampling, Letters(), questions=7
+    )
+
+
+def test_the_demonstration_is_the_last_row_of_its_group_and_is_judged_like_an_answer() -> None:
+    judge = Judge(lambda text, tokens, finished: float(text == "fgh" and finished))
+    collection = demonstrating("luffy", judge, max_tokens=6).collect(TABLE, 0, 0.0)
+    batch = collection.batch
+    assert batch.tokens is not None and batch.behavior_logp is not None and batch.reward is not None
+    assert len(collection.rows) == len(collection.where) == len(collection.units) == 7 * N + 6
+    shown = [i for i in range(len(collection.rows)) if bool(batch.origin[i, 0] == Origin.DEMO)]
+    assert len(shown) == 6
+    for i in shown:
+        assert collection.rows[i].completion.tolist() == [5, 6, 7, END] == batch.tokens[i, :4].tolist()
+        assert batch.loss_mask[i].sum() == 4 and not batch.behavior_logp[i].any()
+        assert batch.group[i] == batch.group[i - 1] and collection.where[i] == collection.where[i - 1]
+        assert i + 1 == len(collection.rows) or batch.group[i] != batch.group[i + 1]
+        assert batch.reward[i] == 1
+    assert sorted(len(group.completions) for group in judge.seen) == [N] + [N + 1] * 6
+    metrics = collection.metrics
+    assert metrics["rollout/demonstrated"] == pytest.approx(6 / 7)
+    assert metrics["reward/mean"] == metrics["rollout/correct"] == 0  # of what was sampled
+    assert metrics["rollout/tokens"] == int(batch.loss_mask.sum()) - 6 * 4
+    assert all(sample["completion"] != "fgh" for sample in collection.samples)
+
+
+def test_one_rollout_continues_the_demonstrations_prefix() -> None:
+    judge = Judge(lambda text, tokens, finished: float(text.startswith("f")))
+    collection = demonstrating("prefix_rft", judge, max_tokens=6).collect(TABLE, 0, 1.0)
+    batch = collection.batch
+    assert batch.tokens is not None
+    assert len(collection.rows) == 7 * N
+    lengths = (batch.origin == Origin.DEMO).sum(-1).tolist()
+    assert sum(length > 0 for length in lengths) == 6 and set(lengths) <= {0, 1, 2, 3}
+    for i, length in enumerate(lengths):
+        assert batch.tokens[i, :length].tolist() == [5, 6, 7][:length]
+        assert bool(batch.loss_mask[i, length]) and batch.loss_mask[i].sum() <= 6
+    assert collection.metrics["rollout/correct_after_prefix"] == 1 > collection.metrics["rollout/correct"]
+    assert collection.metrics["rollout/prefix_length"] == pytest.approx(sum(lengths) / 6)
+    again = demonstrating("prefix_rft", judge, max_tokens=6).collect(TABLE, 0, 1.0)
+    assert torch.equal(again.batch.origin, batch.origin)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_set_of_demonstrations_stands_beside_the_rollouts_of_each_step(updates: int) -> None:
+    def example(i: int) -> Example:
+        row = Row(np.array([2, 3]), np.array([9] * (8 + i % 2) + [END]), np.array([True] * (9 + i % 2)))
+        return Example((row,), f"shown {i}")
+
+    examples = [example(i) for i in range(5)]
+    rollouts = collector("grpo", Weighted(Judge(length), verdict=True), updates=updates)
+    shown = DemonstrationCollector(examples, rows=2, updates=updates, seed=0)
+    alone = rollouts.collect(TABLE, 4, 0.5)
+    collection = BesideDemonstrations(rollouts, shown).collect(TABLE, 4, 0.5)
+    batch, own = collection.batch, len(alone.rows)
+    assert batch.tokens is not None and batch.reward is not None and batch.correct is not None
+    assert batch.reward_mask is not None and batch.behavior_logp is not None and batch.progress == 0.5
+    assert len(collection.rows) == own + 2 * updates == len(collection.units) == len(collection.where)
+    width = alone.batch.loss_mask.shape[1]
+    assert torch.equal(batch.loss_mask[:own, :width], alone.batch.loss_mask) and not batch.loss_mask[:own, width:].any()
+    assert (batch.origin[own:, 0] == Origin.DEMO).all() and batch.tokens[own, 0] == 9
+    assert not batch.reward[own:].any() and batch.reward_mask[own:].all() and not batch.behavior_logp[own:].any()
+    assert len(set(batch.group[own:].tolist()) - set(batch.group[:own].tolist())) == 2 * updates
+    for k, step in enumerate(collection.steps):
+        assert step[:-2] == alone.steps[k]
+        assert [collection.where[unit] for unit in step[-2:]] == [f"shown {i}" for i in step_indices(5, 2, 4 + k, 0)]
+
+
+def test_where_a_verdict_is_asked_for_rows_without_one_are_not_graded() -> None:
+    class Undecided(Judge):
+        def judge(self, group: Group) -> list[Judgement]:
+            return [Judgement(1.0, None if i == 0 else True) for i, _ in enumerate(super().judge(group))]
+
+    for name, decided in [("hpt", False), ("luffy", True)]:
+        batch = demonstrating(name, Undecided(length), max_tokens=6).collect(TABLE, 0, 0.0).batch
+        assert batch.reward_mask is not None
+        assert bool(batch.reward_mask[0]) == decided and batch.reward_mask[1 : N + 1].all()
 
 
 def test_completions_of_other_weights_are_refused() -> None:

@@ -40,7 +40,7 @@ def test_there_really_were_two_ranks_and_unequal_numbers_of_micro_batches(traine
     assert len(set(one["sft"])) > 1 and one["sft"] != two["sft"]
 
 
-@pytest.mark.parametrize("name", [*BUILDERS, "grpo of two updates"])
+@pytest.mark.parametrize("name", [*BUILDERS, "grpo of two updates", "prefix_rft of two updates"])
 def test_two_ranks_train_what_one_trains(name: str, trained: Any) -> None:
     (one, _), (two, _) = trained
     largest = np.abs(one[name]).max()

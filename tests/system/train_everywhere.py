@@ -31,10 +31,14 @@ STEPS, ROWS = 4, 8
 
 
 class Scripted:
-    """A collector of demonstrations, with groups of four rows and the rewards that algorithms over rollouts need."""
+    """A collector of demonstrations, with groups of four rows and the rewards that algorithms over rollouts need.
+
+    The last row of a group is its demonstration, or begins with one, where the algorithm asks for it.
+    """
 
     def __init__(self, examples: list[Example], algorithm: Algorithm, **_: Any) -> None:
         self._updates, self._rollouts = algorithm.needs.updates, bool(algorithm.needs.rollouts)
+        self._shown = {"none": 0, "prefix": 2}.get(algorithm.needs.demonstration, 1000)
         self._plain = DemonstrationCollector(examples, rows=ROWS, updates=self._updates, seed=0)
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
@@ -43,11 +47,13 @@ class Scripted:
             return collection
         rng = torch.Generator().manual_seed(step)
         shape = collection.batch.loss_mask.shape
+        shown = (torch.arange(shape[0])[:, None] % 4 == 3) & (torch.arange(shape[1]) < self._shown)
         batch = collection.batch.replace(
+            correct=torch.rand(shape[0], generator=rng) < 0.3,
             reward=torch.rand(shape[0], generator=rng, dtype=torch.float64),
             group=torch.arange(shape[0]) // 4,
             behavior_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
-            origin=torch.full(shape, int(Origin.ROLLOUT)),
+            origin=torch.where(shown, Origin.DEMO, Origin.ROLLOUT),
         )
         return dataclasses.replace(collection, batch=batch)
 
@@ -94,6 +100,7 @@ def main() -> None:
     facts: dict[str, Any] = {}
     values = {algorithm.name: algorithm for algorithm in example_values()}
     values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward")
+    values["prefix_rft of two updates"] = build_algorithm("prefix_rft", updates=2, max_tokens=64)
     for name, algorithm in values.items():
         change, trained = train(algorithm, target.parent / target.stem)
         moved[name] = change.numpy()

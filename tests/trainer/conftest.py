@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from posttrain import PostTrainer, Sampling, build_algorithm
+from posttrain import PostTrainer, Sampling, Weighted, build_algorithm
 from posttrain.rollout.hf import HFEngine
 from tiny import Thirds, make_examples, make_model, make_problems
 
@@ -36,7 +36,13 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
         if algorithm.needs.rollouts:
             rows = make_problems(tokenizer)
             sampling = Sampling(max_tokens=8, temperature=1.3, seed=5)
-            online = {"rewards": [Thirds()], "engine": HFEngine(policy, tokenizer), "sampling": sampling}
+            online = {
+                "rewards": [Weighted(Thirds(), verdict=True)],
+                "engine": HFEngine(policy, tokenizer),
+                "sampling": sampling,
+            }
+            if algorithm.needs.demonstrations:
+                online["demonstrations"] = make_examples(policy, tokenizer, preference=False)
         micro = micro_rows or rows_per_step
         settings = {
             "output_dir": str(tmp_path / output),

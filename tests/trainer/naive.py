@@ -46,6 +46,8 @@ def gradient(
     batch = collection.batch.replace(ref_logp=of_tokens(ref, collection))
     if algorithm.needs.old_logp:
         batch = batch.replace(old_logp=old)
+    if algorithm.needs.collected_entropy != "none":
+        batch = batch.replace(entropy=-(ref.exp() * ref).sum(-1))  # the collecting policy is the start model
     batch = algorithm.prepare(batch).take(index)
     model.zero_grad()
     logp = of_tokens(own, collection)[index]

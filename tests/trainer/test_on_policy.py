@@ -30,6 +30,14 @@ FAMILY = {
     "reinforce": GROUP,
     "rloo": GROUP,
 }
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "hpt": {**GROUP, "max_tokens": 8, "gate": 1},
+    "prefix_rft": {**GROUP, "max_tokens": 8, "keep": 0.5},
+    "luffy": {**GROUP, "max_tokens": 8},
+    "srft": {**GROUP, "max_tokens": 8},
+    "chord": {**GROUP, "demonstrations": 3},
+    "grpo_sft": GROUP,
+}
 CORRECTIONS = [
     {"level": level, "form": form, "cap": 1.05}
     for level in ("token", "sequence", "geometric")
@@ -38,6 +46,9 @@ CORRECTIONS = [
 VARIANTS = [
     *FAMILY.items(),
     *((name, {**options, "updates": 2}) for name, options in FAMILY.items() if name != "reinforce"),
+    *HYBRIDS.items(),
+    *((name, {**options, "updates": 2}) for name, options in HYBRIDS.items()),
+    ("prefix_rft", {**HYBRIDS["prefix_rft"], "updates": 2, "old": "sampler"}),
     ("grpo", {**GROUP, "updates": 2, "kl_in": "reward", "kl_coef": 0.3}),
     ("rloo", {**GROUP, "kl_coef": 0.3}),
     ("grpo", {**GROUP, "updates": 2, "old": "sampler"}),
@@ -107,7 +118,7 @@ def test_all_updates_have_the_gradients_of_the_models_own_full_logits(
     old = naive.of_tokens(ref, collection)
     assert collection.batch.behavior_logp is not None
     if options.get("old") == "sampler":
-        old = collection.batch.behavior_logp
+        old = torch.where(collection.batch.origin == 0, collection.batch.behavior_logp, old)
     twin, _ = make_model()
     for units in collection.steps:
         change = naive.gradient(build_algorithm(name, **options), twin, collection, units, old=old, ref=ref, at=at)
@@ -121,9 +132,9 @@ def test_all_updates_have_the_gradients_of_the_models_own_full_logits(
     assert (moved - expected).abs().max() < 1e-10 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", [*FAMILY, "psft"])
+@pytest.mark.parametrize("name", [*FAMILY, *HYBRIDS, "psft"])
 def test_any_split_of_the_steps_gives_the_same_parameters(name: str, make_trainer: MakeTrainer) -> None:
-    options = {**FAMILY.get(name, {}), "updates": 1 if name == "reinforce" else 2}
+    options = {**FAMILY.get(name, HYBRIDS.get(name, {})), "updates": 1 if name == "reinforce" else 2}
     trained = []
     for i, split in enumerate([{}, {"micro_rows": 1}, {"micro_rows": 4}, {"micro_tokens": 40}]):
         trainer = make_trainer(name, options=options, rows_per_step=8, output=str(i), learning_rate=1e-2, **split)
@@ -184,11 +195,11 @@ def test_where_no_reward_says_anything_nothing_is_trained(name: str, score: floa
         assert step["rollout/failed_grades"] == 0
 
 
-@pytest.mark.parametrize("name", ["grpo", "dapo", "psft"])
+@pytest.mark.parametrize("name", ["grpo", "dapo", "psft", "prefix_rft", "chord"])
 @pytest.mark.parametrize("updates", [1, 2])
 def test_a_resumed_run_is_the_uninterrupted_one(name: str, updates: int, make_trainer: MakeTrainer) -> None:
     arguments: dict[str, Any] = {
-        "options": {**FAMILY.get(name, {}), "updates": updates},
+        "options": {**FAMILY.get(name, HYBRIDS.get(name, {})), "updates": updates},
         "rows_per_step": 8,
         "optim": "adamw_torch",
         "learning_rate": 1e-3,

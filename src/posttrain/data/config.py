@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from posttrain.algorithms.base import Config
+from posttrain.rollout.config import CollectConfig
 
 Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"]
 
@@ -40,6 +41,8 @@ class TaskSource(Config):
     task: Literal["chain", "running_totals", "countdown"]
     split: Literal["train", "validation", "held_out", "ood"] = "train"
     rows: Annotated[int, Field(ge=1)]
+    hard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of harder questions, which the split ood has none of: all of its own are harder still."""
     seed: int = 0
 
 
@@ -65,8 +68,13 @@ class DataConfig(Config):
 
     train: Source
     eval: dict[str, Source] = {}
+    demonstrations: Source | None = None
+    """A set of its own, for algorithms that train on one beside the questions."""
     chat_template: bool = True
     """Render prompts and completions with the tokenizer's chat template; False joins them as plain text."""
+    collect: CollectConfig | None = None
+    """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
+    demonstrations of its right answers."""
     prompt_template: str = "{prompt}"
     """Wraps the prompt's text; its fields are columns."""
     system_prompt: str | None = None
@@ -76,7 +84,15 @@ class DataConfig(Config):
     """Of prompt and completion together; the model's own limit if not set."""
     on_long_prompt: Literal["skip", "raise", "keep_end"] = "skip"
     on_long_completion: Literal["skip", "raise", "cut"] = "skip"
+    on_wrong_demonstration: Literal["skip", "keep", "raise"] = "skip"
+    """One that the rewards' verdict does not call right; its question stays. on_long_completion holds for one that is longer
+    than an answer may be."""
     on_bad_row: Literal["skip", "raise"] = "raise"
+
+    @property
+    def makes_data(self) -> bool:
+        """What is trained on, or demonstrated, is sampled before training."""
+        return self.collect is not None and self.collect.rejection_sampling is not None
 
     @field_validator("prompt_template")
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from posttrain.data.chat import Encoder
+from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import DataError
@@ -28,7 +29,7 @@ def examples(
         return Example((encoder.demonstration(record.columns),), record.where)
 
     wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
-    return _all(records, encode, encoder, wanted, label, skip_bad_rows)
+    return _all(records, encode, encoder.take_cuts, wanted, label, skip_bad_rows)
 
 
 def problems(
@@ -36,13 +37,15 @@ def problems(
     encoder: Encoder,
     *,
     needs: Iterable[str] = ("answer",),
+    demonstrations: DemonstrationReader | None = None,
     label: str = "the data",
     skip_bad_rows: bool = False,
 ) -> tuple[list[Problem], DataReport]:
-    """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have.
+    """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have; and
+    with their demonstrations, where a reader for them is given.
 
     Raises:
-        DataError: as for `examples`.
+        DataError: as for `examples`, or not one row has a demonstration that can be used.
     """
     needs = tuple(needs)
 
@@ -53,12 +56,22 @@ def problems(
         for name in needs:
             if columns.get(name) is None:
                 raise BadRow(f"{name} is missing")
-        return Problem(encoder.prompt(record.columns), columns, record.where)
+        prompt = encoder.prompt(record.columns)
+        return Problem(prompt, columns, record.where, demonstrations and demonstrations.read(columns, prompt))
+
+    def notes() -> list[tuple[str, str]]:
+        return [*encoder.take_cuts(), *(demonstrations.take_notes() if demonstrations is not None else ())]
 
     wanted = [("prompt", *needs)]
     if "answer" in needs:
         wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
-    return _all(records, encode, encoder, wanted, label, skip_bad_rows)
+    kept, report = _all(records, encode, notes, wanted, label, skip_bad_rows)
+    if demonstrations is not None and all(problem.demonstration is None for problem in kept):
+        raise DataError(
+            f"{label}: no row has a demonstration that can be used; the first: {report.notes[0][1]}: {report.notes[0][2]}. Name "
+            "their column in the recipe: columns: {demonstration: <your column>}."
+        )
+    return kept, report
 
 
 def _answer(record: Record) -> str:
@@ -71,7 +84,7 @@ def _answer(record: Record) -> str:
 def _all(
     records: Iterable[Record],
     encode: Callable[[Record], _T],
-    encoder: Encoder,
+    notes: Callable[[], list[tuple[str, str]]],
     wanted: list[tuple[str, ...]],
     label: str,
     skip_bad_rows: bool,
@@ -86,7 +99,7 @@ def _all(
             if record.fault is not None:
                 raise BadRow(record.fault)
             kept.append(encode(record))
-            for counter, reason in encoder.take_cuts():
+            for counter, reason in notes():
                 report.note(record.where, reason, counter)
         except LongRow as long:
             if long.refused:

@@ -38,11 +38,12 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A prompt to be answered, and the columns that its answers are graded by."""
+    """A prompt to be answered, the columns that its answers are graded by, and a demonstration's tokens, its end included."""
 
     prompt: Sequence[int]
     columns: Mapping[str, Any]
     where: str
+    demonstration: Sequence[int] | None = None
 
 
 class BadRow(ValueError):

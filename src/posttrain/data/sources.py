@@ -45,7 +45,7 @@ def _renamed(record: Record, columns: dict[Any, str]) -> Record:
 
 def _task(source: TaskSource) -> Iterator[Record]:
     try:
-        for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed), 1):
+        for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed, source.hard), 1):
             columns = {**asdict(item), "chosen": item.completion}
             yield Record(f"{source.task}/{source.split}:{number}", columns)
     except ValueError as error:

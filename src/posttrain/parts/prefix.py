@@ -28,13 +28,14 @@ def continued(
     (Prefix-RFT, arXiv:2507.01679.) The cut is between token ids.
     """
     plain = partial(Request, question.prompt, question=question.id)
+    other = -1 - question.id  # other samples than those of the plain ones
     demonstration = question.demonstration
     if demonstration is None or len(demonstration) < 2:
         return [plain(n=n)]
     low = end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
     length = int(rng.uniform(min(low, high), high) * len(demonstration))
     length = min(max(length, 1), len(demonstration) - 1)
-    return [plain(n=n - 1), plain(n=1, prefix=tuple(demonstration[:length]))]
+    return [plain(n=n - 1), Request(question.prompt, tuple(demonstration[:length]), question=other)]
 
 
 def prefix_credit(batch: Batch, *, baseline: Baseline) -> Batch:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from posttrain.rewards.plain import MAX_WEIGHT
+
 DEADLINE = 300.0  # seconds for one group
 
 
@@ -61,8 +63,8 @@ class Reward(Protocol):
     def judge(self, group: Group) -> Sequence[Judgement | float | None]:
         """One judgement, or a score by itself, for each completion, in order.
 
-        What it raises, a wrong number of judgements, a score that is no finite number, or no answer before the deadline
-        fail the whole group, or the row, and never the run.
+        What it raises, a wrong number of judgements, a score that is no number within `MAX_SCORE`, or no answer before the
+        deadline fail the whole group, or the row, and never the run. The group is a copy.
         """
         ...
 
@@ -85,22 +87,42 @@ class Weighted:
     max_error_rate: float = 0.2
     deadline: float = DEADLINE
 
+    def __post_init__(self) -> None:
+        if not abs(self.weight) <= MAX_WEIGHT:
+            raise ValueError(f"weight: {self.weight:g} is not from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewarded:
     """What came of judging rows: the weighted sum and its parts, 0 where a reward said nothing.
 
-    `graded` is False in a row of which a reward with a weight said nothing. `known` is True where there is a verdict.
+    `scored` is True where that reward gave a score; `graded` is False in a row of which a reward with a weight said nothing.
+    `known` is True where there is a verdict.
     `faults` has, for each reward, why judging a row failed, or None; `answers` what was answered, where any reward reads it.
     """
 
     total: Float[Tensor, " B"]
     by_name: Mapping[str, Float[Tensor, " B"]]
+    scored: Mapping[str, Bool[Tensor, " B"]]
     graded: Bool[Tensor, " B"]
     correct: Bool[Tensor, " B"] | None
     known: Bool[Tensor, " B"]
     faults: Mapping[str, tuple[str | None, ...]]
     answers: tuple[str | None, ...]
+
+    def take(self, rows: Sequence[int]) -> Rewarded:
+        """What came of some of the rows."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        return Rewarded(
+            total=self.total[index],
+            by_name={name: scores[index] for name, scores in self.by_name.items()},
+            scored={name: said[index] for name, said in self.scored.items()},
+            graded=self.graded[index],
+            correct=None if self.correct is None else self.correct[index],
+            known=self.known[index],
+            faults={name: tuple(faults[row] for row in rows) for name, faults in self.faults.items()},
+            answers=tuple(self.answers[row] for row in rows),
+        )
 
     @classmethod
     def join(cls, groups: Sequence[Rewarded]) -> Rewarded:
@@ -109,6 +131,7 @@ class Rewarded:
         return cls(
             total=torch.cat([group.total for group in groups]),
             by_name={name: torch.cat([group.by_name[name] for group in groups]) for name in groups[0].by_name},
+            scored={name: torch.cat([group.scored[name] for group in groups]) for name in groups[0].scored},
             graded=torch.cat([group.graded for group in groups]),
             correct=torch.cat(verdicts) if verdicts else None,
             known=torch.cat([group.known for group in groups]),

@@ -1,4 +1,4 @@
-"""A child process that answers one JSON line with another, and is killed when it does not: text of a model may freeze a
+"""A child process that answers one JSON line with another, and is ended when it does not: text of a model may freeze a
 parser or fill the memory, and code of a user may do anything. Here that costs a child.
 """
 
@@ -8,113 +8,132 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posttrain.errors import SetupError
-
 START_DEADLINE = 60.0  # seconds for the child to import what it needs, on a busy machine
+KILL_DEADLINE = 5.0  # seconds until a killed process that cannot die is left to the system
+TICK = 0.1  # seconds after which a process is seen to have ended though another one keeps its pipe open
 
 
 class ChildDied(Exception):
-    """The child ended, or said what is no JSON."""
+    """The child ended, did not start, or said what is no answer to the request."""
 
 
 class Child:
-    """Started at once, and again by the first request after it was killed. Requests come one at a time, from any thread.
+    """One process, started at once. It belongs to one thread at a time; only `kill` may come from another.
 
     Args:
         command: of a process whose first line is `"ready"`, or a message that says why it is not.
-        what: named in the message where it does not start.
         environment: its whole environment; this process's own if None.
-
-    Raises:
-        SetupError: it does not start.
+        quiet: what it writes to the console is dropped.
     """
 
-    def __init__(self, command: Sequence[str], *, what: str, environment: Mapping[str, str] | None = None) -> None:
-        self._command, self._what, self._environment = command, what, environment
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock, self._read = threading.Lock(), b""
-        self._start()
-
-    def ask(self, request: Any, deadline: float) -> Any:
-        """The child's answer.
-
-        Raises:
-            TimeoutError: none came in `deadline` seconds, and the child was killed.
-            ChildDied: it ended.
-        """
-        with self._lock:
-            process = self._process or self._start()
-            try:
-                end = time.monotonic() + deadline
-                self._write(process, json.dumps({"request": request, "deadline": deadline}).encode() + b"\n", end)
-                return self._line(process, end)
-            except (TimeoutError, ChildDied):
-                self._kill()
-                raise
-
-    def close(self) -> None:
-        """Kills the child."""
-        with self._lock:
-            self._kill()
-
-    def _start(self) -> subprocess.Popen[bytes]:
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, quiet: bool = False) -> None:
+        errors = subprocess.DEVNULL if quiet else None
         process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment, process_group=0
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
         )
         assert process.stdin is not None and process.stdout is not None
-        os.set_blocking(process.stdin.fileno(), False)
-        os.set_blocking(process.stdout.fileno(), False)
-        self._process, self._read = process, b""
+        self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        os.set_blocking(self._stdin.fileno(), False)
+        os.set_blocking(self._stdout.fileno(), False)
+        self._command, self._read, self._asked = command, b"", 0
+        self._started = self._killed = False
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Waits until it can be asked.
+
+        Raises:
+            ChildDied: it cannot, and why.
+        """
+        if self._started:
+            return
         try:
-            said = self._line(process, time.monotonic() + START_DEADLINE)
+            said = self._line(time.monotonic() + START_DEADLINE)
         except (TimeoutError, ChildDied):
             said = f"it did not start. Try: {' '.join(self._command)}"
         if said != "ready":
-            self._kill()
-            raise SetupError(f"{self._what}: {said}")
-        return process
+            raise ChildDied(said)
+        self._started = True
 
-    def _write(self, process: subprocess.Popen[bytes], data: bytes, end: float) -> None:
-        assert process.stdin is not None
+    def ask(self, request: Any, deadline: float) -> Any:
+        """The child's answer. After an exception of any kind it must be ended: it may still be busy with the request.
+
+        Raises:
+            TimeoutError: none came in `deadline` seconds.
+            ChildDied: see there.
+        """
+        self.start()
+        if self._read or _ready(self._stdout.fileno(), selectors.EVENT_READ, 0.0):
+            raise ChildDied("it spoke without being asked")
+        self._asked += 1
+        end = time.monotonic() + deadline
+        self._write(json.dumps({"id": self._asked, "request": request, "deadline": deadline}).encode() + b"\n", end)
+        said = self._line(end)
+        try:
+            asked, answer = said["id"], said["answer"]
+        except (TypeError, KeyError):
+            raise ChildDied("it said what is no answer") from None
+        if asked != self._asked:
+            raise ChildDied("it answered another request")
+        return answer
+
+    def kill(self) -> None:
+        """Kills the process and its group; a request under way ends with ChildDied."""
+        if self._killed:
+            return
+        self._killed = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_DEADLINE)
+
+    def end(self) -> None:
+        """Kills it and closes its pipes, without waiting for whoever else has them open."""
+        self.kill()
+        self._stdin.close()
+        self._stdout.close()
+
+    def _write(self, data: bytes, end: float) -> None:
         while data:
-            _wait(process.stdin.fileno(), selectors.EVENT_WRITE, end)
+            self._wait(self._stdin.fileno(), selectors.EVENT_WRITE, end)
             try:
-                data = data[os.write(process.stdin.fileno(), data) :]
+                data = data[os.write(self._stdin.fileno(), data) :]
             except BrokenPipeError:
-                raise ChildDied from None
+                raise ChildDied("it ended") from None
 
-    def _line(self, process: subprocess.Popen[bytes], end: float) -> Any:
-        assert process.stdout is not None
+    def _line(self, end: float) -> Any:
         while b"\n" not in self._read:
-            _wait(process.stdout.fileno(), selectors.EVENT_READ, end)
-            more = os.read(process.stdout.fileno(), 2**16)
+            self._wait(self._stdout.fileno(), selectors.EVENT_READ, end)
+            more = os.read(self._stdout.fileno(), 2**16)
             if not more:
-                raise ChildDied
+                raise ChildDied("it ended")
             self._read += more
         line, _, self._read = self._read.partition(b"\n")
         try:
             return json.loads(line)
         except ValueError:
-            raise ChildDied from None
+            raise ChildDied("it said what is no JSON") from None
 
-    def _kill(self) -> None:
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, 9)
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
-        self._process = None
+    def _wait(self, file: int, event: int, end: float) -> None:
+        while not _ready(file, event, min(TICK, end - time.monotonic())):
+            if time.monotonic() >= end:
+                raise TimeoutError
+            ended = self._killed or self._process.poll() is not None
+            if ended and not _ready(file, event, 0.0):
+                raise ChildDied("it ended")
 
 
-def _wait(file: int, event: int, end: float) -> None:
-    with selectors.DefaultSelector() as ready:
-        ready.register(file, event)
-        if not ready.select(max(0.0, end - time.monotonic())):
-            raise TimeoutError
+def _ready(file: int, event: int, seconds: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(file, event)
+        return bool(selector.select(max(0.0, seconds)))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
+import regex
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.algorithms.base import Config, Positive
+from posttrain.rewards.plain import MAX_WEIGHT
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+RESERVED = ("mean", "right_minus_wrong")  # reward/mean and reward/right_minus_wrong are metrics of their own
 
 
 class RewardConfig(Config):
@@ -23,10 +25,10 @@ class RewardConfig(Config):
     """It can say which answers are right."""
 
     name: str
-    weight: float = 1.0
+    weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
     """In the sum of all rewards; 0 only watches."""
     verdict: bool = False
-    """It says which answers are right; where no reward is marked, the first one that can does."""
+    """It says which answers are right; where no reward is marked, the first that compares with a label does."""
     max_error_rate: Share = 0.2
     """A run whose reward fails more often (timeout, crash, an exception, NaN) ends with exit code 7."""
 
@@ -88,8 +90,8 @@ class _OfForm(RewardConfig):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except re.error as error:
+            regex.compile(pattern or "", regex.DOTALL)
+        except regex.error as error:
             raise ValueError(f"no regular expression: {error}") from None
         return pattern
 
@@ -137,6 +139,12 @@ class OverlongReward(RewardConfig):
     cache: Count | None = None
     """Tokens before max_length in which the punishment grows; a fifth of it if not set, as in DAPO."""
 
+    @model_validator(mode="after")
+    def _leaves_room(self) -> OverlongReward:
+        if self.max_length is not None and self.cache is not None and self.cache >= self.max_length:
+            raise ValueError(f"cache: {self.cache} is not below max_length: {self.max_length}")
+        return self
+
 
 class RepetitionReward(RewardConfig):
     """Minus the share of repeated n-grams of tokens."""
@@ -152,13 +160,21 @@ class FunctionReward(RewardConfig):
     name: Literal["function"]
     path: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
     """package.module.function"""
-    deadline: Positive = 60.0
+    deadline: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds for a group, after which its process is ended."""
 
     @property
     def label(self) -> str:
         """The function's own name."""
         return self.path.rpartition(".")[2]
+
+    @field_validator("path")
+    @classmethod
+    def _has_a_name_of_its_own(cls, path: str) -> str:
+        name = path.rpartition(".")[2]
+        if name in RESERVED:
+            raise ValueError(f"reward/{name} is another metric: give the function another name")
+        return path
 
 
 _Union = (
@@ -179,8 +195,8 @@ REWARDS: dict[str, type[RewardConfig]] = {get_args(one.model_fields["name"].anno
 
 
 def with_verdict(configs: list[Any]) -> list[Any]:
-    """Marks the first reward that can say what is right, where none is marked."""
-    first = next((i for i, one in enumerate(configs) if one.says_right), None)
+    """Marks the first reward that compares with a label, where none is marked."""
+    first = next((i for i, one in enumerate(configs) if one.says_right and one.columns), None)
     if first is None or any(one.verdict for one in configs):
         return configs
     return [one.model_copy(update={"verdict": True}) if i == first else one for i, one in enumerate(configs)]

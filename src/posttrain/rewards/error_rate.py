@@ -11,7 +11,7 @@ from posttrain.errors import RewardError
 from posttrain.rewards.base import Rewarded, Weighted
 
 WINDOW = 1024  # of the latest rows, at least, or those of the latest collection
-SURE = 0.01  # a run ends when so many failures would be seen less often at the rate that is allowed
+SURE = 0.001  # a run ends when so many failures would be seen less often at the rate that is allowed; asked of every group
 
 
 class ErrorRate:
@@ -29,7 +29,7 @@ class ErrorRate:
         """The rows of one collection.
 
         Raises:
-            RewardError: a reward fails more often than it may: a binomial test at 1 %, so that few rows prove little.
+            RewardError: a reward fails more often than it may: a binomial test, so that few rows prove little.
         """
         for entry in self._rewards:
             seen = self._seen[entry.reward.name]
@@ -43,6 +43,6 @@ class ErrorRate:
                 shown = "; ".join(f"{n} × {fault}" for fault, n in list(faults.items())[:3])
                 raise RewardError(
                     f"The reward {entry.reward.name} failed on {failed} of the last {rows} completions, over max_error_rate "
-                    f"{entry.max_error_rate:g}: {shown}. Mend it, or raise its max_error_rate. The last checkpoint is whole; "
-                    "the same command resumes from it."
+                    f"{entry.max_error_rate:g}: {shown}. Mend it, or raise its max_error_rate. The same command resumes "
+                    "from the last checkpoint, if there is one."
                 )

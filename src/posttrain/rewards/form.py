@@ -8,7 +8,7 @@ import regex
 
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.child import ChildDied
-from posttrain.rewards.grading import MathVerify, final_answer
+from posttrain.rewards.grading import MathVerify, last_box
 
 PATTERN_DEADLINE = 1.0  # seconds for one completion
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
@@ -17,8 +17,8 @@ TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
 class Form(Protocol):
     """One form."""
 
-    def has(self, completion: str) -> bool:
-        """Whether the completion has it.
+    def answer(self, completion: str) -> str | None:
+        """What stands in the form; None where the completion does not have it.
 
         Raises:
             TimeoutError, ChildDied: nobody knows.
@@ -38,10 +38,10 @@ class Boxed:
     def __init__(self) -> None:
         self._reader = MathVerify()
 
-    def has(self, completion: str) -> bool:
-        """See `Form`."""
-        said = completion.rpartition("</think>")[2]
-        return "\\boxed{" in said and self._reader.is_valid(final_answer(said[said.rindex("\\boxed{") :]))
+    def answer(self, completion: str) -> str | None:
+        """What is in the box."""
+        inside = last_box(completion.rpartition("</think>")[2])
+        return inside if inside and self._reader.is_valid(inside) else None
 
     def close(self) -> None:
         """Ends the child."""
@@ -51,15 +51,15 @@ class Boxed:
 class Tags:
     """<think>…</think> and then <answer>…</answer>, each once, nothing around or between them."""
 
-    def has(self, completion: str) -> bool:
-        """See `Form`."""
-        rest, outside = completion, list[str]()
+    def answer(self, completion: str) -> str | None:
+        """What is in the answer's tags."""
+        rest, inside, outside = completion, "", list[str]()
         for begin, end in TAGS:
             before, _, rest = rest.partition(begin)
-            _, _, rest = rest.partition(end)
+            inside, _, rest = rest.partition(end)
             outside.append(before)
         once = all(completion.count(tag) == 1 for pair in TAGS for tag in pair)
-        return once and not any(text.strip() for text in (*outside, rest))
+        return inside.strip() if once and not any(text.strip() for text in (*outside, rest)) else None
 
     def close(self) -> None:
         """Nothing was started."""
@@ -69,15 +69,18 @@ class Pattern:
     """A regular expression matches the whole completion.
 
     Args:
-        pattern: in the syntax of the package `regex`, whose matching can be broken off.
+        pattern: in the syntax of the package `regex`, whose matching can be broken off; `.` matches a line's end too.
     """
 
     def __init__(self, pattern: str) -> None:
         self._pattern = regex.compile(pattern, regex.DOTALL)
 
-    def has(self, completion: str) -> bool:
-        """See `Form`."""
-        return self._pattern.fullmatch(completion, timeout=PATTERN_DEADLINE) is not None
+    def answer(self, completion: str) -> str | None:
+        """The first group of the pattern that has a text, or the whole completion."""
+        match = self._pattern.fullmatch(completion, timeout=PATTERN_DEADLINE)
+        if match is None:
+            return None
+        return next((group for group in match.groups() if group is not None), completion)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -94,22 +97,19 @@ class Format:
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        return [self._one(completion) for completion in group.completions]
-
-    def _one(self, completion: str) -> Judgement:
-        has = form_of(self._form, completion)
-        return Judgement.failed(has) if isinstance(has, str) else Judgement(float(has))
+        return [in_form(self._form, completion) for completion in group.completions]
 
     def close(self) -> None:
         """See `Form`."""
         self._form.close()
 
 
-def form_of(form: Form, completion: str) -> bool | str:
-    """Whether a completion has a form, or why nobody knows."""
+def in_form(form: Form, completion: str) -> Judgement:
+    """1 with what stands in the form, 0 where a completion does not have it, a failure where nobody knows."""
     try:
-        return form.has(completion)
+        answer = form.answer(completion)
     except TimeoutError:
-        return "timeout"
+        return Judgement.failed("timeout")
     except ChildDied:
-        return "crash"
+        return Judgement.failed("crash")
+    return Judgement(float(answer is not None), answer=answer)

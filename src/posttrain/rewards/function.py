@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.child import Child, ChildDied
+from posttrain.rewards.child import ChildDied
+from posttrain.rewards.pool import Pool
 
 
 class Function:
@@ -17,7 +20,7 @@ class Function:
     keep what it likes from call to call there. None takes the row out of the loss (in TRL it counts as 0).
 
     Args:
-        path: `package.module.function`, from the working folder or an installed package.
+        path: `package.module.function`, from an installed package or the working folder.
         deadline: seconds for a group.
 
     Raises:
@@ -29,13 +32,13 @@ class Function:
     def __init__(self, path: str, *, deadline: float) -> None:
         self.name = path.rpartition(".")[2]
         self._deadline = deadline
-        command = [sys.executable, "-m", "posttrain.rewards.function_child", path]
-        self._child = Child(command, what=f"The reward function {path}")
+        command = [sys.executable, "-P", "-m", "posttrain.rewards.function_child", path]
+        self._pool = Pool(command, what=f"The reward function {path}")
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`. A positive score counts as right, where the reward gives the verdict."""
-        rows = len(group.completions)
-        columns = {name: [value] * rows for name, value in group.columns.items() if name != "prompt"}
+        rows, withheld = len(group.completions), _no_json(group.columns)
+        columns = {name: [value] * rows for name, value in group.columns.items() if name not in {"prompt", *withheld}}
         given: dict[str, Any] = {
             **columns,
             "prompts": [group.prompt] * rows,
@@ -43,15 +46,26 @@ class Function:
             "completion_ids": [list(tokens) for tokens in group.tokens],
         }
         try:
-            reply = self._child.ask(given, self._deadline)
+            reply = self._pool.ask({"given": given, "withheld": withheld}, self._deadline)
         except TimeoutError:
             return [Judgement.failed("timeout")] * rows
         except ChildDied:
             return [Judgement.failed("crash")] * rows
         if "error" in reply:
-            return [Judgement.failed(f"raised {reply['error']}")] * rows
+            return [Judgement.failed(reply["error"])] * rows
         return [Judgement(score, None if score is None else score > 0) for score in reply["scores"]]
 
     def close(self) -> None:
         """Ends the process."""
-        self._child.close()
+        self._pool.close()
+
+
+def _no_json(columns: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that cannot be sent, with the type of each."""
+    found: dict[str, str] = {}
+    for name, value in columns.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            found[name] = type(value).__name__
+    return found

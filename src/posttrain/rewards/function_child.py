@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import Parameter
 from typing import Any
 
+from posttrain.rewards.plain import Refused, listed, number, told
 from posttrain.rewards.serve import serve
 
 
-def _make() -> Callable[[Any], Any]:
-    """Arguments by name → {"scores": [a number, or null for none]} or {"error": …}."""
+def _make() -> Callable[[dict[str, Any]], Any]:
+    """{"given": arguments by name, "withheld": columns by name, with the type that is no JSON}
+    → {"scores": [a number, or null for none]} or {"error": …}.
+    """
     module, _, name = sys.argv[1].rpartition(".")
     function = getattr(importlib.import_module(module), name)
     taken = inspect.signature(function).parameters
-    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values())
 
-    def answer(arguments: dict[str, Any]) -> Any:
+    def answer(request: dict[str, Any]) -> Any:
         try:
-            scores = function(**{key: value for key, value in arguments.items() if takes_all or key in taken})
-            return {"scores": [None if score is None else float(score) for score in scores]}
+            scores = listed(function(**_arguments(taken, **request)))
+            return {"scores": [None if score is None else number(score) for score in scores]}
         except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
+            return {"error": told(error)}
 
     return answer
 
 
+def _arguments(taken: Mapping[str, Parameter], given: dict[str, Any], withheld: dict[str, str]) -> dict[str, Any]:
+    takes_all = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
+    for column, kind in withheld.items():
+        if takes_all or column in taken:
+            raise Refused(f"cannot be given the column {column}: {kind} is no JSON; turn it into text in the data")
+    optional = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    for name, one in taken.items():
+        if name not in given and one.default is Parameter.empty and one.kind not in optional:
+            raise Refused(f"needs the parameter {name}, which is no column; there are {', '.join(given)}")
+    return {key: value for key, value in given.items() if takes_all or key in taken}
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, "")
+    sys.path.append(os.getcwd())
     serve(_make)

@@ -10,9 +10,10 @@ import re
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
-from posttrain.rewards.child import Child, ChildDied
+from posttrain.rewards.child import ChildDied
+from posttrain.rewards.pool import Pool
 from posttrain.tasks import TASKS
 
 DEADLINE = 2.0  # seconds for one answer; an ordinary one takes 2 ms
@@ -50,7 +51,19 @@ class Grader(Protocol):
         ...
 
     def answer(self, completion: str) -> str | None:
-        """What the completion votes for among others of its prompt; None: nothing."""
+        """What the completion votes for among others of its prompt; None: nothing.
+
+        Raises:
+            TimeoutError, ChildDied: nobody knows.
+        """
+        ...
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether two completions give the same answer, in either order.
+
+        Raises:
+            TimeoutError, ChildDied: nobody knows.
+        """
         ...
 
     def close(self) -> None:
@@ -73,6 +86,10 @@ class TaskGrader:
         """The answer in the task's own form."""
         return TASKS[self._task].answer(completion)
 
+    def equal(self, first: str, second: str) -> bool:
+        """Whether both are written alike in that form."""
+        return self.answer(first) == self.answer(second)
+
     def close(self) -> None:
         """Nothing was started."""
 
@@ -88,28 +105,31 @@ class ExactMatch:
         return Grade(Verdict.RIGHT if found == _normal(final_answer(answer)) else Verdict.WRONG, found)
 
     def answer(self, completion: str) -> str | None:
-        """The final answer without case, spaces and commas."""
+        """The final answer without case, spaces and thousands' commas."""
         return _normal(final_answer(completion)) or None
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether the answers are written alike, but for that."""
+        return self.answer(first) == self.answer(second)
 
     def close(self) -> None:
         """Nothing was started."""
 
 
 class MathVerify:
-    """math-verify in a child process, killed at the deadline and started anew."""
+    """math-verify in child processes, killed at the deadline and started anew; from several threads at once, in several."""
 
     def __init__(self, deadline: float = DEADLINE) -> None:
         self._deadline = deadline
-        command = [sys.executable, "-m", "posttrain.rewards.math_child"]
+        command = [sys.executable, "-P", "-m", "posttrain.rewards.math_child"]
         keep = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
-        self._child = Child(
-            command, what="The grader's process", environment={k: v for k, v in os.environ.items() if k in keep}
-        )
+        environment = {name: value for name, value in os.environ.items() if name in keep}
+        self._pool = Pool(command, what="The grader's process", environment=environment, quiet=True)
 
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
         """Compares the final answers; a hostile one is out at its deadline."""
         try:
-            reply = self._child.ask({"gold": final_answer(answer), "answer": _as_latex(completion)}, self._deadline)
+            reply = self._ask("grade", gold=final_answer(answer), answer=_as_latex(completion))
         except TimeoutError:
             return Grade(Verdict.TIMEOUT, None)
         except ChildDied:
@@ -117,8 +137,12 @@ class MathVerify:
         return Grade(Verdict(reply["verdict"]), reply["value"])
 
     def answer(self, completion: str) -> str | None:
-        """The final answer as it is written."""
-        return final_answer(completion) or None
+        """The value of the final answer, as `grade` gives it."""
+        return self._ask("read", answer=_as_latex(completion))
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether either is right where the other is the reference."""
+        return self._ask("equal", first=_as_latex(first), second=_as_latex(second))
 
     def is_valid(self, text: str) -> bool:
         """Whether all of a text is mathematics.
@@ -126,27 +150,36 @@ class MathVerify:
         Raises:
             TimeoutError, ChildDied: nobody knows.
         """
-        return self._child.ask({"valid": text}, self._deadline)
+        return self._ask("valid", text=text)
 
     def close(self) -> None:
-        """Kills the child."""
-        self._child.close()
+        """Kills the children."""
+        self._pool.close()
+
+    def _ask(self, what: str, **texts: str) -> Any:
+        return self._pool.ask({"do": what, **texts}, self._deadline)
 
 
 def final_answer(text: str) -> str:
-    r"""What follows the last `####`, or stands in the last `\boxed{}`, or in a last line `A: …` or `Answer: …`, or all."""
+    r"""What stands in the last `\boxed{}`, or follows the last `####`, or in a last line `A: …` or `Answer: …`, or all."""
+    inside = last_box(text)
+    if inside is not None:
+        return inside
     if "####" in text:
         return text.rpartition("####")[2].strip()
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        line = _ANSWER_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
-        return line[1] if line is not None else text.strip()
-    depth = 0
-    for i in range(start + len("\\boxed"), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
+    line = _ANSWER_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
+    return line[1] if line is not None else text.strip()
+
+
+def last_box(text: str) -> str | None:
+    r"""What stands between the braces of the last `\boxed{}`; None where there is none, or it is not closed."""
+    _, found, rest = text.rpartition("\\boxed{")
+    depth = 1
+    for brace in re.finditer(r"\\.|[{}]", rest, re.DOTALL) if found else ():
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[start + len("\\boxed{") : i].strip()
-    return text.strip()
+            return rest[: brace.start()].strip()
+    return None
 
 
 _ANSWER_LINE = re.compile(r"(?:a|(?:the )?(?:final )?answer)[ \t]*:[ \t]*(\S.*)", re.IGNORECASE)
@@ -160,7 +193,10 @@ def _as_latex(completion: str) -> str:
 
 
 def _normal(text: str) -> str:
-    return re.sub(r"[\s,$]", "", text).rstrip(".").casefold()
+    return re.sub(r"[\s$]", "", _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)).rstrip(".").casefold()
+
+
+_THOUSANDS = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 
 
 GRADERS = {"math_verify": MathVerify, "exact_match": ExactMatch}

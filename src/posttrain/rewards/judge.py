@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posttrain.rewards.base import Group, Judgement, Reward, Rewarded, Weighted
+from posttrain.rewards.plain import MAX_SCORE, Refused, listed, number, text, told
 
 
 class Judges:
@@ -43,58 +44,72 @@ def summed(rewards: Sequence[Weighted], judged: Sequence[Sequence[Judgement]]) -
     rows = len(judged[0])
     total, graded = torch.zeros(rows, dtype=torch.float64), torch.ones(rows, dtype=torch.bool)
     by_name: dict[str, Tensor] = {}
+    scored: dict[str, Tensor] = {}
     faults: dict[str, tuple[str | None, ...]] = {}
     answers: list[str | None] = [None] * rows
     correct, known = None, torch.zeros(rows, dtype=torch.bool)
     for entry, judgements in zip(rewards, judged, strict=True):
         said = torch.tensor([one.score is not None for one in judgements], dtype=torch.bool)
         scores = torch.tensor([one.score or 0.0 for one in judgements], dtype=total.dtype)
-        by_name[entry.reward.name] = scores
+        by_name[entry.reward.name], scored[entry.reward.name] = scores, said
         faults[entry.reward.name] = tuple(one.fault for one in judgements)
         if entry.weight:
             total, graded = total + entry.weight * scores, graded & said
         if entry.verdict:
             correct = torch.tensor([bool(one.right) for one in judgements], dtype=torch.bool)
-            known = said
-        if entry.verdict or not any(answers):
-            answers = [one.answer for one in judgements]
-    return Rewarded(total, by_name, graded, correct, known, faults, tuple(answers))
+            known = torch.tensor([one.right is not None for one in judgements], dtype=torch.bool)
+        read = [one.answer for one in judgements]
+        if any(read) and (entry.verdict or not any(answers)):
+            answers = read
+    return Rewarded(total, by_name, scored, graded, correct, known, faults, tuple(answers))
 
 
 def guarded(reward: Reward, group: Group, deadline: float) -> tuple[list[Judgement], threading.Thread]:
-    """What a reward says of a group, whatever it does: one judgement of finite score, or a failure, for each row.
+    """What a reward says of a copy of a group, whatever it does: one judgement of finite score, or a failure, for each row.
 
     With it the thread of the call, which is alive where the reward hangs.
     """
-    came: list[Any] = []
+    rows, came = len(group.completions), list[list[Judgement]]()
 
     def call() -> None:
         try:
-            came.append(list(reward.judge(group)))
+            given = listed(reward.judge(_copy(group)))
+            if len(given) != rows:
+                raise Refused(f"gave {len(given)} judgements for {rows} completions")
+            came.append([_plain(one) for one in given])
         except BaseException as error:
-            came.append(f"raised {type(error).__name__}: {error}")
+            came.append([Judgement.failed(told(error))] * rows)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(deadline)
-    return _whole("timeout" if thread.is_alive() else came[0], len(group.completions)), thread
+    return came[0] if came else [Judgement.failed("timeout")] * rows, thread
 
 
-def _whole(came: list[Any] | str, rows: int) -> list[Judgement]:
-    if isinstance(came, list) and len(came) != rows:
-        came = f"gave {len(came)} judgements for {rows} completions"
-    return [Judgement.failed(came)] * rows if isinstance(came, str) else [_checked(one) for one in came]
+def _copy(group: Group) -> Group:
+    return Group(
+        completions=tuple(group.completions),
+        tokens=tuple(map(tuple, group.tokens)),
+        finished=tuple(group.finished),
+        columns=copy.deepcopy(dict(group.columns)),
+    )
 
 
-def _checked(one: Any) -> Judgement:
-    if not isinstance(one, Judgement):
-        one = Judgement(one)
-    if one.score is None:
-        return one
+def _plain(given: Any) -> Judgement:
+    one: Judgement = given if isinstance(given, Judgement) else Judgement(given)
     try:
-        score = float(one.score)
-    except (TypeError, ValueError, RuntimeError):
-        return Judgement.failed(f"gave {type(one.score).__name__} as a score")
-    if not math.isfinite(score):
-        return Judgement.failed(f"gave {score} as a score")
-    return Judgement(score, one.right, one.answer)
+        if one.fault is not None:
+            raise Refused(one.fault)
+        return Judgement(
+            None if one.score is None else _bounded(number(one.score)),
+            None if one.right is None else bool(one.right),
+            None if one.answer is None else text(one.answer),
+        )
+    except Exception as error:
+        return Judgement.failed(told(error))
+
+
+def _bounded(score: float) -> float:
+    if abs(score) <= MAX_SCORE:
+        return score
+    raise Refused(f"gave {score:g} as a score, where a number from {-MAX_SCORE:g} to {MAX_SCORE:g} is expected")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.form import Form, form_of
+from posttrain.rewards.form import Form, in_form
 
 Shape = Literal["quadratic", "polyline"]
 
@@ -70,11 +70,10 @@ class FormatAndLength:
         return [self._one(text, len(tokens)) for text, tokens in zip(group.completions, group.tokens, strict=True)]
 
     def _one(self, completion: str, tokens: int) -> Judgement:
-        has = form_of(self._form, completion)
-        if isinstance(has, str):
-            return Judgement.failed(has)
-        score = self._length.score(tokens)
-        return Judgement(self._format_weight + score if has else min(0.0, score))
+        form, length = in_form(self._form, completion), self._length.score(tokens)
+        if form.score is None:
+            return form
+        return Judgement(self._format_weight + length if form.score else min(0.0, length), answer=form.answer)
 
     def close(self) -> None:
         """See `Form`."""

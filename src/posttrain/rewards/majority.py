@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from itertools import combinations
 
 from posttrain.rewards.base import Group, Judgement
+from posttrain.rewards.child import ChildDied
 from posttrain.rewards.grading import Grader, Verdict
-
-
-@dataclass(slots=True)
-class _Class:
-    """Completions with equal answers."""
-
-    answer: str
-    written: set[str] = field(default_factory=set[str])
-    rows: list[int] = field(default_factory=list[int])
 
 
 class MajorityVote:
@@ -22,8 +15,9 @@ class MajorityVote:
 
     y* = the answer that most of a group's completions have,  r_i = 1[y_i = y*]
 
-    Votes are counted by equivalence, as the grader sees it, where the papers count equal strings. Where the majority has no
-    answer that can be read, or two answers tie, nothing is said of the group.
+    Votes are counted by equivalence, as the grader sees it, where the papers count equal strings: answers are in one class
+    where a chain of equal ones joins them, in whatever order they come. Where the majority has no answer that can be read,
+    or two answers tie, nothing is said of the group.
 
     Args:
         grader: reads answers and says which are equal.
@@ -37,60 +31,49 @@ class MajorityVote:
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        failed: dict[int, str] = {}
-        classes: list[_Class] = []
-        silent = 0
-        for i, text in enumerate(group.completions):
-            try:
-                found = self._class_of(text, group.prompt, classes)
-            except _Failed as failure:
-                failed[i] = failure.verdict
+        read = [self._read(text) for text in group.completions]
+        texts: dict[str, list[str]] = {}
+        for one, text in zip(read, group.completions, strict=True):
+            if one.answer is not None:
+                texts.setdefault(one.answer, []).append(text)
+        silent = sum(one.answer is None and one.fault is None for one in read)
+        of = self._classes({value: min(same) for value, same in texts.items()})
+        votes = {members: sum(len(texts[value]) for value in members) for members in set(of.values())}
+        most = max(votes.values(), default=0)
+        winners = [members for members, count in votes.items() if count == most]
+        winner = winners[0] if len(winners) == 1 and most > silent else None
+        shown = {members: min(members, key=lambda value: (-len(texts[value]), value)) for members in votes}
+        judged: list[Judgement] = []
+        for one in read:
+            members = of[one.answer] if one.answer is not None else None
+            right = None if winner is None else members == winner
+            answer = shown[members] if members is not None else None
+            judged.append(one if one.fault else Judgement(None if right is None else float(right), right, answer))
+        return judged
+
+    def _read(self, text: str) -> Judgement:
+        try:
+            return Judgement(None, answer=self._grader.answer(text))
+        except TimeoutError:
+            return Judgement.failed(Verdict.TIMEOUT)
+        except ChildDied:
+            return Judgement.failed(Verdict.CRASH)
+
+    def _classes(self, written: Mapping[str, str]) -> dict[str, frozenset[str]]:
+        """Each answer's class, from a completion that has it. One that cannot be compared stays in the class it is in."""
+        of = {value: frozenset({value}) for value in sorted(written)}
+        failed: set[str] = set()
+        for one, other in combinations(of, 2):
+            if other in of[one] or failed & {one, other}:
                 continue
-            if found is None:
-                silent += 1
-            else:
-                found.rows.append(i)
-        votes = sorted((len(one.rows) for one in classes), reverse=True)
-        most = votes[0] if votes else 0
-        decided = most > silent and votes.count(most) == 1
-        answers = {i: one.answer for one in classes for i in one.rows}
-        winners = {i for one in classes if len(one.rows) == most for i in one.rows}
-        return [
-            Judgement.failed(failed[i])
-            if i in failed
-            else Judgement(float(i in winners) if decided else None, i in winners if decided else None, answers.get(i))
-            for i in range(len(group.completions))
-        ]
-
-    def _class_of(self, text: str, prompt: str, classes: list[_Class]) -> _Class | None:
-        """The class of an answer, a new one if need be; None where no answer can be read."""
-        answer = self._grader.answer(text)
-        if answer is None:
-            return None
-        for one in classes:
-            if answer in one.written:
-                return one
-        if self._verdict(text, prompt, answer) is not Verdict.RIGHT:  # not even equal to itself
-            return None
-        for one in sorted(classes, key=lambda one: -len(one.rows)):
-            if self._verdict(text, prompt, one.answer) is Verdict.RIGHT:
-                one.written.add(answer)
-                return one
-        classes.append(_Class(answer, {answer}))
-        return classes[-1]
-
-    def _verdict(self, text: str, prompt: str, answer: str) -> Verdict:
-        verdict = self._grader.grade(text, prompt, answer).verdict
-        if verdict in (Verdict.TIMEOUT, Verdict.CRASH):
-            raise _Failed(verdict)
-        return verdict
+            try:
+                if self._grader.equal(written[one], written[other]):
+                    joined = of[one] | of[other]
+                    of.update(dict.fromkeys(joined, joined))
+            except (TimeoutError, ChildDied):
+                failed |= {one, other}
+        return of
 
     def close(self) -> None:
         """Ends the grader."""
         self._grader.close()
-
-
-class _Failed(Exception):
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict)
-        self.verdict = verdict

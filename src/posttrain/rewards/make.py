@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from posttrain.data.config import HubSource, PathSource, TaskSource
-from posttrain.errors import SetupError
+from posttrain.errors import RecipeError, SetupError
 from posttrain.rewards import config as configs
-from posttrain.rewards.base import Reward, Weighted
+from posttrain.rewards.base import DEADLINE, Reward, Weighted
+from posttrain.rewards.child import START_DEADLINE
 from posttrain.rewards.countdown import Countdown
 from posttrain.rewards.form import Boxed, Form, Format, Pattern, Tags
 from posttrain.rewards.function import Function
@@ -19,6 +21,7 @@ from posttrain.rewards.repetition import Repetition
 from posttrain.rewards.verified import Verified
 
 AnySource = PathSource | HubSource | TaskSource
+MARGIN = START_DEADLINE + 10.0  # seconds after which a function's process has started anew, and was ended at its own deadline
 Builder = Callable[[Any, AnySource, int], Reward]
 
 
@@ -45,11 +48,17 @@ def make_rewards(given: Sequence[configs.AnyReward], source: AnySource, *, max_t
 
     Raises:
         SetupError: a grader or a function does not start.
+        RecipeError: a reward does not fit `max_tokens`.
     """
-    return [
-        Weighted(BUILDERS[one.name](one, source, max_tokens), one.weight, one.verdict, one.max_error_rate)
-        for one in named(given)
-    ]
+    made: list[Weighted] = []
+    with ExitStack() as started:
+        for one in named(given):
+            reward = BUILDERS[one.name](one, source, max_tokens)
+            started.callback(reward.close)
+            deadline = one.deadline + MARGIN if isinstance(one, configs.FunctionReward) else DEADLINE
+            made.append(Weighted(reward, one.weight, one.verdict, one.max_error_rate, deadline))
+        started.pop_all()
+    return made
 
 
 def make_grader(given: Sequence[configs.AnyReward], source: AnySource) -> Grader:
@@ -87,6 +96,8 @@ def _length(one: Any, max_tokens: int) -> Length:
 
 def _overlong(one: configs.OverlongReward, source: AnySource, max_tokens: int) -> Reward:
     longest = one.max_length or max_tokens
+    if one.cache is not None and one.cache >= longest:
+        raise RecipeError(f"rewards: overlong: cache: {one.cache} is not below rollout.max_tokens: {max_tokens}")
     return Overlong(max_length=longest, cache=one.cache or max(1, longest // 5))
 
 

@@ -82,7 +82,6 @@ class RolloutCollector:
             seen += fresh
             for place, group in zip(dull, fresh, strict=True):
                 rollouts[place] = group
-        self._error_rate.add(Rewarded.join([group.rewarded for group in seen]))
         metrics = rollout_metrics(seen, time.monotonic() - synced)
         metrics["rollout/sync_seconds"] = synced - started
         if self._resamples:
@@ -107,7 +106,8 @@ class RolloutCollector:
 
     def _question(self, index: int, turn: int) -> Question:
         problem = self._problems[index]
-        return Question(turn * len(self._problems) + index, problem.prompt, columns=problem.columns)
+        turned = turn * len(self._problems) + index
+        return Question(turned, problem.prompt, problem.demonstration, columns=problem.columns)
 
     def _judged_answers(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
         seed, problems = self._sampling.seed, [self._problems[q.id % len(self._problems)] for q in questions]
@@ -125,13 +125,19 @@ class RolloutCollector:
         ]
 
     def _judged(self, problem: Problem, answers: list[tuple[Sequence[int], Completion]]) -> Rollouts:
+        """The answers' rewards. A demonstration that is to be a row is the last one, and is judged like an answer."""
+        demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
+        if demonstrated and problem.demonstration is not None:
+            answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
         prefixes, completions = [prefix for prefix, _ in answers], [completion for _, completion in answers]
         tokens = [(*prefix, *completion.tokens) for prefix, completion in answers]
         texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
         group = Group(
             completions=texts, tokens=tokens, finished=[c.finish == "stop" for c in completions], columns=problem.columns
         )
-        return Rollouts(problem, prefixes, completions, texts, self._judges.judge(group))
+        judged = self._judges.judge(group)
+        self._error_rate.add(judged)
+        return Rollouts(problem, prefixes, completions, texts, judged, demonstrated)
 
     def _check(self, answered: list[list[Completion]], step: int) -> None:
         versions = {completion.version for group in answered for completion in group}
@@ -163,6 +169,7 @@ class RolloutCollector:
             mask[i, :end] = True
             origin[i, :start], behavior[i, start:end] = Origin.DEMO, completion.logprobs
         rewarded = Rewarded.join([group.rewarded for group in rollouts])
+        graded = rewarded.graded & rewarded.known if self._algorithm.needs.verdict else rewarded.graded
         return Batch(
             loss_mask=torch.from_numpy(mask),
             tokens=torch.from_numpy(tokens),
@@ -171,7 +178,7 @@ class RolloutCollector:
             group=torch.tensor([i for i, group in enumerate(rollouts) for _ in group.completions]),
             reward=rewarded.total,
             rewards_by_name=rewarded.by_name,
-            reward_mask=rewarded.graded,
+            reward_mask=graded,
             correct=rewarded.correct,
             progress=progress,
         )

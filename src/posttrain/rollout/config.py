@@ -72,21 +72,78 @@ class VLLMConfig(Config):
 VLLM_TEMPERATURE = 2.0  # vLLM takes no higher one
 
 
-class RolloutConfig(Config):
-    """How completions are sampled for training."""
+class SamplingConfig(Config):
+    """How completions are sampled, and by what."""
 
     engine: Literal["hf", "vllm"] = "hf"
     """hf: transformers, in the process, no GPU needed. vllm: vLLM."""
     vllm: VLLMConfig = VLLMConfig()
-    questions_per_step: Count = 32
-    """Questions of each collection; `training.rows_per_step` says how many of its rollouts an optimizer step takes."""
-    n: Count = 8
-    """Completions for each question."""
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     max_tokens: Count = 256
     stop: list[str] = []
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_engine(self) -> SamplingConfig:
+        if self.engine != "vllm" and self.vllm != VLLMConfig():
+            raise ValueError(f"vllm: its settings need engine: vllm, and it is {self.engine}")
+        if self.engine == "vllm" and self.temperature > VLLM_TEMPERATURE:
+            raise ValueError(f"temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}, not {self.temperature:g}")
+        return self
+
+
+class InstanceFilter(SamplingConfig):
+    """Rollout-based instance filtering (RIF): a question stays where the start model is right at least sometimes."""
+
+    k: Count = 8
+    """Answers for each question."""
+    right: Count = 1
+    """Of them that must be right."""
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> InstanceFilter:
+        if self.right > self.k:
+            raise ValueError(f"right: {self.right} of {self.k} answers cannot be")
+        return self
+
+
+class RejectionSampling(SamplingConfig):
+    """RAFT, STaR: the start model's own right answers become demonstrations."""
+
+    k: Count = 8
+    """Answers for each question."""
+    per_question: Count = 1
+    """Different right answers that are kept of each question, at most."""
+
+
+class CollectConfig(Config):
+    """What is sampled from the start model before training, once: one of these."""
+
+    rif: InstanceFilter | None = None
+    rejection_sampling: RejectionSampling | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> CollectConfig:
+        if (self.rif is None) == (self.rejection_sampling is None):
+            raise ValueError("give either rif or rejection_sampling")
+        return self
+
+    @property
+    def chosen(self) -> InstanceFilter | RejectionSampling:
+        """The one that is given."""
+        chosen = self.rif or self.rejection_sampling
+        assert chosen is not None  # _is_one
+        return chosen
+
+
+class RolloutConfig(SamplingConfig):
+    """How completions are sampled for training."""
+
+    questions_per_step: Count = 32
+    """Questions of each collection; `training.rows_per_step` says how many of its rollouts an optimizer step takes."""
+    n: Count = 8
+    """Completions for each question."""
     mask_cut_off: bool = False
     """Take completions that max_tokens cut off out of the loss; they stay in their group's baseline."""
     resamples: Annotated[int, Field(ge=0)] = 8
@@ -98,11 +155,3 @@ class RolloutConfig(Config):
     def rows(self) -> int:
         """Rollouts of a collection."""
         return self.questions_per_step * self.n
-
-    @model_validator(mode="after")
-    def _settings_are_of_the_engine(self) -> RolloutConfig:
-        if self.engine != "vllm" and self.vllm != VLLMConfig():
-            raise ValueError(f"vllm: its settings need engine: vllm, and it is {self.engine}")
-        if self.engine == "vllm" and self.temperature > VLLM_TEMPERATURE:
-            raise ValueError(f"temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}, not {self.temperature:g}")
-        return self

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.rollout.config import RolloutConfig
+from posttrain.rollout.config import SamplingConfig
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
 
 
-def make_engine(config: RolloutConfig | None, model: Any, tokenizer: Any, *, allow_remote: bool) -> RolloutEngine:
+def make_engine(config: SamplingConfig | None, model: Any, tokenizer: Any, *, allow_remote: bool) -> RolloutEngine:
     """The embedded engine where there is no `rollout`.
 
     Raises:
@@ -23,8 +23,8 @@ def make_engine(config: RolloutConfig | None, model: Any, tokenizer: Any, *, all
     return VLLMEngine(model, tokenizer, config.vllm, allow_remote=allow_remote)
 
 
-def rollout_sampling(config: RolloutConfig, seed: int) -> Sampling:
-    """How training samples."""
+def rollout_sampling(config: SamplingConfig, seed: int) -> Sampling:
+    """How a recipe samples for training."""
     return Sampling(
         max_tokens=config.max_tokens,
         temperature=config.temperature,

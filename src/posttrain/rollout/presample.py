@@ -1,0 +1,128 @@
+"""Sampling before training, once, from the start model: which questions it can answer, and its right answers as data.
+
+rif keeps the questions of which enough answers are right (rollout-based instance filtering, arXiv:2507.05386).
+rejection_sampling makes demonstrations of right answers (STaR, arXiv:2203.14465; RAFT, arXiv:2304.06767).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.errors import DataError
+from posttrain.metrics import JsonLines
+from posttrain.rewards.grading import Grader, Verdict
+from posttrain.rollout.config import CollectConfig, RejectionSampling
+from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.types import Request
+
+CHUNK = 256  # questions that are sampled, graded and written at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What came of a question: how many answers were right, how many could not be graded, and the different right ones."""
+
+    where: str
+    right: int
+    failed: int
+    answers: list[list[int]]
+
+
+def presample(
+    config: CollectConfig,
+    problems: Sequence[Problem],
+    engine: RolloutEngine,
+    grader: Grader,
+    tokenizer: Any,
+    sampling: Sampling,
+    path: Path,
+) -> list[Sampled]:
+    """Samples k answers to every question, in order, and grades them. A line of `path` for each; those that are there already
+    are not sampled again.
+    """
+    file, k = JsonLines(path), config.chosen.k
+    done = [Sampled(**line) for line in file.whole()]
+    for first in range(len(done), len(problems), CHUNK):
+        chunk = problems[first : first + CHUNK]
+        requests = [Request(problem.prompt, n=k, question=i) for i, problem in enumerate(chunk, first)]
+        for problem, completions in zip(chunk, engine.generate(requests, sampling), strict=True):
+            right: list[list[int]] = []
+            failed = 0
+            for completion in completions:
+                text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
+                verdict = grader.grade(text, str(problem.columns["prompt"]), problem.columns["answer"]).verdict
+                failed += verdict.failed
+                if verdict is Verdict.RIGHT:
+                    right.append(list(completion.tokens))
+            different = [list(tokens) for tokens in dict.fromkeys(map(tuple, right))]
+            done.append(Sampled(problem.where, len(right), failed, different))
+            file.append(dataclasses.asdict(done[-1]))
+    return done
+
+
+def filtered(
+    config: CollectConfig, data: Sequence[Example] | Sequence[Problem], sampled: Sequence[Sampled], *, demonstrations: bool
+) -> tuple[list[Example] | list[Problem], DataReport]:
+    """The data set that is trained on, and what was left out of it.
+
+    Args:
+        config: what is kept, or made.
+        data: examples, or questions; for rejection sampling the questions that were sampled.
+        sampled: what came of each question.
+        demonstrations: right answers become demonstrations of their questions, not examples of their own.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    chosen, report = config.chosen, DataReport()
+    found = {one.where: one for one in sampled}
+    needed = 1 if isinstance(chosen, RejectionSampling) else chosen.right
+    for one in sampled:
+        if one.right < needed:
+            report.note(one.where, f"{one.right} of {chosen.k} sampled answers were right", "unsolved")
+    solved = [row for row in data if row.where in found and found[row.where].right >= needed]
+    if not solved:
+        raise DataError(
+            f"data.collect: of {len(sampled)} questions not one had {needed} right of {chosen.k} sampled answers. Sample "
+            "more, or begin from another model."
+        )
+    kept: Any = solved
+    if isinstance(chosen, RejectionSampling):
+        kept = [
+            made
+            for row in (data if demonstrations else solved)
+            for made in _of(row, found.get(row.where), chosen, demonstrations)
+        ]
+    report.rows = len(kept)
+    return kept, report
+
+
+def _of(
+    row: Example | Problem, sampled: Sampled | None, chosen: RejectionSampling, demonstrations: bool
+) -> list[Example] | list[Problem]:
+    """A question's right answers, as examples; or the question with one of them for its demonstration."""
+    assert isinstance(row, Problem)
+    answers = sampled.answers[: chosen.per_question] if sampled is not None else []
+    if demonstrations:
+        return [dataclasses.replace(row, demonstration=tuple(answers[0]) if answers else None)]
+    prompt = np.array(row.prompt, np.int32)
+    return [
+        Example((Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_)),), row.where) for answer in answers
+    ]
+
+
+def summary(sampled: Sequence[Sampled], k: int) -> dict[str, float]:
+    """How often the start model was right, and how often nobody knows."""
+    answers = k * len(sampled)
+    return {
+        "collect/questions": float(len(sampled)),
+        "collect/correct": sum(one.right for one in sampled) / answers,
+        "collect/failed_grades": sum(one.failed for one in sampled) / answers,
+    }

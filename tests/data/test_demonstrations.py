@@ -1,0 +1,132 @@
+"""Demonstrations that questions bring with them: read, measured, checked by the rewards' verdict, and reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from posttrain import Group, Judgement, Weighted
+from posttrain.data.chat import Encoder
+from posttrain.data.config import DataConfig, PathSource
+from posttrain.data.demonstrations import DemonstrationReader
+from posttrain.data.prepare import problems
+from posttrain.data.rows import DataReport, Problem
+from posttrain.data.sources import Record
+from posttrain.errors import DataError
+from posttrain.models import CHAT_TEMPLATE, make_tokenizer
+from posttrain.rollout.demonstrations import with_right_demonstrations
+
+PLAIN = {"chat_template": False}
+GOOD = {"prompt": "1+1=", "answer": "2", "demonstration": "two"}
+
+
+def read(*rows: dict[str, Any], max_tokens: int = 8, on_long: Any = "skip", **data: Any) -> tuple[list[Problem], DataReport]:
+    tokenizer: Any = make_tokenizer("bytes")
+    config = DataConfig.model_validate({"train": PathSource(path=""), **(data or PLAIN)})
+    if config.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    encoder = Encoder(tokenizer, config, [tokenizer.eos_token_id])
+    reader = DemonstrationReader(Encoder(tokenizer, config, [tokenizer.eos_token_id]), max_tokens, on_long)
+    return problems((Record(f"row {i}", row) for i, row in enumerate(rows)), encoder, demonstrations=reader)
+
+
+def text(problem: Problem) -> str:
+    tokenizer: Any = make_tokenizer("bytes")
+    return tokenizer.decode(problem.demonstration or ())
+
+
+@pytest.mark.parametrize("data", [PLAIN, {"chat_template": True}], ids=["plain", "chat"])
+def test_a_demonstration_answers_the_prompt_token_for_token_and_ends(data: dict[str, Any]) -> None:
+    (problem,), report = read(GOOD, max_tokens=32, **data)
+    tokenizer: Any = make_tokenizer("bytes")
+    assert problem.demonstration is not None
+    assert tokenizer.decode(problem.demonstration, skip_special_tokens=True).strip() == "two"
+    assert problem.demonstration[-1] == tokenizer.eos_token_id
+    assert not report.notes
+
+
+def test_the_column_is_demonstration_or_completion() -> None:
+    both, one = read({**GOOD, "completion": "deux"}, {"prompt": "1+1=", "answer": "2", "completion": "deux"})[0]
+    assert text(both).startswith("two") and text(one).startswith("deux")
+
+
+@pytest.mark.parametrize(
+    ("row", "counter", "says"),
+    [
+        ({"prompt": "1+1=", "answer": "2"}, "no_demonstration", "has no demonstration"),
+        ({**GOOD, "demonstration": None}, "no_demonstration", "has no demonstration"),
+        ({**GOOD, "demonstration": ""}, "bad_demonstration", "completion is empty"),
+        ({**GOOD, "demonstration": 7}, "bad_demonstration", "must be text"),
+        ({**GOOD, "demonstration": "far too long"}, "long_demonstration", "it has 13 tokens, over the 8 of an answer"),
+    ],
+)
+def test_a_question_without_one_that_can_be_used_stays_and_is_reported(row: dict[str, Any], counter: str, says: str) -> None:
+    kept, report = read(GOOD, row)
+    assert [problem.demonstration is None for problem in kept] == [False, True]
+    assert dict(report.counters) == {counter: 1} and report.rows == 2
+    [(_, where, reason)] = report.notes
+    assert where == "row 1" and says in reason
+
+
+def test_a_long_one_can_be_cut_or_refused() -> None:
+    long = {**GOOD, "demonstration": "far too long"}
+    kept, report = read(long, on_long="cut")
+    assert text(kept[0]) == "far too " and report.counters == {"cut_demonstration": 1}
+    with pytest.raises(DataError, match="row 0: the demonstration is too long"):
+        read(long, on_long="raise")
+
+
+def test_no_demonstration_at_all_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"no row has a demonstration that can be used.*demonstration: <your column>"):
+        read({"prompt": "1+1=", "answer": "2"})
+
+
+class Verdict:
+    """Right is what begins with the answer; `fault` fails."""
+
+    name, columns = "verdict", ("answer",)
+
+    def judge(self, group: Group) -> list[Judgement]:
+        (completion,) = group.completions
+        if completion == "fault":
+            raise RuntimeError("no idea")
+        right = completion.startswith(group.columns["answer"])
+        return [Judgement(float(right), right)]
+
+    def close(self) -> None:
+        pass
+
+
+def checked(*demonstrations: str, on_wrong: Any = "skip", verdict: bool = True) -> tuple[list[Problem], DataReport]:
+    rows = [{**GOOD, "demonstration": demonstration} for demonstration in demonstrations]
+    kept, report = read(*rows, max_tokens=32)
+    judges = [Weighted(Verdict(), verdict=verdict)]
+    return with_right_demonstrations(kept, judges, make_tokenizer("bytes"), report, on_wrong=on_wrong), report
+
+
+def test_one_that_is_not_right_is_not_used_and_reported() -> None:
+    kept, report = checked("2", "3", "fault", "2!")
+    assert [problem.demonstration is not None for problem in kept] == [True, False, False, True]
+    assert report.counters == {"wrong_demonstration": 2}
+    assert [(where, reason) for _, where, reason in report.notes] == [
+        ("row 1", "its demonstration is not used: it is not right by the rewards' verdict"),
+        ("row 2", "its demonstration is not used: it could not be graded (raised RuntimeError: no idea)"),
+    ]
+
+
+def test_wrong_ones_can_be_kept_or_refused() -> None:
+    kept, report = checked("2", "3", on_wrong="keep")
+    assert all(problem.demonstration is not None for problem in kept) and not report.notes
+    with pytest.raises(DataError, match=r"row 1: its demonstration is not right.*'3'.*on_wrong_demonstration: skip"):
+        checked("2", "3", on_wrong="raise")
+
+
+def test_without_a_verdict_nothing_is_checked() -> None:
+    kept, _ = checked("2", "3", verdict=False)
+    assert all(problem.demonstration is not None for problem in kept)
+
+
+def test_not_one_right_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"No demonstration can be used; the last: row 1: .*on_wrong_demonstration: keep"):
+        checked("3", "4")

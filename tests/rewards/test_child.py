@@ -1,0 +1,147 @@
+"""Children: each request has its own answer or none, and nothing that a child does holds up its parent."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from posttrain.errors import SetupError
+from posttrain.rewards.child import ChildDied
+from posttrain.rewards.pool import Pool
+
+SCRIPT = """
+import json, os, sys, time
+
+def say(said):
+    print(json.dumps(said), flush=True)
+
+say("ready")
+for line in sys.stdin:
+    asked = json.loads(line)
+    what = asked["request"]
+    said = {"id": asked["id"], "answer": os.getpid() if what == "pid" else what}
+    if what == "dies":
+        sys.exit()
+    if what == "keeps the pipe" and os.fork() == 0:
+        os.setsid()
+        time.sleep(6)
+        os._exit(0)
+    if what in ("hangs", "keeps the pipe"):
+        time.sleep(60)
+    if what == "slow pid":
+        time.sleep(0.3)
+        said["answer"] = os.getpid()
+    if what == "twice":
+        say(said)
+    if what == "of another":
+        said["id"] -= 1
+    if what == "noise":
+        print("noise", flush=True)
+    say([said] if what == "a list" else said)
+"""
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    made = Pool([sys.executable, "-c", SCRIPT], what="The test's child")
+    yield made
+    made.close()
+
+
+def test_the_same_process_answers_again_and_again(pool: Pool) -> None:
+    assert [pool.ask("pid", 5.0) for _ in range(20)] == pool.pids * 20 and len(pool.pids) == 1
+
+
+@pytest.mark.parametrize("request_", ["dies", "of another", "noise", "a list"])
+def test_what_is_no_answer_to_the_request_is_none(pool: Pool, request_: str) -> None:
+    [before] = pool.pids
+    with pytest.raises(ChildDied):
+        pool.ask(request_, 5.0)
+    assert pool.ask("a", 5.0) == "a" and before not in pool.pids
+
+
+def test_an_answer_too_many_is_not_that_to_the_next_request(pool: Pool) -> None:
+    assert pool.ask("twice", 5.0) == "twice"
+    with pytest.raises(ChildDied):
+        pool.ask("a", 5.0)
+    assert [pool.ask(text, 5.0) for text in "bcd"] == ["b", "c", "d"]
+
+
+def test_a_request_that_was_interrupted_leaves_no_answer_behind(pool: Pool) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            pool.ask("slow pid", 5.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert [pool.ask(text, 5.0) for text in "abc"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("request_", ["hangs", "keeps the pipe"])
+def test_a_hang_ends_at_its_deadline_whoever_keeps_the_pipe_open(pool: Pool, request_: str) -> None:
+    [before], started = pool.pids, time.monotonic()
+    with pytest.raises(TimeoutError):
+        pool.ask(request_, 0.3)
+    assert pool.pids and before not in pool.pids  # the next one is on its way
+    assert pool.ask("a", 5.0) == "a" and time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("request_", ["hangs", "keeps the pipe"])
+def test_closing_ends_a_request_under_way(pool: Pool, request_: str) -> None:
+    came: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            pool.ask(request_, 30.0)
+        except ChildDied as error:
+            came.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    pool.close()
+    thread.join(3)
+    assert time.monotonic() - started < 3 and len(came) == 1 and not pool.pids
+    with pytest.raises(ChildDied):
+        pool.ask("a", 5.0)
+
+
+def test_each_of_several_threads_has_a_child(pool: Pool) -> None:
+    came = together(*[lambda: pool.ask("slow pid", 5.0)] * 3)
+    assert len(set(came)) == 3 and sorted(came) == sorted(pool.pids)
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """What calls from as many threads return."""
+    came: list[Any] = [None] * len(calls)
+
+    def call(number: int) -> None:
+        came[number] = calls[number]()
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return came
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [("print('\"no luck\"')", "no luck"), ("1/0", "it did not start. Try: "), ("", "it did not start")]
+)
+def test_what_does_not_start_is_named(code: str, says: str) -> None:
+    with pytest.raises(SetupError, match=f"The test's child: {says}"):
+        Pool([sys.executable, "-c", code], what="The test's child", quiet=True)

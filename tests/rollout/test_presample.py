@@ -1,0 +1,132 @@
+"""Sampling before training: which questions stay, what becomes of right answers, and going on after a break."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from posttrain import Completion, Request, Sampling
+from posttrain.data.rows import Example, Problem, Row
+from posttrain.errors import DataError
+from posttrain.rewards.grading import Grade, Verdict
+from posttrain.rollout import presample as module
+from posttrain.rollout.config import CollectConfig
+from posttrain.rollout.presample import Sampled, filtered, presample, summary
+
+K = 4
+PROBLEMS = [Problem([i], {"prompt": f"q{i}", "answer": "r"}, f"row {i}") for i in range(5)]
+ANSWERS = ["wwww", "rwww", "rRwr", "rrrr", "fffw"]
+"""What is sampled for each question: right (r, and R, written otherwise), wrong, or not gradable."""
+
+
+class Oracle:
+    """An engine and a tokenizer whose tokens are letters, and a grader of them."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.asked: list[int] = []
+        self._fails_at = fails_at
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        if self._fails_at in [request.prompt[0] for request in requests]:
+            raise KeyboardInterrupt
+        self.asked += [request.prompt[0] for request in requests]
+        assert all(request.n == K for request in requests)
+        return [[Completion((ord(a),), (-1.0,), "stop") for a in ANSWERS[request.prompt[0]]] for request in requests]
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return "".join(map(chr, tokens))
+
+    def grade(self, completion: str, prompt: str, answer: str) -> Grade:
+        verdict = {"r": Verdict.RIGHT, "R": Verdict.RIGHT, "w": Verdict.WRONG, "f": Verdict.TIMEOUT}[completion]
+        return Grade(verdict, None)
+
+
+def config(**chosen: Any) -> CollectConfig:
+    return CollectConfig.model_validate({name: {"k": K, **options} for name, options in chosen.items()})
+
+
+def run(path: Path, oracle: Any, made: CollectConfig) -> list[Sampled]:
+    return presample(made, PROBLEMS, oracle, oracle, oracle, Sampling(max_tokens=2), path)
+
+
+def test_right_failed_and_different_answers_are_counted(tmp_path: Path) -> None:
+    sampled = run(tmp_path / "c.jsonl", Oracle(), config(rif={}))
+    assert [one.right for one in sampled] == [0, 1, 3, 4, 0]
+    assert [one.failed for one in sampled] == [0, 0, 0, 0, 3]
+    assert sampled[2].answers == [[ord("r")], [ord("R")]]
+    assert summary(sampled, K) == {
+        "collect/questions": 5,
+        "collect/correct": 8 / 20,
+        "collect/failed_grades": 3 / 20,
+    }
+
+
+def test_a_run_that_was_broken_off_samples_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    path, made = tmp_path / "c.jsonl", config(rif={})
+    with pytest.raises(KeyboardInterrupt):
+        run(path, Oracle(fails_at=3), made)
+    path.write_text(path.read_text() + '{"where": "ro')
+    again = Oracle()
+    resumed = run(path, again, made)
+    assert again.asked == [2, 3, 4]
+    assert resumed == run(tmp_path / "whole.jsonl", Oracle(), made)
+    assert [json.loads(line)["where"] for line in path.read_text().splitlines()] == [p.where for p in PROBLEMS]
+
+
+@pytest.mark.parametrize(("right", "kept"), [(1, [1, 2, 3]), (2, [2, 3]), (4, [3])])
+def test_questions_stay_that_are_answered_often_enough(right: int, kept: list[int], tmp_path: Path) -> None:
+    made = config(rif={"right": right})
+    sampled = run(tmp_path / "c.jsonl", Oracle(), made)
+    data, report = filtered(made, PROBLEMS, sampled, demonstrations=False)
+    assert [row.where for row in data] == [f"row {i}" for i in kept]
+    assert report.counters["unsolved"] == 5 - len(kept) and report.rows == len(kept)
+    rows = [Example((Row(np.array([i]), np.array([7]), np.array([True])),), f"row {i}") for i in range(5)]
+    assert filtered(made, rows, sampled, demonstrations=False)[0] == [rows[i] for i in kept]
+
+
+@pytest.mark.parametrize(("most", "made"), [(1, [1, 2, 3]), (2, [1, 2, 2, 3])])
+def test_right_answers_become_examples(most: int, made: list[int], tmp_path: Path) -> None:
+    chosen = config(rejection_sampling={"per_question": most})
+    sampled = run(tmp_path / "c.jsonl", Oracle(), chosen)
+    data, report = filtered(chosen, PROBLEMS, sampled, demonstrations=False)
+    assert [row.where for row in data] == [f"row {i}" for i in made] and report.rows == len(made)
+    for example in data:
+        assert isinstance(example, Example)
+        (row,) = example.rows
+        assert row.prompt.tolist() == [int(example.where[-1])] and row.mask.all()
+        assert chr(int(row.completion[0])) in "rR"
+
+
+def test_right_answers_become_demonstrations_and_all_questions_stay(tmp_path: Path) -> None:
+    chosen = config(rejection_sampling={})
+    asked = [dataclasses.replace(problem, demonstration=(1, 2)) for problem in PROBLEMS]
+    data, _ = filtered(chosen, asked, run(tmp_path / "c.jsonl", Oracle(), chosen), demonstrations=True)
+    shown = [row.demonstration for row in data if isinstance(row, Problem)]
+    assert shown == [None, (ord("r"),), (ord("r"),), (ord("r"),), None]
+
+
+def test_nothing_left_is_said(tmp_path: Path) -> None:
+    sampled = [Sampled("row 0", 0, 0, [])]
+    with pytest.raises(DataError, match="of 1 questions not one had 2 right of 4 sampled answers"):
+        filtered(config(rif={"right": 2}), PROBLEMS, sampled, demonstrations=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "give either rif or rejection_sampling"),
+        ({"rif": {}, "rejection_sampling": {}}, "give either"),
+        ({"rif": {"k": 2, "right": 3}}, "3 of 2 answers cannot be"),
+        ({"rif": {"vllm": {"mode": "server"}}}, "need engine: vllm"),
+    ],
+)
+def test_wrong_settings(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        CollectConfig.model_validate(values)
