@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as \\udXXX, which JSON reads as the same
 MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
 
 
@@ -83,7 +84,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """One more line."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8", errors=HALF_CHARACTERS) as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -146,5 +147,5 @@ def write(path: Path, text: str) -> None:
     """A text file, by a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8", errors=HALF_CHARACTERS)
     os.replace(unfinished, path)

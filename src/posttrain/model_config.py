@@ -69,6 +69,8 @@ class ModelConfig(Config):
     trust_remote_code: bool = False
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
     adapter: Adapter | None = None
+    config: dict[str, Any] = {}
+    """Fields of a named model's own config.json to change: for a longer context, for instance."""
 
     @field_validator("revision")
     @classmethod
@@ -83,6 +85,8 @@ class ModelConfig(Config):
             raise ValueError("give either name or from_scratch")
         if (self.from_scratch is None) != (self.tokenizer is None):
             raise ValueError("tokenizer (bytes or characters) goes with from_scratch; a named model brings its own")
+        if self.config and self.name is None:
+            raise ValueError("config changes a named model's config; one from scratch is described by from_scratch")
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code runs the repository's code: pin revision to a full commit hash")
         return self

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -111,12 +112,29 @@ def _pretrained(config: ModelConfig) -> tuple[Any, Any]:
     except Exception as error:
         raise SetupError(f"The tokenizer of {config.name} cannot be loaded: {_first_line(error)}") from error
     try:
+        own = AutoConfig.from_pretrained(config.label, **options)
+        _change(own, config)
         model = AutoModelForCausalLM.from_pretrained(
-            config.label, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation, **options
+            config.label,
+            config=own,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attn_implementation,
+            **options,
         )
+    except SetupError:
+        raise
     except Exception as error:
         raise SetupError(f"The model {config.name} cannot be loaded: {_first_line(error)}") from error
     return model, tokenizer
+
+
+def _change(own: Any, config: ModelConfig) -> None:
+    """The fields of the model's own config that the recipe changes; one that is a mapping keeps its other keys."""
+    for name, value in config.config.items():
+        if not hasattr(own, name):
+            raise SetupError(f"model.config: {name} is no field of {config.name}'s {type(own).__name__}.")
+        before = getattr(own, name)
+        setattr(own, name, {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value)
 
 
 def _adapted(model: Any, config: ModelConfig, seed: int) -> Any:

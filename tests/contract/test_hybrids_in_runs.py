@@ -178,3 +178,26 @@ def test_a_dry_run_samples_nothing(posttrain: Command) -> None:
     code, out, err = posttrain("run", collecting("sft", {"rif": {"k": 2, "max_tokens": 2}}), "--dry-run")
     assert code == 0 and "questions sampled before training" in out, err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "recipes").glob("*openr1*.yaml")), ids=lambda path: path.stem
+)
+def test_the_papers_recipes_run_dry_on_rows_of_their_data_sets_form(posttrain: Command, path: Path) -> None:
+    answer = "<think>\nadd\n</think>\nIt is \\boxed{2}."
+    talk = [{"role": "user", "content": "What is 1+1?"}, {"role": "assistant", "content": answer}]
+    row = {"problem": "What is 1+1?", "solution": "2", "answer": "2", "messages": talk}
+    rows = write(Path("rows.jsonl"), *[row] * 4)
+    small = {**SCRATCH, "from_scratch": {**SCRATCH["from_scratch"], "max_position_embeddings": 16384}}
+    changes = {
+        "model": small,
+        "data.train": {"path": rows, "columns": {"prompt": "problem"}},
+        "data.eval.math500": {"path": rows, "columns": {"prompt": "problem"}},
+        "rollout.engine": "hf",
+        "rollout.vllm": {},
+    }
+    overrides = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    code, out, err = posttrain("run", str(path), *overrides, "--dry-run")
+    assert code == 0, err
+    assert "gate=2" in out or "llama" not in path.name
+    assert "wrong_demonstration" not in out and "no_demonstration" not in out

@@ -217,3 +217,12 @@ def test_the_first_reward_that_can_gives_the_verdict() -> None:
     assert verdicts({"name": "function", "path": "a.f"}, {"name": "math_verify"}) == [False, True]
     assert verdicts({"name": "length"}) == [False]
     assert verdicts() == [True]
+
+
+def test_half_a_character_in_an_answer_is_written_and_read_again(posttrain: Command) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "1+1=", "answer": "\\ud800"}\n')
+    data = {"train": {"task": "chain", "rows": 8}, "eval": {"odd": {"path": "rows.jsonl"}}}
+    code, _, err = posttrain("run", recipe(data=data, eval={"samples": 1, "max_tokens": 2, "loss": False}))
+    assert code == 0, err
+    [line] = Path("out/completions/eval-odd-step-000002.jsonl").read_text().splitlines()
+    assert json.loads(line)["reference"] == "\ud800"

@@ -46,6 +46,12 @@ def test_a_demonstration_answers_the_prompt_token_for_token_and_ends(data: dict[
     assert not report.notes
 
 
+def test_the_last_message_is_one_if_it_is_the_assistants() -> None:
+    talk = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "two"}]
+    kept, _ = read({"prompt": "1+1=", "answer": "2", "messages": talk}, {**GOOD, "demonstration": None, "messages": talk[:1]})
+    assert text(kept[0]).startswith("two") and kept[1].demonstration is None
+
+
 def test_the_column_is_demonstration_or_completion() -> None:
     both, one = read({**GOOD, "completion": "deux"}, {"prompt": "1+1=", "answer": "2", "completion": "deux"})[0]
     assert text(both).startswith("two") and text(one).startswith("deux")

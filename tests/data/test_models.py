@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.data.chat import Encoder
 from posttrain.data.config import DataConfig
+from posttrain.errors import SetupError
 from posttrain.model_config import CharacterTokenizer, ModelConfig
 from posttrain.models import VOCABULARY_MULTIPLE, disable_dropout, eos_ids, load, make_tokenizer
 
@@ -124,3 +125,19 @@ def test_disable_dropout(adapter: Any) -> None:
     disable_dropout(model)
     assert torch.equal(model(ids).logits, model(ids).logits)
     torch.testing.assert_close(model(ids).logits, model.eval()(ids).logits)
+
+
+def test_fields_of_a_named_models_config_can_be_changed(tmp_path: Path) -> None:
+    made, tokenizer = load(ModelConfig.model_validate({"from_scratch": {}, "tokenizer": "bytes"}), seed=0)
+    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    changed = {"max_position_embeddings": 99, "rope_parameters": {"rope_theta": 40000.0}}
+    model, _ = load(ModelConfig.model_validate({"name": str(tmp_path), "config": changed}), seed=0)
+    assert model.config.max_position_embeddings == 99
+    assert model.config.rope_parameters == {**made.config.rope_parameters, "rope_theta": 40000.0}
+    tokens = torch.arange(6)[None]
+    assert not torch.equal(model(tokens).logits, made(tokens).logits)
+    with pytest.raises(SetupError, match=r"model\.config: max_positions is no field of .*Qwen2Config"):
+        load(ModelConfig.model_validate({"name": str(tmp_path), "config": {"max_positions": 99}}), seed=0)
+    with pytest.raises(ValueError, match="described by from_scratch"):
+        ModelConfig.model_validate({"from_scratch": {}, "tokenizer": "bytes", "config": changed})

@@ -12,7 +12,7 @@ COLUMNS = ("demonstration", "completion")
 
 
 class DemonstrationReader:
-    """Reads the column `demonstration`, or `completion` where there is none.
+    """Reads the column `demonstration`, or else `completion`, or else the last message of `messages`, an assistant's.
 
     A question whose demonstration cannot be used stays a question, and the reason is noted.
 
@@ -32,7 +32,7 @@ class DemonstrationReader:
         Raises:
             LongRow: it is too long, and that is to be an error.
         """
-        given = next((columns[name] for name in COLUMNS if columns.get(name) is not None), None)
+        given = next((columns[name] for name in COLUMNS if columns.get(name) is not None), _last(columns.get("messages")))
         if given is None:
             return self._none("no_demonstration", "it has no demonstration")
         try:
@@ -63,6 +63,11 @@ class DemonstrationReader:
 
     def _none(self, counter: str, reason: str) -> None:
         self._notes.append((counter, reason))
+
+
+def _last(messages: Any) -> str | None:
+    last = messages[-1] if isinstance(messages, (list, tuple)) and messages else None
+    return last.get("content") if isinstance(last, dict) and last.get("role") == "assistant" else None
 
 
 def _plain(columns: Mapping[str, Any]) -> dict[str, Any]:

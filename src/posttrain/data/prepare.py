@@ -68,8 +68,8 @@ def problems(
     kept, report = _all(records, encode, notes, wanted, label, skip_bad_rows)
     if demonstrations is not None and all(problem.demonstration is None for problem in kept):
         raise DataError(
-            f"{label}: no row has a demonstration that can be used; the first: {report.notes[0][1]}: {report.notes[0][2]}. Name "
-            "their column in the recipe: columns: {demonstration: <your column>}."
+            f"{label}: no row has a demonstration that can be used; the first: {report.notes[0][1]}: {report.notes[0][2]}. "
+            "Name their column in the recipe: columns: {demonstration: <your column>}."
         )
     return kept, report
 

@@ -1,0 +1,209 @@
+"""Studies: what a YAML may say, which runs it makes and with what recipes, how rates are chosen, and what the tables hold."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from contract.conftest import posttrain as posttrain_fixture
+from contract.recipes import SCRATCH, Command
+from posttrain import Sampling
+from posttrain.data.rows import Problem
+from posttrain.errors import RecipeError
+from posttrain.study.config import StudyConfig, load_study
+from posttrain.study.drift import drift
+from posttrain.study.execute import NOT_FINITE, choose, report
+from posttrain.study.matrix import Matrix, Run
+from posttrain.study.outcome import Outcome
+from posttrain.study.table import Interval
+from tiny import make_model
+
+posttrain = posttrain_fixture
+ROOT = Path(__file__).parents[2]
+SETS = {
+    name: {"task": "running_totals", "split": split, "rows": 8}
+    for name, split in (("val", "validation"), ("test", "held_out"))
+}
+STUDY: dict[str, Any] = {
+    "recipe": {
+        "model": SCRATCH,
+        "data": {"train": {"task": "running_totals", "rows": 16}, "eval": SETS},
+        "training": {"max_steps": 9, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 0},
+        "eval": {"samples": 2, "k": [2], "max_tokens": 4},
+    },
+    "starts": {"young": {"algorithm": {"name": "sft"}}, "given": {"model": {"name": "some/model"}}},
+    "algorithms": {
+        "sft": {"algorithm": {"name": "sft"}},
+        "both": {
+            "rollout": {"questions_per_step": 2, "n": 2, "max_tokens": 4},
+            "stages": [
+                {"share": 0.25, "algorithm": {"name": "sft"}, "rollout": None},
+                {"share": 0.75, "algorithm": {"name": "hpt"}, "training": {"warmup_steps": 1}},
+            ],
+        },
+    },
+    "budget": {"tokens": 400},
+    "tuning": {"learning_rates": [1e-3, 1e-2], "seeds": [7], "metrics": ["val/pass@1"]},
+    "seeds": [0, 1],
+    "drift": "test",
+    "output_dir": "study",
+}
+
+
+def study(**changes: Any) -> StudyConfig:
+    return StudyConfig.model_validate({**deepcopy(STUDY), **changes})
+
+
+def written(tmp_path: Path, **changes: Any) -> str:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**deepcopy(STUDY), **changes}))
+    return str(tmp_path / "study.yaml")
+
+
+def test_the_projects_studies_are_valid() -> None:
+    for path in (ROOT / "studies").glob("*.yaml"):
+        assert "runs to choose" in Matrix(load_study(path)).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": [0, 7]}, r"tuning.seeds: they must be others than seeds"),
+        ({"seeds": [0]}, r"study.yaml:\d+: seeds: "),
+        ({"drift": "nowhere"}, r"drift: nowhere is of no set in recipe.data.eval \(test, val\)"),
+        ({"earlier": "nowhere"}, r"earlier: nowhere is of no set"),
+        ({"tuning": {**STUDY["tuning"], "metrics": ["x/pass@1"]}}, r"tuning.metrics: x/pass@1 is of no set"),
+        ({"recipe": {**STUDY["recipe"], "seed": 3}}, r"recipe: seed: every run has its own"),
+        ({"budget": {}}, r"give either tokens or seconds"),
+        ({"algoritms": {}}, r"algoritms: .*did you mean algorithms"),
+    ],
+)
+def test_wrong_studies(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=says):
+        load_study(written(tmp_path, **changes))
+
+
+def test_a_wrong_recipe_is_named_before_anything_runs(posttrain: Command, tmp_path: Path) -> None:
+    wrong = {**STUDY["algorithms"], "bad": {"algorithm": {"name": "grop"}}}
+    code, _, err = posttrain("compare", written(tmp_path, algorithms=wrong))
+    assert code == 2 and "algorithms.bad: algorithm.name: grop is unknown; did you mean grpo" in err
+    assert not Path("study").exists()
+
+
+def test_a_dry_run_counts(posttrain: Command, tmp_path: Path) -> None:
+    code, out, err = posttrain("compare", written(tmp_path), "--dry-run")
+    assert code == 0 and "3 start models, 8 runs to choose learning rates by, 8 to report." in out, err
+    assert not Path("study").exists()
+
+
+@pytest.mark.parametrize("arguments", [["absent"], ["one.yaml", "two.yaml"], ["absent.yaml"], []])
+def test_bad_usage(posttrain: Command, arguments: list[str]) -> None:
+    code, _, err = posttrain("compare", *arguments)
+    assert code == 2 and err and "Traceback" not in err
+
+
+def test_every_run_differs_in_what_it_says_and_in_nothing_else() -> None:
+    matrix = Matrix(study())
+    recipes = [matrix.recipe(run) for run in matrix.tuning()]
+    assert len({str(recipe.eval) for recipe in recipes}) == 1
+    assert len({str(recipe.data) for recipe in recipes}) == 1
+    assert len({recipe.output_dir for recipe in recipes}) == len(recipes)
+    for run, recipe in zip(matrix.tuning(), recipes, strict=True):
+        assert recipe.seed == run.seed and recipe.model.from_scratch is None
+        parts = recipe.stages or [recipe]
+        assert parts[0].model.name == ("some/model" if run.start == "given" else "study/starts/young/seed-7/final")
+        assert [part.training.learning_rate for part in parts] == [run.learning_rate] * len(parts)
+        budgets = [part.training.budget.tokens for part in parts if part.training.budget is not None]
+        assert budgets == ([100, 300] if run.algorithm == "both" else [400])
+    assert [(start, seed) for start, seed in matrix.begun()] == [("young", 7), ("young", 0), ("young", 1)]
+    assert matrix.start_recipe("young", 1).seed == 1
+
+
+def lines(path: Path, *rows: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def step(number: int, **more: float) -> dict[str, Any]:
+    given = {"step/tokens": 10, "train/tokens": 5, "step/seconds": 0.5, "train/demonstrated": 0.5}
+    return {"step": number, **given, **more}
+
+
+def finished(folder: Path, after: float, before: float = 0.1) -> None:
+    def scores(value: float) -> dict[str, float]:
+        return {f"eval/{name}/{what}": value for name in SETS for what in ("pass@1", "pass@2", "length")}
+
+    lines(folder / "metrics.jsonl", step(1), step(2, **{"rollout/tokens": 7}))
+    lines(folder / "eval.jsonl", {"step": 0, **scores(before)}, {"step": 2, **scores(after)})
+
+
+def test_the_best_rate_is_chosen_and_one_that_was_not_finite_never(tmp_path: Path) -> None:
+    made = study(output_dir=str(tmp_path), tuning={**STUDY["tuning"], "seeds": [7, 8], "learning_rates": [1e-3, 1e-2, 1e-1]})
+    for run in Matrix(made).tuning():
+        best = {"sft": 1e-3, "both": 1e-2}[run.algorithm]
+        finished(run.folder, 0.9 if run.learning_rate == 1e-1 else 0.3 + 0.1 * (run.learning_rate == best))
+        if run.learning_rate == 1e-1 and run.seed == 8:
+            (run.folder / NOT_FINITE).write_text("nan")
+    chosen = choose(made, Matrix(made).tuning())
+    assert chosen == {(start, name): {"sft": 1e-3, "both": 1e-2}[name] for start, name in Matrix(made).pairs()}
+
+
+def test_an_outcome_adds_up_the_stages(tmp_path: Path) -> None:
+    finished(tmp_path / "1-sft", 0.5, before=0.2)
+    finished(tmp_path / "2-hpt", 0.7, before=0.5)
+    (tmp_path / "drift.json").write_text('{"entropy": 1.5}')
+    outcome = Outcome.of(tmp_path)
+    assert outcome.before["eval/test/pass@1"] == 0.2 and outcome.after["eval/test/pass@1"] == 0.7
+    spent = (outcome.steps, outcome.tokens, outcome.tokens_trained, outcome.tokens_generated, outcome.seconds)
+    assert spent == (4, 40, 20, 14, 2.0) and outcome.demonstrated == 0.5 and outcome.drift == {"entropy": 1.5}
+
+
+def test_a_report_has_a_table_for_each_start_figures_and_plots(tmp_path: Path) -> None:
+    made = study(output_dir=str(tmp_path), earlier="test")
+    rate = dict.fromkeys(Matrix(made).pairs(), 0.001)
+    runs: list[Run] = [run for pair in Matrix(made).pairs() for run in Matrix(made).final(*pair, 1e-3)]
+    for run in runs:
+        finished(run.folder, 0.5 + 0.1 * run.seed)
+    folder = report(made, runs, rate)
+    table = (folder / "table.md").read_text()
+    assert table.count("### Start: ") == 2 and "400 tokens" in table and "which are not reported" in table
+    [row, _] = [line for line in table.splitlines() if line.startswith("| sft |")]
+    half = 12.7062 * np.std([0.5, 0.6], ddof=1) / np.sqrt(2)
+    assert f"0.550 ± {half:.3f}" in row and "val" not in table.split("### Start")[1]
+    assert "test, after - before" in table and f"0.450 ± {half:.3f}" in row
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results) == len(runs) and {"seed", "after", "tokens", "learning_rate"} <= results[0].keys()
+    assert {path.name for path in (folder / "plots").iterdir()} == {"young.svg", "given.svg"}
+
+
+def test_runs_can_be_shown_beside_each_other(posttrain: Command, tmp_path: Path) -> None:
+    for name, after in (("one", 0.25), ("two", 0.75)):
+        finished(tmp_path / name, after)
+        (tmp_path / name / "recipe.yaml").write_text("{}")
+    code, out, err = posttrain("compare", "one", "two")
+    assert code == 0 and "0.25" in out and "0.75" in out and "tokens generated" in out, err
+
+
+def test_an_interval_is_students() -> None:
+    interval = Interval.of([1.0, 2.0, 3.0])
+    assert interval.mean == 2 and interval.half == pytest.approx(4.30265 / np.sqrt(3), rel=1e-5)
+    assert np.isnan(Interval.of([1.0]).half)
+
+
+def test_drift_is_nothing_from_itself_and_the_mean_gap_on_own_answers_from_another() -> None:
+    model, tokenizer = make_model(dtype="float32")
+    other, _ = make_model(dtype="float32")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    problems = [Problem(tokenizer(f"{i}+1=").input_ids, {"prompt": f"{i}+1="}, str(i)) for i in range(70)]
+    sampling = Sampling(max_tokens=4)
+    same, far = drift(model, model, tokenizer, problems, sampling), drift(model, other, tokenizer, problems, sampling)
+    assert same["kl_per_token"] == same["kl_per_answer"] == 0 and same["entropy"] == far["entropy"] > 0
+    assert far["kl_per_answer"] > far["kl_per_token"] > 0
