@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm quickstart quickstart-check label-free-study graders-study sparse-study lint type test test-system test-lower
+.PHONY: setup setup-vllm quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ label-free-study: setup
 # needs the folder of real answers: make graders-study POSTTRAIN_TEST_DATA=...; writes docs/graders.md
 graders-study: setup
 	$(BIN)/python studies/graders.py $(POSTTRAIN_TEST_DATA)
+
+# each hybrid on the quickstart's task, with transformers and with vLLM, six minutes; writes the figures of docs/hybrids.md
+hybrids-check: setup setup-vllm
+	$(BIN)/python studies/hybrids_check.py
 
 # rollouts and demonstrations where rewards are sparse, 0.8 hours; goes on where it was broken off
 sparse-study: setup

@@ -47,46 +47,31 @@ class CHORD(HybridConfig):
 
 def build(config: CHORD) -> Algorithm:
     """Two terms over disjoint rows, whose coefficients add up to 1."""
-    from posttrain.algorithms.on_policy import clip_mask, correction_part, entropy_penalties, kl_terms, needs
-    from posttrain.estimator import Algorithm, Estimator, Metric, Term
-    from posttrain.parts import advantage, average, baseline, denominator, objective, schedule, select
-
-    mu = partial(
-        schedule.warmup_cosine,
-        peak=config.mu_peak,
-        valley=config.mu_valley,
-        warmup=config.mu_warmup,
-        decay=config.mu_decay,
+    from posttrain.algorithms.on_policy import (
+        clip_mask,
+        entropy_penalties,
+        group_credit,
+        kl_terms,
+        needs,
+        policy_term,
+        sft_term,
     )
+    from posttrain.estimator import Algorithm, Estimator
+    from posttrain.parts import advantage, average, baseline, denominator, schedule, select
+
+    shape = {"peak": config.mu_peak, "valley": config.mu_valley, "warmup": config.mu_warmup, "decay": config.mu_decay}
+    mu = partial(schedule.warmup_cosine, **shape)
     undecided = Estimator(denominator=denominator.unit, advantage=advantage.indecision)
-    likelihood = Estimator(denominator=denominator.current, advantage=advantage.one)
+    clip, rest = clip_mask(True, config.clip_low, config.clip_high), partial(schedule.rest, of=mu)
     return Algorithm(
         name=config.name,
         paper="arXiv:2508.11408",
         needs=needs(config, demonstration="separate", demonstrations=config.demonstrations),
         terms=(
-            Term(
-                name="policy",
-                estimator=Estimator(
-                    denominator=denominator.old,
-                    advantage=advantage.given,
-                    mask=clip_mask(True, config.clip_low, config.clip_high),
-                    correction=correction_part(config.correction),
-                ),
-                average=average.token,
-                select=select.rollouts,
-                coef=partial(schedule.rest, of=mu),
-            ),
-            Term(
-                name="sft",
-                estimator=undecided if config.phi else likelihood,
-                average=average.token,
-                select=select.demonstrations,
-                coef=mu,
-                metrics=(Metric("nll", objective.nll),),
-            ),
+            policy_term(config, average.token, mask=clip, select=select.rollouts, coef=rest),
+            sft_term(mu, average.token, undecided if config.phi else None),
             *kl_terms(config.kl_coef, "k3", average.token, select.rollouts),
         ),
         penalties=entropy_penalties(config.entropy_coef),
-        credit=partial(baseline.of_rollouts, credit=partial(baseline.group_normalised, eps=config.std_eps)),
+        credit=partial(baseline.of_rollouts, credit=group_credit(True, config.std_eps)),
     )

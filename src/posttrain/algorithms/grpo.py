@@ -159,10 +159,9 @@ def build_cispo(config: CISPO) -> Algorithm:
 
 
 def _clip(config: _Clipped, dual: float | None = None) -> Mask:
-    from posttrain.parts import mask
+    from posttrain.algorithms.on_policy import clip_mask
 
-    bounds = {"low": config.clip_low, "high": config.clip_high}
-    return partial(mask.ppo_clip, **bounds) if dual is None else partial(mask.ppo_clip, **bounds, dual=dual)
+    return clip_mask(True, config.clip_low, config.clip_high, dual)
 
 
 def _native(config: _Clipped, dual: float | None = None) -> tuple[Metric, ...]:
@@ -185,20 +184,11 @@ def _group(
     scope: Literal["token", "sequence"] = "token",
     resample: bool = False,
 ) -> Algorithm:
-    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, kl_terms, less_kl, needs
-    from posttrain.estimator import Algorithm, Estimator, Term
-    from posttrain.parts import advantage
+    from posttrain.algorithms.on_policy import entropy_penalties, kl_terms, less_kl, needs, policy_term
+    from posttrain.estimator import Algorithm
 
     in_reward = config.kl_in == "reward"
-
-    policy = Term(
-        name="policy",
-        estimator=Estimator(
-            denominator=ratio, advantage=advantage.given, mask=mask, correction=correction_part(config.correction)
-        ),
-        average=per,
-        metrics=metrics,
-    )
+    policy = policy_term(config, per, mask=mask, denominator=ratio, metrics=metrics)
     return Algorithm(
         name=config.name,
         paper=paper,

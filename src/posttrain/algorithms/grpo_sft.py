@@ -28,36 +28,28 @@ class GRPOSFT(HybridConfig):
 
 def build(config: GRPOSFT) -> Algorithm:
     """Two terms over disjoint rows."""
-    from posttrain.algorithms.on_policy import clip_mask, correction_part, entropy_penalties, kl_terms, needs
-    from posttrain.estimator import Algorithm, Estimator, Metric, Term
-    from posttrain.parts import advantage, average, baseline, denominator, objective, select
+    from posttrain.algorithms.on_policy import (
+        clip_mask,
+        entropy_penalties,
+        group_credit,
+        kl_terms,
+        needs,
+        policy_term,
+        sft_term,
+    )
+    from posttrain.estimator import Algorithm
+    from posttrain.parts import average, baseline, select
 
+    clip = clip_mask(True, config.clip_low, config.clip_high)
     return Algorithm(
         name=config.name,
         paper="arXiv:2504.14945",
         needs=needs(config, demonstration="row"),
         terms=(
-            Term(
-                name="policy",
-                estimator=Estimator(
-                    denominator=denominator.old,
-                    advantage=advantage.given,
-                    mask=clip_mask(True, config.clip_low, config.clip_high),
-                    correction=correction_part(config.correction),
-                ),
-                average=average.sequence_mean,
-                select=select.rollouts,
-            ),
-            Term(
-                name="sft",
-                estimator=Estimator(denominator=denominator.current, advantage=advantage.one),
-                average=average.token,
-                select=select.demonstrations,
-                coef=config.sft_coef,
-                metrics=(Metric("nll", objective.nll),),
-            ),
+            policy_term(config, average.sequence_mean, mask=clip, select=select.rollouts),
+            sft_term(config.sft_coef, average.token),
             *kl_terms(config.kl_coef, "k3", average.sequence_mean, select.rollouts),
         ),
         penalties=entropy_penalties(config.entropy_coef),
-        credit=partial(baseline.of_rollouts, credit=partial(baseline.group_normalised, eps=config.std_eps)),
+        credit=partial(baseline.of_rollouts, credit=group_credit(True, config.std_eps)),
     )

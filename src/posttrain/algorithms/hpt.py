@@ -54,42 +54,27 @@ def build(config: HPT) -> Algorithm:
     """A gate before two terms over disjoint rows."""
     from posttrain.algorithms.on_policy import (
         clip_mask,
-        correction_part,
         entropy_penalties,
         group_credit,
         kl_terms,
         needs,
+        policy_term,
+        sft_term,
     )
-    from posttrain.estimator import Algorithm, Estimator, Metric, Term
-    from posttrain.parts import advantage, average, baseline, denominator, gate, objective, select
+    from posttrain.estimator import Algorithm
+    from posttrain.parts import average, baseline, gate, select
 
     per_sft = {"token": average.token, "sequence_mean": average.sequence_mean}[config.sft_average]
     per_rollout = average.constant(config.max_tokens)
     centred = partial(baseline.of_rollouts, credit=group_credit(config.std, config.std_eps))
+    clip = clip_mask(config.clip, config.clip_low, config.clip_high)
     return Algorithm(
         name=config.name,
         paper="arXiv:2509.04419",
         needs=needs(config, demonstration="row"),
         terms=(
-            Term(
-                name="policy",
-                estimator=Estimator(
-                    denominator=denominator.old,
-                    advantage=advantage.given,
-                    mask=clip_mask(config.clip, config.clip_low, config.clip_high),
-                    correction=correction_part(config.correction),
-                ),
-                average=per_rollout,
-                select=select.rollouts,
-            ),
-            Term(
-                name="sft",
-                estimator=Estimator(denominator=denominator.current, advantage=advantage.one),
-                average=per_sft,
-                select=select.demonstrations,
-                coef=config.sft_coef,
-                metrics=(Metric("nll", objective.nll),),
-            ),
+            policy_term(config, per_rollout, mask=clip, select=select.rollouts),
+            sft_term(config.sft_coef, per_sft),
             *kl_terms(config.kl_coef, "k3", per_rollout, select.rollouts),
         ),
         penalties=entropy_penalties(config.entropy_coef),

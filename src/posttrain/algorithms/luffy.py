@@ -37,35 +37,21 @@ class LUFFY(HybridConfig):
 
 def build(config: LUFFY) -> Algorithm:
     """One term, whose denominator is chosen by origin."""
-    from posttrain.algorithms.on_policy import (
-        clip_mask,
-        correction_part,
-        entropy_penalties,
-        group_credit,
-        kl_terms,
-        needs,
-    )
-    from posttrain.estimator import Algorithm, Estimator, Term
-    from posttrain.parts import advantage, average, denominator, mask, select
+    from posttrain.algorithms.on_policy import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term
+    from posttrain.estimator import Algorithm
+    from posttrain.parts import average, denominator, mask, select
 
     per = average.constant(config.max_tokens)
     clip = clip_mask(config.clip, config.clip_low, config.clip_high)
+    kept = partial(mask.on_rollouts, mask=clip) if config.clip else clip
     shaped = partial(denominator.shaped, gamma=config.gamma)
+    ratio = partial(denominator.by_origin, rollout=denominator.old, demonstration=shaped)
     return Algorithm(
         name=config.name,
         paper="arXiv:2504.14945",
         needs=needs(config, demonstration="row"),
         terms=(
-            Term(
-                name="policy",
-                estimator=Estimator(
-                    denominator=partial(denominator.by_origin, rollout=denominator.old, demonstration=shaped),
-                    advantage=advantage.given,
-                    mask=partial(mask.on_rollouts, mask=clip) if config.clip else mask.keep,
-                    correction=correction_part(config.correction),
-                ),
-                average=per,
-            ),
+            policy_term(config, per, mask=kept, denominator=ratio),
             *kl_terms(config.kl_coef, "k3", per, select.rollouts),
         ),
         penalties=entropy_penalties(config.entropy_coef),

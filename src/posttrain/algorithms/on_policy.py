@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from posttrain.algorithms.base import Correction, OnPolicyConfig
-    from posttrain.estimator import Mask, Part, Penalty, Select, Term
+    from posttrain.estimator import Coefficient, Estimator, Mask, Metric, Part, Penalty, Select, Term
     from posttrain.needs import Needs
     from posttrain.parts.average import Average
     from posttrain.types import Batch
@@ -55,6 +55,48 @@ def correction_part(config: Correction | None) -> Part:
     form = {"truncate": correction.truncate, "mask": correction.mask}[config.form]
     level = {"token": correction.token, "sequence": correction.sequence, "geometric": correction.geometric}
     return partial(form, level=level[config.level], cap=config.cap)
+
+
+def policy_term(
+    config: OnPolicyConfig,
+    per: Average,
+    *,
+    mask: Mask,
+    denominator: Part | None = None,
+    select: Select | None = None,
+    coef: Coefficient = 1.0,
+    metrics: tuple[Metric, ...] = (),
+) -> Term:
+    """The policy gradient with the batch's advantages and the config's correction; the denominator is pi_old if not given."""
+    from posttrain.estimator import Estimator, Term
+    from posttrain.parts import advantage
+    from posttrain.parts.denominator import old
+    from posttrain.parts.select import everything
+
+    parts = Estimator(
+        denominator=denominator or old,
+        advantage=advantage.given,
+        mask=mask,
+        correction=correction_part(config.correction),
+    )
+    return Term(name="policy", estimator=parts, average=per, select=select or everything, coef=coef, metrics=metrics)
+
+
+def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None) -> Term:
+    """The likelihood of what was demonstrated, or another estimator over it."""
+    from posttrain.estimator import Estimator, Metric, Term
+    from posttrain.parts import advantage, denominator, objective
+    from posttrain.parts.select import demonstrations
+
+    likelihood = Estimator(denominator=denominator.current, advantage=advantage.one)
+    return Term(
+        name="sft",
+        estimator=estimator or likelihood,
+        average=per,
+        select=demonstrations,
+        coef=coef,
+        metrics=(Metric("nll", objective.nll),),
+    )
 
 
 def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:

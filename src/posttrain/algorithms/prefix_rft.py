@@ -49,30 +49,19 @@ class PrefixRFT(HybridConfig):
 
 def build(config: PrefixRFT) -> Algorithm:
     """One term over prefixes and rollouts."""
-    from posttrain.algorithms.on_policy import clip_mask, correction_part, entropy_penalties, kl_terms, needs
-    from posttrain.estimator import Algorithm, Estimator, Term
-    from posttrain.parts import advantage, average, baseline, denominator, prefix, select
+    from posttrain.algorithms.on_policy import clip_mask, entropy_penalties, kl_terms, needs, policy_term
+    from posttrain.estimator import Algorithm
+    from posttrain.parts import average, baseline, prefix, select
 
     per = average.constant(config.max_tokens)
+    clip = clip_mask(True, config.clip_low, config.clip_high, config.dual_clip)
     credit = partial(prefix.prefix_credit, baseline=config.baseline)
     chosen = (credit, partial(prefix.most_uncertain, keep=config.keep))
     return Algorithm(
         name=config.name,
         paper="arXiv:2507.01679",
         needs=needs(config, demonstration="prefix", collected_entropy="prefix" if config.keep < 1 else "none"),
-        terms=(
-            Term(
-                name="policy",
-                estimator=Estimator(
-                    denominator=denominator.old,
-                    advantage=advantage.given,
-                    mask=clip_mask(True, config.clip_low, config.clip_high, config.dual_clip),
-                    correction=correction_part(config.correction),
-                ),
-                average=per,
-            ),
-            *kl_terms(config.kl_coef, "k3", per, select.rollouts),
-        ),
+        terms=(policy_term(config, per, mask=clip), *kl_terms(config.kl_coef, "k3", per, select.rollouts)),
         penalties=entropy_penalties(config.entropy_coef, select.rollouts),
         credit=partial(baseline.in_turn, steps=chosen) if config.keep < 1 else credit,
         planner=partial(prefix.continued, start=config.low_start, end=config.low_end, high=config.high),

@@ -67,26 +67,15 @@ def build_rloo(config: RLOO) -> Algorithm:
 
 
 def _row_action(config: Reinforce | RLOO, paper: str, credit: Callable[[Batch], Batch], ratio: Part, mask: Mask) -> Algorithm:
-    from posttrain.algorithms.on_policy import correction_part, entropy_penalties, less_kl, needs
-    from posttrain.estimator import Algorithm, Estimator, Term
-    from posttrain.parts import advantage, average
+    from posttrain.algorithms.on_policy import entropy_penalties, less_kl, needs, policy_term
+    from posttrain.estimator import Algorithm
+    from posttrain.parts import average
 
     return Algorithm(
         name=config.name,
         paper=paper,
         needs=needs(config, scope="sequence" if config.updates > 1 else "token", kl_in_reward=True),
-        terms=(
-            Term(
-                name="policy",
-                estimator=Estimator(
-                    denominator=ratio,
-                    advantage=advantage.given,
-                    mask=mask,
-                    correction=correction_part(config.correction),
-                ),
-                average=average.sequence_sum,
-            ),
-        ),
+        terms=(policy_term(config, average.sequence_sum, mask=mask, denominator=ratio),),
         penalties=entropy_penalties(config.entropy_coef),
         credit=less_kl(config.kl_coef, credit),
     )
