@@ -67,6 +67,19 @@ def test_right_failed_and_different_answers_are_counted(tmp_path: Path) -> None:
     }
 
 
+def test_a_right_answer_that_was_cut_off_is_counted_and_not_learnt(tmp_path: Path) -> None:
+    class Cut(Oracle):
+        def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+            answers = super().generate(requests, sampling)
+            return [[dataclasses.replace(one, finish="length") for one in group] for group in answers]
+
+    sampled = run(tmp_path / "c.jsonl", Cut(), config(rejection_sampling={}))
+    assert sampled[3].right == 4 and sampled[3].answers == []
+    with pytest.raises(DataError, match="not one had 1 right of 4"):
+        filtered(config(rejection_sampling={}), PROBLEMS, sampled, demonstrations=False)
+    assert filtered(config(rif={}), PROBLEMS, sampled, demonstrations=False)[1].rows == 3
+
+
 def test_a_run_that_was_broken_off_samples_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
     path, made = tmp_path / "c.jsonl", config(rif={})

@@ -27,7 +27,9 @@ CHUNK = 256  # questions that are sampled, graded and written at a time
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What came of a question: how many answers were right, how many could not be graded, and the different right ones."""
+    """What came of a question: how many answers were right, how many could not be graded, and the different right ones that
+    came to their end.
+    """
 
     where: str
     right: int
@@ -53,16 +55,13 @@ def presample(
         chunk = problems[first : first + CHUNK]
         requests = [Request(problem.prompt, n=k, question=i) for i, problem in enumerate(chunk, first)]
         for problem, completions in zip(chunk, engine.generate(requests, sampling), strict=True):
-            right: list[list[int]] = []
-            failed = 0
-            for completion in completions:
-                text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
-                verdict = grader.grade(text, str(problem.columns["prompt"]), problem.columns["answer"]).verdict
-                failed += verdict.failed
-                if verdict is Verdict.RIGHT:
-                    right.append(list(completion.tokens))
-            different = [list(tokens) for tokens in dict.fromkeys(map(tuple, right))]
-            done.append(Sampled(problem.where, len(right), failed, different))
+            texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+            prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
+            verdicts = [grader.grade(text, prompt, reference).verdict for text in texts]
+            right = [one for one, verdict in zip(completions, verdicts, strict=True) if verdict is Verdict.RIGHT]
+            ended = dict.fromkeys(completion.tokens for completion in right if completion.finish == "stop")
+            failed = sum(verdict.failed for verdict in verdicts)
+            done.append(Sampled(problem.where, len(right), failed, [list(tokens) for tokens in ended]))
             file.append(dataclasses.asdict(done[-1]))
     return done
 
@@ -83,15 +82,16 @@ def filtered(
     """
     chosen, report = config.chosen, DataReport()
     found = {one.where: one for one in sampled}
-    needed = 1 if isinstance(chosen, RejectionSampling) else chosen.right
+    right = 1 if isinstance(chosen, RejectionSampling) else chosen.right
     for one in sampled:
-        if one.right < needed:
+        if one.right < right or (isinstance(chosen, RejectionSampling) and not one.answers):
             report.note(one.where, f"{one.right} of {chosen.k} sampled answers were right", "unsolved")
-    solved = [row for row in data if row.where in found and found[row.where].right >= needed]
+    unsolved = {where for _, where, _ in report.notes}
+    solved = [row for row in data if row.where in found and row.where not in unsolved]
     if not solved:
         raise DataError(
-            f"data.collect: of {len(sampled)} questions not one had {needed} right of {chosen.k} sampled answers. Sample "
-            "more, or begin from another model."
+            f"data.collect: of {len(sampled)} questions not one had {right} right of {chosen.k} "
+            "sampled answers. Sample more, or begin from another model."
         )
     kept: Any = solved
     if isinstance(chosen, RejectionSampling):
