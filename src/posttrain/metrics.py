@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as \\udXXX, which JSON reads as the same
+HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON escape, and read as the same
 MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
 
 
