@@ -94,8 +94,7 @@ def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Counting]:
 
 def main() -> None:
     target = Path(sys.argv[1])
-    setattr(trainer, "as_problems", lambda data, *_, **__: data)  # noqa: B010
-    setattr(trainer, "rollout_collector", Scripted)  # noqa: B010
+    setattr(trainer, "rollouts_of", lambda data, algorithm, *_, **__: (data, Scripted(data, algorithm)))  # noqa: B010
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     values = {algorithm.name: algorithm for algorithm in example_values()}
