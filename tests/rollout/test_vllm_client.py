@@ -211,8 +211,32 @@ def test_a_cache_that_was_not_reset_is_an_error(fake: Fake) -> None:
         server.reset_prefix_cache()
 
 
+def test_a_connection_that_breaks_is_asked_again_with_the_same_seed(fake: Fake) -> None:
+    breaks = 2
+
+    def broken(body: Any) -> Reply:
+        nonlocal breaks
+        breaks -= 1
+        if breaks >= 0:
+            raise ConnectionAbortedError
+        return 200, {"choices": [CHOICE]}
+
+    fake.post["/v1/completions"] = broken
+    assert connect(fake, deadline=5).submit([ASK], {}) == [Answer((5, 6), (-1.0, -0.5), "stop")]
+    assert [body["seed"] for body in fake.bodies] == [ASK.seed] * 3
+
+
+def test_a_server_that_breaks_every_connection_is_lost(fake: Fake) -> None:
+    def broken(body: Any) -> Reply:
+        raise ConnectionAbortedError
+
+    fake.post["/v1/completions"] = broken
+    with pytest.raises(EngineError, match="is lost"):
+        connect(fake, deadline=5).submit([ASK], {})
+
+
 def test_a_server_that_goes_away_is_lost(fake: Fake) -> None:
-    server = connect(fake)
+    server = connect(fake, deadline=5)
     fake.close()
     with pytest.raises(EngineError, match="is lost"):
         server.submit([ASK], {})

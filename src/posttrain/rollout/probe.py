@@ -40,6 +40,8 @@ class Probe:
         rng, length = Random(0), max(1, min(PROMPT_TOKENS, context - ANSWER_TOKENS))
         self._prompt, self._pad_id = [rng.randrange(vocabulary) for _ in range(length)], pad_id
         self.request = Request(self._prompt, n=ANSWERS, question=0)
+        self.alone = Request(self._prompt, question=0)
+        """One answer: its bits depend on the weights alone, where those of several depend on how they were batched too."""
         self.sampling = Sampling(max_tokens=ANSWER_TOKENS, temperature=0.7)
 
     def difference(self, model: Any, answers: Sequence[Completion]) -> float:

@@ -94,17 +94,19 @@ class VLLMEngine:
     def sync(self, model: Any, version: int) -> None:
         """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe."""
         backend = self._running()
-        self.version = -1
-        print_now = fingerprint(engine_weights(model))
-        [before] = self._generate([self._probe.request], self._probe.sampling)  # warms the cache that must be forgotten
+        print_before, print_now = self._fingerprint, fingerprint(engine_weights(model))
+        self.version, self._fingerprint = -1, None  # whatever fails below, nobody knows what the engine has
+        backend.reset_prefix_cache()
+        before = self._generate([self._probe.alone], self._probe.sampling)  # warms the cache that must be forgotten
         self._transport.send(engine_weights(model), version)
         backend.reset_prefix_cache()
-        [answers] = self._generate([self._probe.request], self._probe.sampling)
-        if answers == before and self._fingerprint not in (None, print_now):
+        after = self._generate([self._probe.alone], self._probe.sampling)
+        if after == before and print_before not in (None, print_now):
             raise EngineError(
                 f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
                 "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
             )
+        [answers] = self._generate([self._probe.request], self._probe.sampling)
         self.probe_difference = self._probe.check(model, answers, version, self._bound)
         self.version, self._fingerprint = version, print_now
 

@@ -25,6 +25,8 @@ from posttrain.rollout.vllm_backend import Answer, Ask, engine_arguments
 LOG_LINES = 15  # of the server's output, quoted where it fails
 ENDS_WITHIN = 10.0  # seconds for a server to end by itself
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+ATTEMPTS = 4  # of a completion whose connection breaks: its seed makes them one and the same
+IDLE = 1.0  # seconds for which an idle connection is used again: fewer than a server keeps it, which drops it without a word
 
 
 class Server:
@@ -87,7 +89,8 @@ class Server:
         for name, value in engine_arguments(config, folder, dtype, cpu=cpu).items():
             flag = name.replace("_", "-")
             command += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "VLLM_SERVER_DEV_MODE": "1"}
+        defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600"}
+        environment = {**defaults, **os.environ, "VLLM_SERVER_DEV_MODE": "1"}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -131,7 +134,8 @@ class Server:
 
     async def _submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         places = asyncio.Semaphore(self._places)
-        limits = httpx.Limits(max_connections=self._places + 1, max_keepalive_connections=self._places + 1)
+        size = self._places + 1
+        limits = httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=IDLE)
         timeout = httpx.Timeout(None, connect=self._deadline)  # a long answer is no fault; a silent engine is found below
         async with httpx.AsyncClient(base_url=self._url, limits=limits, timeout=timeout, trust_env=False) as client:
 
@@ -174,10 +178,7 @@ class Server:
             "return_token_ids": True,
             **options,
         }
-        try:
-            reply = await client.post("/v1/completions", json=body)
-        except httpx.HTTPError as error:
-            raise EngineError(self._lost(error)) from error
+        reply = await self._post_again(client, "/v1/completions", body)
         try:
             reply.raise_for_status()
             choice = reply.json()["choices"][0]
@@ -187,6 +188,16 @@ class Server:
             raise EngineError(
                 f"The vLLM server at {self._url} gave no completion ({reply.status_code}): {reply.text[:300]}"
             ) from error
+
+    async def _post_again(self, client: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
+        for attempt in range(1, ATTEMPTS):
+            with contextlib.suppress(httpx.TransportError):
+                return await client.post(path, json=body)
+            await asyncio.sleep(0.1 * 2**attempt)
+        try:
+            return await client.post(path, json=body)
+        except httpx.HTTPError as error:
+            raise EngineError(self._lost(error)) from error
 
     def _post(self, path: str, body: Any) -> httpx.Response:
         try:
