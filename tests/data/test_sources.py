@@ -98,3 +98,11 @@ def test_a_task_gives_preference_columns_as_well() -> None:
 def test_a_task_with_too_few_questions_says_so() -> None:
     with pytest.raises(DataError, match="fewer than 100000"):
         list(read(TaskSource(task="countdown", split="held_out", rows=100_000)))
+
+
+def test_a_share_of_the_demonstrations_can_be_wrong() -> None:
+    clean = [record.columns for record in read(TaskSource(task="chain", rows=2000))]
+    slipped = [record.columns for record in read(TaskSource(task="chain", rows=2000, wrong=0.3))]
+    assert all(slip["completion"] in (row["completion"], row["rejected"]) for slip, row in zip(slipped, clean, strict=True))
+    assert abs(sum(row["completion"] == row["rejected"] for row in slipped) / 2000 - 0.3) < 0.04
+    assert all({**slip, "completion": row["completion"]} == row for slip, row in zip(slipped, clean, strict=True))

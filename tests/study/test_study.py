@@ -45,7 +45,7 @@ STUDY: dict[str, Any] = {
             "rollout": {"questions_per_step": 2, "n": 2, "max_tokens": 4},
             "stages": [
                 {"share": 0.25, "algorithm": {"name": "sft"}, "rollout": None},
-                {"share": 0.75, "algorithm": {"name": "hpt"}, "training": {"warmup_steps": 1}},
+                {"share": 0.75, "rate": 0.5, "algorithm": {"name": "hpt"}, "training": {"warmup_steps": 1}},
             ],
         },
     },
@@ -118,7 +118,8 @@ def test_every_run_differs_in_what_it_says_and_in_nothing_else() -> None:
         assert recipe.seed == run.seed and recipe.model.from_scratch is None
         parts = recipe.stages or [recipe]
         assert parts[0].model.name == ("some/model" if run.start == "given" else "study/starts/young/seed-7/final")
-        assert [part.training.learning_rate for part in parts] == [run.learning_rate] * len(parts)
+        rates = [run.learning_rate, 0.5 * run.learning_rate][: len(parts)]
+        assert [part.training.learning_rate for part in parts] == rates
         budgets = [part.training.budget.tokens for part in parts if part.training.budget is not None]
         assert budgets == ([100, 300] if run.algorithm == "both" else [400])
     assert [(start, seed) for start, seed in matrix.begun()] == [("young", 7), ("young", 0), ("young", 1)]

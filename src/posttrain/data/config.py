@@ -43,6 +43,8 @@ class TaskSource(Config):
     rows: Annotated[int, Field(ge=1)]
     hard: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of harder questions, which the split ood has none of: all of its own are harder still."""
+    wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are."""
     seed: int = 0
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from posttrain.data.config import HubSource, PathSource, TaskSource
@@ -44,10 +45,13 @@ def _renamed(record: Record, columns: dict[Any, str]) -> Record:
 
 
 def _task(source: TaskSource) -> Iterator[Record]:
+    slips = Random(f"slips/{source.seed}")
     try:
         for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed, source.hard), 1):
-            columns = {**asdict(item), "chosen": item.completion}
-            yield Record(f"{source.task}/{source.split}:{number}", columns)
+            shown = item.rejected if slips.random() < source.wrong else item.completion
+            yield Record(
+                f"{source.task}/{source.split}:{number}", {**asdict(item), "completion": shown, "chosen": item.completion}
+            )
     except ValueError as error:
         raise DataError(str(error)) from None
 

@@ -93,7 +93,7 @@ class Matrix:
         return read_recipe(YamlSource(f"starts.{start}", values, {}))
 
     def recipe(self, run: Run) -> Recipe:
-        """How a run trains. A stage gets its share of the budget, and all stages the run's learning rate.
+        """How a run trains. A stage gets its share of the budget, and the run's learning rate times its rate.
 
         Raises:
             RecipeError: names the algorithm, and what is wrong.
@@ -112,8 +112,10 @@ class Matrix:
         return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}))
 
     def _stage(self, stage: dict[str, Any], run: Run, stages: int) -> dict[str, Any]:
-        own = {key: value for key, value in stage.items() if key != "share"}
-        return {**own, "training": {**own.get("training", {}), **self._training(run, stage.get("share", 1 / stages))}}
+        own = {key: value for key, value in stage.items() if key not in ("share", "rate")}
+        training = self._training(run, stage.get("share", 1 / stages))
+        training["learning_rate"] *= stage.get("rate", 1.0)
+        return {**own, "training": {**own.get("training", {}), **training}}
 
     def _training(self, run: Run, share: float) -> dict[str, Any]:
         budget = {name: limit for name, limit in self._study.budget.model_dump().items() if limit is not None}
