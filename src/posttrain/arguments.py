@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import TrainingArguments, get_scheduler
 
+from posttrain.distributed import ranks
+from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.errors import RecipeError, SetupError
 from posttrain.recipe import Recipe
 
@@ -20,13 +22,20 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
     """
     training = recipe.training
     every = -(-steps // SAVES) if training.save_every is None else training.save_every
-    micro = min(training.micro_batch_rows or training.rows_per_step, training.rows_per_step)
+    share, left = divmod(training.rows_per_step, ranks.world())
+    micro = min(training.micro_batch_rows or share, share)
+    if left or not share or share % micro:
+        raise RecipeError(
+            f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
+            f"on each of {ranks.world()} processes."
+        )
+    bf16 = training.bf16 or (recipe.distributed.mode.startswith("zero") and recipe.model.dtype == "bfloat16")
     try:
         arguments = TrainingArguments(
             output_dir=recipe.output_dir,
             max_steps=steps,
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=training.rows_per_step // micro,
+            gradient_accumulation_steps=share // micro,
             learning_rate=training.learning_rate,
             lr_scheduler_type=training.lr_scheduler_type,
             warmup_steps=training.warmup_steps if training.warmup_steps < 1 else round(training.warmup_steps),
@@ -34,7 +43,9 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             adam_beta1=training.adam_beta1,
             adam_beta2=training.adam_beta2,
             max_grad_norm=training.max_grad_norm,
-            bf16=training.bf16,
+            bf16=bf16,
+            deepspeed=deepspeed_config(recipe.distributed, bf16=bf16) if ranks.world() > 1 else None,
+            ddp_timeout=round(recipe.distributed.timeout + ranks.SLACK),
             gradient_checkpointing=training.gradient_checkpointing,
             save_strategy="steps" if every else "no",
             save_steps=every or steps,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from posttrain.algorithms.base import Config, Positive
+
+TOKENS, SECONDS = SPENT = ("step/tokens", "step/seconds")
+"""What metrics.jsonl says that a step has spent; a budget limits one of them."""
 
 
 class Budget(Config):
@@ -24,8 +27,9 @@ class Budget(Config):
             raise ValueError("give either tokens or seconds")
         return self
 
-    def share(self, steps: Iterable[Mapping[str, Any]]) -> float:
-        """What the lines of metrics.jsonl have spent, as a share of it."""
-        name, limit = ("step/tokens", self.tokens) if self.tokens is not None else ("step/seconds", self.seconds)
-        assert limit is not None
-        return sum(step[name] for step in steps) / limit
+    def share(self, spent: Mapping[str, float]) -> float:
+        """What has been spent, by the names of `SPENT`, as a share of it."""
+        if self.tokens is not None:
+            return spent[TOKENS] / self.tokens
+        assert self.seconds is not None  # _is_of_one_kind
+        return spent[SECONDS] / self.seconds

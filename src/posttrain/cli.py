@@ -1,7 +1,8 @@
 """The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 6 engine,
 8 checkpoint.
 
-torch and transformers are imported by the commands that need them, after the recipe has been checked.
+torch and transformers are imported by the commands that need them, after the recipe has been checked. Of several
+processes the first one prints; an error of another is told where the first has none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +25,13 @@ from posttrain.errors import PosttrainError, RecipeError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out, err = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
 
+PATIENCE = 3.0  # seconds in which a process that has failed ends, and the launcher ends the others
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, in YAML.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as a.b=value.")]
+AllowRemoteEngine = Annotated[
+    bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
+]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Reward functions that the recipe names may run.")]
 
 
 @app.command()
@@ -32,21 +39,25 @@ def run(
     recipe: RecipePath,
     overrides: Overrides = [],  # noqa: B006  (typer reads the default)
     output_dir: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="On this machine, in place of the recipe's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, print the plan, train nothing.")] = False,
-    allow_remote_engine: Annotated[
-        bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
-    ] = False,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Reward functions that the recipe names may run.")] = False,
+    allow_remote_engine: AllowRemoteEngine = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train as RECIPE says; the same command resumes an interrupted run."""
-    checked = _recipe(recipe, overrides, output_dir)
+    checked = _recipe(recipe, overrides, output_dir, processes)
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if _to_be_launched(checked.distributed.processes) and not dry_run:
+        from posttrain.distributed.launch import launch
+
+        sys.exit(launch(sys.argv[1:], checked.distributed.processes))
     from posttrain import console
     from posttrain.runner import plan, run
 
     if dry_run:
-        out.print(console.plan_table(plan(checked, **allowed)))
+        several = checked.distributed.model_dump(include={"processes", "mode"}) if checked.distributed.processes > 1 else {}
+        out.print(console.plan_table({**several, **plan(checked, **allowed)}))
         return
     shown = {one.name: one.rollout.log_completions for one in checked.stages if one.rollout}
     with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown) as view:
@@ -62,7 +73,7 @@ def run(
 @app.command()
 def validate(recipe: RecipePath, overrides: Overrides = []) -> None:  # noqa: B006
     """Check RECIPE without loading anything."""
-    checked = _recipe(recipe, overrides, None)
+    checked = _recipe(recipe, overrides)
     names = [stage.algorithm.name for stage in checked.stages] or [checked.algorithm.name]
     _say(f"{recipe} is valid: {', then '.join(names)} on {checked.model.label}.")
 
@@ -71,6 +82,8 @@ def validate(recipe: RecipePath, overrides: Overrides = []) -> None:  # noqa: B0
 def compare(
     what: Annotated[list[str], typer.Argument(metavar="STUDY_OR_RUN…", help="A study, in YAML; or folders of runs.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and its runs' recipes, run nothing.")] = False,
+    allow_remote_engine: AllowRemoteEngine = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Run what a study still lacks and write its table and plots; or show what came of runs beside each other."""
     if not any(name.endswith((".yaml", ".yml")) for name in what):
@@ -96,7 +109,7 @@ def compare(
         return
     from posttrain.study.execute import execute
 
-    folder = execute(study, say=_say)
+    folder = execute(study, say=_say, allow_remote_engine=allow_remote_engine, allow_code=allow_code)
     out.print((folder / "table.md").read_text(), markup=False, soft_wrap=True)
     _say(f"Study: {folder.resolve()}")
 
@@ -162,25 +175,53 @@ def eval_(
 
 
 def main() -> None:
-    """Runs the command; a known error is one message on stderr and its exit code. SIGTERM ends what was started, too."""
+    """Runs the command; a known error is one message on stderr and its exit code. SIGTERM ends what was started, too.
+
+    Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
+    ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before a traceback.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rank = int(os.environ.get("RANK", "0")) if several else 0
+    out.quiet = rank > 0
     try:
         app()
     except PosttrainError as error:
-        err.print("error:", style="bold red", end=" ")
+        time.sleep(PATIENCE if rank else 0)
+        err.print(f"error (rank {rank}):" if rank else "error:", style="bold red", end=" ")
         err.print(str(error), markup=False)
         sys.exit(error.exit_code)
+    except Exception:
+        time.sleep((2 if rank else 1) * PATIENCE if several else 0)
+        raise
+
+
+def _to_be_launched(processes: int) -> bool:
+    """Whether the recipe asks for several processes, and this is not one of them.
+
+    Raises:
+        RecipeError: it is one of another number.
+    """
+    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE"))
+    if here is not None and processes not in (1, int(here)):
+        raise RecipeError(
+            f"distributed.processes: {processes} are asked for, and the launcher has started {here} on this machine. Give "
+            "the launcher the same number, or leave it out of the recipe."
+        )
+    return here is None and processes > 1
 
 
 def _say(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-def _recipe(path: str, overrides: list[str], output_dir: str | None) -> Any:
+def _recipe(path: str, overrides: list[str], output_dir: str | None = None, processes: int | None = None) -> Any:
     from posttrain.recipe import load_recipe
 
     if output_dir is not None:
         overrides = [*overrides, f"output_dir={json.dumps(output_dir)}"]
+    if processes is not None:
+        overrides = [*overrides, f"distributed.processes={processes}"]
     return load_recipe(path, overrides)
 
 

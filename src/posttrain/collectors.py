@@ -73,22 +73,27 @@ def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, *, ro
     return DemonstrationCollector(data, rows=rows, updates=algorithm.needs.updates, seed=seed)
 
 
-def rollouts_of(
+def collected_data(
     data: Any,
     algorithm: Algorithm,
     model: Any,
     tokenizer: Any,
     *,
+    rows: int,
+    seed: int,
     rewards: Sequence[Reward | Weighted],
     sampling: Sampling | None,
     demonstrations: Any,
     **options: Any,
-) -> tuple[list[Problem], Collector]:
-    """The questions of a data set, and the collector of their rollouts.
+) -> tuple[list[Any], Collector]:
+    """The examples or questions of a data set, and the collector that makes the algorithm's steps of them.
 
     Raises:
-        DataError, RecipeError, SetupError: as `as_problems` and `rollout_collector`.
+        DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
+    if not algorithm.needs.rollouts:
+        shown = as_examples(data, model, tokenizer, preference=algorithm.needs.preference)
+        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed)
     asked = as_problems(
         data,
         model,
@@ -97,11 +102,10 @@ def rollouts_of(
         max_tokens=sampling.max_tokens if sampling is not None else 1,
         demonstrations=algorithm.needs.own_demonstrations,
     )
-    shown = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
-    collector = rollout_collector(
-        asked, algorithm, rewards=rewards, sampling=sampling, tokenizer=tokenizer, demonstrations=shown, **options
+    beside = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
+    return asked, rollout_collector(
+        asked, algorithm, rows=rows, rewards=rewards, sampling=sampling, tokenizer=tokenizer, demonstrations=beside, **options
     )
-    return asked, collector
 
 
 def rollout_collector(
@@ -109,7 +113,6 @@ def rollout_collector(
     algorithm: Algorithm,
     *,
     rows: int,
-    ranks: int,
     rewards: Sequence[Reward | Weighted],
     engine: RolloutEngine | None,
     sampling: Sampling | None,
@@ -131,8 +134,6 @@ def rollout_collector(
     if bool(needs.demonstrations) != bool(demonstrations):
         wanted = "a set of demonstrations" if needs.demonstrations else "no set of demonstrations"
         raise SetupError(f"{algorithm.name} takes {wanted} beside its questions: see demonstrations= (data.demonstrations).")
-    if ranks > 1:
-        raise SetupError(f"{algorithm.name} trains on rollouts: in one process in this version.")
     if rows % needs.rollouts:
         raise RecipeError(
             f"{rows} rollouts in a step are no whole number of groups of {needs.rollouts}: "

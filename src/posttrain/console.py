@@ -54,6 +54,11 @@ class ProgressView(Listener):
         self._log_completions = self._of_stages.get(name, 0)
         self._console.print(f"stage {number} of {stages}: {name}")
 
+    def on_mode(self, mode: str, ranks: int) -> None:
+        """Says how the model is spread, where there are several processes."""
+        if ranks > 1:
+            self._console.print(f"{ranks} processes: {mode}")
+
     def on_start(self, step: int, steps: int) -> None:
         """Shows the bar."""
         self._steps, self._started, self._collections = steps, time.monotonic(), 0

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from posttrain.data.rows import Problem
+from posttrain.distributed import ranks
 from posttrain.rewards.grading import Grade, Grader, Verdict
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.types import Request
@@ -74,18 +75,19 @@ def evaluate(
     samples: int,
     ks: Sequence[int] = (),
 ) -> Evaluation:
-    """Samples `samples` answers to every problem and grades them.
+    """Samples `samples` answers to every problem and grades them: each rank its share of the problems, and all get the same.
 
     pass@1 is the mean over samples; pass@k, for each k of `ks` up to `samples`, the unbiased estimate 1 - C(n - c, k) /
     C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared. Failed
     grades are in none of them, and a problem with nothing but failed grades is left out.
     """
-    requests = [Request(problem.prompt, n=samples, question=i) for i, problem in enumerate(problems)]
-    sampled = engine.generate(requests, sampling)
-    answers = [
-        [_graded(problem, completion, tokenizer, grader) for completion in group]
-        for problem, group in zip(problems, sampled, strict=True)
+    mine = ranks.shared_out(range(len(problems)))
+    sampled = engine.generate([Request(problems[i].prompt, n=samples, question=i) for i in mine], sampling)
+    share = [
+        [_graded(problems[i], completion, tokenizer, grader) for completion in group]
+        for i, group in zip(mine, sampled, strict=True)
     ]
+    answers = ranks.collected(share, "the answers of an evaluation")
     groups = [[Grade(a.verdict, a.value) for a in group if not a.verdict.failed] for group in answers]
     groups = [group for group in groups if group]
     right = [sum(grade.verdict is Verdict.RIGHT for grade in group) for group in groups]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from posttrain.collection import Collection
@@ -45,12 +45,20 @@ class Step:
     where: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MicroLoss:
+    """The loss of one micro-batch; and which of its rows' log-probs, advantages and rewards are all finite, [B]."""
+
+    output: LossOutput
+    finite: Bool[Tensor, " B"]
+
+
 class Learner:
     """An algorithm over a model: scores rows, a micro-batch at a time, and makes losses of them.
 
     Args:
         algorithm: whose needs and losses these are.
-        policy: the model as it is before training, of which a reference is made where one is needed.
+        reference: the start model, where the algorithm needs one.
         accelerator: of accelerate: device, ranks and autocast.
         pad_id: fills rows up.
         temperature: of the sampling distribution that log-probs are of.
@@ -60,7 +68,7 @@ class Learner:
     def __init__(
         self,
         algorithm: Algorithm,
-        policy: Any,
+        reference: Reference | None,
         accelerator: Any,
         *,
         pad_id: int,
@@ -70,7 +78,7 @@ class Learner:
     ) -> None:
         self._algorithm, self._accelerator = algorithm, accelerator
         self._pad_id, self._temperature, self._bounds = pad_id, temperature, {"rows": rows, "tokens": tokens}
-        self._reference = Reference(policy) if algorithm.needs.reference else None
+        self._reference = reference
 
     def open(self, model: nn.Module, collection: Collection) -> Collection:
         """The collection with the log-probs that its advantages and later updates need, and with its advantages."""
@@ -114,7 +122,7 @@ class Learner:
             where=tuple(collection.where[unit] for unit in units),
         )
 
-    def loss(self, model: nn.Module, step: Step, micro: Micro) -> LossOutput:
+    def loss(self, model: nn.Module, step: Step, micro: Micro) -> MicroLoss:
         """The loss of one micro-batch, divided by the counts of the whole step."""
         with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
             local, inputs = self._local(step.collection, micro)
@@ -130,7 +138,9 @@ class Learner:
         if local.behavior_logp is not None and step.sampled:
             own = scores.logp if local.old_logp is None or needs.old_of_sampler else local.old_logp
             output.metrics.update(gap_shares(local, own, step.sampled))
-        return output
+        given = [values for values in (local.advantage, local.reward) if values is not None]
+        finite = [values.isfinite().view(len(values), -1).all(-1) for values in (scores.logp.detach(), *given)]
+        return MicroLoss(output, torch.stack(finite).all(0))
 
     def _local(self, collection: Collection, micro: Micro) -> tuple[Batch, ModelInputs]:
         index = [row for unit in micro or [0] for row in collection.units[unit]]

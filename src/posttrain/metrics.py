@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy import stats
 from torch import Tensor
+
+from posttrain.budget import SPENT
+from posttrain.errors import CheckpointError
 
 HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON escape, and read as the same
 MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
@@ -55,37 +58,45 @@ def with_intervals(metrics: dict[str, float], pairs: int) -> dict[str, float]:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each written whole and flushed."""
+    """A file of one JSON object a line, each written whole and flushed; a last line that does not end is torn."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def keep_until(self, step: int) -> None:
-        """Drops the lines after a step, and a torn last line: what a resumed run writes again."""
-        if not self.path.exists():
-            return
-        kept: list[str] = []
-        for line in self.path.read_text().splitlines():
-            try:
-                if json.loads(line).get("step", step) <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                continue
-        write(self.path, "".join(kept))
-
     def read(self) -> list[dict[str, Any]]:
-        """Its objects; none where there is no file."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+        """Its objects, without a torn one; none where there is no file.
 
-    def whole(self) -> list[dict[str, Any]]:
-        """The same, after a torn last line was dropped."""
-        self.keep_until(0)
-        return self.read()
+        Raises:
+            CheckpointError: a line is no JSON.
+        """
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        *lines, _torn = text.split("\n")
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{self.path} has a line that is no JSON: {error.doc[:60]!r}. Delete the line.") from None
+
+    def of_steps(self) -> list[dict[str, Any]]:
+        """Those of its objects that belong to a step; others are of `posttrain eval`."""
+        return [record for record in self.read() if "step" in record]
+
+    def keep_until(self, step: int) -> None:
+        """Drops the lines after a step, which a resumed run writes again."""
+        if self.path.exists():
+            self.rewrite(record for record in self.read() if record.get("step", step) <= step)
+
+    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """These objects, and no others."""
+        write(self.path, "".join(map(_line, records)))
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """One more line."""
+        """One more object."""
         with self.path.open("a", encoding="utf-8", errors=HALF_CHARACTERS) as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(_line(record))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 class Listener:
@@ -96,6 +107,9 @@ class Listener:
 
     def on_start(self, step: int, steps: int) -> None:
         """Before the first of this process's steps: where it begins, and where the run ends."""
+
+    def on_mode(self, mode: str, ranks: int) -> None:
+        """How the model is spread over how many ranks, once it is."""
 
     def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         """Some completions that the step, and those after it up to the next collection, train on."""
@@ -115,29 +129,29 @@ class RunFiles(Listener):
     def __init__(self, folder: Path) -> None:
         self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
         self._completions = folder / "completions"
-        self._seen: list[dict[str, Any]] | None = None
+        self._summed: int | None = None
+        self._spent: dict[str, float] = {}
 
-    def steps_until(self, step: int) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl up to a step, this process's and those before it."""
-        if self._seen is None:
-            self._seen = self._steps.read()
-        return [line for line in self._seen if line["step"] <= step]
+    def steps_until(self, step: int) -> dict[str, float]:
+        """What the steps up to this one have spent together, for `Budget.share`: this process's and those before it."""
+        if self._summed != step:
+            lines = [line for line in self._steps.read() if line["step"] <= step]
+            self._summed, self._spent = step, {name: sum(line[name] for line in lines) for name in SPENT}
+        return self._spent
 
     def resume_at(self, step: int) -> None:
         """Drops what the resumed run will write again."""
-        self._seen = None
+        self._summed = None
         self._steps.keep_until(step)
         self._evaluations.keep_until(step)
 
     def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
-        lines = "".join(json.dumps({"step": step, **sample}, ensure_ascii=False) + "\n" for sample in samples)
-        write(self._completions / f"step-{step:06d}.jsonl", lines)
+        JsonLines(self._completions / f"step-{step:06d}.jsonl").rewrite({"step": step, **sample} for sample in samples)
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        line = {"step": step, **metrics}
-        self._steps.append(line)
-        if self._seen is not None:
-            self._seen.append(line)
+        self._steps.append({"step": step, **metrics})
+        if self._summed == step - 1:
+            self._summed, self._spent = step, {name: self._spent[name] + metrics[name] for name in SPENT}
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self._evaluations.append({"step": step, **metrics})

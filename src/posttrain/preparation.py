@@ -111,30 +111,21 @@ def prepare(recipe: Recipe, *, allow_remote_engine: bool, allow_code: bool) -> P
         check_sampling(algorithm, rollout_sampling(recipe.rollout, recipe.seed))
     limit = getattr(model.config, "max_position_embeddings", None)
     encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer), limit)
-    candidates = _candidates(recipe, model, tokenizer) if recipe.data.collect is not None else []
+    reports: dict[str, DataReport] = {}
+    candidates: list[Problem] = []
+    if recipe.data.collect is not None:
+        candidates, reports["candidates"] = _candidates(recipe, model, tokenizer)
     if recipe.data.makes_data and recipe.rollout is None:
-        train, report = candidates, DataReport(rows=len(candidates))
+        train, reports["train"] = candidates, reports.pop("candidates")
     else:
-        train, report = _train(recipe, algorithm, model, tokenizer, encoder)
-    skip, preference = recipe.data.on_bad_row == "skip", algorithm.needs.preference
-    reports, held_out, asked = {"train": report}, dict[str, list[Example]](), dict[str, list[Problem]]()
+        train, reports["train"] = _train(recipe, algorithm, model, tokenizer, encoder)
     shown: list[Example] = []
-    if recipe.data.demonstrations is not None:
+    if (source := recipe.data.demonstrations) is not None:
+        skip = recipe.data.on_bad_row == "skip"
         shown, reports["demonstrations"] = examples(
-            read(recipe.data.demonstrations), encoder, preference=False, label="data.demonstrations", skip_bad_rows=skip
+            read(source), encoder, preference=False, label="data.demonstrations", skip_bad_rows=skip
         )
-    for name, source in recipe.data.eval.items():
-        records, label = list(read(source)), f"data.eval.{name}"
-        if not records:
-            raise DataError(f"{label}: the source is empty.")
-        if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
-            held_out[name], reports[name] = examples(records, encoder, preference=preference, label=label, skip_bad_rows=skip)
-        if recipe.eval.samples:
-            encoder = _with_room(recipe, model, tokenizer, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
-            asked[name], reports[f"{name}/problems"] = problems(records, encoder, label=label, skip_bad_rows=skip)
-            asked[name] = asked[name][: recipe.eval.limit]
-        if name not in held_out and name not in asked:
-            raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
+    held_out, asked = _evaluated(recipe, algorithm, model, tokenizer, encoder, reports)
     return Prepared(recipe, algorithm, model, tokenizer, train, held_out, asked, shown, candidates, reports)
 
 
@@ -162,13 +153,13 @@ def presampled(prepared: Prepared, path: Path, *, allow_remote: bool) -> Prepare
     return replace(prepared, train=train, reports=reports, collected=summary(sampled, config.chosen.k))
 
 
-def _candidates(recipe: Recipe, model: Any, tokenizer: Any) -> list[Problem]:
+def _candidates(recipe: Recipe, model: Any, tokenizer: Any) -> tuple[list[Problem], DataReport]:
     """The questions of data.train, with their answers, that are sampled before training."""
     config = recipe.data.collect
     assert config is not None
     encoder = _with_room(recipe, model, tokenizer, config.chosen, config.chosen.max_tokens, "data.collect: max_tokens")
     skip = recipe.data.on_bad_row == "skip"
-    return problems(read(recipe.data.train), encoder, label="data.train", skip_bad_rows=skip)[0]
+    return problems(read(recipe.data.train), encoder, label="data.train", skip_bad_rows=skip)
 
 
 def _train(
@@ -194,6 +185,27 @@ def _train(
     finally:
         for entry in rewards:
             entry.reward.close()
+
+
+def _evaluated(
+    recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, encoder: Encoder, reports: dict[str, DataReport]
+) -> tuple[dict[str, list[Example]], dict[str, list[Problem]]]:
+    """Of each evaluation set what the loss is computed on, and the questions that are asked; with their reports."""
+    skip, preference = recipe.data.on_bad_row == "skip", algorithm.needs.preference
+    held_out, asked = dict[str, list[Example]](), dict[str, list[Problem]]()
+    for name, source in recipe.data.eval.items():
+        records, label = list(read(source)), f"data.eval.{name}"
+        if not records:
+            raise DataError(f"{label}: the source is empty.")
+        if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
+            held_out[name], reports[name] = examples(records, encoder, preference=preference, label=label, skip_bad_rows=skip)
+        if recipe.eval.samples:
+            asking = _with_room(recipe, model, tokenizer, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
+            asked[name], reports[f"{name}/problems"] = problems(records, asking, label=label, skip_bad_rows=skip)
+            asked[name] = asked[name][: recipe.eval.limit]
+        if name not in held_out and name not in asked:
+            raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
+    return held_out, asked
 
 
 def _with_room(

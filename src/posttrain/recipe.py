@@ -13,6 +13,7 @@ from posttrain.algorithms import AlgorithmConfig
 from posttrain.algorithms.base import Config, NonNegative, Positive, location
 from posttrain.budget import Budget
 from posttrain.data.config import DataConfig, TaskSource
+from posttrain.distributed.config import DistributedConfig
 from posttrain.errors import RecipeError
 from posttrain.model_config import ModelConfig
 from posttrain.resolve import with_rollout, with_stages
@@ -22,7 +23,6 @@ from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
 from posttrain.yaml_source import YamlSource
 
 NOT_BUILT = {
-    "distributed": "training on several processes from a recipe",
     "tools": "tools",
     "environments": "conversations of several turns with an environment",
     "images": "images",
@@ -150,6 +150,7 @@ class Recipe(Config):
     rollout: RolloutConfig | None = None
     training: TrainingConfig
     eval: EvalConfig = EvalConfig()
+    distributed: DistributedConfig = DistributedConfig()
     stages: list[Stage] = []
     """Recipes that run one after another, each from the model of the one before it; a stage gives what it changes."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -181,6 +182,10 @@ class Recipe(Config):
                 raise ValueError(f"eval.metric: {self.eval.metric} needs eval.samples")
         if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
             raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
+        if self.distributed.mode == "fsdp2" and self.training.save_every != 0:
+            raise ValueError(
+                "training.save_every: with distributed.mode: fsdp2 no checkpoint can be resumed in this version: set 0"
+            )
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")

@@ -7,10 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.algorithms import BUILDERS
+from posttrain.distributed.config import DistributedConfig
 from posttrain.rollout.config import RolloutConfig
 
 OF_THE_TASK = ("dtype", "attn_implementation", "adapter")
 """What a later stage keeps of the top level's `model`; the model itself is the one that the stage before it trained."""
+OF_ALL_STAGES = ("processes", "mode")
+"""What a stage keeps of `distributed`: the processes are started once."""
 
 
 def with_stages(values: dict[str, Any]) -> dict[str, Any]:
@@ -18,6 +21,9 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
 
     An algorithm with a name takes the place of the top level's; every stage but the first starts from the final model of
     the one before it. The top level itself becomes the last stage's, but for the model that it starts from.
+
+    Raises:
+        ValueError: a stage asks for other processes than the top level.
     """
     stages = values.get("stages")
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
@@ -25,6 +31,7 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
     base = {key: value for key, value in values.items() if key != "stages"}
     whole: list[dict[str, Any]] = []
     for number, stage in enumerate(stages, 1):
+        _check_processes(number, base.get("distributed"), stage.get("distributed"))
         merged = {**base, **{key: over(key, base.get(key), value) for key, value in stage.items()}}
         merged.setdefault("name", _name(merged.get("algorithm")) or f"stage{number}")
         if whole and isinstance(merged.get("model"), dict):
@@ -34,6 +41,17 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
         whole.append(merged)
     last = {key: value for key, value in whole[-1].items() if key not in ("name", "model", "output_dir")}
     return {**base, **last, "stages": whole}
+
+
+def _check_processes(number: int, below: Any, above: Any) -> None:
+    for name in OF_ALL_STAGES if isinstance(above, dict) else ():
+        default = DistributedConfig.model_fields[name].default
+        given = below.get(name, default) if isinstance(below, dict) else default
+        if above.get(name, given) != given:
+            raise ValueError(
+                f"stages.{number - 1}.distributed.{name}: all stages run in the same processes: set it at the top level, "
+                f"where it is {given}"
+            )
 
 
 def over(key: str, below: Any, above: Any) -> Any:

@@ -8,12 +8,12 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from safetensors import SafetensorError, safe_open
 
 from posttrain.data.rows import DataReport
+from posttrain.distributed.config import DistributedConfig
 from posttrain.errors import CheckpointError
 from posttrain.metrics import JsonLines
 from posttrain.recipe import Recipe
@@ -91,6 +91,7 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
     now = recipe.model_dump(mode="json")
+    before.setdefault("distributed", DistributedConfig().model_dump(mode="json"))  # there were runs before this key
     different = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "output_dir"]
     if different:
         raise CheckpointError(
@@ -98,23 +99,17 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a run's JSONL file that belong to a step; none where there is no file."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [record for record in map(json.loads, lines) if "step" in record]
-
-
 def evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     """The first and the last evaluation, the last with the metrics of the last step."""
-    evaluations, steps = records(folder / "eval.jsonl"), records(folder / "metrics.jsonl")
+    evaluations, steps = (JsonLines(folder / name).of_steps() for name in ("eval.jsonl", "metrics.jsonl"))
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
     return first, {**(steps[-1] if steps else {}), **last}
 
 
 def write_left_out(folder: Path, reports: Mapping[str, DataReport]) -> None:
     """`left_out.jsonl`: every record that is not used, or not whole, with its place and the reason."""
-    left_out = JsonLines(folder / "left_out.jsonl")
-    left_out.path.unlink(missing_ok=True)
-    for name, report in reports.items():
-        for counter, where, reason in report.notes:
-            left_out.append({"set": name, "what": counter, "where": where, "reason": reason})
+    JsonLines(folder / "left_out.jsonl").rewrite(
+        {"set": name, "what": counter, "where": where, "reason": reason}
+        for name, report in reports.items()
+        for counter, where, reason in report.notes
+    )

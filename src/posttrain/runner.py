@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +14,10 @@ import yaml
 from transformers import TrainingArguments
 
 from posttrain.arguments import training_arguments
+from posttrain.distributed import ranks
 from posttrain.errors import SetupError
 from posttrain.evaluate import evaluate
-from posttrain.metrics import Listener, write
+from posttrain.metrics import JsonLines, Listener, write
 from posttrain.preparation import Prepared, prepare, presampled
 from posttrain.recipe import EvalConfig, Recipe
 from posttrain.rewards.make import make_grader, make_rewards
@@ -59,38 +58,48 @@ def run(
         PosttrainError: of the kind, and with the exit code, of what went wrong.
     """
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SetupError("A recipe runs in one process in this version; PostTrainer itself works under torchrun.")
+    ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
     if recipe.stages:
         return _run_stages(recipe, listeners, allowed)
     folder = Path(recipe.output_dir)
-    if (folder / "final").is_dir():
+    if ranks.told((folder / "final").is_dir(), "the state of the run's folder"):
         check_same_recipe(folder, recipe)
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
     checkpoint, existed = newest_checkpoint(folder, recipe), folder.exists()
-    untouched = not existed or not any(folder.iterdir())
+    untouched = ranks.leads() and (not existed or not any(folder.iterdir()))
     prepared = prepare(recipe, **allowed)
     arguments = training_arguments(recipe, prepared.steps)
-    make(folder)
+    ranks.met("the state of the run's folder")  # all have seen it before one changes it
+    if ranks.leads():
+        make(folder)
+    trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
         try:
             if recipe.data.collect is not None:
                 untouched = False  # what is sampled is kept, whatever comes after
-                write(folder / "recipe.yaml", _as_yaml(recipe))
+                if ranks.leads():
+                    write(folder / "recipe.yaml", _as_yaml(recipe))
                 prepared = presampled(prepared, folder / "collected.jsonl", allow_remote=allow_remote_engine)
                 arguments = training_arguments(recipe, prepared.steps)
-            engine = make_engine(recipe.rollout, prepared.model, prepared.tokenizer, allow_remote=allow_remote_engine)
+            engine = make_engine(
+                recipe.rollout,
+                prepared.model,
+                prepared.tokenizer,
+                allow_remote=allow_remote_engine,
+                lockstep=recipe.distributed.mode in ("zero3", "fsdp2") and ranks.world() > 1,
+            )
             stack.callback(engine.close)
             trainer = _trainer(prepared, arguments, folder, listeners, engine, stack)
-            if checkpoint is None:
+            if checkpoint is None and ranks.leads():
                 trainer.run_files.resume_at(-1)
-                _begin(trainer, prepared, folder)
+                write(folder / "recipe.yaml", _as_yaml(recipe))
+                write_left_out(folder, prepared.reports)
+            return _finish(trainer, prepared, folder, checkpoint)
         except BaseException:
-            if untouched:
+            if untouched and (trainer is None or not trainer.began):
                 clear(folder, keep=existed)
             raise
-        return _finish(trainer, prepared, folder, checkpoint)
 
 
 def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]) -> RunResult:
@@ -99,25 +108,25 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str
     Before the first one begins all are checked, so that a later one's data are not found missing after hours of training.
     """
     folder, first = Path(recipe.output_dir), Path(recipe.stages[0].output_dir)
-    finished = (folder / "final").is_dir()
-    existed = folder.exists()
+    finished, existed, begun = (folder / "final").is_dir(), folder.exists(), first.exists()
     newest_checkpoint(folder, recipe)
-    if not first.exists():
+    if not begun:
         plan(recipe, **allowed)
-    if not (folder / "recipe.yaml").is_file():
+    ranks.met("the state of the run's folder")
+    if ranks.leads() and not (folder / "recipe.yaml").is_file():
         make(folder)
         write(folder / "recipe.yaml", _as_yaml(recipe))
     results: dict[str, RunResult] = {}
     try:
         for number, stage in enumerate(recipe.stages, 1):
-            for listener in listeners if not finished else ():
+            for listener in listeners if ranks.leads() and not finished else ():
                 listener.on_stage(stage.name, number, len(recipe.stages))
             results[stage.name] = run(stage, listeners=listeners, **allowed)
     except BaseException:
-        if not first.exists():
+        if ranks.leads() and not first.exists():
             clear(folder, keep=existed)
         raise
-    if not finished:
+    if ranks.leads() and not finished:
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
     metrics = {name: result.metrics for name, result in results.items()}
     start = results[recipe.stages[0].name].start_metrics
@@ -141,20 +150,12 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
     return prepared.plan()
 
 
-def _begin(trainer: PostTrainer, prepared: Prepared, folder: Path) -> None:
-    write(folder / "recipe.yaml", _as_yaml(prepared.recipe))
-    write_left_out(folder, prepared.reports)
-    if prepared.held_out or prepared.problems:
-        with _memory_is_named():
-            trainer.evaluate()
-
-
 def _as_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None) -> RunResult:
-    if checkpoint is not None:
+    if checkpoint is not None and ranks.leads():
         trainer.run_files.resume_at(int(checkpoint.name.partition("-")[2]))
     with _memory_is_named():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -162,7 +163,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
         if (prepared.held_out or prepared.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
     save_model(trainer.model, prepared.tokenizer, folder / "final")
-    start, last = evaluations(folder)
+    start, last = ranks.told(evaluations(folder) if ranks.leads() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start)
 
 
@@ -214,6 +215,8 @@ def _trainer(
         listeners=listeners,
         sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.problems else None,
         start_metrics=start_metrics,
+        evaluate_first=bool(prepared.held_out or prepared.problems),
+        distributed=recipe.distributed,
         **rollouts,
     )
     if recipe.eval.metric is not None:
@@ -240,8 +243,8 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) 
         finally:
             grader.close()
         metrics.update(result.metrics(f"eval/{name}"))
-        path = folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl"
-        write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()))
+        if ranks.leads():
+            JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
     return metrics
 
 

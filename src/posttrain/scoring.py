@@ -91,7 +91,7 @@ def output_head(model: Any) -> nn.Linear:
     while not hasattr(owner, "get_output_embeddings") and hasattr(owner, "module"):
         owner = owner.module
     head = owner.get_output_embeddings() if hasattr(owner, "get_output_embeddings") else None
-    if type(head) is not nn.Linear:
+    if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:  # FSDP2 has a class of its own for it
         kind = "none" if head is None else type(head).__name__
         raise SetupError(
             f"{type(model).__name__}: the output layer must be a plain torch.nn.Linear, and is {kind}. "

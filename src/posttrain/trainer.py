@@ -22,14 +22,20 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from posttrain.budget import Budget
 from posttrain.collection import Collection
-from posttrain.collectors import as_examples, demonstration_collector, rollouts_of
+from posttrain.collectors import as_examples, collected_data
 from posttrain.data.collate import collect_demonstrations
 from posttrain.data.rows import Example
-from posttrain.errors import NonFiniteError, SetupError
+from posttrain.distributed import ranks
+from posttrain.distributed.config import DistributedConfig
+from posttrain.distributed.self_check import check_accumulation
+from posttrain.distributed.sharding import check_mode, mode_in_effect, reshard, shard
+from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
-from posttrain.learner import Learner, Step
+from posttrain.learner import Learner, Micro, Step
 from posttrain.metrics import Listener, RunFiles, Shares, with_intervals
 from posttrain.models import disable_dropout
+from posttrain.nonfinite import LIMIT, NonFinite
+from posttrain.reference import Reference
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.collect import RESAMPLES
 from posttrain.rollout.engine import RolloutEngine, Sampling
@@ -58,9 +64,13 @@ class PostTrainer(Trainer):
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         micro_batch_tokens: a further bound, on the padded tokens of a micro-batch.
         budget: ends the run before max_steps, and is what progress is measured by.
+        distributed: how the model is spread over the ranks. `fsdp2` is done here; the modes of DeepSpeed are asked for by
+            args.deepspeed. What is in effect must be what it says.
+        nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
         listeners: besides the files in args.output_dir.
         sample_evaluation: step → metrics of sampled answers, called at each evaluation.
         start_metrics: written with the first step.
+        evaluate_first: before the first step, too.
 
     Raises:
         SetupError: what the algorithm needs is missing or cannot be had, the model's head is unsuitable, several devices in
@@ -86,71 +96,68 @@ class PostTrainer(Trainer):
         resamples: int = RESAMPLES,
         micro_batch_tokens: int | None = None,
         budget: Budget | None = None,
+        distributed: DistributedConfig | None = None,
+        nonfinite_limit: int = LIMIT,
         listeners: Sequence[Listener] = (),
         sample_evaluation: Callable[[int], dict[str, float]] | None = None,
         start_metrics: Mapping[str, float] | None = None,
+        evaluate_first: bool = False,
         callbacks: list[Any] | None = None,
     ) -> None:
-        _check(args, budget)
-        self._algorithm, self._tokenizer = algorithm, tokenizer
-        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        data: list[Any]
-        if algorithm.needs.rollouts:
-            data, self._collector = rollouts_of(
-                train_dataset,
-                algorithm,
-                model,
-                tokenizer,
-                rows=rows_per_step,
-                ranks=args.world_size,
-                rewards=rewards,
-                engine=engine,
-                sampling=sampling,
-                demonstrations=demonstrations,
-                mask_cut_off=mask_cut_off,
-                resamples=resamples,
-            )
-        else:
-            data = as_examples(train_dataset, model, tokenizer, preference=algorithm.needs.preference)
-            self._collector = demonstration_collector(data, algorithm, rows=rows_per_step, seed=args.seed)
-        evaluated = {
-            name: as_examples(rows, model, tokenizer, preference=algorithm.needs.preference)
-            for name, rows in (eval_dataset or {}).items()
+        _check(args)
+        self._algorithm, self._tokenizer, self._distributed = algorithm, tokenizer, distributed
+        rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        data, self._collector = collected_data(
+            train_dataset,
+            algorithm,
+            model,
+            tokenizer,
+            rows=rows,
+            seed=args.seed,
+            rewards=rewards,
+            engine=engine,
+            sampling=sampling,
+            demonstrations=demonstrations,
+            mask_cut_off=mask_cut_off,
+            resamples=resamples,
+        )
+        self._eval_examples = {
+            name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
+            for name, examples in (eval_dataset or {}).items()
         }
-        micro_rows = args.per_device_train_batch_size
-        args = copy.copy(args)
-        args.gradient_accumulation_steps = 1
-        args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
-        if args.max_steps <= 0:
-            rows = args.num_train_epochs * len(data) * max(algorithm.needs.rollouts, 1)
-            args.max_steps = math.ceil(rows / rows_per_step)
         if algorithm.needs.exact_logp:
             disable_dropout(model)
+        reference = Reference(model) if algorithm.needs.reference else None
+        if distributed is not None and distributed.mode == "fsdp2" and args.world_size > 1:
+            shard(model, distributed)
         super().__init__(
             model=model,
-            args=args,
+            args=_for_the_parent(args, len(data) * max(algorithm.needs.rollouts, 1) / rows),
             train_dataset=data,  # type: ignore[arg-type]
-            eval_dataset=evaluated or {"none": []},  # type: ignore[arg-type]  # the parent asks for one
+            eval_dataset=self._eval_examples or {"none": []},  # type: ignore[arg-type]  # the parent asks for one
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-        check_head(self.model, len(tokenizer))
-        self._eval_examples = evaluated
         for theirs in (PrinterCallback, ProgressCallback):
             self.remove_callback(theirs)
+        check_head(self.model, len(tokenizer))
+        if reference is not None:
+            reference.place(self.accelerator, distributed)
         self._learner = Learner(
             algorithm,
-            self.model,
+            reference,
             self.accelerator,
             pad_id=tokenizer.pad_token_id or 0,
             temperature=sampling.temperature if sampling is not None and algorithm.needs.rollouts else 1.0,
-            rows=micro_rows,
+            rows=args.per_device_train_batch_size,
             tokens=micro_batch_tokens,
         )
-        self._opened: Collection | None = None
         self.run_files = RunFiles(Path(str(args.output_dir)))
         self.listeners: list[Listener] = [self.run_files, *listeners] if self.is_world_process_zero() else []
-        self._sample_evaluation = sample_evaluation
+        self._sample_evaluation, self._evaluate_first, self.began = sample_evaluation, evaluate_first, False
+        self._nonfinite = NonFinite(Path(str(args.output_dir)), nonfinite_limit)
+        self._opened: Collection | None = None
+        self._fault, self._finite = "", list[tuple[Micro, Tensor]]()
         self._record: dict[str, float] = dict(start_metrics or {})
         self._recorded_step: int | None = None
         self._budget, self._clock, self._step_began = budget, time.monotonic(), 0.0
@@ -158,7 +165,18 @@ class PostTrainer(Trainer):
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         for listener in self.listeners:
             listener.on_start(self.state.global_step, self.args.max_steps)
-        return super()._prepare_for_training(*arguments, **options)
+        if self.is_deepspeed_enabled:
+            check_accumulation(self.accelerator)
+        reshard(self.model)  # type: ignore[arg-type]
+        prepared: Any = super()._prepare_for_training(*arguments, **options)
+        self.mode = mode_in_effect(self.accelerator, prepared[0])
+        check_mode(self._distributed, self.mode)
+        for listener in self.listeners:
+            listener.on_mode(self.mode, self.args.world_size)
+        if self._evaluate_first and not self.state.global_step:
+            self.evaluate()
+        self.began = True
+        return prepared
 
     def get_train_dataloader(self) -> DataLoader[int]:
         """Tickets: one for each optimizer step."""
@@ -179,7 +197,9 @@ class PostTrainer(Trainer):
         return [self._learner.step(self._opened, done % updates, progress)], None
 
     def _spent(self) -> float:
-        return self._budget.share(self.run_files.steps_until(self.state.global_step)) if self._budget is not None else 0.0
+        if self._budget is None:
+            return 0.0
+        return ranks.told(self._budget.share(self.run_files.steps_until(self.state.global_step)), "the budget")
 
     def _collected(self, done: int, progress: float) -> Collection:
         """The collection that step `done` belongs to, with its advantages. A resumed run collects a broken-off one anew."""
@@ -193,7 +213,7 @@ class PostTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of all micro-batches of the step; returns the loss of the step."""
         step: Step = inputs
-        self._clock = time.monotonic()
+        self._clock, self._step, self._finite = time.monotonic(), step, []
         model.train()
         shares = Shares()
         state, deepspeed = self.accelerator.gradient_state, self.is_deepspeed_enabled
@@ -204,32 +224,42 @@ class PostTrainer(Trainer):
             state._set_sync_gradients(last)
             meeting = contextlib.nullcontext() if last or deepspeed else self.accelerator.no_sync(model)
             with meeting:
-                output = self._learner.loss(model, step, micro)
-                self.accelerator.backward(output.loss * self.args.world_size, **options)
-            shares.add(output.metrics)
-            total += output.loss.detach().double()
+                scored = self._learner.loss(model, step, micro)
+                self._finite.append((micro, scored.finite))
+                total += scored.output.loss.detach().double()
+                loss = self._sound(scored.output.loss, total) if last else scored.output.loss
+                with ranks.waiting(f"the gradients of step {self.state.global_step + 1}"):
+                    self.accelerator.backward(loss * self.args.world_size, **options)
+            shares.add(scored.output.metrics)
         metrics = gap_metrics(shares.total(self.accelerator), step.sampled)
-        self._refuse_non_finite(metrics["loss"], "loss", step)
-        self._record.update(metrics)
+        self._record.update({name: value for name, value in metrics.items() if math.isfinite(value)})
         self._record |= {"train/tokens": step.tokens, "train/skipped_rows": step.skipped, "step/tokens": step.offered}
         self._record["train/demonstrated"] = step.demonstrated / max(step.sampled + step.demonstrated, 1)
-        self._step = step
-        return (total * self.args.world_size).to(torch.get_default_dtype())
+        return (total * self.args.world_size).nan_to_num().to(torch.get_default_dtype())
+
+    def _sound(self, loss: Tensor, total: Tensor) -> Tensor:
+        """The last micro-batch's loss; where anything in the step is not finite on any rank, one that spoils the gradient
+        on all of them, so that no rank makes an update and none waits for another. DeepSpeed leaves such a step out itself.
+        """
+        sound = torch.stack([finite.all() for _, finite in self._finite]).all() & total.isfinite()
+        spoilt = ranks.any_of(not bool(sound), f"whether step {self.state.global_step + 1} is finite")
+        self._fault = "loss, or an advantage or reward of it," if spoilt else ""
+        return loss * math.nan if spoilt else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
-        self._refuse_non_finite(float(norm), "norm of the gradient", self._step)
-        return norm
-
-    def _refuse_non_finite(self, value: float, what: str, step: Step) -> None:
-        if math.isfinite(value):
-            return
-        where = ", ".join(list(dict.fromkeys(step.where))[:4])
-        raise NonFiniteError(
-            f"Step {self.state.global_step + 1}: the {what} is {value}; no update was made of it. Its rows: {where}, … "
-            "Look at the last lines of metrics.jsonl. The usual cure is a lower learning_rate or max_grad_norm, in another "
-            "output_dir."
-        )
+        left_out = not math.isfinite(float(norm))
+        if not self.is_deepspeed_enabled:
+            vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on
+            if left_out:
+                model.zero_grad(set_to_none=True)  # an optimizer passes over parameters that have no gradient
+        if left_out:
+            number = self.state.global_step + 1
+            self._nonfinite.left_out(number, self._fault or "norm of the gradient", self._step, self._finite)
+        else:
+            self._nonfinite.updated()
+        self._record["train/left_out"] = float(left_out)
+        return 0.0 if left_out else norm
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, *arguments: Any, learning_rate: float | None = None, **options: Any
@@ -278,7 +308,7 @@ class PostTrainer(Trainer):
         training, shares = model.training, Shares()
         model.eval()
         for micro in step.micro:
-            shares.add(self._learner.loss(model, step, micro).metrics)
+            shares.add(self._learner.loss(model, step, micro).output.metrics)
         model.train(training)
         return with_intervals(shares.total(self.accelerator), len(data))
 
@@ -288,13 +318,21 @@ class PostTrainer(Trainer):
         return 6 * sum(p.numel() for p in model.parameters()) * inputs.tokens
 
 
-def _check(args: TrainingArguments, budget: Budget | None) -> None:
-    if budget is not None and args.world_size > 1:
-        raise SetupError("A budget holds for one process in this version: give max_steps instead.")
+def _check(args: TrainingArguments) -> None:
     if args.n_gpu > 1:
         raise SetupError(
-            "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, "
-            "for instance. In a program of your own PostTrainer runs under torchrun, one process for each."
+            "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, for instance, or start "
+            "a process for each: posttrain run --processes N, or torchrun."
         )
     if args.fp16:
         raise SetupError("float16 is not supported: use bf16, or float32.")
+
+
+def _for_the_parent(args: TrainingArguments, steps_per_epoch: float) -> TrainingArguments:
+    """A copy with which the parent sees one batch for each optimizer step, and hides nothing."""
+    args = copy.copy(args)
+    args.gradient_accumulation_steps = 1
+    args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
+    if args.max_steps <= 0:
+        args.max_steps = math.ceil(args.num_train_epochs * steps_per_epoch)
+    return args

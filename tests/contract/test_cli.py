@@ -86,6 +86,23 @@ def test_a_run_and_the_same_again(posttrain: Command, tmp_path: Path) -> None:
     assert code == 8 and "another recipe (they differ in seed)" in err
 
 
+@pytest.mark.parametrize("options", [[], ["--allow-code"], ["--allow-remote-engine", "--allow-code"]])
+def test_compare_hands_on_what_the_runs_may_do(
+    posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    allowed: dict[str, bool] = {}
+
+    def execute(study: Any, *, say: Any, **given: bool) -> Path:
+        allowed.update(given)
+        return tmp_path
+
+    write(tmp_path / "table.md")
+    for name, stand_in in {"config.load_study": Path, "matrix.Matrix": Path, "execute.execute": execute}.items():
+        monkeypatch.setattr(f"posttrain.study.{name}", stand_in)
+    assert posttrain("compare", "study.yaml", *options)[0] == 0
+    assert allowed == {name: f"--{name.replace('_', '-')}" in options for name in ("allow_remote_engine", "allow_code")}
+
+
 def data(**source: Any) -> dict[str, Any]:
     return {"data": {"train": source}}
 

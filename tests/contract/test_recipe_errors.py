@@ -203,6 +203,20 @@ CASES = [
     top("stages: [{name: a b}]", "stages.0.name: "),
     top("stages: [{stages: [{}]}]", "stages.0.stages: "),
     top("stages: [{training: {max_stepps: 3}}]", "stages.0.training.max_stepps: unknown key; did you mean max_steps?"),
+    # Several processes.
+    top("distributed: {mode: zero4}", "distributed.mode: input should be 'ddp', 'zero1'"),
+    top("distributed: {processes: 0}", "distributed.processes: input should be greater than or equal to 1"),
+    top("distributed: {offload: true}", "distributed: offload: ddp keeps everything on the device"),
+    top("distributed: {proceses: 2}", "distributed.proceses: unknown key; did you mean processes?"),
+    top("stages: [{distributed: {mode: zero4}}]", "stages.0.distributed.mode: "),
+    top(
+        "stages: [{}, {distributed: {processes: 2}}]", "stages.1.distributed.processes: all stages run in the same processes"
+    ),
+    Case(
+        ("  max_steps: 2", "  max_steps: 2\ndistributed: {mode: fsdp2}"),
+        "training.save_every: with distributed.mode: fsdp2 no checkpoint can be resumed",
+        13,
+    ),
     # Rewards.
     grpo({}, {}, "rewards.0.name: majorty_vote is unknown; did you mean majority_vote?", [{"name": "majorty_vote"}]),
     grpo({}, {}, "rewards.0: verdict: length does not say which answers are right", [{"name": "length", "verdict": True}]),

@@ -76,6 +76,15 @@ def test_an_algorithm_with_a_name_takes_the_place_and_one_without_adds_to_it() -
     assert second.algorithm.model_dump() == {"name": "sft"}
 
 
+def test_all_stages_run_in_the_processes_of_the_top_level() -> None:
+    path = recipe(distributed={"mode": "zero2", "processes": 2}, stages=[{}, {"distributed": {"timeout": 9.0}}])
+    whole = load_recipe(path, ["distributed.processes=4"])
+    assert {(s.distributed.mode, s.distributed.processes) for s in (whole, *whole.stages)} == {("zero2", 4)}
+    assert [stage.distributed.timeout for stage in whole.stages] == [1800.0, 9.0]
+    Path("resolved.yaml").write_text(yaml.safe_dump(whole.model_dump(mode="json")))
+    assert load_recipe("resolved.yaml").stages[1].distributed == whole.stages[1].distributed
+
+
 def test_a_later_stage_starts_from_the_model_before_it_and_the_last_is_the_runs(posttrain: Command) -> None:
     still = {**GRPO, "training": {"max_steps": 1, "learning_rate": 0.0}}
     code, out, err = posttrain("run", recipe(stages=[STAGES[0], still], **EVALUATED))

@@ -128,6 +128,15 @@ def test_wrong_ones_can_be_kept_or_refused() -> None:
         checked("2", "3", on_wrong="raise")
 
 
+def test_questions_without_one_keep_their_place() -> None:
+    kept, report = read({**GOOD, "demonstration": None}, {**GOOD, "demonstration": "3"}, GOOD | {"demonstration": "2"})
+    judges = [Weighted(Verdict(), verdict=True)]
+    checked = with_right_demonstrations(kept, judges, make_tokenizer("bytes"), report, on_wrong="skip")
+    assert [problem.where for problem in checked] == ["row 0", "row 1", "row 2"]
+    assert [problem.demonstration is not None for problem in checked] == [False, False, True]
+    assert [where for counter, where, _ in report.notes if counter == "wrong_demonstration"] == ["row 1"]
+
+
 def test_without_a_verdict_nothing_is_checked() -> None:
     kept, _ = checked("2", "3", verdict=False)
     assert all(problem.demonstration is not None for problem in kept)

@@ -15,7 +15,7 @@ import torch
 from posttrain import Batch, Group, Judgement, RewardError, Weighted, build_algorithm
 from posttrain.rewards.base import Rewarded
 from posttrain.rewards.error_rate import WINDOW, ErrorRate
-from posttrain.rewards.judge import Judges
+from posttrain.rewards.judge import Judges, guarded
 from posttrain.rewards.plain import LONGEST_FAULT, MAX_SCORE, MAX_WEIGHT
 
 ROWS = 4
@@ -180,6 +180,38 @@ def test_a_reward_of_weight_0_only_watches() -> None:
     rewarded = Judges([Weighted(Returns(lambda group: [1.0] * 4, "good")), broken]).judge(group())
     assert rewarded.graded.all() and rewarded.total.tolist() == [1.0] * 4
     assert rewarded.correct is not None and not rewarded.known.any()
+
+
+def test_groups_are_judged_in_turn_by_one_thread_and_a_fault_is_its_own_groups() -> None:
+    threads = set[int]()
+
+    def judges(group: Group) -> list[float]:
+        threads.add(threading.get_ident())
+        time.sleep(0.02)
+        return [1.0] * (3 if len(group.completions) == 2 else len(group.completions))
+
+    judged, thread = guarded(Returns(judges), [group(rows) for rows in (4, 2, 0, 3)], deadline=0.5)
+    assert [[one.score for one in rows] for rows in judged] == [[1.0] * 4, [None] * 2, [], [1.0] * 3]
+    assert judged[1][0].fault == "gave 3 judgements for 2 completions"
+    assert len(threads) == 1 and not thread.is_alive()
+
+
+def test_a_deadline_is_each_groups_and_after_a_group_that_hangs_none_is_judged() -> None:
+    release, calls = threading.Event(), list[int]()
+
+    def hangs_at_the_fourth(group: Group) -> list[float]:
+        calls.append(len(calls))
+        time.sleep(0.2)
+        if len(calls) == 4:
+            release.wait(30)
+        return [1.0] * len(group.completions)
+
+    judged, thread = guarded(Returns(hangs_at_the_fourth), [group(1)] * 6, deadline=0.5)
+    assert [one.fault for [one] in judged] == [None] * 3 + ["timeout"] * 3
+    assert thread.is_alive()
+    release.set()
+    thread.join(5)
+    assert not thread.is_alive() and calls == [0, 1, 2, 3]
 
 
 def test_a_reward_that_hangs_is_left_behind_and_not_called_again_while_it_does() -> None:

@@ -13,52 +13,21 @@ import torch
 import yaml
 
 from contract.conftest import posttrain as posttrain_fixture
-from contract.recipes import SCRATCH, Command
+from contract.recipes import Command
 from posttrain import Sampling
 from posttrain.data.rows import Problem
 from posttrain.errors import RecipeError
-from posttrain.study.config import StudyConfig, load_study
+from posttrain.study.config import load_study
 from posttrain.study.drift import drift
-from posttrain.study.execute import NOT_FINITE, choose, report
+from posttrain.study.execute import report
 from posttrain.study.matrix import Matrix, Run
 from posttrain.study.outcome import Outcome
 from posttrain.study.table import Interval
+from study.made import STUDY, finished, study
 from tiny import make_model
 
 posttrain = posttrain_fixture
 ROOT = Path(__file__).parents[2]
-SETS = {
-    name: {"task": "running_totals", "split": split, "rows": 8}
-    for name, split in (("val", "validation"), ("test", "held_out"))
-}
-STUDY: dict[str, Any] = {
-    "recipe": {
-        "model": SCRATCH,
-        "data": {"train": {"task": "running_totals", "rows": 16}, "eval": SETS},
-        "training": {"max_steps": 9, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 0},
-        "eval": {"samples": 2, "k": [2], "max_tokens": 4},
-    },
-    "starts": {"young": {"algorithm": {"name": "sft"}}, "given": {"model": {"name": "some/model"}}},
-    "algorithms": {
-        "sft": {"algorithm": {"name": "sft"}},
-        "both": {
-            "rollout": {"questions_per_step": 2, "n": 2, "max_tokens": 4},
-            "stages": [
-                {"share": 0.25, "algorithm": {"name": "sft"}, "rollout": None},
-                {"share": 0.75, "rate": 0.5, "algorithm": {"name": "hpt"}, "training": {"warmup_steps": 1}},
-            ],
-        },
-    },
-    "budget": {"tokens": 400},
-    "tuning": {"learning_rates": [1e-3, 1e-2], "seeds": [7], "metrics": ["val/pass@1"]},
-    "seeds": [0, 1],
-    "drift": "test",
-    "output_dir": "study",
-}
-
-
-def study(**changes: Any) -> StudyConfig:
-    return StudyConfig.model_validate({**deepcopy(STUDY), **changes})
 
 
 def written(tmp_path: Path, **changes: Any) -> str:
@@ -124,35 +93,6 @@ def test_every_run_differs_in_what_it_says_and_in_nothing_else() -> None:
         assert budgets == ([100, 300] if run.algorithm == "both" else [400])
     assert [(start, seed) for start, seed in matrix.begun()] == [("young", 7), ("young", 0), ("young", 1)]
     assert matrix.start_recipe("young", 1).seed == 1
-
-
-def lines(path: Path, *rows: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def step(number: int, **more: float) -> dict[str, Any]:
-    given = {"step/tokens": 10, "train/tokens": 5, "step/seconds": 0.5, "train/demonstrated": 0.5}
-    return {"step": number, **given, **more}
-
-
-def finished(folder: Path, after: float, before: float = 0.1) -> None:
-    def scores(value: float) -> dict[str, float]:
-        return {f"eval/{name}/{what}": value for name in SETS for what in ("pass@1", "pass@2", "length")}
-
-    lines(folder / "metrics.jsonl", step(1), step(2, **{"rollout/tokens": 7}))
-    lines(folder / "eval.jsonl", {"step": 0, **scores(before)}, {"step": 2, **scores(after)})
-
-
-def test_the_best_rate_is_chosen_and_one_that_was_not_finite_never(tmp_path: Path) -> None:
-    made = study(output_dir=str(tmp_path), tuning={**STUDY["tuning"], "seeds": [7, 8], "learning_rates": [1e-3, 1e-2, 1e-1]})
-    for run in Matrix(made).tuning():
-        best = {"sft": 1e-3, "both": 1e-2}[run.algorithm]
-        finished(run.folder, 0.9 if run.learning_rate == 1e-1 else 0.3 + 0.1 * (run.learning_rate == best))
-        if run.learning_rate == 1e-1 and run.seed == 8:
-            (run.folder / NOT_FINITE).write_text("nan")
-    chosen = choose(made, Matrix(made).tuning())
-    assert chosen == {(start, name): {"sft": 1e-3, "both": 1e-2}[name] for start, name in Matrix(made).pairs()}
 
 
 def test_an_outcome_adds_up_the_stages(tmp_path: Path) -> None:

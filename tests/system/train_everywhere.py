@@ -1,4 +1,5 @@
-"""Trains every algorithm for a few SGD steps on however many ranks it was started with, and saves the parameters.
+"""Trains every algorithm for a few SGD steps on however many ranks it was started with, in the mode that it is told, and
+saves the parameters; then steps of unequal numbers of micro-batches, an adapter, and steps that are not finite.
 
 Started by test_two_ranks.py with python, and with torchrun. Algorithms over rollouts get a scripted collection: what their
 collector would give, as a function of (row, step) alone.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from posttrain import PostTrainer, trainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.collection import Collection
-from posttrain.data.collate import DemonstrationCollector
+from posttrain.data.collate import DemonstrationCollector, collect_demonstrations
 from posttrain.data.rows import Example
+from posttrain.distributed import ranks
+from posttrain.distributed.config import DistributedConfig
+from posttrain.distributed.deepspeed import deepspeed_config
+from posttrain.distributed.sharding import elements_here, whole_copy
 from posttrain.estimator import Algorithm
+from posttrain.learner import MicroLoss, Step
+from posttrain.model_config import Adapter
 from posttrain.types import Origin
-from tiny import make_examples, make_model, parameters
+from tiny import make_examples, make_model
 
 STEPS, ROWS = 4, 8
 
@@ -59,53 +65,154 @@ class Scripted:
 
 
 class Counting(PostTrainer):
-    """Notes how many micro-batches each step has."""
+    """Notes how many micro-batches each step has, and what this rank holds of the model."""
 
-    micro_batches: list[int]
+    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
+        prepared = super()._prepare_for_training(*arguments, **options)
+        self.micro_batches: list[int] = []
+        model: Any = self.model
+        self.held = elements_here(model), sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+        return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         self.micro_batches.append(len(inputs.micro))
         return super().training_step(model, inputs, num_items_in_batch)
 
 
-def train(algorithm: Any, folder: Path) -> tuple[torch.Tensor, Counting]:
-    model, tokenizer = make_model()
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    rate = 1e-3 if algorithm.needs.preference else 0.05
-    arguments = TrainingArguments(
-        output_dir=str(folder / algorithm.name),
-        use_cpu=True,
-        max_steps=STEPS,
-        per_device_train_batch_size=ROWS // world,
-        optim="sgd",
-        learning_rate=rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
-        report_to=[],
-        save_strategy="no",
-    )
-    Counting.micro_batches = []
+def make_trainer(algorithm: Algorithm, mode: str, folder: Path, **options: Any) -> Counting:
+    model, tokenizer = make_model(adapter=options.pop("adapter", None))
+    distributed = DistributedConfig.model_validate({"mode": mode, "offload": options.pop("offload", False)})
+    defaults = {
+        "output_dir": str(folder / algorithm.name),
+        "use_cpu": True,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": ROWS // ranks.world(),
+        "optim": "sgd",
+        "learning_rate": 1e-3 if algorithm.needs.preference else 0.05,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "report_to": [],
+        "save_strategy": "no",
+        "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
+    }
     rows = make_examples(model, tokenizer, preference=algorithm.needs.preference)
-    trained = Counting(model, algorithm, tokenizer=tokenizer, train_dataset=rows, args=arguments, micro_batch_tokens=150)
-    before = parameters(trained.model)
+    return Counting(
+        model,
+        algorithm,
+        tokenizer=tokenizer,
+        train_dataset=rows,
+        args=TrainingArguments(**{**defaults, **options}),
+        micro_batch_tokens=150,
+        distributed=distributed,
+    )
+
+
+def whole_parameters(model: Any) -> torch.Tensor:
+    """Every parameter by name, whole on every rank, in the order of the names."""
+    named = sorted(model.named_parameters())
+    return torch.cat([whole_copy(parameter).detach().double().flatten().clone() for _, parameter in named])
+
+
+def change(trained: Counting) -> torch.Tensor:
+    before = whole_parameters(trained.model)
     trained.train()
-    return parameters(trained.model) - before, trained
+    return whole_parameters(trained.model) - before
+
+
+class Sized:
+    """A collector of so many rows for each step."""
+
+    def __init__(self, examples: list[Example], rows: tuple[int, ...]) -> None:
+        self._examples, self._rows = examples, rows
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        first = sum(self._rows[:step])
+        return collect_demonstrations(self._examples[first : first + self._rows[step]], progress=progress)
+
+
+class Spoilt(Sized):
+    """The second step is one that is not finite on the last rank; without `spoil` there is none in its place."""
+
+    def __init__(self, examples: list[Example], spoil: str | None) -> None:
+        super().__init__(examples, (4,) * 6)
+        self._spoil = spoil
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        return super().collect(model, step if self._spoil is None or step < 2 else step - 1, progress)
+
+
+class NanBackwards(torch.autograd.Function):
+    """A number as it is, with a gradient that is not finite."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0] * torch.nan
+
+
+def spoil(trained: Counting, what: str) -> None:
+    """Makes the loss, or the gradient, of step 2 NaN on the last rank alone."""
+    honest, last = trained._learner.loss, ranks.rank() == ranks.world() - 1
+
+    def loss(model: Any, step: Step, micro: Any) -> MicroLoss:
+        scored = honest(model, step, micro)
+        if trained.state.global_step != 1 or not last:
+            return scored
+        if what == "gradient":
+            return MicroLoss(dataclasses.replace(scored.output, loss=NanBackwards.apply(scored.output.loss)), scored.finite)
+        output = dataclasses.replace(scored.output, loss=scored.output.loss * torch.nan)
+        return MicroLoss(output, torch.zeros_like(scored.finite))
+
+    trained._learner.loss = loss  # type: ignore[method-assign]
+
+
+def after_a_bad_step(what: str | None, mode: str, folder: Path) -> torch.Tensor:
+    """The parameters after three updates, with a step between them that is not finite, or without."""
+    options = {"optim": "adamw_torch", "lr_scheduler_type": "linear", "learning_rate": 1e-2, "num_train_epochs": 1}
+    trained = make_trainer(build_algorithm("sft"), mode, folder / str(what), **options, max_steps=8)
+    trained._collector = Spoilt(trained.train_dataset, what)  # type: ignore[arg-type]
+    if what is not None:
+        spoil(trained, what)
+    trained.add_callback(EndAfter(3 if what is None else 4))
+    return change(trained)
+
+
+class EndAfter(TrainerCallback):
+    """Ends a run earlier than its schedule says."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step == self._steps
 
 
 def main() -> None:
-    target = Path(sys.argv[1])
-    setattr(trainer, "rollouts_of", lambda data, algorithm, *_, **__: (data, Scripted(data, algorithm)))  # noqa: B010
+    target, mode = Path(sys.argv[1]), sys.argv[2]
+    ranks.join(120, cpu=True)
+    setattr(trainer, "collected_data", lambda data, algorithm, *_, **__: (data, Scripted(data, algorithm)))  # noqa: B010
+    folder = target.parent / target.stem
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     values = {algorithm.name: algorithm for algorithm in example_values()}
     values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward")
     values["prefix_rft of two updates"] = build_algorithm("prefix_rft", updates=2, max_tokens=64)
     for name, algorithm in values.items():
-        change, trained = train(algorithm, target.parent / target.stem)
-        moved[name] = change.numpy()
+        trained = make_trainer(algorithm, mode, folder)
+        moved[name] = change(trained).numpy()
         facts[name] = trained.micro_batches
-        facts["world"], facts["kind"] = trained.args.world_size, trained.accelerator.distributed_type.name
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    facts["world"], facts["mode"], facts["held"] = ranks.world(), trained.mode, trained.held
+    uneven = make_trainer(build_algorithm("sft"), mode, folder, per_device_train_batch_size=1, max_steps=5)
+    uneven._collector = Sized(uneven.train_dataset, (2, 4, 6, 2, 1))  # type: ignore[arg-type]
+    moved["uneven"], facts["uneven"] = change(uneven).numpy(), uneven.micro_batches
+    adapted = make_trainer(build_algorithm("dpo"), mode, folder, adapter=Adapter(r=4), learning_rate=0.05)
+    moved["lora"] = change(adapted).numpy()
+    for what in (None, "loss", "gradient"):
+        moved[f"bad {what}"] = after_a_bad_step(what, mode, folder).numpy()
+    if ranks.rank() == 0:
         np.savez(target, **moved)
         target.with_suffix(".json").write_text(json.dumps(facts))
     if dist.is_initialized():

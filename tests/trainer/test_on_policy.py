@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from posttrain import Completion, Group, Judgement, PostTrainer, Request, Sampling, build_algorithm
-from posttrain.collectors import rollout_collector
 from posttrain.errors import RecipeError, SetupError
 from posttrain.rollout.hf import HFEngine
-from tiny import Thirds, make_model, make_problems, parameters
+from tiny import make_model, parameters
 from trainer import naive
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -263,19 +262,15 @@ def test_what_would_train_something_else_is_refused(
 
 def test_top_p_without_any_ratio_is_a_choice(make_trainer: MakeTrainer) -> None:
     sampled = {"sampling": Sampling(max_tokens=4, top_p=0.9)}
-    make_trainer("grpo", options={**GROUP, "kl_coef": 0.0}, rows_per_step=8, trainer_options=sampled).train()
+    trainer = make_trainer("grpo", options={**GROUP, "kl_coef": 0.0}, rows_per_step=8, trainer_options=sampled)
+    start = parameters(trainer.model)
+    trainer.train()
+    assert not torch.equal(parameters(trainer.model), start)
+    for step in steps_of(trainer):  # the sampler's distribution is cut off, by a tenth at most, and the trainer's is whole
+        assert 0.01 < step["logp_diff/max"] <= -math.log(0.9) + 1e-5
 
 
 @pytest.mark.parametrize("missing", ["rewards", "engine", "sampling"])
 def test_what_rollouts_need_is_asked_for(missing: str, make_trainer: MakeTrainer) -> None:
     with pytest.raises(SetupError, match="pass rewards=, engine= and sampling="):
         make_trainer("grpo", options=GROUP, rows_per_step=8, trainer_options={missing: () if missing == "rewards" else None})
-
-
-def test_rollouts_are_of_one_process() -> None:
-    model, tokenizer = make_model()
-    with pytest.raises(SetupError, match="in one process"):
-        rollout_collector(
-            make_problems(tokenizer), build_algorithm("grpo"), rows=8, ranks=2, rewards=[Thirds()],
-            engine=HFEngine(model, tokenizer), sampling=Sampling(max_tokens=4), tokenizer=tokenizer,
-        )  # fmt: skip

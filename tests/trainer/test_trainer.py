@@ -28,9 +28,12 @@ OFFLINE = ["sft", "dft", "asft", "iw_sft", "dpo", "ipo"]
 LORA = Adapter(r=4, dropout=0.3)
 
 
-def _steps(trainer: PostTrainer) -> list[dict[str, Any]]:
-    path = Path(str(trainer.args.output_dir)) / "metrics.jsonl"
+def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _steps(trainer: PostTrainer) -> list[dict[str, Any]]:
+    return _lines(Path(str(trainer.args.output_dir)) / "metrics.jsonl")
 
 
 def _first_gradient(name: str, trainer: PostTrainer, model: Any) -> torch.Tensor:
@@ -189,26 +192,44 @@ def test_every_step_is_in_metrics_jsonl_whatever_logging_steps_says(make_trainer
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(clip: float, make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer("sft", max_steps=2, max_grad_norm=clip)
+def test_losses_that_are_not_finite_end_the_run_without_an_update(clip: float, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", max_steps=5, max_grad_norm=clip)
     model: Any = trainer.model
     with torch.no_grad():
         model.lm_head.weight[0] = math.nan
     before = parameters(model)
-    with pytest.raises(NonFiniteError, match=r"Step 1: the loss is nan.*row \d+") as error:
+    with pytest.raises(NonFiniteError, match=r"Step 3: the loss.* is not finite, in 3 steps in a row.*row \d+") as error:
         trainer.train()
     assert error.value.exit_code == 5
     assert torch.equal(before.nan_to_num(), parameters(model).nan_to_num())
+    dumped = [_lines(Path(str(trainer.args.output_dir)) / "nonfinite" / f"step-{n:06d}.jsonl") for n in (1, 2, 3)]
+    assert all(line["where"].startswith("row ") and line["completion"] and line["prompt"] for line in dumped[0])
+    assert [line["step"] for lines in dumped for line in lines[:1]] == [1, 2, 3]
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer("sft", max_steps=2)
+@pytest.mark.parametrize("limit", [1, 2])
+def test_gradients_that_are_not_finite_end_the_run_without_an_update(limit: int, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", max_steps=5, trainer_options={"nonfinite_limit": limit})
     model: Any = trainer.model
     model.lm_head.weight.register_hook(lambda grad: grad * math.inf)
     before = parameters(model)
-    with pytest.raises(NonFiniteError, match="norm of the gradient"):
+    with pytest.raises(NonFiniteError, match=f"Step {limit}: the norm of the gradient is not finite"):
         trainer.train()
     assert torch.equal(before, parameters(model))
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_the_run_goes_on(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("sft", max_steps=6, optim="adamw_torch", lr_scheduler_type="linear")
+    model: Any = trainer.model
+    bad = (1, 2, 4)  # never three in a row
+    model.lm_head.weight.register_hook(lambda grad: grad * (math.nan if trainer.state.global_step in bad else 1.0))
+    trainer.train()
+    steps = _steps(trainer)
+    assert [step["train/left_out"] for step in steps] == [0.0, 1.0, 1.0, 0.0, 1.0, 0.0]
+    assert all(math.isfinite(value) for step in steps for value in step.values())
+    rates = [step["learning_rate"] for step in steps]
+    assert rates[1] == rates[2] == rates[3] > rates[4] == rates[5]  # the schedule waits
+    assert model.lm_head.weight.isfinite().all()
 
 
 def test_the_validation_loss_is_the_loss_of_the_whole_set(make_trainer: MakeTrainer) -> None:
@@ -298,6 +319,6 @@ def test_a_micro_batch_without_rows_gives_zero_gradients(make_trainer: MakeTrain
     examples: Any = trainer.train_dataset
     learner = trainer._learner
     step = learner.step(learner.open(model, collect_demonstrations(examples[:2], progress=0.0)), 0, 0.0)
-    learner.loss(model, step, []).loss.backward()
+    learner.loss(model, step, []).output.loss.backward()
     gradients = [p.grad for p in model.parameters()]
     assert all(g is not None and bool((g == 0).all()) for g in gradients)

@@ -34,7 +34,7 @@ class Judges:
             if before is not None and before.is_alive():
                 judged.append([Judgement.failed("timeout")] * rows)
                 continue
-            judgements, self._stuck[name] = guarded(entry.reward, group, entry.deadline)
+            [judgements], self._stuck[name] = guarded(entry.reward, [group], entry.deadline)
             judged.append(judgements)
         return summed(self._rewards, judged)
 
@@ -64,26 +64,44 @@ def summed(rewards: Sequence[Weighted], judged: Sequence[Sequence[Judgement]]) -
     return Rewarded(total, by_name, scored, graded, correct, known, faults, tuple(answers))
 
 
-def guarded(reward: Reward, group: Group, deadline: float) -> tuple[list[Judgement], threading.Thread]:
-    """What a reward says of a copy of a group, whatever it does: one judgement of finite score, or a failure, for each row.
+def guarded(reward: Reward, groups: Sequence[Group], deadline: float) -> tuple[list[list[Judgement]], threading.Thread]:
+    """What a reward says of copies of groups, one after another, whatever it does: for each row one judgement of finite
+    score, or a failure. Once a deadline has passed without a group done, those that are left fail.
 
-    With it the thread of the call, which is alive where the reward hangs.
+    With it the thread of the calls, which is alive where the reward hangs.
     """
-    rows, came = len(group.completions), list[list[Judgement]]()
+    came, over = list[list[Judgement]](), threading.Event()
 
     def call() -> None:
-        try:
-            given = listed(reward.judge(_copy(group)))
-            if len(given) != rows:
-                raise Refused(f"gave {len(given)} judgements for {rows} completions")
-            came.append([_plain(one) for one in given])
-        except BaseException as error:
-            came.append([Judgement.failed(told(error))] * rows)
+        for group in groups:
+            judged = _judged(reward, group)
+            if over.is_set():
+                return
+            came.append(judged)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(deadline)
-    return came[0] if came else [Judgement.failed("timeout")] * rows, thread
+    done = -1
+    try:
+        while thread.is_alive() and len(came) > done:
+            done = len(came)
+            thread.join(deadline)
+    finally:
+        over.set()
+    in_time = list(came)
+    late = [[Judgement.failed("timeout")] * len(group.completions) for group in groups[len(in_time) :]]
+    return in_time + late, thread
+
+
+def _judged(reward: Reward, group: Group) -> list[Judgement]:
+    rows = len(group.completions)
+    try:
+        given = listed(reward.judge(_copy(group)))
+        if len(given) != rows:
+            raise Refused(f"gave {len(given)} judgements for {rows} completions")
+        return [_plain(one) for one in given]
+    except BaseException as error:
+        return [Judgement.failed(told(error))] * rows
 
 
 def _copy(group: Group) -> Group:

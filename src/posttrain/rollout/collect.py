@@ -14,6 +14,7 @@ import torch
 from posttrain.collection import Collection
 from posttrain.data.order import step_indices
 from posttrain.data.rows import Problem, Row
+from posttrain.distributed import ranks
 from posttrain.errors import EngineError
 from posttrain.estimator import Algorithm
 from posttrain.rewards.base import Group, Rewarded, Weighted
@@ -110,6 +111,13 @@ class RolloutCollector:
         return Question(turned, problem.prompt, problem.demonstration, columns=problem.columns)
 
     def _judged_answers(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
+        """The groups of these questions, on every rank; each has sampled and judged its share of them."""
+        share = self._share(ranks.shared_out(questions), step, progress)
+        groups = ranks.collected(share, f"the rollouts of step {step + 1}")
+        problems = [self._problems[question.id % len(self._problems)] for question in questions]
+        return [dataclasses.replace(group, problem=problem) for group, problem in zip(groups, problems, strict=True)]
+
+    def _share(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
         seed, problems = self._sampling.seed, [self._problems[q.id % len(self._problems)] for q in questions]
         planned = [self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}")) for q in questions]
         requests = [request for plan in planned for request in plan]

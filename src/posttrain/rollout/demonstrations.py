@@ -14,7 +14,7 @@ from posttrain.collection import Collection, Collector
 from posttrain.data.rows import DataReport, Problem
 from posttrain.errors import DataError
 from posttrain.rewards.base import Group, Weighted
-from posttrain.rewards.judge import Judges
+from posttrain.rewards.judge import guarded
 from posttrain.types import Batch
 
 
@@ -33,33 +33,35 @@ def with_right_demonstrations(
     Raises:
         DataError: one is wrong, and that is to be an error.
     """
-    judging = [dataclasses.replace(entry, weight=0.0) for entry in rewards if entry.verdict]
-    if not judging or on_wrong == "keep":
-        return list(problems)
-    judges, checked = Judges(judging), list[Problem]()
-    for problem in problems:
-        if problem.demonstration is not None:
-            text = tokenizer.decode(problem.demonstration, skip_special_tokens=True)
-            judged = judges.judge(
-                Group(completions=[text], tokens=[problem.demonstration], finished=[True], columns=problem.columns)
+    judges, checked = [entry for entry in rewards if entry.verdict], list(problems)
+    if not judges or on_wrong == "keep":
+        return checked
+    shown = {i: _as_group(problem, tokenizer) for i, problem in enumerate(problems) if problem.demonstration is not None}
+    judged, _ = guarded(judges[-1].reward, list(shown.values()), judges[-1].deadline)
+    for (i, group), [judgement] in zip(shown.items(), judged, strict=True):
+        if judgement.right:
+            continue
+        where, [text], fault = problems[i].where, group.completions, judgement.fault
+        reason = "is not right by the rewards' verdict" if fault is None else f"could not be graded ({fault})"
+        if on_wrong == "raise":
+            raise DataError(
+                f"{where}: its demonstration {reason}: {text[-60:]!r}. Mend it, or set data.on_wrong_demonstration: skip."
             )
-            if judged.correct is None or not bool((judged.correct & judged.known)[0]):
-                fault = next((faults[0] for faults in judged.faults.values() if faults[0] is not None), None)
-                reason = "is not right by the rewards' verdict" if fault is None else f"could not be graded ({fault})"
-                if on_wrong == "raise":
-                    raise DataError(
-                        f"{problem.where}: its demonstration {reason}: {text[-60:]!r}. Mend it, or set "
-                        "data.on_wrong_demonstration: skip."
-                    )
-                report.note(problem.where, f"its demonstration is not used: it {reason}", "wrong_demonstration")
-                problem = dataclasses.replace(problem, demonstration=None)
-        checked.append(problem)
+        report.note(where, f"its demonstration is not used: it {reason}", "wrong_demonstration")
+        checked[i] = dataclasses.replace(problems[i], demonstration=None)
     if all(problem.demonstration is None for problem in checked):
         raise DataError(
             f"No demonstration can be used; the last: {report.notes[-1][1]}: {report.notes[-1][2]}. See the rewards and the "
             "column of answers, or set data.on_wrong_demonstration: keep."
         )
     return checked
+
+
+def _as_group(problem: Problem, tokenizer: Any) -> Group:
+    """The demonstration as the only answer to its question."""
+    assert problem.demonstration is not None
+    text = tokenizer.decode(problem.demonstration, skip_special_tokens=True)
+    return Group(completions=[text], tokens=[problem.demonstration], finished=[True], columns=problem.columns)
 
 
 class BesideDemonstrations:

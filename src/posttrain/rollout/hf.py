@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from posttrain.distributed.ranks import any_of
 from posttrain.errors import SetupError
 from posttrain.models import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
@@ -23,6 +24,7 @@ from posttrain.types import Request
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing
 TOKENS = 2**16  # of prompts and answers at a time: the cache of an 8 B model in float32 is then 17 GB
+NEXT = "the next token"  # for which ranks in lockstep wait
 
 
 @dataclass(slots=True)
@@ -41,13 +43,15 @@ class HFEngine:
     Args:
         model: with `generate`'s cache protocol; it is sampled in eval mode and put back in the mode it was in.
         tokenizer: for stop strings and the end-of-sequence token.
+        lockstep: all ranks make every forward pass together, as a model needs that is spread over them. Each must call
+            `generate`; one that has nothing left to sample runs along until all are done.
 
     Raises:
         SetupError: the model's cache cannot drop rows, as those of state-space models.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._model, self._tokenizer, self._version = model, tokenizer, 0
+    def __init__(self, model: Any, tokenizer: Any, *, lockstep: bool = False) -> None:
+        self._model, self._tokenizer, self._version, self._lockstep = model, tokenizer, 0, lockstep
         self._ends = eos_ids(model, tokenizer)
         if not all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers):
             raise SetupError(f"{type(model).__name__} keeps a state that engine: hf cannot sample with. Take engine: vllm.")
@@ -69,6 +73,7 @@ class HFEngine:
         try:
             for part in _parts(requests, sampling.max_tokens):
                 self._sample([(requests[i], samples[i]) for i in part], sampling)
+            self._run_along()
         finally:
             self._model.train(training)
         return [[self._completion(sample) for sample in group] for group in samples]
@@ -78,18 +83,18 @@ class HFEngine:
         return Completion(tuple(sample.tokens), tuple(sample.logprobs), finish, self._version)
 
     def _sample(self, part: list[tuple[Request, list[_Sample]]], sampling: Sampling) -> None:
-        device = self._model.get_input_embeddings().weight.device
+        device = self._device
         contexts = [[*request.prompt, *request.prefix] for request, _ in part]
         ids, mask = _left_padded(contexts, device)
         cache = DynamicCache(config=self._model.config)
-        logits = self._forward(ids, mask, cache, (mask.cumsum(-1) - 1).clamp(min=0))
+        logits = self._next(ids, mask, cache, (mask.cumsum(-1) - 1).clamp(min=0))
         alive = [sample for _, group in part for sample in group]
         rows = torch.tensor([i for i, (_, group) in enumerate(part) for _ in group], device=device)
         cache.batch_select_indices(rows)
         logits, mask = logits[rows], mask[rows]
         while alive:
             log_p = _distribution(logits, sampling)
-            uniforms = torch.tensor([s.uniforms[len(s.tokens)] for s in alive], device=device)
+            uniforms = torch.tensor([s.uniforms[len(s.tokens)] for s in alive], device=log_p.device)
             tokens = log_p.argmax(-1) if sampling.temperature == 0 else _inverse_cdf(log_p, uniforms)
             logprobs = log_p.gather(1, tokens[:, None])[:, 0]
             for sample, token, logprob in zip(alive, tokens.tolist(), logprobs.tolist(), strict=True):
@@ -105,7 +110,22 @@ class HFEngine:
                 cache.batch_select_indices(index)
                 tokens, mask = tokens[index], mask[index]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            logits = self._forward(tokens[:, None], mask, cache, mask.sum(-1, keepdim=True) - 1)
+            logits = self._next(tokens[:, None], mask, cache, mask.sum(-1, keepdim=True) - 1)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._model.get_input_embeddings().weight.device
+
+    def _next(self, ids: Tensor, mask: Tensor, cache: Any, positions: Tensor) -> Float[Tensor, "rows vocab"]:
+        if self._lockstep:
+            any_of(True, NEXT)
+        return self._forward(ids, mask, cache, positions)
+
+    def _run_along(self) -> None:
+        """Forward passes of one token, for as long as another rank samples."""
+        while self._lockstep and any_of(False, NEXT):
+            one = torch.ones(1, 1, dtype=torch.long, device=self._device)
+            self._forward(one, one, None, one - 1)
 
     def _forward(self, ids: Tensor, mask: Tensor, cache: Any, positions: Tensor) -> Float[Tensor, "rows vocab"]:
         output = self._model(
@@ -113,7 +133,7 @@ class HFEngine:
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            use_cache=True,
+            use_cache=cache is not None,
             logits_to_keep=1,
         )
         return output.logits[:, -1].float()

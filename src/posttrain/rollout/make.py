@@ -9,15 +9,17 @@ from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
 
 
-def make_engine(config: SamplingConfig | None, model: Any, tokenizer: Any, *, allow_remote: bool) -> RolloutEngine:
-    """The embedded engine where there is no `rollout`.
+def make_engine(
+    config: SamplingConfig | None, model: Any, tokenizer: Any, *, allow_remote: bool, lockstep: bool = False
+) -> RolloutEngine:
+    """The embedded engine where there is no `rollout`; `lockstep` is of `HFEngine`.
 
     Raises:
         SetupError: the engine is not installed, or cannot serve this model.
         EngineError: it does not start.
     """
     if config is None or config.engine == "hf":
-        return HFEngine(model, tokenizer)
+        return HFEngine(model, tokenizer, lockstep=lockstep)
     from posttrain.rollout.vllm import VLLMEngine
 
     return VLLMEngine(model, tokenizer, config.vllm, allow_remote=allow_remote)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.distributed import ranks
 from posttrain.errors import DataError
 from posttrain.metrics import JsonLines
 from posttrain.rewards.grading import Grader, Verdict
 from posttrain.rollout.config import CollectConfig, RejectionSampling
-from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.types import Request
 
 CHUNK = 256  # questions that are sampled, graded and written at a time
@@ -46,24 +47,33 @@ def presample(
     sampling: Sampling,
     path: Path,
 ) -> list[Sampled]:
-    """Samples k answers to every question, in order, and grades them. A line of `path` for each; those that are there already
-    are not sampled again.
+    """Samples k answers to every question, in order, and grades them, each rank its share. A line of `path` for each; those
+    that are there already are not sampled again.
     """
     file, k = JsonLines(path), config.chosen.k
-    done = [Sampled(**line) for line in file.whole()]
+    done = ranks.told([Sampled(**line) for line in file.read()] if ranks.leads() else [], "what was sampled before")
+    if ranks.leads():
+        file.rewrite(map(dataclasses.asdict, done))
     for first in range(len(done), len(problems), CHUNK):
-        chunk = problems[first : first + CHUNK]
-        requests = [Request(problem.prompt, n=k, question=i) for i, problem in enumerate(chunk, first)]
-        for problem, completions in zip(chunk, engine.generate(requests, sampling), strict=True):
-            texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-            prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
-            verdicts = [grader.grade(text, prompt, reference).verdict for text in texts]
-            right = [one for one, verdict in zip(completions, verdicts, strict=True) if verdict is Verdict.RIGHT]
-            ended = dict.fromkeys(completion.tokens for completion in right if completion.finish == "stop")
-            failed = sum(verdict.failed for verdict in verdicts)
-            done.append(Sampled(problem.where, len(right), failed, [list(tokens) for tokens in ended]))
-            file.append(dataclasses.asdict(done[-1]))
+        mine = ranks.shared_out(range(first, min(first + CHUNK, len(problems))))
+        requests = [Request(problems[i].prompt, n=k, question=i) for i in mine]
+        answered = zip(mine, engine.generate(requests, sampling), strict=True)
+        share = [_graded(problems[i], completions, grader, tokenizer) for i, completions in answered]
+        fresh = ranks.collected(share, f"the answers to questions {first + 1} and after")
+        for one in fresh if ranks.leads() else ():
+            file.append(dataclasses.asdict(one))
+        done += fresh
     return done
+
+
+def _graded(problem: Problem, completions: Sequence[Completion], grader: Grader, tokenizer: Any) -> Sampled:
+    texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+    prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
+    verdicts = [grader.grade(text, prompt, reference).verdict for text in texts]
+    right = [one for one, verdict in zip(completions, verdicts, strict=True) if verdict is Verdict.RIGHT]
+    ended = dict.fromkeys(completion.tokens for completion in right if completion.finish == "stop")
+    failed = sum(verdict.failed for verdict in verdicts)
+    return Sampled(problem.where, len(right), failed, [list(tokens) for tokens in ended])
 
 
 def filtered(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from posttrain.distributed import ranks
 from posttrain.errors import EngineError, SetupError
 from posttrain.model_config import HEAD_SIZES
 from posttrain.models import eos_ids
@@ -22,10 +23,10 @@ from posttrain.rollout.probe import Probe
 from posttrain.rollout.vllm_backend import Answer, Ask, Backend, check_usable, sampling_options
 from posttrain.rollout.weights import (
     DiskTransport,
+    Fingerprint,
     TensorTransport,
     WeightTransport,
     engine_weights,
-    fingerprint,
     write_shards,
 )
 from posttrain.scoring import output_head
@@ -65,11 +66,12 @@ class VLLMEngine:
         self.version, self.probe_difference = -1, math.nan
         self._fingerprint: int | None = None
         self._backend: Backend | None = None
+        self._leads = config.mode == "in_process" or ranks.rank() == 0
         self._folder = Path(tempfile.mkdtemp(prefix="posttrain-vllm-"))
         atexit.register(self.close)
         try:
             _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and config.url is None)
-            self._backend = _start(self._folder, DTYPES[head.dtype], config, cpu=cpu)
+            self._backend = self._start(DTYPES[head.dtype], config, cpu=cpu)
             for copy_of_weights in self._folder.glob("model*.safetensors*"):
                 copy_of_weights.unlink()
         except BaseException:
@@ -93,22 +95,29 @@ class VLLMEngine:
 
     def sync(self, model: Any, version: int) -> None:
         """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe."""
-        backend = self._running()
-        print_before, print_now = self._fingerprint, fingerprint(engine_weights(model))
+        backend, known = self._running(), self._fingerprint
         self.version, self._fingerprint = -1, None  # whatever fails below, nobody knows what the engine has
-        backend.reset_prefix_cache()
-        before = self._generate([self._probe.alone], self._probe.sampling)  # warms the cache that must be forgotten
-        self._transport.send(engine_weights(model), version)
-        backend.reset_prefix_cache()
-        after = self._generate([self._probe.alone], self._probe.sampling)
-        if after == before and print_before not in (None, print_now):
+        fingerprint = Fingerprint()
+        weights = fingerprint.of(engine_weights(model))
+        before, after = [], None
+        if self._leads:
+            backend.reset_prefix_cache()
+            before = self._generate([self._probe.alone], self._probe.sampling)  # warms the cache that must be forgotten
+            self._transport.send(weights, version)
+        for _ in weights:
+            pass  # ranks that share a model gather it together, whoever sends it
+        if self._leads:
+            backend.reset_prefix_cache()
+            after = self._generate([self._probe.alone], self._probe.sampling)
+        if after == before and known not in (None, fingerprint.value):
             raise EngineError(
                 f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
                 "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
             )
+        ranks.met(f"the sync of the engine to version {version}")
         [answers] = self._generate([self._probe.request], self._probe.sampling)
         self.probe_difference = self._probe.check(model, answers, version, self._bound)
-        self.version, self._fingerprint = version, print_now
+        self.version, self._fingerprint = version, fingerprint.value
 
     def close(self) -> None:
         """Ends what was started, and removes what was written."""
@@ -118,6 +127,18 @@ class VLLMEngine:
             self._backend.close()
             self._backend = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, dtype: str, config: VLLMConfig, *, cpu: bool) -> Backend:
+        """In this process; or one server for all ranks, which the first of them starts."""
+        if config.mode == "in_process":
+            from posttrain.rollout.vllm_in_process import InProcess
+
+            return InProcess(self._folder, dtype, config, cpu=cpu)
+        from posttrain.rollout.vllm_server import Server
+
+        server = Server(self._folder, dtype, config, cpu=cpu) if self._leads else None
+        url = ranks.told(server.url if server is not None else "", "the start of the vLLM server")
+        return server or Server(self._folder, dtype, config.model_copy(update={"url": url}), cpu=cpu)
 
     def _running(self) -> Backend:
         if self._backend is None:
@@ -152,16 +173,6 @@ class VLLMEngine:
                 f"vLLM gave {len(answer.tokens)} tokens and {len(answer.logprobs)} log-probs, or some that are not finite."
             )
         return Completion(answer.tokens, answer.logprobs, answer.finish, self.version)
-
-
-def _start(folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) -> Backend:
-    if config.mode == "server":
-        from posttrain.rollout.vllm_server import Server
-
-        return Server(folder, dtype, config, cpu=cpu)
-    from posttrain.rollout.vllm_in_process import InProcess
-
-    return InProcess(folder, dtype, config, cpu=cpu)
 
 
 def _write_model(model: Any, tokenizer: Any, folder: Path, *, weights: bool) -> None:

@@ -44,7 +44,7 @@ class Server:
         self._deadline, self._places = config.deadline, config.max_num_seqs - 1
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "server.log"
-        self._url = config.url.rstrip("/") if config.url is not None else self._start(folder, dtype, config, cpu=cpu)
+        self.url = config.url.rstrip("/") if config.url is not None else self._start(folder, dtype, config, cpu=cpu)
         try:
             self._model, self.context = self._wait_for_models(config.start_deadline, folder)
             if config.url is not None:
@@ -112,14 +112,14 @@ class Server:
                     model = reply.json()["data"][0]
                     if self._process is None or model["id"] == str(folder):
                         return model["id"], int(model["max_model_len"])
-                    raise EngineError(f"Another server, of {model['id']}, took {self._url} before ours.")
+                    raise EngineError(f"Another server, of {model['id']}, took {self.url} before ours.")
                 fault = f"/v1/models answers {reply.status_code}"
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 fault = f"{type(error).__name__}: {error}"
             if self._has_ended():
                 raise EngineError(f"The vLLM server did not start. {self._tail()}")
             if time.monotonic() > end or self._process is None:
-                raise EngineError(f"The vLLM server at {self._url} cannot be used: {fault}. {self._tail()}")
+                raise EngineError(f"The vLLM server at {self.url} cannot be used: {fault}. {self._tail()}")
             time.sleep(0.5)
 
     def _check_control(self) -> None:
@@ -128,7 +128,7 @@ class Server:
         missing = [path for path in ("/collective_rpc", "/reset_prefix_cache") if path not in paths]
         if missing:
             raise SetupError(
-                f"The vLLM server at {self._url} has no {' and '.join(missing)}: start it with VLLM_SERVER_DEV_MODE=1, on an "
+                f"The vLLM server at {self.url} has no {' and '.join(missing)}: start it with VLLM_SERVER_DEV_MODE=1, on an "
                 "address that nobody else reaches."
             )
 
@@ -137,7 +137,7 @@ class Server:
         size = self._places + 1
         limits = httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=IDLE)
         timeout = httpx.Timeout(None, connect=self._deadline)  # a long answer is no fault; a silent engine is found below
-        async with httpx.AsyncClient(base_url=self._url, limits=limits, timeout=timeout, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.url, limits=limits, timeout=timeout, trust_env=False) as client:
 
             async def one(ask: Ask) -> Answer:
                 async with places:
@@ -154,7 +154,7 @@ class Server:
                         task.result()
                     if not done and token is not None:
                         raise EngineError(
-                            f"The vLLM server at {self._url} hangs: no completion, and not one token in "
+                            f"The vLLM server at {self.url} hangs: no completion, and not one token in "
                             f"{self._deadline:g} s. The last checkpoint is whole. {self._tail()}"
                         )
                     if not done:
@@ -186,7 +186,7 @@ class Server:
             return Answer(tuple(choice["token_ids"]), logprobs, "length" if choice["finish_reason"] == "length" else "stop")
         except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, IndexError) as error:
             raise EngineError(
-                f"The vLLM server at {self._url} gave no completion ({reply.status_code}): {reply.text[:300]}"
+                f"The vLLM server at {self.url} gave no completion ({reply.status_code}): {reply.text[:300]}"
             ) from error
 
     async def _post_again(self, client: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
@@ -204,20 +204,20 @@ class Server:
             reply = self._client().post(path, json=body)
         except httpx.TimeoutException:
             raise EngineError(
-                f"The vLLM server at {self._url} hangs: {path} took over {self._deadline:g} s. {self._tail()}"
+                f"The vLLM server at {self.url} hangs: {path} took over {self._deadline:g} s. {self._tail()}"
             ) from None
         except httpx.HTTPError as error:
             raise EngineError(self._lost(error)) from error
         if reply.is_error:
-            raise EngineError(f"The vLLM server at {self._url} refuses {path} ({reply.status_code}): {reply.text[:500]}")
+            raise EngineError(f"The vLLM server at {self.url} refuses {path} ({reply.status_code}): {reply.text[:500]}")
         return reply
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self._url, timeout=self._deadline, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=self._deadline, trust_env=False)
 
     def _lost(self, error: Exception) -> str:
         ended = f" It ended with {self._process.returncode}." if self._process is not None and self._has_ended() else ""
-        return f"The vLLM server at {self._url} is lost ({type(error).__name__}: {error}).{ended} {self._tail()}"
+        return f"The vLLM server at {self.url} is lost ({type(error).__name__}: {error}).{ended} {self._tail()}"
 
     def _has_ended(self) -> bool:
         if self._process is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from posttrain.distributed.sharding import gathered_parameters, size, whole
 from posttrain.errors import SetupError
 
+BUCKET_BYTES = 2**29  # gathered at a time from the ranks that share a model
 SHARD_BYTES = 4 * 2**30  # of a safetensors file; only one is held beside the model
 Rpc = Callable[[str, dict[str, Any]], None]
 Weights = Iterator[tuple[str, Tensor]]
@@ -25,32 +28,73 @@ def engine_weights(model: Any) -> Weights:
     """Every tensor of the model under its name in a checkpoint with untied embeddings; an adapter is added to a copy of each
     matrix that it changes, one at a time, and the base stays as it is.
 
+    Of a model that is spread over ranks a bucket at a time is gathered, so that all ranks must run through this together.
+
     Raises:
         SetupError: the adapter is more than LoRA on linear layers.
     """
     prefix = "base_model.model." if hasattr(model, "peft_config") else ""
     adapted = _adapted(model)
-    seen: set[str] = set()
+    entries: list[_Entry] = []
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if "lora_" in name:
-            continue
-        module, _, leaf = name.rpartition(".")
-        plain = name.removeprefix(prefix).replace(".base_layer.", ".")
-        seen.add(plain)
-        layer = adapted.get(module.removesuffix(".base_layer")) if leaf == "weight" else None
-        if layer is None:
-            yield plain, tensor.detach()
-        else:
-            delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
-            yield plain, (tensor.detach() + delta).to(tensor.dtype)
-    if "lm_head.weight" not in seen:
-        yield "lm_head.weight", model.get_output_embeddings().weight.detach()
+        if "lora_" not in name:
+            module, _, leaf = name.rpartition(".")
+            layer = adapted.get(module.removesuffix(".base_layer")) if leaf == "weight" else None
+            entries.append(_Entry(name.removeprefix(prefix).replace(".base_layer.", "."), tensor, layer))
+    if all(entry.name != "lm_head.weight" for entry in entries):
+        entries.append(_Entry("lm_head.weight", model.get_output_embeddings().weight))
+    for bucket in _buckets(entries):
+        with gathered_parameters(part for entry in bucket for part in entry.parts()):
+            for entry in bucket:
+                yield entry.name, entry.value()
 
 
-def fingerprint(weights: Weights) -> int:
-    """A number that changes when a weight does: the sum of all bits, as integers."""
-    of_size = {2: torch.int16, 4: torch.int32}
-    return sum(int(tensor.contiguous().view(of_size[tensor.element_size()]).sum(dtype=torch.int64)) for _, tensor in weights)
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tensor of a checkpoint, and the LoRA layer that changes it."""
+
+    name: str
+    base: Tensor
+    layer: Any = None
+
+    def parts(self) -> list[Tensor]:
+        own = [self.base]
+        return own if self.layer is None else [*own, *(p for n, p in self.layer.named_parameters() if "lora_" in n)]
+
+    def value(self) -> Tensor:
+        if self.layer is None:
+            return whole(self.base.detach())
+        delta = sum(self.layer.get_delta_weight(name) for name in self.layer.active_adapters)
+        return whole((self.base.detach() + delta).to(self.base.dtype))
+
+
+def _buckets(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
+    """Entries in runs of at most BUCKET_BYTES, or of one that is larger."""
+    run: list[_Entry] = []
+    held = 0
+    for entry in entries:
+        needed = sum(map(size, entry.parts()))
+        if run and held + needed > BUCKET_BYTES:
+            yield run
+            run, held = [], 0
+        run.append(entry)
+        held += needed
+    if run:
+        yield run
+
+
+class Fingerprint:
+    """A number that changes when a weight does: the sum of all bits, as integers, of the weights that passed through."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def of(self, weights: Weights) -> Weights:
+        """The same weights, added up on their way."""
+        kinds = {2: torch.int16, 4: torch.int32}
+        for name, tensor in weights:
+            self.value += int(tensor.contiguous().view(kinds[tensor.element_size()]).sum(dtype=torch.int64))
+            yield name, tensor
 
 
 def _adapted(model: Any) -> dict[str, Any]:

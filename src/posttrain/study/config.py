@@ -73,7 +73,7 @@ class StudyConfig(Config):
 
 
 def load_study(path: str | Path) -> StudyConfig:
-    """Reads and checks a study, and the recipe of every one of its runs.
+    """Reads and checks a study; the recipes of its runs are checked by `Matrix.check`.
 
     Raises:
         RecipeError: with a line for each fault.

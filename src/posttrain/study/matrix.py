@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.recipe import Recipe, read_recipe
-from posttrain.resolve import over
+from posttrain.errors import RecipeError
+from posttrain.recipe import EvalConfig, Recipe, read_recipe
+from posttrain.resolve import OF_THE_TASK, over
 from posttrain.study.config import StudyConfig
 from posttrain.yaml_source import YamlSource
 
@@ -51,12 +52,12 @@ class Matrix:
         """Checks the recipe of every run, and says how many there are.
 
         Raises:
-            RecipeError: one of them is wrong.
+            RecipeError: one of them is wrong, or does not measure what the study asks for.
         """
         starts = [self.start_recipe(start, seed) for start, seed in self.begun()]
-        tuning = [self.recipe(run) for run in self.tuning()]
+        tuning = [self._checked(run) for run in self.tuning()]
         rate = self._study.tuning.learning_rates[0]
-        final = [self.recipe(run) for pair in self.pairs() for run in self.final(*pair, rate)]
+        final = [self._checked(run) for pair in self.pairs() for run in self.final(*pair, rate)]
         return f"{len(starts)} start models, {len(tuning)} runs to choose learning rates by, {len(final)} to report."
 
     def pairs(self) -> Iterator[tuple[str, str]]:
@@ -68,7 +69,7 @@ class Matrix:
     def begun(self) -> Iterator[tuple[str, int]]:
         """Every start that is trained, with every seed that needs one of its own."""
         for start, changes in self._study.starts.items():
-            for seed in (*self._study.tuning.seeds, *self._study.seeds) if "algorithm" in changes else ():
+            for seed in (*self._study.tuning.seeds, *self._study.seeds) if _is_trained(changes) else ():
                 yield start, seed
 
     def start_folder(self, start: str, seed: int) -> Path:
@@ -76,11 +77,18 @@ class Matrix:
         return self._folder / "starts" / start / f"seed-{seed}"
 
     def start_model(self, start: str, seed: int) -> str:
-        """The folder or the name of the model that runs begin from."""
+        """The folder or the name of the model that runs begin from.
+
+        Raises:
+            RecipeError: it is neither trained nor has it a name.
+        """
         changes = self._study.starts[start]
-        if "algorithm" in changes:
+        if _is_trained(changes):
             return str(self.start_folder(start, seed) / "final")
-        return str(over("model", self._study.recipe.get("model"), changes.get("model"))["name"])
+        model = _merged(self._study.recipe, changes).get("model")
+        if not isinstance(model, dict) or "name" not in model:
+            raise RecipeError(f"starts.{start}: give the algorithm or the stages that train it, or model: {{name: …}}")
+        return str(model["name"])
 
     def start_recipe(self, start: str, seed: int) -> Recipe:
         """How a start model is trained.
@@ -100,9 +108,7 @@ class Matrix:
         """
         changes = self._study.algorithms[run.algorithm]
         values = _merged(self._study.recipe, {key: value for key, value in changes.items() if key != "stages"})
-        kept = {
-            key: value for key, value in values.get("model", {}).items() if key in ("dtype", "attn_implementation", "adapter")
-        }
+        kept = {key: value for key, value in values.get("model", {}).items() if key in OF_THE_TASK}
         values |= {"model": {**kept, "name": self.start_model(run.start, run.seed)}, "seed": run.seed}
         values["output_dir"] = str(run.folder)
         if "stages" in changes:
@@ -110,6 +116,18 @@ class Matrix:
         else:
             values["training"] = {**values.get("training", {}), **self._training(run, 1.0)}
         return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}))
+
+    def _checked(self, run: Run) -> Recipe:
+        recipe, asked = self.recipe(run), [("tuning.metrics", metric) for metric in self._study.tuning.metrics]
+        if self._study.earlier is not None:
+            asked.append(("earlier", f"{self._study.earlier}/pass@1"))
+        sampled, has_loss = sampled_metrics(recipe.eval), recipe.eval.loss and recipe.rollout is None
+        for key, metric in asked:
+            name = metric.partition("/")[2]
+            if name not in sampled and (not has_loss or "@" in name):
+                known = ", ".join(sampled) or "none, without eval.samples"
+                raise RecipeError(f"{key}: {metric} is not measured in runs of {run.algorithm}; there are {known}")
+        return recipe
 
     def _stage(self, stage: dict[str, Any], run: Run, stages: int) -> dict[str, Any]:
         own = {key: value for key, value in stage.items() if key not in ("share", "rate")}
@@ -121,6 +139,18 @@ class Matrix:
         budget = {name: limit for name, limit in self._study.budget.model_dump().items() if limit is not None}
         whole = {name: round(limit * share) if name == "tokens" else limit * share for name, limit in budget.items()}
         return {"learning_rate": run.learning_rate, "budget": whole}
+
+
+def sampled_metrics(config: EvalConfig) -> list[str]:
+    """What an evaluation says of the answers to a set's questions; the names of a validation loss are the algorithm's."""
+    if not config.samples:
+        return []
+    rates = [f"pass@{k}" for k in dict.fromkeys((1, *config.k))]
+    return [*rates, f"majority@{config.samples}", "length", "failed_grades", "unparsable", "cut_off"]
+
+
+def _is_trained(start: dict[str, Any]) -> bool:
+    return "algorithm" in start or "stages" in start
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

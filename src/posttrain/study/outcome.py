@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.run_folder import records
+from posttrain.metrics import JsonLines
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Outcome:
     def of(cls, folder: Path) -> Outcome:
         """Of a run's folder; the stages of one that has any are added up."""
         parts = stages(folder)
-        evaluations = [line for part in parts for line in records(part / "eval.jsonl")]
-        steps = [line for part in parts for line in records(part / "metrics.jsonl")]
+        evaluations = [line for part in parts for line in JsonLines(part / "eval.jsonl").of_steps()]
+        steps = [line for part in parts for line in JsonLines(part / "metrics.jsonl").of_steps()]
         drift = folder / "drift.json"
         return cls(
             before=evaluations[0] if evaluations else {},
@@ -58,9 +58,9 @@ def over_tokens(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     spent = 0.0
     for part in stages(folder):
         at = {0: spent}
-        for line in records(part / "metrics.jsonl"):
+        for line in JsonLines(part / "metrics.jsonl").of_steps():
             spent += line["step/tokens"]
             at[line["step"]] = spent
             lines.append({**line, "tokens": spent})
-        evaluated += [{**line, "tokens": at[line["step"]]} for line in records(part / "eval.jsonl")]
+        evaluated += [{**line, "tokens": at[line["step"]]} for line in JsonLines(part / "eval.jsonl").of_steps()]
     return lines, evaluated

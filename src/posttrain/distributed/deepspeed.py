@@ -1,0 +1,43 @@
+"""DeepSpeed's configuration for a mode."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from posttrain.distributed.config import DistributedConfig
+from posttrain.errors import SetupError
+
+
+def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any] | None:
+    """None where DeepSpeed has no part. Sizes and clipping are filled in by transformers.
+
+    The optimizer stays torch's, and gradients are accumulated by the trainer, which has DeepSpeed's count of micro-batches
+    at 1 and says itself when a step is whole.
+
+    Raises:
+        SetupError: DeepSpeed is not installed.
+    """
+    if not config.mode.startswith("zero"):
+        return None
+    if find_spec("deepspeed") is None:
+        raise SetupError(
+            f"distributed.mode: {config.mode} needs DeepSpeed: pip install 'posttrain[deepspeed]'; or take fsdp2."
+        )
+    stage = int(config.mode.removeprefix("zero"))
+    away = {"device": "cpu", "pin_memory": True}
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
+    if config.offload:
+        zero["offload_optimizer"] = away
+        if stage == 3:
+            zero["offload_param"] = away
+    return {
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16},
+        "gradient_clipping": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "train_batch_size": "auto",
+    }

@@ -1,0 +1,64 @@
+"""Starts the command line again, once for each process of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+
+
+def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain") -> int:
+    """Runs `python -m module` with these arguments in every process, and returns the exit code of the first that failed,
+    or 0; one that a signal ended could not say so itself, and has 128 and the signal's number.
+
+    When one fails the others are ended, and all are when this process gets SIGTERM or SIGINT. torchrun's launcher does the
+    work; it is called here so that the exit code of a process is not lost.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with tempfile.TemporaryDirectory() as folder, _silent():
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", module, *arguments)
+        except ChildFailedError as failed:
+            rank, failure = failed.get_first_failure()
+            if failure.exitcode >= 0:
+                return failure.exitcode
+            print(
+                f"error: rank {rank} was ended by {failure.signal_name()}. SIGKILL comes from outside: most often the "
+                "machine's memory was full.",
+                file=sys.stderr,
+            )
+            return 128 - failure.exitcode
+        except SignalException as ended:
+            return 128 + ended.sigval
+    return 0
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The launcher logs every failure; the process that failed has told it better."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)

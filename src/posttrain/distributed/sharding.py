@@ -1,0 +1,126 @@
+"""Models of which every rank holds a part: sharding them, looking at them whole, and proof that they really are sharded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from posttrain.distributed.config import DistributedConfig
+from posttrain.distributed.ranks import world
+from posttrain.errors import SetupError
+
+
+def shard(model: Any, config: DistributedConfig) -> None:
+    """Spreads the parameters of a model over all ranks, by PyTorch's FSDP2 and the model's own plan of what goes together.
+
+    Raises:
+        SetupError: the model has no such plan.
+    """
+    from transformers.distributed.configuration_utils import DistributedConfig as Plan
+
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    try:
+        plan, _, mesh = type(base).prepare_distribute_model(Plan(fsdp_size=world(), fsdp_cpu_offload=config.offload))
+        type(base).maybe_distribute_model(base, plan, mesh)
+    except (ValueError, OSError) as error:
+        raise SetupError(f"distributed.mode: fsdp2 does not take {type(base).__name__}: {error} Take zero3.") from error
+
+
+def reshard(model: nn.Module) -> None:
+    """Gives back what a forward pass of FSDP2 has left whole: an optimizer that is made of it then would change copies."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a forward pass of the model is one that all ranks make together."""
+    return any(_is_zero3(p) or hasattr(p, "full_tensor") for p in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor of which FSDP2 has spread the rows over the ranks; any other as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+
+
+def whole_copy(parameter: Tensor) -> Tensor:
+    """A parameter without gradient: as it is where a rank has all of it, else a whole copy, which all ranks make together."""
+    if not _is_zero3(parameter):
+        return whole(parameter.detach())
+    with gathered_parameters([parameter]):
+        return parameter.detach().clone()
+
+
+@contextlib.contextmanager
+def gathered_parameters(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """While entered, those of the tensors that ZeRO-3 has spread over the ranks are whole on every rank."""
+    spread = [tensor for tensor in tensors if _is_zero3(tensor)]
+    if not spread:
+        yield
+        return
+    import deepspeed  # pyright: ignore[reportMissingImports]  # an extra
+
+    with deepspeed.zero.GatheredParameters(spread):
+        yield
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes of the whole tensor."""
+    return getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size()
+
+
+def mode_in_effect(accelerator: Any, model: nn.Module) -> str:
+    """What a wrapped model really is: ddp, zero1 to zero3, fsdp2, or one process."""
+    kind = accelerator.distributed_type.name
+    if kind == "DEEPSPEED":
+        return f"zero{accelerator.deepspeed_engine_wrapped.engine.zero_optimization_stage()}"
+    parameters = list(model.parameters())
+    if any(hasattr(p, "full_tensor") for p in parameters):
+        return "fsdp2"
+    return "ddp" if isinstance(model, nn.parallel.DistributedDataParallel) else "one process"
+
+
+def check_mode(asked: DistributedConfig | None, effect: str) -> None:
+    """Refuses a mode that is not the one asked for.
+
+    Raises:
+        SetupError: names both.
+    """
+    if asked is None or (world() == 1 and asked.mode in ("ddp", "fsdp2")):
+        return
+    if asked.mode != effect:
+        raise SetupError(
+            f"distributed.mode: {asked.mode} was asked for, and {effect} is in effect: nothing is trained in another mode "
+            "than the recipe says."
+        )
+
+
+def elements_here(model: nn.Module) -> int:
+    """How many of the model's numbers this rank holds."""
+    return sum(_here(p).numel() for p in model.parameters())
+
+
+def shard_frozen(model: Any, accelerator: Any) -> Any:
+    """A model that is only read, beside one that ZeRO-3 trains: spread over the ranks in the same way."""
+    import deepspeed  # pyright: ignore[reportMissingImports]  # an extra
+
+    plugin = accelerator.state.deepspeed_plugin.deepspeed_config
+    kept = ("bf16", "train_micro_batch_size_per_gpu")
+    config = {name: plugin[name] for name in kept if name in plugin} | {"zero_optimization": {"stage": 3}}
+    engine, *_ = deepspeed.initialize(model=model, config=config)
+    engine.eval()
+    return engine.module
+
+
+def _here(parameter: Tensor) -> Tensor:
+    if _is_zero3(parameter):
+        return parameter.ds_tensor  # type: ignore[attr-defined]
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter  # type: ignore[operator]
+
+
+def _is_zero3(tensor: Tensor) -> bool:
+    return hasattr(tensor, "ds_id")

@@ -1,0 +1,73 @@
+"""What a recipe's data become before anything is trained: each set by its own limits, and no row left out in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.recipes import SCRATCH, recipe, write
+from posttrain.errors import DataError
+from posttrain.preparation import Prepared, prepare
+from posttrain.recipe import load_recipe
+
+CONTEXT, ANSWER = 32, 20
+ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 6}
+LONG = {"prompt": "1+1=", "answer": "2", "completion": "2" * ANSWER}
+GOOD = {"prompt": "1+1=", "answer": "2", "completion": "2"}
+
+
+def prepared(rows: list[dict[str, Any]], **changes: Any) -> Prepared:
+    scratch = {**SCRATCH["from_scratch"], "max_position_embeddings": CONTEXT}
+    values = {
+        "model": {"from_scratch": scratch, "tokenizer": {"characters": "0123456789+="}},
+        "rewards": [{"name": "exact_match"}],
+        **changes,
+    }
+    train = {"path": write(Path("rows.jsonl"), *rows)}
+    values["data"] = {"train": train, "chat_template": False, **values.get("data", {})}
+    return prepare(load_recipe(recipe(**values)), allow_remote_engine=False, allow_code=False)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_room_for_sampled_answers_is_left_in_questions_and_not_in_a_later_sets_rows() -> None:
+    sets = {name: {"path": "rows.jsonl"} for name in ("one", "two")}
+    made = prepared([LONG] * 4, data={"eval": sets}, eval={"samples": 1, "max_tokens": ANSWER})
+    assert {name: len(rows) for name, rows in {**made.held_out, **made.problems}.items()} == {"one": 4, "two": 4}
+    assert [len(made.held_out[name]) for name in sets] == [4, 4]
+    assert not any(report.notes for report in made.reports.values())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "collect", "report"),
+    [
+        ("sft", {"rejection_sampling": {}}, "train"),
+        ("sft", {"rif": {}}, "candidates"),
+        ("hpt", {"rejection_sampling": {}}, "candidates"),
+        ("grpo", {"rif": {}}, "candidates"),
+    ],
+)
+def test_questions_that_cannot_be_sampled_before_training_are_named(
+    algorithm: str, collect: dict[str, Any], report: str
+) -> None:
+    long = {**GOOD, "prompt": "1+" * 8 + "1="}
+    made = prepared(
+        [GOOD, {**GOOD, "answer": None}, long],
+        data={"collect": {name: {"k": 2, "max_tokens": ANSWER} for name in collect}, "on_bad_row": "skip"},
+        algorithm={"name": algorithm},
+        **({"rollout": ROLLOUT, "training": {"max_steps": 2}} if algorithm != "sft" else {}),
+    )
+    assert [problem.where for problem in made.candidates] == ["rows.jsonl:1"]
+    assert made.reports[report].rows == 1 and made.reports[report].counters == {"bad": 1, "long_prompt": 1}
+    assert [where for _, where, _ in made.reports[report].notes] == ["rows.jsonl:2", "rows.jsonl:3"]
+    assert set(made.reports) == {"train", report}
+
+
+def test_no_question_that_can_be_sampled_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"data\.train: no row can be used"):
+        prepared([{**GOOD, "answer": None}], data={"collect": {"rif": {"max_tokens": 4}}, "on_bad_row": "skip"})
