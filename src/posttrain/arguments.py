@@ -56,7 +56,7 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             report_to=list(training.report_to),
             seed=recipe.seed,
             disable_tqdm=True,
-            **training.extra,
+            **{**({"use_cpu": True} if ranks.world() > 1 and not torch.cuda.is_available() else {}), **training.extra},
         )
         get_scheduler(
             arguments.lr_scheduler_type,

@@ -31,7 +31,9 @@ def join(timeout: float, *, cpu: bool) -> None:
     _state["timeout"] = timeout
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
-    if not cpu:
+    if cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed warns where nobody says so
+    else:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     deadline = timedelta(seconds=timeout + SLACK)
     try:
