@@ -63,7 +63,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2
 
 test-system: setup setup-vllm setup-deepspeed
-	$(BIN)/python -m pytest -m system
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # the lower end of the supported range, in an environment of its own
 test-lower:

@@ -202,7 +202,8 @@ def _to_be_launched(processes: int) -> bool:
     Raises:
         RecipeError: it is one of another number.
     """
-    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE"))
+    world = os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
+    here = world and os.environ.get("LOCAL_WORLD_SIZE", world)
     if here is not None and processes not in (1, int(here)):
         raise RecipeError(
             f"distributed.processes: {processes} are asked for, and the launcher has started {here} on this machine. Give "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.algorithms import from_config
 from posttrain.collectors import check_sampling
@@ -106,6 +107,7 @@ def prepare(recipe: Recipe, *, allow_remote_engine: bool, allow_code: bool) -> P
     for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
         if sampling is not None and sampling.engine == "vllm":
             check_usable(sampling.vllm, allow_remote=allow_remote_engine)
+    unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
     model, tokenizer = load(recipe.model, seed=recipe.seed)
     if recipe.rollout is not None:
         check_sampling(algorithm, rollout_sampling(recipe.rollout, recipe.seed))

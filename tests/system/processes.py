@@ -1,8 +1,9 @@
-"""What runs on this machine, read from /proc."""
+"""What runs on this machine, read from /proc, and what a process that is started from a test finds."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -37,3 +38,10 @@ def children(parent: int, word: str) -> list[int]:
             if of == parent and word in (folder / "cmdline").read_text():
                 found.append(int(folder.name))
     return found
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process that is started from here: without what vLLM, in this one, has left for processes of its own."""
+    left = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    kept = {name: value for name, value in os.environ.items() if name not in left}
+    return {**kept, "OMP_NUM_THREADS": "1", **more}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from contract.recipes import recipe
+from system.processes import environment as clean_environment
 from system.processes import gone
 
 HERE = Path(__file__).parent
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.system
 def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "temporary").mkdir()
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "TMPDIR": str(tmp_path / "temporary")}
+    return clean_environment(PYTHONPATH=paths, TMPDIR=str(tmp_path / "temporary"))
 
 
 def start(words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:

@@ -7,7 +7,6 @@ All that a mode has to show happens in one launch of train_everywhere.py.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from posttrain.algorithms import BUILDERS
+from system.processes import environment
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.system
@@ -24,14 +24,13 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 BOUNDS = {"ddp": 1e-9, "fsdp2": 1e-9, "zero2": 3e-3, "zero3": 3e-3}
 """Of the largest difference, by the largest change. DeepSpeed keeps its parameters in float32, and some of these changes are
 a thousandth of the parameters."""
-CASES = [*BUILDERS, "grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "bad None"]
+CASES = [*BUILDERS, "grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None"]
 Trained = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def _start(launcher: list[str], target: Path, mode: str) -> Trained:
     command = [sys.executable, *launcher, str(HERE / "train_everywhere.py"), str(target), mode]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env=environment(PYTHONPATH=str(HERE.parent)), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(np.load(target)), json.loads(target.with_suffix(".json").read_text())
 
@@ -66,6 +65,16 @@ def test_two_ranks_train_what_one_trains(name: str, one: Trained, two: tuple[str
     largest = np.abs(alone[name]).max()
     assert largest > 1e-6
     assert np.abs(alone[name] - together[name]).max() / largest < BOUNDS[mode]
+
+
+def test_an_adapter_that_ranks_share_is_merged_and_saved_whole(one: Trained, two: tuple[str, Trained]) -> None:
+    (alone, _), (mode, (together, _)) = one, two
+    assert np.abs(alone["saved"] - together["saved"]).max() < max(BOUNDS[mode] * np.abs(alone["lora"]).max(), 1e-12)
+
+
+def test_the_self_check_refuses_what_loses_micro_batches(two: tuple[str, Trained]) -> None:
+    mode, (_, facts) = two
+    assert facts["check refuses"] == mode.startswith("zero")
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

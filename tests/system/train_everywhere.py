@@ -16,24 +16,27 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain import PostTrainer, trainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.collection import Collection
 from posttrain.data.collate import DemonstrationCollector, collect_demonstrations
 from posttrain.data.rows import Example
-from posttrain.distributed import ranks
+from posttrain.distributed import ranks, self_check
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.distributed.sharding import elements_here, whole_copy
+from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
 from posttrain.learner import MicroLoss, Step
 from posttrain.model_config import Adapter
+from posttrain.saving import save_model
 from posttrain.types import Origin
-from tiny import make_examples, make_model
+from tiny import make_examples, make_model, parameters
 
-STEPS, ROWS = 4, 8
+STEPS, ROWS = 3, 8
 
 
 class Scripted:
@@ -180,6 +183,25 @@ def after_a_bad_step(what: str | None, mode: str, folder: Path) -> torch.Tensor:
     return change(trained)
 
 
+def saved(trained: Counting, folder: Path) -> torch.Tensor:
+    """The parameters of the model that is saved and loaded again, on the first rank."""
+    save_model(trained.model, trained.processing_class, folder)
+    unset_hf_deepspeed_config()  # it would be loaded spread over the ranks
+    return parameters(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
+
+
+def check_refuses_what_loses_micro_batches(accelerator: Any) -> bool:
+    honest = self_check._update
+    try:
+        self_check._update = lambda model, config, micro_batches: honest(model, config, micro_batches[-1:])
+        self_check.check_accumulation(accelerator)
+    except SetupError as error:
+        return "loses gradients of micro-batches" in str(error)
+    finally:
+        self_check._update = honest
+    return False
+
+
 class EndAfter(TrainerCallback):
     """Ends a run earlier than its schedule says."""
 
@@ -210,6 +232,9 @@ def main() -> None:
     moved["uneven"], facts["uneven"] = change(uneven).numpy(), uneven.micro_batches
     adapted = make_trainer(build_algorithm("dpo"), mode, folder, adapter=Adapter(r=4), learning_rate=0.05)
     moved["lora"] = change(adapted).numpy()
+    moved["saved"] = saved(adapted, folder / "final").numpy()
+    moved["offload"] = change(make_trainer(build_algorithm("sft"), mode, folder, offload=mode != "ddp")).numpy()
+    facts["check refuses"] = mode.startswith("zero") and check_refuses_what_loses_micro_batches(adapted.accelerator)
     for what in (None, "loss", "gradient"):
         moved[f"bad {what}"] = after_a_bad_step(what, mode, folder).numpy()
     if ranks.rank() == 0:

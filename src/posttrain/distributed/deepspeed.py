@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from posttrain.distributed.config import DistributedConfig
 from posttrain.errors import SetupError
 
@@ -25,7 +27,7 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
             f"distributed.mode: {config.mode} needs DeepSpeed: pip install 'posttrain[deepspeed]'; or take fsdp2."
         )
     stage = int(config.mode.removeprefix("zero"))
-    away = {"device": "cpu", "pin_memory": True}
+    away = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
     if config.offload:
         zero["offload_optimizer"] = away

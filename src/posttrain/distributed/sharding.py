@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -22,9 +23,10 @@ def shard(model: Any, config: DistributedConfig) -> None:
     """
     from transformers.distributed.configuration_utils import DistributedConfig as Plan
 
+    away = config.offload and torch.cuda.is_available()  # without a device all is in the CPU's memory
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     try:
-        plan, _, mesh = type(base).prepare_distribute_model(Plan(fsdp_size=world(), fsdp_cpu_offload=config.offload))
+        plan, _, mesh = type(base).prepare_distribute_model(Plan(fsdp_size=world(), fsdp_cpu_offload=away))
         type(base).maybe_distribute_model(base, plan, mesh)
     except (ValueError, OSError) as error:
         raise SetupError(f"distributed.mode: fsdp2 does not take {type(base).__name__}: {error} Take zero3.") from error
