@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from posttrain.data.rows import DataReport
-from posttrain.distributed.config import DistributedConfig
 from posttrain.errors import CheckpointError
 from posttrain.metrics import JsonLines
 from posttrain.recipe import Recipe
@@ -85,13 +85,17 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> None:
         CheckpointError: it is not, or its recipe cannot be read.
     """
     try:
-        before = yaml.safe_load((folder / "recipe.yaml").read_text())
-        if not isinstance(before, dict):
-            raise ValueError("it is no recipe")
+        values = yaml.safe_load((folder / "recipe.yaml").read_text())
+        before = type(recipe).model_validate(values).model_dump(mode="json")  # with the defaults of keys that are newer
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(
+            f"{folder}/recipe.yaml is no recipe of this version ({'.'.join(map(str, first['loc']))}: {first['msg']}). "
+            "Choose another output_dir."
+        ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
     now = recipe.model_dump(mode="json")
-    before.setdefault("distributed", DistributedConfig().model_dump(mode="json"))  # there were runs before this key
     different = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "output_dir"]
     if different:
         raise CheckpointError(

@@ -82,6 +82,10 @@ def test_a_run_and_the_same_again(posttrain: Command, tmp_path: Path) -> None:
     assert (code, err) == (0, "") and "is finished; nothing was done" in out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")} == files
     assert not list((tmp_path / "elsewhere").rglob("*.partial"))
+    resolved = tmp_path / "elsewhere" / "recipe.yaml"
+    older = {key: value for key, value in yaml.safe_load(resolved.read_text()).items() if key != "distributed"}
+    resolved.write_text(yaml.safe_dump(older))
+    assert posttrain("run", recipe(), "--output-dir", "elsewhere")[0] == 0  # a key that is newer has its default there
     code, _, err = posttrain("run", recipe(seed=1), "--output-dir", "elsewhere")
     assert code == 8 and "another recipe (they differ in seed)" in err
 
@@ -218,7 +222,7 @@ OTHER = yaml.safe_dump({"model": SCRATCH, "algorithm": {"name": "dft"}})
     ("make", "message"),
     [
         (occupied("mine", "notes.txt"), "not empty and holds no run"),
-        (occupied(OTHER), "another recipe (they differ in"),
+        (occupied(OTHER), "is no recipe of this version (data: Field required)"),
         (occupied("a: [1"), "cannot be read"),
         (occupied("text"), "out"),
         (occupied(None), "out"),
