@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from posttrain.distributed import ranks
@@ -17,7 +18,8 @@ LIMIT = 3  # steps in a row; one bad batch passes, a run that has gone wrong doe
 
 
 class NonFinite:
-    """Notes steps without an update in `nonfinite/step-NNNNNN.jsonl`, a line for each row at fault.
+    """Finds what is not finite in a step, and notes steps without an update in `nonfinite/step-NNNNNN.jsonl`, a line for each
+    row at fault.
 
     Args:
         folder: the run's.
@@ -27,35 +29,47 @@ class NonFinite:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit, self._in_a_row = folder, limit, 0
 
-    def updated(self) -> None:
-        """The step was a sound one."""
-        self._in_a_row = 0
+    def begin(self, number: int, step: Step) -> None:
+        """The optimizer step `number` is `step`."""
+        self._number, self._step, self._what = number, step, "norm of the gradient"
+        self._seen: list[tuple[Micro, Tensor]] = []
 
-    def left_out(self, number: int, what: str, step: Step, finite: Sequence[tuple[Micro, Tensor]]) -> None:
-        """No update was made of this step; all ranks say so together.
+    def see(self, micro: Micro, finite: Tensor) -> None:
+        """Which rows of one of its micro-batches are sound, [B]."""
+        self._seen.append((micro, finite))
 
-        Args:
-            number: of the step.
-            what: is not finite.
-            step: whose rows these are.
-            finite: this rank's micro-batches, and which of their rows are sound.
+    def spoils(self, loss: Tensor) -> bool:
+        """Whether a row, or the loss so far, is not finite on any rank. Before the last backward pass: where it is so, all
+        ranks give that a loss of NaN, so that none makes an update and none waits for another.
+        """
+        sound = torch.stack([finite.all() for _, finite in self._seen]).all() & loss.isfinite()
+        spoilt = ranks.any_of(not bool(sound), f"whether step {self._number} is finite")
+        if spoilt:
+            self._what = "loss, or an advantage or reward of it,"
+        return spoilt
+
+    def settle(self, norm: float) -> None:
+        """What came of the step, by the norm of its gradient over all ranks.
 
         Raises:
-            NonFiniteError: it is the last of `limit` such steps in a row.
+            NonFiniteError: no update was made of it, the last of `limit` such steps in a row.
         """
-        self._in_a_row += 1
-        found = ranks.gathered([row for micro, sound in finite for row in _at_fault(step, micro, sound)], "the rows at fault")
+        self._in_a_row = 0 if math.isfinite(norm) else self._in_a_row + 1
+        if not self._in_a_row:
+            return
+        found = ranks.gathered([row for seen in self._seen for row in _at_fault(self._step, *seen)], "the rows at fault")
         rows = [row for share in found for row in share]
-        path = self._folder / "nonfinite" / f"step-{number:06d}.jsonl"
-        if ranks.rank() == 0:
+        path = self._folder / "nonfinite" / f"step-{self._number:06d}.jsonl"
+        if ranks.leads():
             path.parent.mkdir(parents=True, exist_ok=True)
-            JsonLines(path).rewrite({"step": number, "what": what, **row} for row in rows or [{"rows": list(step.where)}])
+            noted = rows or [{"rows": list(self._step.where)}]
+            JsonLines(path).rewrite({"step": self._number, "what": self._what, **row} for row in noted)
         if self._in_a_row == self._limit:
-            at = ", ".join(list(dict.fromkeys(row["where"] for row in rows) or dict.fromkeys(step.where))[:4])
+            at = ", ".join(list(dict.fromkeys([row["where"] for row in rows] or self._step.where))[:4])
             raise NonFiniteError(
-                f"Step {number}: the {what} is not finite, in {self._in_a_row} steps in a row; no update was made of any of "
-                f"them. Its rows: {at}, … (all in {path}). Look at the last lines of metrics.jsonl. The usual cure is a "
-                "lower learning_rate or max_grad_norm, in another output_dir."
+                f"Step {self._number}: the {self._what} is not finite, in {self._in_a_row} steps in a row; no update was "
+                f"made of any of them. Its rows: {at}, … (all in {path}). Look at the last lines of metrics.jsonl. The usual "
+                "cure is a lower learning_rate or max_grad_norm, in another output_dir."
             )
 
 

@@ -8,7 +8,6 @@ meet in the last one only. Rows and their order are a pure function of (seed, st
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +28,9 @@ from posttrain.distributed import ranks
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.self_check import check_accumulation
 from posttrain.distributed.sharding import check_mode, mode_in_effect, reshard, shard
-from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
-from posttrain.learner import Learner, Micro, Step
+from posttrain.learner import Learner, Step
+from posttrain.loop_arguments import check_devices, for_the_parent
 from posttrain.metrics import Listener, RunFiles, Shares, with_intervals
 from posttrain.models import disable_dropout
 from posttrain.nonfinite import LIMIT, NonFinite
@@ -69,12 +68,10 @@ class PostTrainer(Trainer):
         nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
         listeners: besides the files in args.output_dir.
         sample_evaluation: step → metrics of sampled answers, called at each evaluation.
-        start_metrics: written with the first step.
-        evaluate_first: before the first step, too.
+        start_metrics: written with the first step. evaluate_first: there is an evaluation before it.
 
     Raises:
-        SetupError: what the algorithm needs is missing or cannot be had, the model's head is unsuitable, several devices in
-            one process, or float16.
+        SetupError: what the algorithm needs cannot be had, an unsuitable head, several devices in one process, or float16.
     """
 
     loss_is_scaled_for_ga = True
@@ -104,7 +101,7 @@ class PostTrainer(Trainer):
         evaluate_first: bool = False,
         callbacks: list[Any] | None = None,
     ) -> None:
-        _check(args)
+        check_devices(args)
         self._algorithm, self._tokenizer, self._distributed = algorithm, tokenizer, distributed
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         data, self._collector = collected_data(
@@ -132,7 +129,7 @@ class PostTrainer(Trainer):
             shard(model, distributed)
         super().__init__(
             model=model,
-            args=_for_the_parent(args, len(data) * max(algorithm.needs.rollouts, 1) / rows),
+            args=for_the_parent(args, len(data) * max(algorithm.needs.rollouts, 1) / rows),
             train_dataset=data,  # type: ignore[arg-type]
             eval_dataset=self._eval_examples or {"none": []},  # type: ignore[arg-type]  # the parent asks for one
             processing_class=tokenizer,
@@ -157,7 +154,6 @@ class PostTrainer(Trainer):
         self._sample_evaluation, self._evaluate_first, self.began = sample_evaluation, evaluate_first, False
         self._nonfinite = NonFinite(Path(str(args.output_dir)), nonfinite_limit)
         self._opened: Collection | None = None
-        self._fault, self._finite = "", list[tuple[Micro, Tensor]]()
         self._record: dict[str, float] = dict(start_metrics or {})
         self._recorded_step: int | None = None
         self._budget, self._clock, self._step_began = budget, time.monotonic(), 0.0
@@ -197,9 +193,8 @@ class PostTrainer(Trainer):
         return [self._learner.step(self._opened, done % updates, progress)], None
 
     def _spent(self) -> float:
-        if self._budget is None:
-            return 0.0
-        return ranks.told(self._budget.share(self.run_files.steps_until(self.state.global_step)), "the budget")
+        budget, step = self._budget, self.state.global_step
+        return 0.0 if budget is None else ranks.told(budget.share(self.run_files.steps_until(step)), "the budget")
 
     def _collected(self, done: int, progress: float) -> Collection:
         """The collection that step `done` belongs to, with its advantages. A resumed run collects a broken-off one anew."""
@@ -213,7 +208,8 @@ class PostTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of all micro-batches of the step; returns the loss of the step."""
         step: Step = inputs
-        self._clock, self._step, self._finite = time.monotonic(), step, []
+        self._clock = time.monotonic()
+        self._nonfinite.begin(self.state.global_step + 1, step)
         model.train()
         shares = Shares()
         state, deepspeed = self.accelerator.gradient_state, self.is_deepspeed_enabled
@@ -225,9 +221,9 @@ class PostTrainer(Trainer):
             meeting = contextlib.nullcontext() if last or deepspeed else self.accelerator.no_sync(model)
             with meeting:
                 scored = self._learner.loss(model, step, micro)
-                self._finite.append((micro, scored.finite))
+                self._nonfinite.see(micro, scored.finite)
                 total += scored.output.loss.detach().double()
-                loss = self._sound(scored.output.loss, total) if last else scored.output.loss
+                loss = scored.output.loss * math.nan if last and self._nonfinite.spoils(total) else scored.output.loss
                 with ranks.waiting(f"the gradients of step {self.state.global_step + 1}"):
                     self.accelerator.backward(loss * self.args.world_size, **options)
             shares.add(scored.output.metrics)
@@ -237,27 +233,14 @@ class PostTrainer(Trainer):
         self._record["train/demonstrated"] = step.demonstrated / max(step.sampled + step.demonstrated, 1)
         return (total * self.args.world_size).nan_to_num().to(torch.get_default_dtype())
 
-    def _sound(self, loss: Tensor, total: Tensor) -> Tensor:
-        """The last micro-batch's loss; where anything in the step is not finite on any rank, one that spoils the gradient
-        on all of them, so that no rank makes an update and none waits for another. DeepSpeed leaves such a step out itself.
-        """
-        sound = torch.stack([finite.all() for _, finite in self._finite]).all() & total.isfinite()
-        spoilt = ranks.any_of(not bool(sound), f"whether step {self.state.global_step + 1} is finite")
-        self._fault = "loss, or an advantage or reward of it," if spoilt else ""
-        return loss * math.nan if spoilt else loss
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
         left_out = not math.isfinite(float(norm))
-        if not self.is_deepspeed_enabled:
+        if not self.is_deepspeed_enabled:  # which leaves such a step out itself
             vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on
             if left_out:
                 model.zero_grad(set_to_none=True)  # an optimizer passes over parameters that have no gradient
-        if left_out:
-            number = self.state.global_step + 1
-            self._nonfinite.left_out(number, self._fault or "norm of the gradient", self._step, self._finite)
-        else:
-            self._nonfinite.updated()
+        self._nonfinite.settle(float(norm))
         self._record["train/left_out"] = float(left_out)
         return 0.0 if left_out else norm
 
@@ -314,25 +297,4 @@ class PostTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 operations for each parameter and token."""
-        model: Any = self.model
-        return 6 * sum(p.numel() for p in model.parameters()) * inputs.tokens
-
-
-def _check(args: TrainingArguments) -> None:
-    if args.n_gpu > 1:
-        raise SetupError(
-            "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, for instance, or start "
-            "a process for each: posttrain run --processes N, or torchrun."
-        )
-    if args.fp16:
-        raise SetupError("float16 is not supported: use bf16, or float32.")
-
-
-def _for_the_parent(args: TrainingArguments, steps_per_epoch: float) -> TrainingArguments:
-    """A copy with which the parent sees one batch for each optimizer step, and hides nothing."""
-    args = copy.copy(args)
-    args.gradient_accumulation_steps = 1
-    args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
-    if args.max_steps <= 0:
-        args.max_steps = math.ceil(args.num_train_epochs * steps_per_epoch)
-    return args
+        return 6 * sum(p.numel() for p in self.model.parameters()) * inputs.tokens  # type: ignore[union-attr]
