@@ -20,7 +20,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
-from system.processes import children, gone
+from system.processes import children, environment, gone
 
 pytestmark = pytest.mark.system
 HERE = Path(__file__).parent
@@ -50,10 +50,8 @@ def write_recipe(folder: Path, rollout: dict[str, Any], **training: Any) -> Path
 
 def start(folder: Path, fault: str = "none") -> subprocess.Popen[str]:
     command = [sys.executable, str(HERE / "run_with_fault.py"), fault, "run", "recipe.yaml"]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    own = environment(PYTHONPATH=str(HERE.parent))
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own)
 
 
 def finish(child: subprocess.Popen[str]) -> tuple[int, str]:
@@ -65,8 +63,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def folders_of_engines() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("posttrain-vllm-*"))
+def folders_of_engine(process: subprocess.Popen[str]) -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"posttrain-vllm-{process.pid}-*"))
 
 
 def wait_for_steps(folder: Path, child: subprocess.Popen[str], steps: int) -> None:
@@ -98,22 +96,23 @@ def test_the_same_recipe_learns_with_each_engine(rollout: dict[str, Any], tmp_pa
 
 def test_a_fault_of_the_engine_in_the_process_ends_the_run_and_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     write_recipe(tmp_path, {"engine": "vllm", "vllm": {"deadline": 4}}, max_steps=20, save_every=1)
-    before = folders_of_engines()
     for fault, step, says in [
         ("skipped", 3, "does not sample from the trainer's weights"),
         ("stale_cache", 5, "does not sample from the trainer's weights"),
         ("hang", 7, "made no progress for 4 s and counts as hung"),
     ]:
-        code, err = finish(start(tmp_path, fault))
+        child = start(tmp_path, fault)
+        code, err = finish(child)
         assert code == 6 and says in err, err
         assert newest_checkpoint_loads(tmp_path) == step
         assert not (tmp_path / "out" / "final").exists()
-        assert folders_of_engines() <= before
+        assert not folders_of_engine(child)
     child = start(tmp_path)
     wait_for_steps(tmp_path, child, 8)
+    assert folders_of_engine(child)
     child.terminate()
     code, err = finish(child)
-    assert code == 143 and folders_of_engines() <= before, err
+    assert code == 143 and not folders_of_engine(child), err
     code, err = finish(start(tmp_path))
     assert code == 0, err
     steps = lines(tmp_path / "out" / "metrics.jsonl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import copy
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ class VLLMEngine:
         self._fingerprint: int | None = None
         self._backend: Backend | None = None
         self._leads = config.mode == "in_process" or ranks.rank() == 0
-        self._folder = Path(tempfile.mkdtemp(prefix="posttrain-vllm-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"posttrain-vllm-{os.getpid()}-"))
         atexit.register(self.close)
         try:
             _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and config.url is None)
