@@ -48,6 +48,10 @@ graders-study: setup
 hybrids-check: setup setup-vllm
 	$(BIN)/python studies/hybrids_check.py
 
+# the memory of two processes in every mode, six minutes; writes the table of docs/scaling.md
+memory-check: setup setup-deepspeed
+	$(BIN)/python studies/memory.py
+
 # rollouts and demonstrations where rewards are sparse, 0.8 hours; goes on where it was broken off
 sparse-study: setup
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml

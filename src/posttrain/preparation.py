@@ -17,6 +17,8 @@ from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.prepare import examples, problems
 from posttrain.data.rows import DataReport, Example, Problem
 from posttrain.data.sources import Record, read
+from posttrain.distributed import ranks
+from posttrain.distributed.memory import Held, held
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.models import eos_ids, load
@@ -56,6 +58,18 @@ class Prepared:
         per_question = self.algorithm.needs.rollouts or 1
         return max(1, -(-int((training.epochs or 0) * len(self.train) * per_question) // training.rows_per_step))
 
+    def memory(self) -> Held:
+        """Of each process of the run, by the formula."""
+        numbers = list(self.model.parameters())
+        return held(
+            self.recipe.distributed,
+            max(self.recipe.distributed.processes, ranks.world()),
+            parameters=sum(p.numel() for p in numbers),
+            trainable=sum(p.numel() for p in numbers if p.requires_grad),
+            number=numbers[0].element_size(),
+            reference=self.algorithm.needs.reference and self.recipe.model.adapter is None,
+        )
+
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
@@ -75,6 +89,7 @@ class Prepared:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "questions" if needs.rollouts else "training rows": len(self.train),
+            "memory of a process, with AdamW": str(self.memory()),
             "rows left out or cut": {name: dict(report.counters) for name, report in self.reports.items() if report.counters},
             "evaluation rows": {name: len(rows) for name, rows in {**self.problems, **self.held_out}.items()},
             "rollouts per step" if needs.rollouts else "rows per step": rows,

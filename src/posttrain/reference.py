@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posttrain.distributed.config import DistributedConfig
-from posttrain.distributed.sharding import shard, shard_frozen, whole_copy
+from posttrain.distributed.sharding import is_sharded, readable, shard, whole_copy
 from posttrain.logprobs import Head, Teacher
 from posttrain.scoring import ModelInputs, hidden_states, output_head, score
 
@@ -20,22 +20,29 @@ from posttrain.scoring import ModelInputs, hidden_states, output_head, score
 class Reference:
     """Scores rows under the model as it was when this was made. Its dropout is off and it takes no gradient.
 
-    It is made of a policy that is not spread over ranks yet; `place` then spreads the copy as the policy is.
+    It is made of a policy that is not spread over ranks yet, and has its memory until `place`, before the policy is trained,
+    gives it its own: a whole one on the device, or a share of one where the policy is shared out.
     """
 
     def __init__(self, policy: Any) -> None:
         self._adapted = hasattr(policy, "disable_adapter")
-        self._model = policy if self._adapted else copy.deepcopy(policy).eval().requires_grad_(False)
+        if self._adapted:
+            self._model = policy
+            return
+        same = {id(p): torch.nn.Parameter(p.detach(), requires_grad=False) for p in policy.parameters()}
+        self._model = copy.deepcopy(policy, same).eval()  # a large model's copy would not fit beside it
 
     def place(self, accelerator: Any, distributed: DistributedConfig | None) -> None:
-        """Brings the copy to the device, or to the ranks that share the policy."""
+        """Makes it independent of the policy, on the device or on the ranks that share the policy."""
         if self._adapted:
             return
-        if distributed is not None and distributed.mode == "fsdp2":
-            shard(self._model, distributed)
-        elif accelerator.distributed_type.name == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3:
-            self._model = shard_frozen(self._model, accelerator)
-        else:
+        if distributed is not None:
+            shard(self._model, distributed, bf16=accelerator.mixed_precision == "bf16")
+        if accelerator.distributed_type.name == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3:
+            self._model = readable(self._model, accelerator)
+        elif not is_sharded(self._model):
+            for parameter in self._model.parameters():
+                parameter.data = parameter.data.to(accelerator.device, copy=True)
             self._model.to(accelerator.device)
 
     def _frozen(self) -> AbstractContextManager[Any]:

@@ -27,7 +27,7 @@ from posttrain.data.rows import Example
 from posttrain.distributed import ranks
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.self_check import check_accumulation
-from posttrain.distributed.sharding import check_mode, mode_in_effect, reshard, shard
+from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard, shard
 from posttrain.estimator import Algorithm
 from posttrain.learner import Learner, Step
 from posttrain.loop_arguments import check_devices, for_the_parent
@@ -63,8 +63,8 @@ class PostTrainer(Trainer):
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         micro_batch_tokens: a further bound, on the padded tokens of a micro-batch.
         budget: ends the run before max_steps, and is what progress is measured by.
-        distributed: how the model is spread over the ranks. `fsdp2` is done here; the modes of DeepSpeed are asked for by
-            args.deepspeed. What is in effect must be what it says.
+        distributed: how the model is spread over the ranks; the modes of DeepSpeed need args.deepspeed as well. What is in
+            effect must be what it says.
         nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
         listeners: besides the files in args.output_dir.
         sample_evaluation: step → metrics of sampled answers, called at each evaluation.
@@ -125,8 +125,9 @@ class PostTrainer(Trainer):
         if algorithm.needs.exact_logp:
             disable_dropout(model)
         reference = Reference(model) if algorithm.needs.reference else None
-        if distributed is not None and distributed.mode == "fsdp2" and args.world_size > 1:
-            shard(model, distributed)
+        check_head(model, len(tokenizer))
+        if distributed is not None:
+            shard(model, distributed, bf16=args.bf16)
         super().__init__(
             model=model,
             args=for_the_parent(args, len(data) * max(algorithm.needs.rollouts, 1) / rows),
@@ -135,9 +136,9 @@ class PostTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-        for theirs in (PrinterCallback, ProgressCallback):
-            self.remove_callback(theirs)
-        check_head(self.model, len(tokenizer))
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        vars(self.accelerator.ddp_handler)["gradient_as_bucket_view"] = True  # else all gradients are there twice
         if reference is not None:
             reference.place(self.accelerator, distributed)
         self._learner = Learner(
@@ -211,8 +212,7 @@ class PostTrainer(Trainer):
         self._clock = time.monotonic()
         self._nonfinite.begin(self.state.global_step + 1, step)
         model.train()
-        shares = Shares()
-        state, deepspeed = self.accelerator.gradient_state, self.is_deepspeed_enabled
+        shares, state, deepspeed = Shares(), self.accelerator.gradient_state, self.is_deepspeed_enabled
         options = {"scale_wrt_gas": False} if deepspeed else {}
         total = torch.zeros((), dtype=torch.float64, device=self.args.device)
         for i, micro in enumerate(step.micro):
@@ -297,4 +297,4 @@ class PostTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 operations for each parameter and token."""
-        return 6 * sum(p.numel() for p in self.model.parameters()) * inputs.tokens  # type: ignore[union-attr]
+        return 6 * sum(map(elements, self.model.parameters())) * inputs.tokens  # type: ignore[union-attr]

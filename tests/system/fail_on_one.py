@@ -1,8 +1,9 @@
-"""`posttrain` with a run in which one rank fails while the other waits for it; started by test_launch.py."""
+"""`posttrain` with a run in which one rank fails, or sleeps, while the other waits for it; started by test_launch.py."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from posttrain import cli, runner
@@ -11,9 +12,12 @@ from posttrain.errors import DataError
 
 
 def run(*_: Any, **__: Any) -> None:
-    ranks.join(60.0, cpu=True)
-    if ranks.rank() == int(os.environ["FAILING"]):
+    ranks.join(float(os.environ.get("TIMEOUT", "60")), cpu=True)
+    ranks.met("the recipe")
+    if ranks.rank() == int(os.environ.get("FAILING", "-1")):
         raise DataError("row 3 is torn")
+    if ranks.rank() == int(os.environ.get("SLEEPING", "-1")):
+        time.sleep(60)
     ranks.met("the data")
 
 

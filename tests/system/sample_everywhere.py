@@ -87,7 +87,7 @@ def main() -> None:
         found, graded = evaluated(engine, tokenizer, problems[:count])
         same = found == whole and found.metrics("x") == whole.metrics("x")
         facts["evaluations"][count] = ranks.gathered((same, graded), "the evaluations")
-    shard(model, DistributedConfig(mode="fsdp2"))
+    shard(model, DistributedConfig(mode="fsdp2"), bf16=False)
     mine = [REQUESTS[i] for i in DEALT["unequal"][ranks.rank()]]
     facts["spread"] = ranks.gathered((is_sharded(model), plain(engine.generate(mine, SAMPLING))), "the spread model")
     facts["pass@1"] = expected[7].estimates["pass@1"].mean

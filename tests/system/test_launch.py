@@ -74,6 +74,17 @@ def test_an_error_of_one_is_told_and_not_what_follows_for_the_other(
     assert (done.returncode, out, err) == (3, "", told)
 
 
+def test_a_rank_that_does_not_come_is_named_by_the_one_that_waits(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = start(["fail_on_one", "run", recipe()], {**environment, "SLEEPING": "0", "TIMEOUT": "2"})
+    out, err = done.communicate(timeout=120)
+    assert (done.returncode, out) == (4, "")
+    told = "error: rank 1 has waited 2 s in the data: rank 0 has not come, and was last seen after the recipe."
+    assert err.startswith(told) and "in met" in err  # the stack
+
+
 @pytest.mark.parametrize("how", [["-m", "posttrain", "run", "--processes", "2"], [*TORCHRUN, "run"]])
 def test_an_error_that_all_make_is_told_once(
     how: list[str], tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +22,6 @@ from system.processes import gone
 from tiny import make_model
 
 pytestmark = pytest.mark.system
-HERE = Path(__file__).parent
 KINDS = {
     "in_process_untied": ({}, VLLMConfig()),
     "in_process_tied_by_disk": ({"tie_word_embeddings": True}, VLLMConfig(weights="disk")),
@@ -145,32 +140,17 @@ def test_what_cannot_be_served_is_refused_before_anything_starts() -> None:
         VLLMEngine(model, tokenizer, remote)
 
 
-@pytest.mark.parametrize(("signal_", "says"), [(signal.SIGKILL, "is lost"), (signal.SIGSTOP, "hangs")])
-def test_a_server_that_dies_or_hangs_in_the_middle_is_an_error_and_leaves_nothing(signal_: int, says: str) -> None:
+def test_a_server_that_dies_in_the_middle_is_an_error_and_leaves_nothing() -> None:
     model, tokenizer = make_model(dtype="float32", max_position_embeddings=2048)
     engine = VLLMEngine(model.eval(), tokenizer, VLLMConfig(mode="server", deadline=4, max_num_seqs=4))
     backend: Any = engine._backend
     group = backend._process.pid
     try:
         engine.sync(model, 0)
-        threading.Timer(1.0, os.killpg, (group, signal_)).start()
-        started = time.monotonic()
-        with pytest.raises(EngineError, match=says):
+        threading.Timer(1.0, os.killpg, (group, signal.SIGKILL)).start()
+        with pytest.raises(EngineError, match="is lost"):
             requests = [Request([60], n=64, question=i) for i in range(64)]
             engine.generate(requests, Sampling(max_tokens=1500, temperature=0.3))
-        assert time.monotonic() - started < 25
     finally:
         engine.close()
     assert gone(group, within=5)
-
-
-def test_a_server_ends_with_a_trainer_that_was_killed(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [sys.executable, str(HERE / "start_server.py")], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-    )  # fmt: skip
-    assert child.stdout is not None
-    group = int(child.stdout.readline())
-    child.kill()
-    child.wait()
-    assert gone(group, within=20), "the server outlived its trainer"

@@ -8,6 +8,7 @@ collector would give, as a function of (row, step) alone.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from posttrain.data.rows import Example
 from posttrain.distributed import ranks, self_check
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.deepspeed import deepspeed_config
-from posttrain.distributed.sharding import elements_here, whole_copy
+from posttrain.distributed.sharding import elements, elements_here, whole_copy
 from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
 from posttrain.learner import MicroLoss, Step
@@ -74,7 +75,7 @@ class Counting(PostTrainer):
         prepared = super()._prepare_for_training(*arguments, **options)
         self.micro_batches: list[int] = []
         model: Any = self.model
-        self.held = elements_here(model), sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+        self.held = elements_here(model), sum(map(elements, model.parameters()))
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -215,6 +216,7 @@ class EndAfter(TrainerCallback):
 def main() -> None:
     target, mode = Path(sys.argv[1]), sys.argv[2]
     ranks.join(120, cpu=True)
+    gc.freeze()  # DeepSpeed and accelerate collect garbage at each start; half a second with all that was imported
     setattr(trainer, "collected_data", lambda data, algorithm, *_, **__: (data, Scripted(data, algorithm)))  # noqa: B010
     folder = target.parent / target.stem
     moved: dict[str, Any] = {}

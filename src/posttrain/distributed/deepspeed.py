@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 
 from posttrain.distributed.config import DistributedConfig
 from posttrain.errors import SetupError
+
+BUCKET = 100_000_000
+"""Numbers that DeepSpeed exchanges at a time; it holds two buckets. Its own default of 500 million takes 2 GB in bfloat16."""
 
 
 def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any] | None:
@@ -26,9 +30,12 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
         raise SetupError(
             f"distributed.mode: {config.mode} needs DeepSpeed: pip install 'posttrain[deepspeed]'; or take fsdp2."
         )
+    renamed = r"`torch\.distributed\.\w+` is deprecated"  # names by which DeepSpeed calls torch, at every step
+    warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
     stage = int(config.mode.removeprefix("zero"))
     away = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
+    sizes = {"reduce_bucket_size": BUCKET, "stage3_prefetch_bucket_size" if stage == 3 else "allgather_bucket_size": BUCKET}
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True, **sizes}
     if config.offload:
         zero["offload_optimizer"] = away
         if stage == 3:

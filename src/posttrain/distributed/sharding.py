@@ -15,12 +15,31 @@ from posttrain.distributed.ranks import world
 from posttrain.errors import SetupError
 
 
-def shard(model: Any, config: DistributedConfig) -> None:
-    """Spreads the parameters of a model over all ranks, by PyTorch's FSDP2 and the model's own plan of what goes together.
+def shard(model: Any, config: DistributedConfig, *, bf16: bool) -> None:
+    """Spreads the parameters of a model over all ranks, under zero3 and fsdp2, one after another: no device has all of them.
 
     Raises:
-        SetupError: the model has no such plan.
+        SetupError: fsdp2, and the model has no plan of what goes together.
     """
+    if world() > 1 and config.mode == "zero3":
+        _shard_by_deepspeed(model, config, bf16=bf16)
+    elif world() > 1 and config.mode == "fsdp2":
+        _shard_by_torch(model, config)
+
+
+def _shard_by_deepspeed(model: Any, config: DistributedConfig, *, bf16: bool) -> None:
+    import deepspeed  # pyright: ignore[reportMissingImports]  # an extra
+
+    for parameter in model.parameters() if bf16 else ():
+        parameter.data = parameter.data.bfloat16()
+    zero = {"stage": 3, **({"offload_param": {"device": "cpu"}} if config.offload else {})}
+    deepspeed.zero.Init(
+        module=model,
+        config_dict_or_path={"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": bf16}, "zero_optimization": zero},
+    )
+
+
+def _shard_by_torch(model: Any, config: DistributedConfig) -> None:
     from transformers.distributed.configuration_utils import DistributedConfig as Plan
 
     away = config.offload and torch.cuda.is_available()  # without a device all is in the CPU's memory
@@ -70,9 +89,14 @@ def gathered_parameters(tensors: Iterable[Tensor]) -> Iterator[None]:
         yield
 
 
+def elements(tensor: Tensor) -> int:
+    """How many numbers the whole tensor has."""
+    return getattr(tensor, "ds_numel", tensor.numel())
+
+
 def size(tensor: Tensor) -> int:
     """Bytes of the whole tensor."""
-    return getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size()
+    return elements(tensor) * tensor.element_size()
 
 
 def mode_in_effect(accelerator: Any, model: nn.Module) -> str:
@@ -106,8 +130,8 @@ def elements_here(model: nn.Module) -> int:
     return sum(_here(p).numel() for p in model.parameters())
 
 
-def shard_frozen(model: Any, accelerator: Any) -> Any:
-    """A model that is only read, beside one that ZeRO-3 trains: spread over the ranks in the same way."""
+def readable(model: Any, accelerator: Any) -> Any:
+    """A frozen model that ZeRO-3 has spread over the ranks, with what makes its layers whole while they are passed."""
     import deepspeed  # pyright: ignore[reportMissingImports]  # an extra
 
     plugin = accelerator.state.deepspeed_plugin.deepspeed_config

@@ -33,7 +33,7 @@ class VLLMConfig(Config):
     deadline: Positive = 300.0
     """Seconds without any progress after which the engine counts as hung."""
     start_deadline: Positive = 900.0
-    """Seconds for the engine to start."""
+    """Seconds for the engine to start; in the process, for its first answers as well, for which it compiles."""
     logp_bound: Positive | None = None
     """Largest difference, in nats, between the engine's and the trainer's log-probs of the probe after a sync; by the
     dtype if not set."""

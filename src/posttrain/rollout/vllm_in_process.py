@@ -39,8 +39,10 @@ class InProcess:
                 from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise SetupError(f"vLLM is installed, and cannot be imported: {error}") from error
+        self._config = config
         self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
-        self._deadline, self._clean_up = config.deadline, partial(shutil.rmtree, folder, ignore_errors=True)
+        self._deadline = config.start_deadline  # of the first answers as well: vLLM compiles some of itself for them
+        self._clean_up = partial(shutil.rmtree, folder, ignore_errors=True)
         try:
             with Watchdog("vLLM, while it started,", config.start_deadline, self._clean_up):
                 self._llm: Any = LLM(**engine_arguments(config, folder, dtype, cpu=cpu), disable_log_stats=True)
@@ -67,6 +69,7 @@ class InProcess:
             raise EngineError(f"vLLM failed while it sampled: {type(error).__name__}: {error}") from error
         if len(done) < len(asks):
             raise EngineError(f"vLLM answered {len(done)} of {len(asks)} requests.")
+        self._deadline = self._config.deadline
         return [done[i] for i in range(len(asks))]
 
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
