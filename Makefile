@@ -52,7 +52,7 @@ hybrids-check: setup setup-vllm
 memory-check: setup setup-deepspeed
 	$(BIN)/python studies/memory.py
 
-# rollouts and demonstrations where rewards are sparse, 0.8 hours; goes on where it was broken off
+# rollouts and demonstrations where rewards are sparse, up to two hours; goes on where it was broken off
 sparse-study: setup
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml
 
