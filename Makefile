@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check memory-check chaos audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -51,6 +51,16 @@ hybrids-check: setup setup-vllm
 # the memory of two processes in every mode, six minutes; writes the table of docs/scaling.md
 memory-check: setup setup-deepspeed
 	$(BIN)/python studies/memory.py
+
+# kills, signals, damaged files, full disks, bad rows and hostile answers; writes the figures of docs/reliability.md
+chaos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python studies/chaos.py
+
+# known vulnerabilities of the pinned packages; needs the network
+audit: setup
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --requirement constraints.txt
 
 # rollouts and demonstrations where rewards are sparse, up to two hours; goes on where it was broken off
 sparse-study: setup

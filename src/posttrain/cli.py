@@ -1,5 +1,5 @@
-"""The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 6 engine,
-8 checkpoint.
+"""The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 6 engine, 7 rewards,
+8 checkpoint, 75 interrupted.
 
 torch and transformers are imported by the commands that need them, after the recipe has been checked. Of several
 processes the first one prints; an error of another is told where the first has none.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from posttrain.errors import PosttrainError, RecipeError
+from posttrain.errors import Interrupted, PosttrainError, RecipeError
+from posttrain.interruption import Interruption
+from posttrain.redaction import redacted
+from posttrain.run_lock import check_unlocked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out, err = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
@@ -48,6 +50,8 @@ def run(
     checked = _recipe(recipe, overrides, output_dir, processes)
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not dry_run and int(os.environ.get("RANK", "0")) == 0:
+        check_unlocked(Path(checked.output_dir))  # before torch is imported
     if _to_be_launched(checked.distributed.processes) and not dry_run:
         from posttrain.distributed.launch import launch
 
@@ -175,21 +179,21 @@ def eval_(
 
 
 def main() -> None:
-    """Runs the command; a known error is one message on stderr and its exit code. SIGTERM ends what was started, too.
+    """Runs the command; a known error, or a signal, is one message on stderr and its exit code.
 
     Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
     ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before a traceback.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     rank = int(os.environ.get("RANK", "0")) if several else 0
     out.quiet = rank > 0
     try:
-        app()
-    except PosttrainError as error:
+        with Interruption():
+            app()
+    except (PosttrainError, Interrupted) as error:
         time.sleep(PATIENCE if rank else 0)
-        err.print(f"error (rank {rank}):" if rank else "error:", style="bold red", end=" ")
-        err.print(str(error), markup=False)
+        err.print(f"{error.label} (rank {rank}):" if rank else f"{error.label}:", style="bold red", end=" ")
+        err.print(redacted(str(error)), markup=False)
         sys.exit(error.exit_code)
     except Exception:
         time.sleep((2 if rank else 1) * PATIENCE if several else 0)

@@ -30,8 +30,16 @@ class Collection:
 
 
 class Collector(Protocol):
-    """Gives the collection that begins at an optimizer step: a function of the step and of the model, nothing else."""
+    """Gives the collection that begins at an optimizer step: a function of the step, of the model and of its state."""
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         """Rows for `needs.updates` optimizer steps, from `step`, the steps done so far."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers over steps, for a checkpoint: plain data, as JSON has it."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
         ...

@@ -7,6 +7,7 @@ class PosttrainError(Exception):
     """Base of all errors that are told to the user without a traceback."""
 
     exit_code = 1
+    label = "error"
 
 
 class RecipeError(PosttrainError, ValueError):
@@ -49,3 +50,10 @@ class CheckpointError(PosttrainError):
     """A checkpoint, or the folder of a run, does not fit what is asked of it."""
 
     exit_code = 8
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to end before it was done; the same command goes on. Nobody catches it by accident."""
+
+    exit_code = 75
+    label = "interrupted"

@@ -122,6 +122,19 @@ class Learner:
             where=tuple(collection.where[unit] for unit in units),
         )
 
+    def halved(self, step: Step) -> Step | None:
+        """The same step, and those after it, in micro-batches of half the tokens; None where the largest is one unit."""
+        largest = max(step.micro, key=lambda micro: self._padded(step.collection, micro))
+        if len(largest) < 2:
+            return None
+        self._bounds["tokens"] = self.micro_batch_tokens(step) // 2
+        units = sorted(unit for micro in step.micro for unit in micro)
+        return dataclasses.replace(step, micro=self._dealt(step.collection, units))
+
+    def micro_batch_tokens(self, step: Step) -> int:
+        """Padded tokens of its largest micro-batch on this rank."""
+        return max(self._padded(step.collection, micro) for micro in step.micro)
+
     def loss(self, model: nn.Module, step: Step, micro: Micro) -> MicroLoss:
         """The loss of one micro-batch, divided by the counts of the whole step."""
         with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
@@ -150,8 +163,12 @@ class Learner:
         device = self._accelerator.device
         return local.to(device), model_inputs(rows, local, pad_id=self._pad_id).to(device)
 
+    def _padded(self, collection: Collection, micro: Micro) -> int:
+        rows = [row for unit in micro for row in collection.units[unit]]
+        return len(rows) * max((len(collection.rows[row]) for row in rows), default=0)
+
     def _dealt(self, collection: Collection, units: Sequence[int]) -> list[Micro]:
-        lengths = [len(collection.units[u]) * max(len(collection.rows[r]) for r in collection.units[u]) for u in units]
+        lengths = [self._padded(collection, [unit]) for unit in units]
         dealt = micro_batches(lengths, ranks=self._accelerator.num_processes, **self._bounds)
         return [[units[i] for i in micro] for micro in dealt[self._accelerator.process_index]]
 

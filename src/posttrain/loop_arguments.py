@@ -25,10 +25,11 @@ def check_devices(args: TrainingArguments) -> None:
         raise SetupError("float16 is not supported: use bf16, or float32.")
 
 
-def for_the_parent(args: TrainingArguments, steps_per_epoch: float) -> TrainingArguments:
+def for_the_parent(args: TrainingArguments, steps_per_epoch: float, *, fsdp2: bool) -> TrainingArguments:
     """A copy with which the parent sees one batch for each optimizer step, and hides nothing."""
     args = copy.copy(args)
-    args.gradient_accumulation_steps = 1
+    args.save_only_model = args.save_only_model or fsdp2  # of which the parent saves nothing; we do
+    args.gradient_accumulation_steps, args.save_total_limit = 1, None
     args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
     if args.max_steps <= 0:
         args.max_steps = math.ceil(args.num_train_epochs * steps_per_epoch)

@@ -27,7 +27,8 @@ class NonFinite:
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit, self._in_a_row = folder, limit, 0
+        self._folder, self._limit = folder, limit
+        self.in_a_row = 0
 
     def begin(self, number: int, step: Step) -> None:
         """The optimizer step `number` is `step`."""
@@ -54,8 +55,8 @@ class NonFinite:
         Raises:
             NonFiniteError: no update was made of it, the last of `limit` such steps in a row.
         """
-        self._in_a_row = 0 if math.isfinite(norm) else self._in_a_row + 1
-        if not self._in_a_row:
+        self.in_a_row = 0 if math.isfinite(norm) else self.in_a_row + 1
+        if not self.in_a_row:
             return
         found = ranks.gathered([row for seen in self._seen for row in _at_fault(self._step, *seen)], "the rows at fault")
         rows = [row for share in found for row in share]
@@ -64,10 +65,10 @@ class NonFinite:
             path.parent.mkdir(parents=True, exist_ok=True)
             noted = rows or [{"rows": list(self._step.where)}]
             JsonLines(path).rewrite({"step": self._number, "what": self._what, **row} for row in noted)
-        if self._in_a_row == self._limit:
+        if self.in_a_row == self._limit:
             at = ", ".join(list(dict.fromkeys([row["where"] for row in rows] or self._step.where))[:4])
             raise NonFiniteError(
-                f"Step {self._number}: the {self._what} is not finite, in {self._in_a_row} steps in a row; no update was "
+                f"Step {self._number}: the {self._what} is not finite, in {self.in_a_row} steps in a row; no update was "
                 f"made of any of them. Its rows: {at}, … (all in {path}). Look at the last lines of metrics.jsonl. The usual "
                 "cure is a lower learning_rate or max_grad_norm, in another output_dir."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from posttrain.collectors import check_sampling
 from posttrain.data.chat import Encoder
 from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.prepare import examples, problems
-from posttrain.data.rows import DataReport, Example, Problem
+from posttrain.data.rows import DataReport, Example, Problem, digest
 from posttrain.data.sources import Record, read
 from posttrain.distributed import ranks
 from posttrain.distributed.memory import Held, held
@@ -69,6 +70,13 @@ class Prepared:
             number=numbers[0].element_size(),
             reference=self.algorithm.needs.reference and self.recipe.model.adapter is None,
         )
+
+    def facts(self) -> dict[str, Any]:
+        """What a run that goes on must share: a digest of each set of its data. And the versions, to be read by a person."""
+        sets = {"data.train": self.train, "data.demonstrations": self.demonstrations}
+        sets |= {f"data.eval.{name}": rows for name, rows in {**self.problems, **self.held_out}.items()}
+        versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
+        return {"data": {name: digest(rows) for name, rows in sets.items() if rows}, "versions": versions}
 
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""

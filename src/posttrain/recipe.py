@@ -182,10 +182,6 @@ class Recipe(Config):
                 raise ValueError(f"eval.metric: {self.eval.metric} needs eval.samples")
         if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
             raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
-        if self.distributed.mode == "fsdp2" and self.training.save_every != 0:
-            raise ValueError(
-                "training.save_every: with distributed.mode: fsdp2 no checkpoint can be resumed in this version: set 0"
-            )
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")

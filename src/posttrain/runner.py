@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -15,17 +16,31 @@ from transformers import TrainingArguments
 
 from posttrain.arguments import training_arguments
 from posttrain.distributed import ranks
-from posttrain.errors import SetupError
+from posttrain.errors import PosttrainError, SetupError
 from posttrain.evaluate import evaluate
+from posttrain.interruption import Interruption
 from posttrain.metrics import JsonLines, Listener, write
 from posttrain.preparation import Prepared, prepare, presampled
 from posttrain.recipe import EvalConfig, Recipe
+from posttrain.redaction import redacted
 from posttrain.rewards.make import make_grader, make_rewards
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.make import make_engine, rollout_sampling
-from posttrain.run_folder import check_same_recipe, clear, evaluations, make, newest_checkpoint, write_left_out
+from posttrain.run_folder import (
+    check_facts,
+    check_folder,
+    check_ground,
+    clear,
+    evaluations,
+    is_finished,
+    newest_checkpoint,
+    write_left_out,
+)
+from posttrain.run_lock import locked
 from posttrain.saving import Best, copy_folder, save_model
 from posttrain.trainer import PostTrainer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +74,26 @@ def run(
     """
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
-    if recipe.stages:
-        return _run_stages(recipe, listeners, allowed)
     folder = Path(recipe.output_dir)
-    if ranks.told((folder / "final").is_dir(), "the state of the run's folder"):
-        check_same_recipe(folder, recipe)
+    check_ground(folder)
+    if ranks.told(is_finished(folder, recipe), "the state of the run's folder"):
+        if recipe.stages:
+            return _run_stages(recipe, listeners, allowed)
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
-    checkpoint, existed = newest_checkpoint(folder, recipe), folder.exists()
-    untouched = ranks.leads() and (not existed or not any(folder.iterdir()))
+    with Interruption() as interruption, locked(folder) if ranks.leads() else contextlib.nullcontext():
+        ranks.met("the lock of the run's folder")
+        if recipe.stages:
+            return _run_stages(recipe, listeners, allowed)
+        return _run(recipe, listeners, allowed, interruption)
+
+
+def _run(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool], interruption: Interruption) -> RunResult:
+    folder = Path(recipe.output_dir)
+    checkpoint = _told(newest_checkpoint, folder, recipe)
+    untouched = ranks.leads() and not (folder / "recipe.yaml").is_file()
     prepared = prepare(recipe, **allowed)
     arguments = training_arguments(recipe, prepared.steps)
-    ranks.met("the state of the run's folder")  # all have seen it before one changes it
-    if ranks.leads():
-        make(folder)
     trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
         try:
@@ -80,26 +101,46 @@ def run(
                 untouched = False  # what is sampled is kept, whatever comes after
                 if ranks.leads():
                     write(folder / "recipe.yaml", _as_yaml(recipe))
-                prepared = presampled(prepared, folder / "collected.jsonl", allow_remote=allow_remote_engine)
+                prepared = presampled(prepared, folder / "collected.jsonl", allow_remote=allowed["allow_remote_engine"])
                 arguments = training_arguments(recipe, prepared.steps)
             engine = make_engine(
                 recipe.rollout,
                 prepared.model,
                 prepared.tokenizer,
-                allow_remote=allow_remote_engine,
+                allow_remote=allowed["allow_remote_engine"],
                 lockstep=recipe.distributed.mode in ("zero3", "fsdp2") and ranks.world() > 1,
             )
             stack.callback(engine.close)
-            trainer = _trainer(prepared, arguments, folder, listeners, engine, stack)
+            facts = {**prepared.facts(), "processes": ranks.world()}
+            if checkpoint is not None:
+                check_facts(checkpoint, facts)
+            trainer = _trainer(prepared, arguments, folder, listeners, engine, stack, interruption=interruption, facts=facts)
+            if ranks.leads():
+                shutil.rmtree(folder / "final", ignore_errors=True)  # of a run that is longer now
+                write(folder / "recipe.yaml", _as_yaml(recipe))
             if checkpoint is None and ranks.leads():
                 trainer.run_files.resume_at(-1)
-                write(folder / "recipe.yaml", _as_yaml(recipe))
                 write_left_out(folder, prepared.reports)
             return _finish(trainer, prepared, folder, checkpoint)
         except BaseException:
             if untouched and (trainer is None or not trainer.began):
-                clear(folder, keep=existed)
+                clear(folder)
             raise
+
+
+def _told(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function gives on the first rank; where it fails, all ranks have that error."""
+    found: T | None = None
+    error: PosttrainError | None = None
+    if ranks.leads():
+        try:
+            found = function(*arguments)
+        except PosttrainError as raised:
+            error = raised
+    found, error = ranks.told((found, error), function.__name__.replace("_", " "))
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]
 
 
 def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]) -> RunResult:
@@ -108,13 +149,12 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str
     Before the first one begins all are checked, so that a later one's data are not found missing after hours of training.
     """
     folder, first = Path(recipe.output_dir), Path(recipe.stages[0].output_dir)
-    finished, existed, begun = (folder / "final").is_dir(), folder.exists(), first.exists()
-    newest_checkpoint(folder, recipe)
+    finished, begun = (folder / "final").is_dir(), first.exists()
+    _told(check_folder, folder, recipe)
     if not begun:
         plan(recipe, **allowed)
     ranks.met("the state of the run's folder")
-    if ranks.leads() and not (folder / "recipe.yaml").is_file():
-        make(folder)
+    if ranks.leads() and not finished:
         write(folder / "recipe.yaml", _as_yaml(recipe))
     results: dict[str, RunResult] = {}
     try:
@@ -124,7 +164,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str
             results[stage.name] = run(stage, listeners=listeners, **allowed)
     except BaseException:
         if ranks.leads() and not first.exists():
-            clear(folder, keep=existed)
+            clear(folder)
         raise
     if ranks.leads() and not finished:
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
@@ -140,7 +180,8 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
         PosttrainError: as `run` would.
     """
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
-    newest_checkpoint(Path(recipe.output_dir), recipe)
+    check_ground(Path(recipe.output_dir))
+    check_folder(Path(recipe.output_dir), recipe)
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
         stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
         plans = {name: plan(stage, **allowed) for name, stage in stages.items()}
@@ -151,7 +192,7 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
 
 
 def _as_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False)
 
 
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None) -> RunResult:
@@ -185,6 +226,7 @@ def _trainer(
     listeners: Sequence[Listener],
     engine: RolloutEngine,
     stack: contextlib.ExitStack,
+    **options: Any,
 ) -> PostTrainer:
     recipe = prepared.recipe
     start_metrics = {f"data/{name}": value for name, value in prepared.collected.items()}
@@ -218,6 +260,7 @@ def _trainer(
         evaluate_first=bool(prepared.held_out or prepared.problems),
         distributed=recipe.distributed,
         **rollouts,
+        **options,
     )
     if recipe.eval.metric is not None:
         save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best")

@@ -87,7 +87,7 @@ def test_a_run_and_the_same_again(posttrain: Command, tmp_path: Path) -> None:
     resolved.write_text(yaml.safe_dump(older))
     assert posttrain("run", recipe(), "--output-dir", "elsewhere")[0] == 0  # a key that is newer has its default there
     code, _, err = posttrain("run", recipe(seed=1), "--output-dir", "elsewhere")
-    assert code == 8 and "another recipe (they differ in seed)" in err
+    assert code == 8 and "another recipe (seed: 0 then, 1 now)" in err
 
 
 @pytest.mark.parametrize("options", [[], ["--allow-code"], ["--allow-remote-engine", "--allow-code"]])

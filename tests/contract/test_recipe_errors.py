@@ -212,11 +212,6 @@ CASES = [
     top(
         "stages: [{}, {distributed: {processes: 2}}]", "stages.1.distributed.processes: all stages run in the same processes"
     ),
-    Case(
-        ("  max_steps: 2", "  max_steps: 2\ndistributed: {mode: fsdp2}"),
-        "training.save_every: with distributed.mode: fsdp2 no checkpoint can be resumed",
-        13,
-    ),
     # Rewards.
     grpo({}, {}, "rewards.0.name: majorty_vote is unknown; did you mean majority_vote?", [{"name": "majorty_vote"}]),
     grpo({}, {}, "rewards.0: verdict: length does not say which answers are right", [{"name": "length", "verdict": True}]),

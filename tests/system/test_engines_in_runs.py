@@ -112,7 +112,7 @@ def test_a_fault_of_the_engine_in_the_process_ends_the_run_and_it_goes_on_from_i
     assert folders_of_engine(child)
     child.terminate()
     code, err = finish(child)
-    assert code == 143 and not folders_of_engine(child), err
+    assert code == 75 and not folders_of_engine(child), err
     assert newest_checkpoint_loads(tmp_path) >= 8
     steps = lines(tmp_path / "out" / "metrics.jsonl")
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))

@@ -59,6 +59,10 @@ def test_the_numbers_of_micro_batches_were_unequal(one: Trained, two: tuple[str,
     assert facts["sft"] != alone["sft"]
 
 
+def test_a_run_goes_on_from_its_checkpoint_as_if_never_broken_off(one: Trained, two: tuple[str, Trained]) -> None:
+    assert one[1]["goes on"] and two[1][1]["goes on"]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_train_what_one_trains(name: str, one: Trained, two: tuple[str, Trained]) -> None:
     (alone, _), (mode, (together, _)) = one, two

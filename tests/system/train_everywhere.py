@@ -67,6 +67,12 @@ class Scripted:
         )
         return dataclasses.replace(collection, batch=batch)
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Any) -> None:
+        pass
+
 
 class Counting(PostTrainer):
     """Notes how many micro-batches each step has, and what this rank holds of the model."""
@@ -191,6 +197,19 @@ def saved(trained: Counting, folder: Path) -> torch.Tensor:
     return parameters(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64))
 
 
+def goes_on_as_if_never_broken_off(mode: str, folder: Path) -> bool:
+    """Four steps, and the last two of them again from the checkpoint in the middle: the same parameters, to the last bit."""
+    options: dict[str, Any] = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_steps": 4, "save_steps": 2}
+    ended: list[torch.Tensor] = []
+    for checkpoint in (None, str(folder / "broken" / "sft" / "checkpoint-2")):
+        trained = make_trainer(
+            build_algorithm("sft"), mode, folder / "broken", save_strategy="steps", save_steps=2, **options
+        )
+        trained.train(resume_from_checkpoint=checkpoint)
+        ended.append(whole_parameters(trained.model))
+    return torch.equal(*ended)
+
+
 def check_refuses_what_loses_micro_batches(accelerator: Any) -> bool:
     honest = self_check._update
     try:
@@ -228,6 +247,7 @@ def main() -> None:
         trained = make_trainer(algorithm, mode, folder)
         moved[name] = change(trained).numpy()
         facts[name] = trained.micro_batches
+    facts["goes on"] = goes_on_as_if_never_broken_off(mode, folder)
     facts["world"], facts["mode"], facts["held"] = ranks.world(), trained.mode, trained.held
     uneven = make_trainer(build_algorithm("sft"), mode, folder, per_device_train_batch_size=1, max_steps=5)
     uneven._collector = Sized(uneven.train_dataset, (2, 4, 6, 2, 1))  # type: ignore[arg-type]

@@ -76,7 +76,9 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
         demonstrations("sft", train, held_out, Path("/proc/none/run"), *SHORT)
 
 
-def test_an_interrupted_run_resumes_and_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_a_damaged_checkpoint_is_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     train, held_out = (generated_questions(tmp_path / f"{i}.jsonl", 20, i) for i in (1, 2))
     more = ("training.max_steps=6", "training.rows_per_step=4", "eval.metric=held_out/nll", "eval.every=2")
     whole = demonstrations("sft", train, held_out, tmp_path / "whole", *more)
@@ -93,5 +95,14 @@ def test_an_interrupted_run_resumes_and_a_broken_checkpoint_is_named(tmp_path: P
 
     shutil.rmtree(folder / "final")
     (folder / "checkpoint-6/model.safetensors").write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is broken.*Delete .*checkpoint-6"):
+    again = demonstrations("sft", train, held_out, folder, *more)
+    assert "checkpoint-6 is damaged (model.safetensors has 4 bytes" in caplog.text
+    assert {name: again.metrics[name] for name in measured} == measured
+
+    shutil.rmtree(folder / "final")
+    for checkpoint in folder.glob("checkpoint-*"):
+        (checkpoint / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint is as it was written \(checkpoint-6: model\.safetensors has 4 bytes"
+    ):
         demonstrations("sft", train, held_out, folder, *more)

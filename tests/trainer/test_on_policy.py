@@ -194,24 +194,6 @@ def test_where_no_reward_says_anything_nothing_is_trained(name: str, score: floa
         assert step["rollout/failed_grades"] == 0
 
 
-@pytest.mark.parametrize("name", ["grpo", "dapo", "psft", "prefix_rft", "chord"])
-@pytest.mark.parametrize("updates", [1, 2])
-def test_a_resumed_run_is_the_uninterrupted_one(name: str, updates: int, make_trainer: MakeTrainer) -> None:
-    arguments: dict[str, Any] = {
-        "options": {**FAMILY.get(name, HYBRIDS.get(name, {})), "updates": updates},
-        "rows_per_step": 8,
-        "optim": "adamw_torch",
-        "learning_rate": 1e-3,
-    }
-    whole = make_trainer(name, output="whole", **arguments)
-    whole.train()
-    first = make_trainer(name, output="resumed", save_strategy="steps", save_steps=2, **arguments)
-    first.train()
-    again = make_trainer(name, output="resumed", **arguments)
-    again.train(resume_from_checkpoint=str(Path(str(first.args.output_dir)) / "checkpoint-2"))
-    assert torch.equal(parameters(whole.model), parameters(again.model))
-
-
 def test_completions_that_were_cut_off_pay_their_kl_and_carry_no_loss(make_trainer: MakeTrainer) -> None:
     """The baseline of a group is that of all its rewards, each less its own KL."""
     options = {**GROUP, "kl_in": "reward", "kl_coef": 0.5, "updates": 2}

@@ -275,16 +275,6 @@ def test_each_evaluation_is_made_once(make_trainer: MakeTrainer) -> None:
     assert [json.loads(line)["step"] for line in lines] == [2, 4]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(make_trainer: MakeTrainer) -> None:
-    whole = make_trainer("dpo", max_steps=6, optim="adamw_torch", save_strategy="steps", save_steps=3)
-    whole.train()
-    again = make_trainer("dpo", max_steps=6, optim="adamw_torch")
-    again.run_files.resume_at(3)
-    again.train(resume_from_checkpoint=str(Path(str(whole.args.output_dir)) / "checkpoint-3"))
-    assert torch.equal(parameters(whole.model), parameters(again.model))
-    assert [step["step"] for step in _steps(again)] == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_data_set_with_trl_columns_is_taken_as_it_is(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     template = make_trainer("sft")
     rows = [{"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"} for i in range(24)]

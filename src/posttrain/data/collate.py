@@ -6,7 +6,7 @@ and shared prompts, when they come, are other ways to fill `ModelInputs`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,13 @@ class DemonstrationCollector:
         """See `Collector`; no model is asked."""
         chosen = step_indices(len(self._examples), self._rows, step, self._seed, self._updates)
         return collect_demonstrations([self._examples[i] for i in chosen], progress=progress, updates=self._updates)
+
+    def state(self) -> dict[str, Any]:
+        """See `Collector`: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Collector`."""
 
 
 def collect_demonstrations(chosen: Sequence[Example], *, progress: float, updates: int = 1) -> Collection:

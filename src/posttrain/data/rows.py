@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +46,20 @@ class Problem:
     columns: Mapping[str, Any]
     where: str
     demonstration: Sequence[int] | None = None
+
+
+def digest(rows: Sequence[Example | Problem]) -> str:
+    """SHA-256 of all that a run reads of these rows."""
+    known = hashlib.sha256()
+    for one in rows:
+        if isinstance(one, Problem):
+            columns = json.dumps(one.columns, sort_keys=True, default=str)
+            parts = [np.array(one.prompt, np.int32), np.array(one.demonstration or (), np.int32)]
+        else:
+            columns, parts = "", [part for row in one.rows for part in (row.prompt, row.completion, row.mask)]
+        for part in (columns.encode(), *(part.tobytes() for part in parts)):
+            known.update(len(part).to_bytes(8, "little") + part)
+    return known.hexdigest()
 
 
 class BadRow(ValueError):

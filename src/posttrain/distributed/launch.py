@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from types import FrameType
+
+import psutil
+
+from posttrain.interruption import SIGNALS
 
 
 def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain") -> int:
     """Runs `python -m module` with these arguments in every process, and returns the exit code of the first that failed,
     or 0; one that a signal ended could not say so itself, and has 128 and the signal's number.
 
-    When one fails the others are ended, and all are when this process gets SIGTERM or SIGINT. torchrun's launcher does the
-    work; it is called here so that the exit code of a process is not lost.
+    When one fails the others are ended. Signals that ask a run to end are handed on to every process. torchrun's launcher
+    does the work; it is called here so that the exit code of a process is not lost.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -35,7 +41,10 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
             max_restarts=0,
             monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
+            signals_to_handle="SIGHUP,SIGQUIT",
         )
+        for number in SIGNALS:
+            signal.signal(number, _hand_on)
         try:
             elastic_launch(config, sys.executable)("-m", module, *arguments)
         except ChildFailedError as failed:
@@ -51,6 +60,12 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
         except SignalException as ended:
             return 128 + ended.sigval
     return 0
+
+
+def _hand_on(number: int, frame: FrameType | None) -> None:
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
@@ -24,6 +24,14 @@ class ErrorRate:
     def __init__(self, rewards: Sequence[Weighted]) -> None:
         self._rewards = rewards
         self._seen: dict[str, deque[Counter[str | None]]] = {entry.reward.name: deque() for entry in rewards}
+
+    def state(self) -> dict[str, list[list[tuple[str | None, int]]]]:
+        """The latest rows: of each reward, for each of its collections, how often which fault was seen."""
+        return {name: [list(counter.items()) for counter in seen] for name, seen in self._seen.items()}
+
+    def restore(self, state: Mapping[str, Sequence[Sequence[tuple[str | None, int]]]]) -> None:
+        """Goes on from what `state` gave."""
+        self._seen = {name: deque(Counter(dict(pairs)) for pairs in seen) for name, seen in state.items()}
 
     def add(self, rewarded: Rewarded) -> None:
         """The rows of one collection.

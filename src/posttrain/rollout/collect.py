@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -89,6 +89,14 @@ class RolloutCollector:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
         batch = self._batch(rollouts, progress)
         return self._collection(rollouts, batch, metrics)
+
+    def state(self) -> dict[str, Any]:
+        """See `Collector`: the latest failures of the rewards."""
+        return {"failures": self._error_rate.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Collector`."""
+        self._error_rate.restore(state["failures"])
 
     def _next(self, step: int) -> list[Question]:
         """The questions of a step, and of those that share its collection; another epoch has other samples of each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -78,6 +78,14 @@ class BesideDemonstrations:
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         """See `Collector`."""
         return _beside(self._rollouts.collect(model, step, progress), self._demonstrations.collect(model, step, progress))
+
+    def state(self) -> dict[str, Any]:
+        """See `Collector`: the rollouts'."""
+        return self._rollouts.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Collector`."""
+        self._rollouts.restore(state)
 
 
 def _beside(rollouts: Collection, shown: Collection) -> Collection:

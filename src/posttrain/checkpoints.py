@@ -1,0 +1,166 @@
+"""Checkpoints as folders that are there whole or not at all: written under another name, proved by a manifest, found again.
+
+A checkpoint has `manifest.json`, written last: the size and the SHA-256 of each of its files, and the facts that a run which
+goes on from it must share. In `.partial/` lies what was being written, or deleted, when its process ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from posttrain.distributed import ranks
+from posttrain.errors import CheckpointError
+
+MANIFEST, PARTIAL, FORMAT = "manifest.json", ".partial", 1
+
+
+def staging_of(folder: Path) -> Path:
+    """Where the checkpoints of a run's folder are written before they are whole."""
+    return folder / PARTIAL
+
+
+def write(
+    folder: Path, step: int, fill: Callable[[Path], None], facts: Mapping[str, Any], *, keep: int | None = None
+) -> Path:
+    """`folder/checkpoint-<step>`, of what `fill` writes into the folder that it is given. All ranks call it.
+
+    Args:
+        folder: the run's.
+        step: optimizer steps done.
+        fill: writes this rank's files, into `staging_of(folder)/checkpoint-<step>`.
+        facts: of the run, for the manifest.
+        keep: so many checkpoints stay; older ones go when the new one is whole.
+
+    Raises:
+        CheckpointError: it cannot be written; those before it are as they were.
+    """
+    target = folder / f"checkpoint-{step}"
+    staging = staging_of(folder) / target.name
+    try:
+        if ranks.leads():
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        ranks.met(f"the start of {target.name}")
+        fill(staging)
+        ranks.met(f"the files of {target.name}")
+        files = [path for path in _files(staging) if path.name != MANIFEST]
+        share = {str(path.relative_to(staging)): _settled(path) for path in ranks.shared_out(files)}
+        proofs = {name: proof for one in ranks.gathered(share, f"the sums of {target.name}") for name, proof in one.items()}
+        if ranks.leads():
+            manifest = staging / MANIFEST
+            manifest.write_text(json.dumps({"format": FORMAT, "step": step, **facts, "files": proofs}, indent=1))
+            _settled(manifest)
+            _publish(staging, target)
+            for old in _numbered(folder)[:-keep] if keep else ():
+                _remove(old)
+            shutil.rmtree(staging_of(folder))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(staging_of(folder), ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{target} cannot be written: {reason}. The checkpoints before it are whole; make room, and the same command "
+            "resumes from the newest."
+        ) from error
+    ranks.met(f"{target.name}")
+    return target
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is as it was written, or None where there is none at all.
+
+    Args:
+        folder: the run's.
+        warn: is told of every newer one that is passed over, and why.
+
+    Raises:
+        CheckpointError: there are some, and none is as it was written.
+    """
+    for path in sorted(staging_of(folder).glob("checkpoint-*")):
+        warn(f"{path} was being written when the run ended, and is not used.")
+    numbered = _numbered(folder)
+    for path in reversed(numbered):
+        fault = damage(path)
+        if fault is None:
+            return path
+        warn(f"{path} is damaged ({fault}), and is not used.")
+    if numbered:
+        raise CheckpointError(
+            f"{folder}: no checkpoint is as it was written ({numbered[-1].name}: {damage(numbered[-1])}). Bring one back, or "
+            "delete them all to begin again."
+        )
+    return None
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with its files, or None."""
+    try:
+        described = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        for name, proof in described.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != proof["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes in place of {proof['bytes']}"
+            if _digest(path) != proof["sha256"]:
+                return f"{name} is not what was written"
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    return None
+
+
+def facts_of(checkpoint: Path) -> dict[str, Any]:
+    """What its manifest says of the run."""
+    return json.loads((checkpoint / MANIFEST).read_text())
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def _publish(staging: Path, target: Path) -> None:
+    for path in {parent for file in _files(staging) for parent in file.parents if parent.is_relative_to(staging)}:
+        _sync(path)
+    if target.exists():  # damaged: a whole one would have been resumed from
+        _remove(target)
+    os.replace(staging, target)
+    _sync(target.parent)
+
+
+def _remove(checkpoint: Path) -> None:
+    partial = staging_of(checkpoint.parent) / f"{checkpoint.name}-old"
+    os.replace(checkpoint, partial)
+    shutil.rmtree(partial)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _settled(path: Path) -> dict[str, Any]:
+    """The size and sum of a file that is on the disk, whatever becomes of the machine."""
+    _sync(path)
+    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

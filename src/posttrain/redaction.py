@@ -1,0 +1,26 @@
+"""Secrets that a recipe or a message may carry, taken out before anything is written or printed. No torch here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "[hidden]"
+NAME = re.compile(r"(^|[_-])(token|secret|password|passwd|credentials?|api_?key|access_?key|private_?key)$", re.IGNORECASE)
+"""Keys whose text is a secret."""
+VALUE = re.compile(
+    r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{12,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+"""Tokens of Hugging Face, OpenAI and its like, GitHub and AWS; and a user with a password in an address."""
+
+
+def redacted(values: Any) -> Any:
+    """The same values without secrets."""
+    if isinstance(values, dict):
+        return {
+            key: HIDDEN if isinstance(value, str) and NAME.search(str(key)) else redacted(value)
+            for key, value in values.items()
+        }
+    if isinstance(values, list):
+        return [redacted(value) for value in values]
+    return VALUE.sub(HIDDEN, values) if isinstance(values, str) else values

@@ -1,0 +1,32 @@
+"""Secrets do not reach files or the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from posttrain.redaction import HIDDEN, redacted
+
+FAKE = "hf_" + "AbCd1234" * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"hub_token": "x", "push": {"api_key": "y", "password": "z"}},
+            {"hub_token": HIDDEN, "push": {"api_key": HIDDEN, "password": HIDDEN}},
+        ),
+        ({"max_tokens": 8, "tokens": 3, "tokenizer": "bytes", "key": "a", "num_key_value_heads": 2}, None),
+        ({"note": f"with {FAKE}, and more"}, {"note": f"with {HIDDEN}, and more"}),
+        (["sk-" + "a" * 24, "ghp_" + "b" * 24, "AKIA" + "C" * 16], [HIDDEN] * 3),
+        ("https://me:secret@host.org/path", f"https://{HIDDEN}@host.org/path"),
+        ("http://127.0.0.1:8000/v1", None),
+        ("a mask-and-ask-for-more-than-this, hf_short", None),
+        (None, None),
+        (3.5, 3.5),
+    ],
+)
+def test_what_is_hidden(values: Any, expected: Any) -> None:
+    assert redacted(values) == (values if expected is None else expected)

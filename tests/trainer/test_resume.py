@@ -1,0 +1,171 @@
+"""A run that is broken off and goes on is the run that was not: parameters, optimizer, generators and metrics, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from posttrain import PostTrainer
+from posttrain.algorithms import BUILDERS
+from posttrain.errors import Interrupted
+from posttrain.interruption import Interruption
+from tiny import make_model, parameters
+
+MakeTrainer = Callable[..., PostTrainer]
+STEPS = 6
+OPTIONS: dict[str, dict[str, Any]] = {
+    "grpo": {"updates": 2, "kl_coef": 0.1},
+    "dr_grpo": {"max_tokens": 8},
+    "prefix_rft": {"updates": 2, "max_tokens": 8},
+    "hpt": {"max_tokens": 8, "gate": 1},
+    "luffy": {"max_tokens": 8},
+    "srft": {"max_tokens": 8},
+    "psft": {"updates": 3},
+    "chord": {"demonstrations": 3},
+}
+GROUPS = (
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "gspo",
+    "cispo",
+    "reinforce",
+    "rloo",
+    "hpt",
+    "prefix_rft",
+    "luffy",
+    "srft",
+    "chord",
+    "grpo_sft",
+)
+TIMES = ("seconds", "tokens_per_second")
+Ended = tuple[torch.Tensor, list[torch.Tensor], list[dict[str, Any]]]
+
+
+def trainer(make: MakeTrainer, name: str, output: str, **options: Any) -> PostTrainer:
+    """With dropout, so that the generators matter, where the algorithm allows it."""
+    on_rollouts = name in GROUPS
+    more = {"sample_evaluation": lambda step: {"eval/questions/step": float(step)}} if on_rollouts else {}
+    return make(
+        name,
+        output=output,
+        model=make_model(attention_dropout=0.2),
+        options={**({"rollouts": 4} if on_rollouts else {}), **OPTIONS.get(name, {})},
+        rows_per_step=8,
+        optim="adamw_torch",
+        learning_rate=1e-3,
+        max_steps=STEPS,
+        evaluate=not on_rollouts,
+        trainer_options={**more, **options.pop("trainer_options", {})},
+        **{"eval_strategy": "steps", "eval_steps": 2, **options},
+    )
+
+
+def ended(trained: PostTrainer) -> Ended:
+    """Parameters, what the optimizer keeps, and every line of the metrics without times."""
+    optimizer: Any = trained.optimizer
+    kept = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+    folder = Path(str(trained.args.output_dir))
+    lines = [json.loads(line) for name in ("metrics", "eval") for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    return (
+        parameters(trained.model),
+        [torch.as_tensor(value) for value in kept],
+        [{name: value for name, value in line.items() if not name.endswith(TIMES)} for line in lines],
+    )
+
+
+def differ(one: Ended, other: Ended) -> list[str]:
+    """Which of the three do."""
+    found = [] if torch.equal(one[0], other[0]) else ["parameters"]
+    if len(one[1]) != len(other[1]) or not all(map(torch.equal, one[1], other[1])):
+        found.append("optimizer")
+    return found if one[2] == other[2] else [*found, "metrics"]
+
+
+def goes_on(make: MakeTrainer, name: str, output: str, step: int) -> Ended:
+    again = trainer(make, name, output)
+    folder = Path(str(again.args.output_dir))
+    again.run_files.resume_at(step)
+    again.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
+    return ended(again)
+
+
+@pytest.mark.parametrize("name", [*BUILDERS])
+def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, make_trainer: MakeTrainer) -> None:
+    every = name in ("sft", "dpo", "grpo", "hpt", "prefix_rft")
+    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1 if every else 3)
+    whole.train()
+    expected = ended(whole)
+    for step in range(1, STEPS) if every else (3,):
+        assert not differ(expected, goes_on(make_trainer, name, "run", step)), step
+
+
+@pytest.mark.parametrize("what", ["rng_state.pth", "collection.safetensors", "optimizer.pt"])
+def test_without_a_part_of_its_state_it_is_another_run(what: str, make_trainer: MakeTrainer) -> None:
+    name = "grpo" if what.startswith("collection") else "sft"
+    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=3)
+    whole.train()
+    expected = ended(whole)
+    (Path(str(whole.args.output_dir)) / "checkpoint-3" / what).unlink()
+    assert "parameters" in differ(expected, goes_on(make_trainer, name, "run", 3))
+
+
+PLACES = {"rollouts": 4, "step": 5, "evaluation": 4, "saving": 4}
+"""Where a signal comes, and the step of the checkpoint that it leaves."""
+
+
+def interrupt(trained: PostTrainer, place: str) -> None:
+    """Makes the signal come there, in or after the fourth step."""
+    owner, name = {
+        "rollouts": (trained._collector, "collect"),
+        "step": (trained, "_backward"),
+        "evaluation": (trained, "_evaluated" if trained._sample_evaluation is None else "_sample_evaluation"),
+        "saving": (trained, "_save_rng_state"),
+    }[place]
+    honest = getattr(owner, name)
+
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        result = honest(*arguments, **options)
+        if trained.state.global_step == 4 and trained._interruption is not None and trained._interruption.by is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    setattr(owner, name, signalled)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["sft", "grpo"])
+def test_a_signal_ends_it_with_a_checkpoint_that_goes_on(name: str, place: str, make_trainer: MakeTrainer) -> None:
+    whole = trainer(make_trainer, name, "whole")
+    whole.train()
+    with Interruption() as interruption:
+        options = {"save_strategy": "steps", "save_steps": 4} if place == "saving" else {}
+        broken = trainer(make_trainer, name, "broken", trainer_options={"interruption": interruption}, **options)
+        interrupt(broken, place)
+        with pytest.raises(Interrupted, match=f"SIGTERM: ended with checkpoint-{PLACES[place]}"):
+            broken.train()
+    folder = Path(str(broken.args.output_dir))
+    assert [path.name for path in folder.glob("checkpoint-*")] == [f"checkpoint-{PLACES[place]}"]
+    assert not differ(ended(whole), goes_on(make_trainer, name, "broken", PLACES[place]))
+
+
+def test_a_signal_before_the_first_step_has_nothing_to_save(make_trainer: MakeTrainer) -> None:
+    with Interruption() as interruption:
+        broken = trainer(make_trainer, "sft", "broken", trainer_options={"interruption": interruption})
+        honest = broken._collector.collect
+
+        def signalled(*arguments: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return honest(*arguments)
+
+        broken._collector.collect = signalled  # type: ignore[method-assign]
+        with pytest.raises(Interrupted, match="SIGUSR1: ended before the first step was done"):
+            broken.train()
+    assert not list(Path(str(broken.args.output_dir)).glob("checkpoint-*"))
