@@ -15,7 +15,7 @@ from posttrain import checkpoints, collection_files
 from posttrain.collection import Collection, Collector
 from posttrain.distributed import ranks, shards
 from posttrain.distributed.sharding import is_sharded
-from posttrain.errors import Interrupted
+from posttrain.errors import CheckpointError, Interrupted
 from posttrain.estimator import Algorithm
 from posttrain.interruption import Interruption
 from posttrain.nonfinite import NonFinite
@@ -149,11 +149,14 @@ class Checkpointed(Trainer):
         super()._load_rng_state(checkpoint)
         if checkpoint is None:
             return
-        remembered = json.loads((Path(checkpoint) / f"loop_{ranks.rank()}.json").read_text())
+        path = Path(checkpoint) / f"loop_{ranks.rank()}.json"
+        if not path.is_file():
+            raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
+        remembered = json.loads(path.read_text())
         self._collector.restore(remembered["collector"])
         self._nonfinite.in_a_row = remembered["nonfinite"]
-        if (path := Path(checkpoint) / COLLECTION).is_file():
-            self._opened = collection_files.load(path)
+        if (opened := Path(checkpoint) / COLLECTION).is_file():
+            self._opened = collection_files.load(opened)
         self._saved = self.state.global_step
         self._evaluation_due = remembered["evaluation_due"]
         if self._evaluation_due:

@@ -74,7 +74,8 @@ class Prepared:
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data. And the versions, to be read by a person."""
         sets = {"data.train": self.train, "data.demonstrations": self.demonstrations}
-        sets |= {f"data.eval.{name}": rows for name, rows in {**self.problems, **self.held_out}.items()}
+        sets |= {f"data.eval.{name}": rows for name, rows in self.held_out.items()}
+        sets |= {f"the questions of data.eval.{name}": rows for name, rows in self.problems.items()}
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
         return {"data": {name: digest(rows) for name, rows in sets.items() if rows}, "versions": versions}
 

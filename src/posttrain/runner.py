@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +36,7 @@ from posttrain.run_folder import (
     write_left_out,
 )
 from posttrain.run_lock import locked
-from posttrain.saving import Best, copy_folder, save_model
+from posttrain.saving import Best, copy_folder, save_model, withdraw
 from posttrain.trainer import PostTrainer
 
 T = TypeVar("T")
@@ -71,6 +70,7 @@ def run(
 
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
+        Interrupted: a signal came; the same call goes on.
     """
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
@@ -116,7 +116,7 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]
                 check_facts(checkpoint, facts)
             trainer = _trainer(prepared, arguments, folder, listeners, engine, stack, interruption=interruption, facts=facts)
             if ranks.leads():
-                shutil.rmtree(folder / "final", ignore_errors=True)  # of a run that is longer now
+                withdraw(folder / "final")  # of a run that is longer now
                 write(folder / "recipe.yaml", _as_yaml(recipe))
             if checkpoint is None and ranks.leads():
                 trainer.run_files.resume_at(-1)

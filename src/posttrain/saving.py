@@ -69,6 +69,15 @@ def _save_gathered(model: Any, folder: Path) -> None:
         pass  # the other ranks take part in the gathering
 
 
+def withdraw(folder: Path) -> None:
+    """Deletes a saved model, if there is one: it is there whole or not at all."""
+    former = folder.with_name(f"{folder.name}.former")
+    if folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
+        os.replace(folder, former)
+    shutil.rmtree(former, ignore_errors=True)
+
+
 def copy_folder(source: Path, target: Path) -> None:
     """A copy that is there whole or not at all."""
     fresh = target.with_name(f"{target.name}.partial")

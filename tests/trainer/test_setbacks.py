@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from posttrain import PostTrainer
 from posttrain.distributed import ranks
-from posttrain.errors import SetupError
+from posttrain.errors import CheckpointError, SetupError
 from tiny import parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -60,6 +60,15 @@ def test_a_row_that_does_not_fit_is_an_error_that_says_what_to_set(make_trainer:
     ):
         trained.train()
     assert min(tried) < max(tried)
+
+
+def test_a_checkpoint_of_something_else_is_refused(make_trainer: MakeTrainer) -> None:
+    saved = make_trainer("sft", save_strategy="steps", save_steps=2)
+    saved.train()
+    checkpoint = Path(str(saved.args.output_dir)) / "checkpoint-2"
+    (checkpoint / "loop_0.json").unlink()
+    with pytest.raises(CheckpointError, match=r"is none of this trainer's, with 1 processes: no loop_0\.json"):
+        make_trainer("sft", output="other").train(resume_from_checkpoint=str(checkpoint))
 
 
 def test_of_several_processes_none_does_it_again(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:

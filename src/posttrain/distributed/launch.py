@@ -51,11 +51,9 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
             rank, failure = failed.get_first_failure()
             if failure.exitcode >= 0:
                 return failure.exitcode
-            print(
-                f"error: rank {rank} was ended by {failure.signal_name()}. SIGKILL comes from outside: most often the "
-                "machine's memory was full.",
-                file=sys.stderr,
-            )
+            outside = " It comes from outside: most often the machine's memory was full."
+            told = f"error: rank {rank} was ended by {failure.signal_name()}."
+            print(told + outside * (failure.exitcode == -signal.SIGKILL), file=sys.stderr)
             return 128 - failure.exitcode
         except SignalException as ended:
             return 128 + ended.sigval
