@@ -202,9 +202,7 @@ def goes_on_as_if_never_broken_off(mode: str, folder: Path) -> bool:
     options: dict[str, Any] = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_steps": 4, "save_steps": 2}
     ended: list[torch.Tensor] = []
     for checkpoint in (None, str(folder / "broken" / "sft" / "checkpoint-2")):
-        trained = make_trainer(
-            build_algorithm("sft"), mode, folder / "broken", save_strategy="steps", save_steps=2, **options
-        )
+        trained = make_trainer(build_algorithm("sft"), mode, folder / "broken", save_strategy="steps", **options)
         trained.train(resume_from_checkpoint=checkpoint)
         ended.append(whole_parameters(trained.model))
     return torch.equal(*ended)
