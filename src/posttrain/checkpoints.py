@@ -59,8 +59,8 @@ def write(
             manifest.write_text(json.dumps({"format": FORMAT, "step": step, **facts, "files": proofs}, indent=1))
             _settled(manifest)
             _publish(staging, target)
-            for old in _numbered(folder)[:-keep] if keep else ():
-                _remove(old)
+            for path in _superseded(folder, step, keep):
+                _remove(path)
             shutil.rmtree(staging_of(folder))
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(staging_of(folder), ignore_errors=True)
@@ -124,8 +124,18 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    return sorted((path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def _superseded(folder: Path, step: int, keep: int | None) -> list[Path]:
+    """By the checkpoint of this step: older ones beyond those to keep, and newer ones, which were damaged and passed over."""
+    older = [path for path in _numbered(folder) if _step(path) < step]
+    newer = [path for path in _numbered(folder) if _step(path) > step]
+    return [*newer, *(older[: max(len(older) + 1 - keep, 0)] if keep else [])]
 
 
 def _publish(staging: Path, target: Path) -> None:

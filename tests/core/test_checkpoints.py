@@ -34,7 +34,7 @@ def whole(folder: Path, step: int) -> bool:
 def test_one_is_written_found_and_older_ones_go(tmp_path: Path) -> None:
     warnings: list[str] = []
     assert newest(tmp_path, warnings.append) is None
-    for step in (2, 10, 9):
+    for step in (2, 9, 10):
         save(tmp_path, step)
         assert (
             damage(tmp_path / f"checkpoint-{step}") is None
@@ -68,6 +68,18 @@ def test_a_damaged_one_is_passed_over_and_named(name: str, harm: Callable[[Path]
     harm(tmp_path / "checkpoint-1" / "model.bin")
     with pytest.raises(CheckpointError, match="no checkpoint is as it was written"):
         newest(tmp_path, warnings.append)
+
+
+def test_one_that_is_written_after_damaged_ones_is_not_taken_for_old(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        save(tmp_path, step, keep=None)
+    for step in (4, 6):
+        flip(tmp_path / f"checkpoint-{step}" / "model.bin")
+    assert newest(tmp_path, lambda _: None) == tmp_path / "checkpoint-2"
+    save(tmp_path, 3, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    save(tmp_path, 4, keep=None)
+    assert newest(tmp_path, pytest.fail) == tmp_path / "checkpoint-4" and whole(tmp_path, 3)
 
 
 def calls_of(folder: Path, monkeypatch: pytest.MonkeyPatch, do: Callable[[int, str], None]) -> int:
