@@ -18,6 +18,7 @@ from posttrain.distributed.sharding import is_sharded
 from posttrain.errors import CheckpointError, Interrupted
 from posttrain.estimator import Algorithm
 from posttrain.interruption import Interruption
+from posttrain.metrics import RunFiles
 from posttrain.nonfinite import NonFinite
 
 COLLECTION = "collection.safetensors"
@@ -34,6 +35,7 @@ class Checkpointed(Trainer):
     _algorithm: Algorithm
     _collector: Collector
     _nonfinite: NonFinite
+    run_files: RunFiles
     _interruption: Interruption | None
     _facts: Mapping[str, Any]
     _keep: int | None
@@ -160,5 +162,7 @@ class Checkpointed(Trainer):
         self._saved = self.state.global_step
         self._evaluation_due = remembered["evaluation_due"]
         if self._evaluation_due:
+            if ranks.leads():
+                self.run_files.evaluate_again(self.state.global_step)
             with self._saving_when_interrupted():
                 self.evaluate()

@@ -29,7 +29,7 @@ from posttrain.distributed.self_check import check_accumulation
 from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard
 from posttrain.errors import SetupError
 from posttrain.learner import Learner, Step
-from posttrain.metrics import Listener, RunFiles, Shares, with_intervals
+from posttrain.metrics import Listener, Shares, with_intervals
 from posttrain.sampler_gap import gap_metrics
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ class Loop(Checkpointed):
     loss_is_scaled_for_ga = True
     began = False
     """Whether training began, or went on: all that comes before it has been done."""
-    run_files: RunFiles
     listeners: list[Listener]
     _learner: Learner
     _eval_examples: dict[str, list[Example]]

@@ -145,6 +145,10 @@ class RunFiles(Listener):
         self._steps.keep_until(step)
         self._evaluations.keep_until(step)
 
+    def evaluate_again(self, step: int) -> None:
+        """Drops the evaluation of a step that a run which goes on makes: another that went on from there may have made it."""
+        self._evaluations.rewrite(record for record in self._evaluations.read() if record.get("step") != step)
+
     def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         JsonLines(self._completions / f"step-{step:06d}.jsonl").rewrite({"step": step, **sample} for sample in samples)
 
