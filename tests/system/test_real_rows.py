@@ -16,7 +16,7 @@ pytestmark = pytest.mark.system
 def test_held_out_loss_falls(algorithm: str, native: str, tmp_path: Path) -> None:
     data = real_data()
     train, held_out = data / "gsm8k_train.jsonl", data / "gsm8k_test.jsonl"
-    result = demonstrations(algorithm, train, held_out, tmp_path / "run", "training.max_steps=50", "eval.every=null")
+    result = demonstrations(algorithm, train, held_out, tmp_path / "run", "training.max_steps=25", "eval.every=null")
     before, after = (metrics[f"eval/held_out/{native}"] for metrics in (result.start_metrics, result.metrics))
     assert after < before - 0.1
 
