@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from posttrain.distributed import ranks
 from posttrain.distributed.config import DistributedConfig
+from posttrain.distributed.launch import leave
 from posttrain.distributed.sharding import is_sharded, shard
 from posttrain.evaluate import Evaluation, evaluate
 from posttrain.rewards.grading import Grade, Verdict
@@ -95,6 +96,7 @@ def main() -> None:
     if ranks.rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(facts))
     dist.destroy_process_group()
+    leave(SystemExit())
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from posttrain.data.rows import Example
 from posttrain.distributed import ranks, self_check
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.deepspeed import deepspeed_config
+from posttrain.distributed.launch import leave
 from posttrain.distributed.sharding import elements, elements_here, whole_copy
 from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
@@ -262,6 +263,7 @@ def main() -> None:
         target.with_suffix(".json").write_text(json.dumps(facts))
     if dist.is_initialized():
         dist.destroy_process_group()
+        leave(SystemExit())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Starts the command line again, once for each process of this machine."""
+"""Starts the command line again, once for each process of this machine; and ends such a process."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -11,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import NoReturn
 
 import psutil
 
@@ -58,6 +60,25 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
         except SignalException as ended:
             return 128 + ended.sigval
     return 0
+
+
+def leave(ended: BaseException) -> NoReturn:
+    """Ends this process as Python would after this exception (`SystemExit` brings the code), but does not take Python down.
+
+    What is registered to be done at exit is done. But gloo's threads drop the tensors of an exchange a moment after it is
+    over, and need the interpreter for it; one that asks for it while it is being taken down aborts the process: a run that
+    has done all would exit with SIGABRT.
+    """
+    code = ended.code if isinstance(ended, SystemExit) else 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    if not isinstance(ended, SystemExit):
+        sys.excepthook(type(ended), ended, ended.__traceback__)
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _hand_on(number: int, frame: FrameType | None) -> None:
