@@ -1,7 +1,7 @@
 """Checkpoints as folders that are there whole or not at all: written under another name, proved by a manifest, found again.
 
-A checkpoint has `manifest.json`, written last: the size and the SHA-256 of each of its files, and the facts that a run which
-goes on from it must share. In `.partial/` lies what was being written, or deleted, when its process ended.
+A checkpoint has `manifest.json`, written last: the size and the SHA-256 of each of its files, the facts that a run which
+goes on from it must share, and its own sum. In `.partial/` lies what was being written, or deleted, when its process ended.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def write(
         proofs = {name: proof for one in ranks.gathered(share, f"the sums of {target.name}") for name, proof in one.items()}
         if ranks.leads():
             manifest = staging / MANIFEST
-            manifest.write_text(json.dumps({"format": FORMAT, "step": step, **facts, "files": proofs}, indent=1))
+            described = {"format": FORMAT, "step": step, **facts, "files": proofs}
+            manifest.write_text(json.dumps({**described, "sha256": _seal(described)}, indent=1))
             _settled(manifest)
             _publish(staging, target)
             for path in _superseded(folder, step, keep):
@@ -102,8 +103,12 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with its files, or None."""
     try:
-        described = json.loads((checkpoint / MANIFEST).read_text())["files"]
-        for name, proof in described.items():
+        described = json.loads((checkpoint / MANIFEST).read_text())
+        if described.pop("sha256") != _seal(described):
+            return f"{MANIFEST} is not what was written"
+        if described["format"] != FORMAT:
+            return f"its format is {described['format']}, and this version reads {FORMAT}"
+        for name, proof in described["files"].items():
             path = checkpoint / name
             if not path.is_file():
                 return f"{name} is missing"
@@ -161,6 +166,11 @@ def _settled(path: Path) -> dict[str, Any]:
     """The size and sum of a file that is on the disk, whatever becomes of the machine."""
     _sync(path)
     return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _seal(described: Mapping[str, Any]) -> str:
+    """The sum of a manifest's content, however it is laid out."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

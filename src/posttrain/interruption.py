@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -53,7 +52,7 @@ class Interruption:
     def check(self) -> None:
         """Raises `Interrupted` if a signal came."""
         if self.by is not None:
-            raise Interrupted(f"{self.by}: ended.")
+            raise Interrupted(self._ended())
 
     @contextlib.contextmanager
     def _holding(self, held: bool) -> Iterator[None]:
@@ -72,5 +71,8 @@ class Interruption:
             return
         self.by = name
         if not self._held:
-            raise Interrupted(f"{name}: ended. The same command goes on, from its last checkpoint if there is one.")
-        print(f"{name}: saving a checkpoint; a second signal ends at once.", file=sys.stderr, flush=True)
+            raise Interrupted(self._ended())
+        os.write(2, f"{name}: saving a checkpoint; a second signal ends at once.\n".encode())  # print cannot be re-entered
+
+    def _ended(self) -> str:
+        return f"{self.by}: ended. The same command goes on, from its last checkpoint if there is one."

@@ -1,4 +1,4 @@
-"""transformers' training loop with our own steps in it. The only file that knows the loop.
+"""transformers' training loop with our own steps in it. With checkpointing.py, all that knows the loop.
 
 The parent runs with one batch per optimizer step. `get_batch_samples` turns its ticket into the step's collection;
 `training_step` runs any number of our micro-batches over it, each divided by the counts of the whole step, and lets ranks

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from contract.recipes import SCRATCH, Command, recipe, write
-from posttrain import PostTrainer, preparation
+from posttrain import PostTrainer, checkpoints, preparation
 from posttrain.run_lock import LOCK
 
 TRAINING = {"max_steps": 6, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 2, "save_total_limit": None}
@@ -96,6 +96,22 @@ def test_a_finished_run_without_checkpoints_cannot_be_longer(posttrain: Command)
     assert code == 8 and "has kept no checkpoint" in err and final() == before
 
 
+def rewrite_manifest(checkpoint: Path, **facts: Any) -> None:
+    manifest = checkpoint / checkpoints.MANIFEST
+    described = {**json.loads(manifest.read_text()), **facts}
+    del described["sha256"]
+    manifest.write_text(json.dumps({**described, "sha256": checkpoints._seal(described)}))
+
+
+def test_a_checkpoint_of_another_format_is_not_used(posttrain: Command) -> None:
+    assert posttrain("run", made())[0] == 0
+    shutil.rmtree("out/final")
+    for checkpoint in Path("out").glob("checkpoint-*"):
+        rewrite_manifest(checkpoint, format=99)
+    code, _, err = posttrain("run", made())
+    assert code == 8 and "its format is 99, and this version reads 1" in err
+
+
 def test_changed_data_and_another_number_of_processes_are_refused(posttrain: Command) -> None:
     assert posttrain("run", made())[0] == 0
     shutil.rmtree("out/final")
@@ -103,11 +119,10 @@ def test_changed_data_and_another_number_of_processes_are_refused(posttrain: Com
     write(Path("rows.jsonl"), *ROWS[:-1], {**ROWS[-1], "completion": "17"})
     code, _, err = posttrain("run", path)
     assert code == 8 and "was trained on other data: data.train changed since" in err
-    manifest = Path("out/checkpoint-6/manifest.json")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "processes": 2}))
+    rewrite_manifest(Path("out/checkpoint-6"), processes=2)
     code, _, err = posttrain("run", made())
     assert code == 8 and "was written by 2 processes, and this run has 1" in err
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "processes": 1}))
+    rewrite_manifest(Path("out/checkpoint-6"), processes=1)
     assert posttrain("run", made())[0] == 0
 
 

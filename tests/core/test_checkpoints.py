@@ -62,8 +62,6 @@ def test_a_damaged_one_is_passed_over_and_named(name: str, harm: Callable[[Path]
     harm(tmp_path / "checkpoint-2" / name)
     warnings: list[str] = []
     found = newest(tmp_path, warnings.append)
-    if name == MANIFEST and harm is flip and found == tmp_path / "checkpoint-2":
-        return  # a bit of a fact that proves nothing, such as the step
     assert found == tmp_path / "checkpoint-1" and "checkpoint-2 is damaged" in warnings[0]
     harm(tmp_path / "checkpoint-1" / "model.bin")
     with pytest.raises(CheckpointError, match="no checkpoint is as it was written"):

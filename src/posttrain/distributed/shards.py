@@ -36,9 +36,9 @@ def load_optimizer(optimizer: Any, checkpoint: Path) -> None:
     """Puts back what the optimizer kept, spread as the parameters are."""
     states = _read(checkpoint)["optimizer"]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, parameter in enumerate(trained):
-        state = states["state"].get(i, {})
-        states["state"][i] = {name: _like(value, parameter) for name, value in state.items()}
+    states["state"] = {
+        i: {name: _like(value, trained[i]) for name, value in state.items()} for i, state in states["state"].items()
+    }
     optimizer.load_state_dict(states)
 
 
