@@ -184,30 +184,19 @@ def main() -> None:
     Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
     ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before a traceback.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        _main(rank=0, patience=0)
-        return
-    from posttrain.distributed.launch import leave
-
-    try:
-        _main(int(os.environ.get("RANK", "0")), PATIENCE)
-    except BaseException as error:
-        leave(error)
-    leave(SystemExit())
-
-
-def _main(rank: int, patience: float) -> None:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rank = int(os.environ.get("RANK", "0")) if several else 0
     out.quiet = rank > 0
     try:
         with Interruption():
             app()
     except (PosttrainError, Interrupted) as error:
-        time.sleep(patience if rank else 0)
+        time.sleep(PATIENCE if rank else 0)
         err.print(f"{error.label} (rank {rank}):" if rank else f"{error.label}:", style="bold red", end=" ")
         err.print(redacted(str(error)), markup=False)
         sys.exit(error.exit_code)
     except Exception:
-        time.sleep((2 if rank else 1) * patience)
+        time.sleep((2 if rank else 1) * PATIENCE if several else 0)
         raise
 
 

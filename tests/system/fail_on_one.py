@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain import cli, runner
 from posttrain.distributed import ranks
+from posttrain.distributed.launch import leave
 from posttrain.errors import DataError
 
 
@@ -23,4 +24,7 @@ def run(*_: Any, **__: Any) -> None:
 
 if __name__ == "__main__":
     setattr(runner, "run", run)  # noqa: B010
-    cli.main()
+    try:
+        cli.main()
+    except BaseException as error:
+        leave(error)
