@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check memory-check chaos audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -51,6 +51,10 @@ hybrids-check: setup setup-vllm
 # the memory of two processes in every mode, six minutes; writes the table of docs/scaling.md
 memory-check: setup setup-deepspeed
 	$(BIN)/python studies/memory.py
+
+# what a micro-batch holds at its peak, three minutes; writes the table of docs/scaling.md
+activations-check: setup
+	$(BIN)/python studies/activation_memory.py
 
 # kills, signals, damaged files, full disks, bad rows and hostile answers; writes the figures of docs/reliability.md
 chaos: setup

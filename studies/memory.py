@@ -83,7 +83,7 @@ def train(path: Path) -> None:
         prepared.algorithm,
         tokenizer=prepared.tokenizer,
         train_dataset=prepared.train,
-        args=training_arguments(recipe, STEPS),
+        args=training_arguments(recipe, STEPS, checkpointing=False),
         distributed=recipe.distributed,
         callbacks=[watch],
     ).train()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import rms_norm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from posttrain import Group, Judgement
 from posttrain.data.chat import Encoder
@@ -21,7 +23,21 @@ TINY = FromScratch(hidden_size=32, intermediate_size=48, num_hidden_layers=2, nu
 def make_model(*, adapter: Adapter | None = None, dtype: Any = "float64", **fields: Any) -> tuple[Any, Any]:
     config = ModelConfig(from_scratch=TINY.model_copy(update=fields), tokenizer="bytes", dtype=dtype, adapter=adapter)
     model, tokenizer = load(config, seed=0)
-    return model.to(getattr(torch, dtype)), tokenizer  # peft makes its adapter in float32
+    return with_exact_norms(model).to(getattr(torch, dtype)), tokenizer  # peft makes its adapter in float32
+
+
+def with_exact_norms(model: Any) -> Any:
+    for module in model.modules():
+        if isinstance(module, Qwen2RMSNorm):
+            module.__class__ = Norm
+    return model
+
+
+class Norm(Qwen2RMSNorm):
+    """In the dtype of its input, where transformers' goes by way of float32: gradients that are exact to 1e-12."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
 def make_examples(model: Any, tokenizer: Any, *, preference: bool, rows: int = 24) -> list[Example]:

@@ -10,11 +10,12 @@ from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.errors import RecipeError, SetupError
 from posttrain.recipe import Recipe
 
+OPTIMIZER = "adamw_torch_fused"  # one kernel for all of a step, on GPU and CPU; no copies of the gradients are made
 SAVES = 10  # checkpoints of a run where the recipe does not say
 
 
-def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
-    """The recipe in transformers' words.
+def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> TrainingArguments:
+    """The recipe in transformers' words, with or without gradient checkpointing.
 
     Raises:
         RecipeError: they contradict each other, or an extra one has a value that cannot be.
@@ -30,6 +31,7 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             f"on each of {ranks.world()} processes."
         )
     bf16 = training.bf16 or (recipe.distributed.mode.startswith("zero") and recipe.model.dtype == "bfloat16")
+    on_cpu = {"use_cpu": True} if ranks.world() > 1 and not torch.cuda.is_available() else {}
     try:
         arguments = TrainingArguments(
             output_dir=recipe.output_dir,
@@ -46,7 +48,7 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             bf16=bf16,
             deepspeed=deepspeed_config(recipe.distributed, bf16=bf16) if ranks.world() > 1 else None,
             ddp_timeout=round(recipe.distributed.timeout + ranks.SLACK),
-            gradient_checkpointing=training.gradient_checkpointing,
+            gradient_checkpointing=checkpointing,
             save_strategy="steps" if every else "no",
             save_steps=every or steps,
             save_total_limit=training.save_total_limit,
@@ -56,7 +58,7 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
             report_to=list(training.report_to),
             seed=recipe.seed,
             disable_tqdm=True,
-            **{**({"use_cpu": True} if ranks.world() > 1 and not torch.cuda.is_available() else {}), **training.extra},
+            **{"optim": OPTIMIZER, **on_cpu, **training.extra},
         )
         get_scheduler(
             arguments.lr_scheduler_type,

@@ -1,15 +1,18 @@
 """From hidden states to log-probs, entropy and full-vocabulary KL, in row chunks. The vocabulary axis ends here.
 
-The logits of the batch never exist: only the rows that carry loss are scored, a chunk at a time, and the backward pass
-computes each chunk's logits again. With p = softmax(z / T) and y the target,
+The logits of the batch never exist: only the rows that carry loss are scored, a chunk at a time. With p = softmax(z / T) and
+y the target,
 
     d logp / dz = (e_y - p) / T      d H / dz = -p (log p + H) / T      d KL(q || p) / dz = (p - q) / T
 
-Cost 8 N H V operations, forward and backward together; a one-pass form for token-scope algorithms takes this place.
+`in_one_pass` makes scores and gradients of a chunk while its logits are there, for a loss whose derivative by a row's scores
+is known from these alone: 6 N H V operations. `token_logprobs` is for any loss: 8 N H V, since the backward pass makes the
+logits again; 4 N H V where the head is frozen, for then the slope of each log-prob, of size H, is kept in place of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +21,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
-"""Logits held at a time. On CPU 64 MB in float32, 110 rows of a vocabulary of 152 k, past which nothing is gained and the
+CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**27}
+"""Logits held at a time. On CPU 32 MB in float32, 256 rows of a vocabulary of 32 k, past which nothing is gained and the
 caches are left; on GPUs 512 MB, enough rows for full matrix throughput."""
+
+Columns = Float[Tensor, "n k"]
+"""Of each scored token: log p(target); then entropy and KL(teacher || p) where asked for."""
+Weigh = Callable[[Columns, slice], Columns]
+"""The derivative of the loss by the columns of these rows, from these columns alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,96 +55,224 @@ def token_logprobs(
     temperature: float = 1.0,
     entropy: bool = False,
     teacher: Teacher | None = None,
-) -> Float[Tensor, "n k"]:
-    """Columns, with gradient to `hidden` and the head: log p(target); then entropy and KL(teacher || p) where asked for.
+) -> Columns:
+    """The columns, with gradient to `hidden` and the head.
 
     Computed in the dtype of `hidden` (autocast's, where it is on) up to the logits, in float32 from there, float64 if
     the inputs are. The gradient is differentiable once; a second derivative is an error.
     """
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    with torch.autocast(device, enabled=False):
-        reference = (None, None, None) if teacher is None else (teacher.hidden, teacher.head.weight, teacher.head.bias)
-        return _Score.apply(hidden, head.weight, head.bias, targets, *reference, 1 / temperature, entropy, dtype)  # type: ignore[no-any-return]
+    rows = _Rows(targets, 1 / temperature, entropy, teacher, _compute_dtype(hidden))
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _Score.apply(rows, torch.is_grad_enabled(), hidden, head.weight, head.bias)  # type: ignore[no-any-return]
+
+
+def in_one_pass(
+    hidden: Float[Tensor, "n H"],
+    head: Head,
+    targets: Int[Tensor, " n"],
+    weigh: Weigh,
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    teacher: Teacher | None = None,
+) -> tuple[Float[Tensor, ""], Columns]:
+    """A zero whose gradient is that of the loss; and the columns of `token_logprobs`, which have none.
+
+    `weigh` is called with each chunk's columns; of what it gives, the gradients are made on the spot.
+    """
+    rows = _Rows(targets, 1 / temperature, entropy, teacher, _compute_dtype(hidden))
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _OnePass.apply(rows, weigh, hidden, head.weight, head.bias)  # type: ignore[no-any-return]
+
+
+def full_logprobs(logits: Float[Tensor, "n V"], targets: Int[Tensor, " n"], temperature: float, entropy: bool) -> Columns:
+    """The columns of logits that are there, by autograd, for a model that does more to them than its head."""
+    wide = torch.promote_types(torch.float32, logits.dtype)
+    log_p = torch.log_softmax(logits.to(wide) / temperature, -1)
+    columns = [log_p.gather(1, targets[:, None])]
+    if entropy:
+        columns.append(-(log_p.exp() * log_p).sum(1, keepdim=True))
+    return torch.cat(columns, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """What is asked of each row; `dtype` is that of the matrix products."""
+
+    targets: Int[Tensor, " n"]
+    scale: float
+    entropy: bool
+    teacher: Teacher | None
+    dtype: torch.dtype
+
+    @property
+    def wide(self) -> torch.dtype:
+        return torch.promote_types(torch.float32, self.dtype)
+
+    @property
+    def width(self) -> int:
+        return 1 + self.entropy + (self.teacher is not None)
+
+    def scored(self, hidden: Tensor, head: Head) -> Iterator[_Chunk]:
+        """The rows, a chunk at a time; a chunk is gone when the next one is made, for they share their memory."""
+        vocabulary = len(head.weight)
+        size = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // vocabulary)
+        models = [(hidden, head)] + ([] if self.teacher is None else [(self.teacher.hidden, self.teacher.head)])
+        models = [(states, _cast(layer, self.dtype)) for states, layer in models]
+        room = torch.empty(len(models), min(size, len(hidden)), vocabulary, dtype=self.wide, device=hidden.device)
+        for start in range(0, len(hidden), size):
+            rows = slice(start, start + size)
+            logs = [_log_softmax(states[rows], layer, self.scale, room[i]) for i, (states, layer) in enumerate(models)]
+            yield _Chunk(rows, self.targets[rows, None], self.scale, self.entropy, logs[0], logs[1] if logs[1:] else None)
+
+
+@dataclass(slots=True, eq=False)
+class _Chunk:
+    """Some rows, and their log-probs over the vocabulary: p of the model, q of the teacher."""
+
+    rows: slice
+    targets: Int[Tensor, "c 1"]
+    scale: float
+    entropy: bool
+    log_p: Float[Tensor, "c V"]
+    log_q: Float[Tensor, "c V"] | None
+
+    def columns(self) -> Columns:
+        scores = [self.log_p.gather(1, self.targets)]
+        if self.entropy:
+            scores.append(-(self.log_p.exp() * self.log_p).sum(1, keepdim=True))
+        if self.log_q is not None:
+            scores.append((self.log_q.exp() * (self.log_q - self.log_p)).sum(1, keepdim=True))
+        return torch.cat(scores, 1)
+
+    def slope(self, columns: Columns, grad: Columns) -> tuple[Float[Tensor, "c V"], Float[Tensor, "c 1"] | float]:
+        """d loss / d logits, as a matrix and what its rows are to be multiplied by. Nothing is left of the log-probs.
+
+        Of log-probs alone it is -g (p - e_y) / T: g stays outside, so that no pass over the vocabulary is made for it.
+        """
+        if columns.shape[1] == 1:
+            return self.log_p.exp_().scatter_(1, self.targets, columns.expm1()), -grad * self.scale
+        p = self.log_p.exp()
+        slope = (p * -grad[:, :1]).scatter_add_(1, self.targets, grad[:, :1])
+        if self.entropy:
+            slope -= grad[:, 1:2] * p * (self.log_p + columns[:, 1:2])
+        if self.log_q is not None:
+            slope += grad[:, -1:] * (p - self.log_q.exp_())
+        return slope, self.scale
+
+
+class _Gradients:
+    """The gradients of a head's hidden states, weight and bias, of those that are wanted, over chunks of rows."""
+
+    def __init__(self, hidden: Tensor, head: Head, rows: _Rows, wanted: Sequence[bool]) -> None:
+        self._hidden, self._head, self._dtype = hidden, head, rows.dtype
+        self._weight = head.weight.to(rows.dtype)
+        self._d_hidden = torch.empty_like(hidden) if wanted[0] else None
+        self._d_weight = torch.zeros_like(head.weight, dtype=rows.wide) if wanted[1] else None
+        self._d_bias = torch.zeros_like(head.bias, dtype=rows.wide) if wanted[2] and head.bias is not None else None
+
+    def add(self, chunk: _Chunk, columns: Columns, grad: Columns) -> None:
+        wide, factor = chunk.slope(columns, grad)
+        slope = wide.to(self._dtype)
+        if self._d_hidden is not None:
+            self._d_hidden[chunk.rows] = (slope @ self._weight).to(self._d_hidden.dtype) * factor
+        if self._d_weight is not None:
+            _add_product(self._d_weight, slope.T, (self._hidden[chunk.rows] * factor).to(self._dtype))
+        if self._d_bias is not None:
+            self._d_bias += (wide * factor).sum(0)
+
+    def made(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        d_weight, d_bias = self._d_weight, self._d_bias
+        return (
+            self._d_hidden,
+            None if d_weight is None else d_weight.to(self._head.weight.dtype),
+            None if d_bias is None or self._head.bias is None else d_bias.to(self._head.bias.dtype),
+        )
 
 
 class _Score(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        teacher_hidden: Tensor | None,
-        teacher_weight: Tensor | None,
-        teacher_bias: Tensor | None,
-        scale: float,
-        entropy: bool,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets, teacher_hidden, teacher_weight, teacher_bias)
-        ctx.options = (scale, entropy, dtype)
-        columns: list[Tensor] = []
-        head, teacher_head = _cast(weight, bias, dtype), _cast(teacher_weight, teacher_bias, dtype)
-        for rows in _chunks(len(targets), weight):
-            log_p = _log_softmax(hidden, head, rows, scale)
-            scores = [log_p.gather(1, targets[rows, None])]
-            if entropy:
-                scores.append(-(log_p.exp() * log_p).sum(1, keepdim=True))
-            if teacher_hidden is not None:
-                log_q = _log_softmax(teacher_hidden, teacher_head, rows, scale)
-                scores.append((log_q.exp() * (log_q - log_p)).sum(1, keepdim=True))
-            columns.append(torch.cat(scores, 1))
-        return torch.cat(columns)
+    def forward(ctx: Any, rows: _Rows, recording: bool, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        head, trained = Head(weight, bias), any(ctx.needs_input_grad[3:])
+        kept = recording and ctx.needs_input_grad[2] and not trained and rows.width == 1
+        slopes = _Gradients(hidden, head, rows, (kept, False, False))
+        made: list[Tensor] = []
+        for chunk in rows.scored(hidden, head):
+            columns = chunk.columns()
+            made.append(columns)
+            if kept:
+                slopes.add(chunk, columns, torch.ones_like(columns))
+        ctx.rows = rows
+        ctx.save_for_backward(hidden, weight, bias, slopes.made()[0])
+        return torch.cat(made) if made else hidden.new_zeros(0, rows.width, dtype=rows.wide)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, bias, targets, teacher_hidden, teacher_weight, teacher_bias = ctx.saved_tensors
-        scale, entropy, dtype = ctx.options
-        wide = torch.promote_types(torch.float32, grad.dtype)
-        d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        d_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
-        d_bias = torch.zeros_like(bias, dtype=wide) if ctx.needs_input_grad[2] else None
-        head, teacher_head = _cast(weight, bias, dtype), _cast(teacher_weight, teacher_bias, dtype)
-        for rows in _chunks(len(targets), weight):
-            log_p = _log_softmax(hidden, head, rows, scale)
-            p = log_p.exp()
-            d_z = p * -grad[rows, :1]
-            d_z.scatter_add_(1, targets[rows, None], grad[rows, :1])
-            if entropy:
-                d_z -= grad[rows, 1:2] * p * (log_p - (p * log_p).sum(1, keepdim=True))
-            if teacher_hidden is not None:
-                q = _log_softmax(teacher_hidden, teacher_head, rows, scale).exp_()
-                d_z += grad[rows, -1:] * (p - q)
-            d_z = d_z.mul_(scale).to(dtype)
-            if d_hidden is not None:
-                d_hidden[rows] = (d_z @ head[0]).to(hidden.dtype)
-            if d_weight is not None:
-                d_weight += d_z.T @ hidden[rows].to(dtype)
-            if d_bias is not None:
-                d_bias += d_z.sum(0, dtype=wide)
-        if d_weight is not None:
-            d_weight = d_weight.to(weight.dtype)
-        if d_bias is not None:
-            d_bias = d_bias.to(bias.dtype)
-        return d_hidden, d_weight, d_bias, None, None, None, None, None, None, None
+        hidden, weight, bias, slopes = ctx.saved_tensors
+        if slopes is not None:
+            return None, None, (slopes * grad).to(hidden.dtype), None, None
+        head = Head(weight, bias)
+        gradients = _Gradients(hidden, head, ctx.rows, ctx.needs_input_grad[2:])
+        for chunk in ctx.rows.scored(hidden, head):
+            gradients.add(chunk, chunk.columns(), grad[chunk.rows])
+        return None, None, *gradients.made()
 
 
-def _chunks(rows: int, weight: Tensor) -> list[slice]:
-    size = max(1, CHUNK_LOGITS.get(weight.device.type, CHUNK_LOGITS["cuda"]) // len(weight))
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)] or [slice(0, 0)]
+class _OnePass(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: _Rows, weigh: Weigh, hidden: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        head, made = Head(weight, bias), list[Tensor]()
+        gradients = _Gradients(hidden, head, rows, ctx.needs_input_grad[2:])
+        for chunk in rows.scored(hidden, head):
+            columns = chunk.columns()
+            made.append(columns)
+            gradients.add(chunk, columns, weigh(columns, chunk.rows))
+        ctx.gradients = gradients.made()
+        scores = torch.cat(made) if made else hidden.new_zeros(0, rows.width, dtype=rows.wide)
+        ctx.mark_non_differentiable(scores)
+        return scores.new_zeros(()), scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if ctx.gradients is None:
+            raise RuntimeError("The one-pass head gives its gradients once: they were made with the loss, and are used up.")
+        gradients, ctx.gradients = ctx.gradients, None
+        if scale.device.type == "cpu" and float(scale) == 1:  # on a GPU to ask would mean to wait
+            return None, None, *gradients
+        return None, None, *(None if one is None else one.mul_(scale.to(one.dtype)) for one in gradients)
 
 
-def _cast(weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> tuple[Any, Tensor | None]:
-    return None if weight is None else weight.to(dtype), None if bias is None else bias.to(dtype)
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
-def _log_softmax(hidden: Tensor, head: tuple[Any, Tensor | None], rows: slice, scale: float) -> Float[Tensor, "n V"]:
-    weight, bias = head
-    logits = hidden[rows].to(weight.dtype) @ weight.T
-    if bias is not None:
-        logits = logits + bias
-    logits = logits.to(torch.promote_types(torch.float32, weight.dtype))
-    return torch.log_softmax(logits.mul_(scale) if scale != 1 else logits, -1)
+def _cast(head: Head, dtype: torch.dtype) -> Head:
+    return Head(head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype))
+
+
+def _log_softmax(hidden: Tensor, head: Head, scale: float, room: Tensor) -> Float[Tensor, "c V"]:
+    logits, hidden = room[: len(hidden)], hidden.to(head.weight.dtype)
+    if logits.dtype == head.weight.dtype:
+        torch.mm(hidden, head.weight.T, out=logits)
+    else:
+        logits.copy_(hidden @ head.weight.T)
+    if head.bias is not None:
+        logits += head.bias
+    if scale != 1:
+        logits *= scale
+    return torch.log_softmax(logits, -1, out=logits)
+
+
+def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "V c"], right: Float[Tensor, "c H"]) -> None:
+    """total += left @ right, added up in the total's precision."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    elif total.device.type == "cuda":
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total += left @ right

@@ -46,6 +46,7 @@ class Loop(Checkpointed):
     _eval_examples: dict[str, list[Example]]
     _sample_evaluation: Callable[[int], dict[str, float]] | None
     _evaluate_first: bool
+    _reads_again: bool
     _distributed: DistributedConfig | None
     _budget: Budget | None
     _record: dict[str, float]
@@ -65,6 +66,9 @@ class Loop(Checkpointed):
         check_mode(self._distributed, self.mode)
         for listener in self.listeners:
             listener.on_mode(self.mode, self.args.world_size)
+        if self._reads_again:
+            with self._let_through():
+                self._learner.keep_reference(self.train_dataset)  # type: ignore[arg-type]
         if self._evaluate_first and not self.state.global_step:
             with self._let_through():
                 self.evaluate()
@@ -220,6 +224,7 @@ class Loop(Checkpointed):
 
     @torch.no_grad()
     def _evaluated(self, data: list[Example]) -> dict[str, float]:
+        self._learner.keep_reference(data)
         collection = self._learner.open(self.model, collect_demonstrations(data, progress=1.0))  # type: ignore[arg-type]
         step = self._learner.step(collection, 0, 1.0)
         model: Any = self.model

@@ -18,10 +18,9 @@ from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.prepare import examples, problems
 from posttrain.data.rows import DataReport, Example, Problem, digest
 from posttrain.data.sources import Record, read
-from posttrain.distributed import ranks
-from posttrain.distributed.memory import Held, held
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
+from posttrain.footprint import Footprint, footprint
 from posttrain.models import eos_ids, load
 from posttrain.recipe import Recipe
 from posttrain.rewards.make import check_code, make_grader, make_rewards, named
@@ -59,17 +58,14 @@ class Prepared:
         per_question = self.algorithm.needs.rollouts or 1
         return max(1, -(-int((training.epochs or 0) * len(self.train) * per_question) // training.rows_per_step))
 
-    def memory(self) -> Held:
-        """Of each process of the run, by the formula."""
-        numbers = list(self.model.parameters())
-        return held(
-            self.recipe.distributed,
-            max(self.recipe.distributed.processes, ranks.world()),
-            parameters=sum(p.numel() for p in numbers),
-            trainable=sum(p.numel() for p in numbers if p.requires_grad),
-            number=numbers[0].element_size(),
-            reference=self.algorithm.needs.reference and self.recipe.model.adapter is None,
-        )
+    def footprint(self) -> Footprint:
+        """What each process of the run takes of its memory, by the formulas."""
+        sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
+        answer = sampling.max_tokens if sampling else 0
+        read = [len(row) for one in (*self.train, *self.demonstrations) if isinstance(one, Example) for row in one.rows]
+        asked = [len(one.prompt) + answer for one in self.train if not isinstance(one, Example)]
+        longest = max(read + asked)
+        return footprint(self.recipe, self.algorithm, self.model, longest=longest)
 
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data. And the versions, to be read by a person."""
@@ -98,7 +94,7 @@ class Prepared:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "questions" if needs.rollouts else "training rows": len(self.train),
-            "memory of a process, with AdamW": str(self.memory()),
+            **self.footprint().rows(),
             "rows left out or cut": {name: dict(report.counters) for name, report in self.reports.items() if report.counters},
             "evaluation rows": {name: len(rows) for name, rows in {**self.problems, **self.held_out}.items()},
             "rollouts per step" if needs.rollouts else "rows per step": rows,

@@ -19,6 +19,7 @@ from posttrain.model_config import ModelConfig
 from posttrain.resolve import with_rollout, with_stages
 from posttrain.rewards.config import AnyReward, with_verdict
 from posttrain.rollout.config import VLLM_TEMPERATURE, RolloutConfig
+from posttrain.speed import HeadPath, RowLayout
 from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
 from posttrain.yaml_source import YamlSource
 
@@ -45,8 +46,10 @@ class TrainingConfig(Config):
     """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
     collection if not set; a part of them makes several updates of each collection."""
     micro_batch_tokens: Count = 16384
-    """Bound on the padded tokens of one forward pass; the gradient does not depend on it."""
+    """Bound on the tokens that one forward pass reads, padding included; the gradient does not depend on it."""
     micro_batch_rows: Count | None = None
+    head: HeadPath = "one_pass"
+    layout: RowLayout = "shared"
     learning_rate: NonNegative = 1e-5
     lr_scheduler_type: Literal[
         "linear",
@@ -69,7 +72,8 @@ class TrainingConfig(Config):
     max_grad_norm: NonNegative = 1.0
     bf16: bool = False
     """Compute in bfloat16 over float32 weights."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
+    """Layers are computed again in the backward pass, for memory; if not set, where an estimate says that it is needed."""
     save_every: Annotated[int, Field(ge=0)] | None = None
     """Steps between checkpoints; a tenth of the run if not set, 0 for none."""
     save_total_limit: Count | None = 2

@@ -21,7 +21,13 @@ from posttrain.recipe import Recipe
 from posttrain.redaction import redacted
 from posttrain.run_lock import LOCK
 
-MAY_CHANGE = ("training.logging_steps", "training.report_to", "training.save_total_limit", "rollout.log_completions")
+MAY_CHANGE = (
+    "training.logging_steps",
+    "training.report_to",
+    "training.save_total_limit",
+    "training.gradient_checkpointing",
+    "rollout.log_completions",
+)
 """Keys that change nothing of what is trained. `training.max_steps` may grow as well."""
 log = logging.getLogger(__name__)
 

@@ -93,7 +93,8 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]
     checkpoint = _told(newest_checkpoint, folder, recipe)
     untouched = ranks.leads() and not (folder / "recipe.yaml").is_file()
     prepared = prepare(recipe, **allowed)
-    arguments = training_arguments(recipe, prepared.steps)
+    checkpointing = prepared.footprint().settled()
+    arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
     trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
         try:
@@ -102,7 +103,7 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]
                 if ranks.leads():
                     write(folder / "recipe.yaml", _as_yaml(recipe))
                 prepared = presampled(prepared, folder / "collected.jsonl", allow_remote=allowed["allow_remote_engine"])
-                arguments = training_arguments(recipe, prepared.steps)
+                arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
             engine = make_engine(
                 recipe.rollout,
                 prepared.model,
@@ -187,7 +188,7 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
         plans = {name: plan(stage, **allowed) for name, stage in stages.items()}
         return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
     prepared = prepare(recipe, **allowed)
-    training_arguments(recipe, prepared.steps)
+    training_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
     return prepared.plan()
 
 
@@ -252,7 +253,7 @@ def _trainer(
         train_dataset=prepared.train,
         eval_dataset=prepared.held_out,
         args=arguments,
-        micro_batch_tokens=recipe.training.micro_batch_tokens,
+        **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"}),
         budget=recipe.training.budget,
         listeners=listeners,
         sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.problems else None,

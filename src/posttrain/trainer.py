@@ -12,19 +12,21 @@ from posttrain.budget import Budget
 from posttrain.collectors import as_examples, collected_data
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.sharding import shard
+from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
 from posttrain.interruption import Interruption
 from posttrain.learner import Learner
 from posttrain.loop import Loop
 from posttrain.loop_arguments import check_devices, for_the_parent
 from posttrain.metrics import Listener, RunFiles
+from posttrain.model_trials import settle_head, settle_layout
 from posttrain.models import disable_dropout
 from posttrain.nonfinite import LIMIT, NonFinite
 from posttrain.reference import Reference
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.collect import RESAMPLES
 from posttrain.rollout.engine import RolloutEngine, Sampling
-from posttrain.scoring import check_head
+from posttrain.speed import HeadPath, RowLayout
 from posttrain.trackers import welcome
 
 
@@ -47,7 +49,8 @@ class PostTrainer(Loop):
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
-        micro_batch_tokens: a further bound, on the padded tokens of a micro-batch.
+        micro_batch_tokens: a further bound, on the tokens of a micro-batch that the model reads, padding included.
+        head, layout: how the same numbers are made; what the model cannot take is not taken, and said.
         budget: ends the run before max_steps, and is what progress is measured by.
         distributed: how the model is spread over the ranks; the modes of DeepSpeed need args.deepspeed as well. What is in
             effect must be what it says.
@@ -78,6 +81,8 @@ class PostTrainer(Loop):
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
         micro_batch_tokens: int | None = None,
+        head: HeadPath = "one_pass",
+        layout: RowLayout = "shared",
         budget: Budget | None = None,
         distributed: DistributedConfig | None = None,
         nonfinite_limit: int = LIMIT,
@@ -112,8 +117,10 @@ class PostTrainer(Loop):
         }
         if algorithm.needs.exact_logp:
             disable_dropout(model)
+        head, layout = settle_head(model, head, len(tokenizer)), settle_layout(model, layout, len(tokenizer))
+        if head == "whole" and algorithm.needs.full_kl:
+            raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
         reference = Reference(model) if algorithm.needs.reference else None
-        check_head(model, len(tokenizer))
         if distributed is not None:
             shard(model, distributed, bf16=args.bf16)
         super().__init__(
@@ -142,7 +149,10 @@ class PostTrainer(Loop):
             temperature=sampling.temperature if sampling is not None and algorithm.needs.rollouts else 1.0,
             rows=args.per_device_train_batch_size,
             tokens=micro_batch_tokens,
+            head=head,
+            layout=layout,
         )
+        self._reads_again = self.args.max_steps * rows > len(data)
         self.run_files = RunFiles(Path(str(args.output_dir)))
         self.listeners = [self.run_files, *listeners] if self.is_world_process_zero() else []
         self._sample_evaluation, self._evaluate_first = sample_evaluation, evaluate_first

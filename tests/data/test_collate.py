@@ -106,6 +106,7 @@ def test_temperature_divides_the_logits(model: Any) -> None:
 def test_each_position_predicts_its_target_and_nothing_is_read_past_the_last(seed: int) -> None:
     drawn = collection(seed)
     inputs = model_inputs(drawn.rows, drawn.batch, pad_id=PAD)
+    assert inputs.attention_mask is not None
     width = drawn.batch.loss_mask.shape[1]
     assert sorted(inputs.index.tolist()) == torch.nonzero(drawn.batch.loss_mask.flatten())[:, 0].tolist()
     for i, position, index, target in zip(inputs.row, inputs.position, inputs.index, inputs.target, strict=True):

@@ -16,7 +16,7 @@ from posttrain.errors import EngineError, SetupError
 from posttrain.model_config import Adapter
 from posttrain.rollout import weights
 from posttrain.rollout.weights import DiskTransport, TensorTransport, engine_weights
-from tiny import make_model
+from tiny import make_model, with_exact_norms
 
 
 def _scramble(model: Any) -> None:
@@ -35,7 +35,7 @@ def test_the_weights_make_a_plain_model_with_the_same_logits(tied: bool, adapter
     sent = {name: tensor.clone() for name, tensor in engine_weights(model.eval())}
     config = model.config
     config.tie_word_embeddings = False
-    plain = AutoModelForCausalLM.from_config(config).double()
+    plain = with_exact_norms(AutoModelForCausalLM.from_config(config)).double()
     plain.load_state_dict(sent, strict=True)
     ids = torch.arange(60, 80)[None]
     with torch.no_grad():

@@ -68,7 +68,7 @@ def folders_of_engine(process: subprocess.Popen[str]) -> list[Path]:
 
 
 def wait_for_steps(folder: Path, child: subprocess.Popen[str], steps: int) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(lines(folder / "out" / "metrics.jsonl")) < steps:
         assert child.poll() is None and time.monotonic() < end, finish(child)
         time.sleep(0.02)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from posttrain import logprobs
-from posttrain.logprobs import Head, Teacher, token_logprobs
+from posttrain.logprobs import Head, Teacher, in_one_pass, token_logprobs
 from posttrain.scoring import ModelInputs, score
 from tiny import make_model
 
@@ -68,11 +68,88 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [1, 100, 10**6], ids=["row", "three_rows", "all"])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize(("entropy", "teacher"), [(False, False), (True, False), (False, True), (True, True)])
+def test_one_pass_makes_the_gradient_of_the_loss_that_it_is_told(
+    chunk: int, temperature: float, entropy: bool, teacher: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(logprobs.CHUNK_LOGITS, "cpu", chunk)
+    inputs = _inputs()
+    naive = _naive(inputs, temperature, entropy, teacher)
+    factors = torch.randn_like(naive)
+    told = list[slice]()
+
+    def weigh(columns: torch.Tensor, rows: slice) -> torch.Tensor:
+        told.append(rows)
+        return factors[rows] * columns.cos()
+
+    carrier, columns = in_one_pass(
+        inputs["hidden"],
+        Head(inputs["weight"], inputs["bias"]),
+        inputs["targets"],
+        weigh,
+        temperature=temperature,
+        entropy=entropy,
+        teacher=inputs["teacher"] if teacher else None,
+    )
+    assert float(carrier) == 0 and not columns.requires_grad
+    assert torch.allclose(columns, naive, rtol=0, atol=1e-12)
+    assert [i for rows in told for i in range(ROWS)[rows]] == list(range(ROWS))
+    leaves = [inputs[name] for name in ("hidden", "weight", "bias")]
+    expected = torch.autograd.grad((factors * naive.sin()).sum(), leaves)
+    for a, b in zip(torch.autograd.grad(-3 * carrier, leaves), expected, strict=True):
+        assert torch.allclose(a, -3 * b, rtol=0, atol=1e-11)
+
+
+def test_gradients_of_one_pass_are_given_once() -> None:
+    inputs = _inputs()
+    carrier, _ = in_one_pass(inputs["hidden"], Head(inputs["weight"]), inputs["targets"], lambda columns, rows: columns)
+    carrier.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="gives its gradients once"):
+        carrier.backward()
+
+
 def test_a_frozen_head_gets_no_gradient_and_its_input_does() -> None:
     inputs = _inputs()
-    out = token_logprobs(inputs["hidden"], Head(inputs["weight"].detach()), inputs["targets"])
-    out.sum().backward()
-    assert inputs["hidden"].grad is not None and inputs["weight"].grad is None
+    out = token_logprobs(inputs["hidden"], Head(inputs["weight"].detach()), inputs["targets"], temperature=0.7)
+    upstream = torch.randn_like(out)
+    expected = torch.autograd.grad(_naive({**inputs, "bias": 0}, 0.7, False, False), inputs["hidden"], upstream)[0]
+    [found] = torch.autograd.grad(out, inputs["hidden"], upstream)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12) and inputs["weight"].grad is None
+
+
+def test_a_frozen_head_makes_its_logits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one pass or two: of N V H products one for the logits and one for the gradient."""
+    inputs = _inputs()
+    frozen, calls = Head(inputs["weight"].detach()), list[int]()
+    made = logprobs._log_softmax
+    monkeypatch.setattr(logprobs, "_log_softmax", lambda *arguments: (calls.append(1), made(*arguments))[1])
+    token_logprobs(inputs["hidden"], frozen, inputs["targets"]).sum().backward()
+    in_one_pass(inputs["hidden"], frozen, inputs["targets"], lambda columns, rows: columns)[0].backward()
+    assert len(calls) == 2
+    token_logprobs(inputs["hidden"], Head(inputs["weight"]), inputs["targets"]).sum().backward()
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_autocast_decides_the_dtype_of_the_products(one_pass: bool) -> None:
+    """Logits of bfloat16 numbers, from float32 weights, whose gradient is float32."""
+    inputs = _inputs(torch.float32)
+    head = Head(inputs["weight"], inputs["bias"])
+    with torch.autocast("cpu", torch.bfloat16):
+        if one_pass:
+            carrier, scores = in_one_pass(inputs["hidden"], head, inputs["targets"], lambda columns, rows: columns * 0 + 1)
+        else:
+            scores = token_logprobs(inputs["hidden"], head, inputs["targets"])
+            carrier = scores.sum()
+    carrier.backward()
+    rounded = (inputs["hidden"].bfloat16() @ inputs["weight"].bfloat16().T).float() + inputs["bias"].bfloat16()
+    expected = rounded.log_softmax(-1).gather(1, inputs["targets"][:, None])
+    assert torch.allclose(scores, expected, rtol=0, atol=1e-6)
+    exact = torch.autograd.grad(_naive(inputs, 1.0, False, False).sum(), inputs["weight"])[0]
+    assert inputs["weight"].grad.dtype == torch.float32
+    assert 1e-5 < (inputs["weight"].grad - exact).abs().max() < 0.05
 
 
 def test_bfloat16_is_scored_in_float32_from_the_logits_on() -> None:

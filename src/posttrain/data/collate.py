@@ -95,7 +95,8 @@ def model_inputs(rows: Sequence[Row], batch: Batch, *, pad_id: int) -> ModelInpu
     placed = torch.tensor(where, dtype=torch.int64).view(-1, 4).T
     if len(where) and int(placed[1].min()) < 0:
         raise ValueError("the first token of a row without a prompt cannot carry loss: nothing comes before it")
-    return ModelInputs(torch.from_numpy(ids), torch.from_numpy(attention), *placed)
+    row_of, position, index, target = placed
+    return ModelInputs(torch.from_numpy(ids), torch.from_numpy(attention), row_of, position, index, target)
 
 
 def micro_batches(

@@ -1,0 +1,131 @@
+"""Every switch of how numbers are made gives the same ones: loss, metrics and every parameter's gradient, in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from posttrain import PostTrainer
+from posttrain.algorithms import example_values
+from posttrain.collection import Collection
+from posttrain.data.collate import collect_demonstrations
+from posttrain.estimator import Algorithm
+from posttrain.learner import Learner
+from posttrain.model_config import Adapter
+from posttrain.model_trials import settle_head, settle_layout
+from posttrain.reference import Reference
+from posttrain.speed import HeadPath, RowLayout
+from posttrain.types import Origin
+from tiny import make_examples, make_model
+
+MakeTrainer = Callable[..., PostTrainer]
+ALGORITHMS = {algorithm.name: algorithm for algorithm in example_values()}
+MODELS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "tied": {"tie_word_embeddings": True},
+    "lora": {"adapter": Adapter(r=4)},
+    "grouped heads": {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1},
+}
+PLAIN: tuple[HeadPath, RowLayout] = ("whole", "padded")
+FAST: tuple[HeadPath, RowLayout] = ("one_pass", "shared")
+"""The model's own logits under autograd, in rows of their own; and what is in effect where nobody says otherwise."""
+
+
+def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
+    """Demonstrations; or groups of four rows to one prompt, with rewards, the last of which is one where that is needed."""
+    rows = make_examples(model, tokenizer, preference=algorithm.needs.preference)[:8]
+    if algorithm.needs.rollouts:
+        alike = [dataclasses.replace(rows[i].rows[0], prompt=rows[i - i % 4].rows[0].prompt) for i in range(8)]
+        rows = [dataclasses.replace(one, rows=(row,)) for one, row in zip(rows, alike, strict=True)]
+    collected = collect_demonstrations(rows, progress=0.0)
+    if not algorithm.needs.rollouts:
+        return collected
+    draw, shape = torch.Generator().manual_seed(3), collected.batch.loss_mask.shape
+    shown = {"none": 0, "prefix": 2}.get(algorithm.needs.demonstration, 1000)
+    demonstrated = (torch.arange(shape[0])[:, None] % 4 == 3) & (torch.arange(shape[1]) < shown)
+    batch = collected.batch.replace(
+        correct=torch.rand(shape[0], generator=draw) < 0.3,
+        reward=torch.rand(shape[0], generator=draw, dtype=torch.float64),
+        group=torch.arange(shape[0]) // 4,
+        behavior_logp=-3 * torch.rand(shape, generator=draw, dtype=torch.float64),
+        old_logp=-3 * torch.rand(shape, generator=draw, dtype=torch.float64) if algorithm.needs.old_logp else None,
+        origin=torch.where(demonstrated, Origin.DEMO, Origin.ROLLOUT),
+    )
+    return dataclasses.replace(collected, batch=batch)
+
+
+def learnt(
+    algorithm: Algorithm, head: HeadPath, layout: RowLayout, scale: float = 1.0, **model: Any
+) -> tuple[torch.Tensor, dict[str, float], dict[str, torch.Tensor]]:
+    """The loss, the metrics and the gradients of a step, whose loss is scaled after it was made."""
+    policy, tokenizer = make_model(**model)
+    accelerator, size = Accelerator(cpu=True), len(tokenizer)
+    options: dict[str, Any] = {"head": settle_head(policy, head, size), "layout": settle_layout(policy, layout, size)}
+    reference = Reference(policy) if algorithm.needs.reference else None
+    if reference is not None:
+        reference.place(accelerator, None)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for one in policy.parameters():
+            one.add_(0.02 * torch.randn(one.shape, generator=draw, dtype=one.dtype) * one.requires_grad)
+    learner = Learner(algorithm, reference, accelerator, pad_id=0, temperature=0.8, rows=None, tokens=150, **options)
+    opened = learner.open(policy, collection(algorithm, policy, tokenizer))
+    step, total, metrics = learner.step(opened, 0, 0.3), torch.zeros((), dtype=torch.float64), dict[str, float]()
+    for micro in step.micro:
+        output = learner.loss(policy, step, micro).output
+        (scale * output.loss).backward()
+        total += output.loss.detach()
+        for name, value in output.metrics.items():
+            before = metrics.get(name, 0.0)
+            metrics[name] = max(before, float(value)) if name.endswith("/max") else before + float(value)
+    return total, metrics, {name: p.grad / scale for name, p in policy.named_parameters() if p.grad is not None}
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    (loss, metrics, gradients), (plain_loss, plain_metrics, plain_gradients) = found, expected
+    torch.testing.assert_close(loss, plain_loss, rtol=1e-11, atol=1e-12)
+    assert metrics == pytest.approx(plain_metrics, rel=1e-9, abs=1e-11)
+    assert gradients.keys() == plain_gradients.keys()
+    largest = max(float(one.abs().max()) for one in plain_gradients.values())
+    assert largest > 1e-6
+    for name, one in gradients.items():
+        assert (one - plain_gradients[name]).abs().max() < 1e-11 * largest, name
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_fast_path_learns_what_the_plain_one_learns(name: str) -> None:
+    algorithm = ALGORITHMS[name]
+    head = "two_pass" if algorithm.needs.full_kl else "whole"  # whole distributions are compared by their matrices
+    assert_equal(learnt(algorithm, *FAST), learnt(algorithm, head, "padded"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["grpo", "dpo", "asft"])
+def test_it_does_so_for_every_kind_of_model_and_a_scaled_loss(name: str, model: str) -> None:
+    plain = learnt(ALGORITHMS[name], "two_pass", "padded", **MODELS[model])
+    assert_equal(learnt(ALGORITHMS[name], *FAST, scale=-2.5, **MODELS[model]), plain)
+
+
+@pytest.mark.parametrize("head", ["one_pass", "two_pass", "whole"])
+@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
+@pytest.mark.parametrize("name", ["grpo", "dpo"])
+def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
+    assert_equal(learnt(ALGORITHMS[name], head, layout), learnt(ALGORITHMS[name], *PLAIN))
+
+
+def test_the_fast_path_is_in_effect_and_reads_less(make_trainer: MakeTrainer) -> None:
+    assert make_trainer("sft")._learner._one_pass
+    fast, plain = make_trainer("dpo"), make_trainer("dpo", trainer_options={"layout": "padded"}, output="plain")
+    assert (fast._learner._layout, plain._learner._layout) == ("shared", "padded")
+    read = list[int]()
+    for trainer in (fast, plain):
+        model: Any = trainer.model
+        rows: Any = trainer.train_dataset
+        step = trainer._learner.step(trainer._learner.open(model, collect_demonstrations(rows[:8], progress=0.0)), 0, 0.0)
+        read.append(sum(trainer._learner._read(step.collection, micro) for micro in step.micro))
+    assert read[0] < 0.7 * read[1]
