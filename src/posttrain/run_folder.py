@@ -26,9 +26,10 @@ MAY_CHANGE = (
     "training.report_to",
     "training.save_total_limit",
     "training.gradient_checkpointing",
+    "training.micro_batch_tokens",
     "rollout.log_completions",
 )
-"""Keys that change nothing of what is trained. `training.max_steps` may grow as well."""
+"""Keys that change nothing of what is trained, but for rounding. `training.max_steps` may grow as well."""
 log = logging.getLogger(__name__)
 
 

@@ -96,6 +96,13 @@ def test_a_finished_run_without_checkpoints_cannot_be_longer(posttrain: Command)
     assert code == 8 and "has kept no checkpoint" in err and final() == before
 
 
+def test_a_run_that_did_not_fit_goes_on_in_smaller_micro_batches(posttrain: Command) -> None:
+    assert posttrain("run", made())[0] == 0
+    shutil.rmtree("out/final")
+    code, out, _ = posttrain("run", made(), "--set", "training.micro_batch_tokens=40", "--set", "training.max_steps=8")
+    assert code == 0 and len(steps()) == 8 and final()
+
+
 def rewrite_manifest(checkpoint: Path, **facts: Any) -> None:
     manifest = checkpoint / checkpoints.MANIFEST
     described = {**json.loads(manifest.read_text()), **facts}
