@@ -99,7 +99,7 @@ def test_a_finished_run_without_checkpoints_cannot_be_longer(posttrain: Command)
 def test_a_run_that_did_not_fit_goes_on_in_smaller_micro_batches(posttrain: Command) -> None:
     assert posttrain("run", made())[0] == 0
     shutil.rmtree("out/final")
-    code, out, _ = posttrain("run", made(), "--set", "training.micro_batch_tokens=40", "--set", "training.max_steps=8")
+    code, _, _ = posttrain("run", made(), "--set", "training.micro_batch_tokens=40", "--set", "training.max_steps=8")
     assert code == 0 and len(steps()) == 8 and final()
 
 

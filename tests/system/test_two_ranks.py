@@ -17,6 +17,7 @@ import pytest
 
 from posttrain.algorithms import BUILDERS
 from system.processes import environment
+from system.train_everywhere import PLAINLY
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.system
@@ -69,6 +70,16 @@ def test_two_ranks_train_what_one_trains(name: str, one: Trained, two: tuple[str
     largest = np.abs(alone[name]).max()
     assert largest > 1e-6
     assert np.abs(alone[name] - together[name]).max() / largest < BOUNDS[mode]
+
+
+@pytest.mark.parametrize("name", PLAINLY)
+def test_two_ranks_train_with_packed_rows_and_one_pass_what_one_trains_without(
+    name: str, one: Trained, two: tuple[str, Trained]
+) -> None:
+    (alone, _), (mode, (together, _)) = one, two
+    for plain, fast in ((alone, together), (together, alone), (together, together)):
+        difference = np.abs(plain[f"{name} plainly"] - fast[name]).max()
+        assert difference / np.abs(alone[name]).max() < BOUNDS[mode]
 
 
 def test_an_adapter_that_ranks_share_is_merged_and_saved_whole(one: Trained, two: tuple[str, Trained]) -> None:

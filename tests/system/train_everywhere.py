@@ -39,6 +39,7 @@ from posttrain.types import Origin
 from tiny import make_examples, make_model, parameters
 
 STEPS, ROWS = 3, 8
+PLAINLY = ("sft", "asft", "grpo", "dpo")  # trained by padded rows and a head of two passes as well
 
 
 class Scripted:
@@ -90,7 +91,7 @@ class Counting(PostTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
 
-def make_trainer(algorithm: Algorithm, mode: str, folder: Path, **options: Any) -> Counting:
+def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool = False, **options: Any) -> Counting:
     model, tokenizer = make_model(adapter=options.pop("adapter", None))
     distributed = DistributedConfig.model_validate({"mode": mode, "offload": options.pop("offload", False)})
     defaults = {
@@ -107,6 +108,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, **options: Any) 
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
     rows = make_examples(model, tokenizer, preference=algorithm.needs.preference)
+    switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
     return Counting(
         model,
         algorithm,
@@ -115,6 +117,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, **options: Any) 
         args=TrainingArguments(**{**defaults, **options}),
         micro_batch_tokens=150,
         distributed=distributed,
+        **switches,
     )
 
 
@@ -246,6 +249,8 @@ def main() -> None:
         trained = make_trainer(algorithm, mode, folder)
         moved[name] = change(trained).numpy()
         facts[name] = trained.micro_batches
+    for name in PLAINLY:
+        moved[f"{name} plainly"] = change(make_trainer(values[name], mode, folder, plain=True)).numpy()
     facts["goes on"] = goes_on_as_if_never_broken_off(mode, folder)
     facts["world"], facts["mode"], facts["held"] = ranks.world(), trained.mode, trained.held
     uneven = make_trainer(build_algorithm("sft"), mode, folder, per_device_train_batch_size=1, max_steps=5)
