@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.logprobs import CHUNK_LOGITS
+from posttrain.logprobs import CHUNK_ROWS
 from posttrain.speed import RowLayout
 
 WIDE = 4  # bytes of a number that is taken in float32 whatever the model is in: logits, the norms' input, log-sums
@@ -116,7 +116,7 @@ def activations(
     each a copy of its own where its dtype is another, and r numbers for each. With f(layer) that sum,
 
         ends     = N (4 + 3 w) H          final norm, the states that tokens are predicted from, and their gradient
-        chunk    = 4 c min(CHUNK_LOGITS, N V)     logits, c = 1; with entropy or a full KL, c = 4 + `scores`; where the
+        chunk    = 4 c min(CHUNK_ROWS, N) V       logits, c = 1; with entropy or a full KL, c = 4 + `scores`; where the
                                           `whole` logits are made, 12 N V; and s for each where s is not 4
         head     = 4 V H                  its gradient; 0 with an adapter
         casting  = w V H                  of this gradient, where w is not 4; on a CPU (4 + s) V H where s is not 4
@@ -153,7 +153,7 @@ def activations(
     layer = tokens * (norms + _of_linears(shape, stored, computed, lora) + attention + mlp)
     copied = computed if computed != stored else 0
     narrow, head = computed != wide, 0 if lora else shape.vocabulary * hidden
-    chunk = logits if whole else min(CHUNK_LOGITS.get(device, CHUNK_LOGITS["cuda"]), logits)
+    chunk = logits if whole else min(CHUNK_ROWS.get(device, CHUNK_ROWS["cuda"]), tokens) * shape.vocabulary
     chunk *= wide * (3 if whole else 1 if scores == 1 else 4 + scores) + computed * narrow
     casting = head * (wide + computed if narrow and device == "cpu" else stored * (stored != wide))
     scoring = tokens * (WIDE + 3 * stored) * hidden + chunk + casting

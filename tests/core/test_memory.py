@@ -15,7 +15,7 @@ from transformers import GPT2Config, MixtralConfig, Qwen2Config
 from posttrain.activations import Activations, Shape, activations
 from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.memory import Held, Room, checkpointing, held, room
-from posttrain.logprobs import CHUNK_LOGITS
+from posttrain.logprobs import CHUNK_ROWS
 
 
 def of(mode: str, processes: int, **options: Any) -> Held:
@@ -94,7 +94,7 @@ def test_activations_by_hand() -> None:
 
 
 def test_the_logits_are_a_chunk_unless_all_of_them_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CHUNK_LOGITS, "cpu", 1000)
+    monkeypatch.setitem(CHUNK_ROWS, "cpu", 1)
     shape = Shape(hidden=8, intermediate=16, layers=1, heads=1, kv_heads=1, vocabulary=1000, head=8)
 
     def more(**options: Any) -> float:

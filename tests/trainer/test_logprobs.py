@@ -43,13 +43,13 @@ def _naive(inputs: dict[str, Any], temperature: float, entropy: bool, teacher: b
     return torch.stack(columns, 1)
 
 
-@pytest.mark.parametrize("chunk", [1, 100, 10**6], ids=["row", "three_rows", "all"])
+@pytest.mark.parametrize("chunk", [1, 3, 10**6], ids=["row", "three_rows", "all"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
 @pytest.mark.parametrize(("entropy", "teacher"), [(False, False), (True, False), (False, True), (True, True)])
 def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
     chunk: int, temperature: float, entropy: bool, teacher: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(logprobs.CHUNK_LOGITS, "cpu", chunk)
+    monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", chunk)
     inputs = _inputs()
     head = Head(inputs["weight"], inputs["bias"])
     ours = token_logprobs(
@@ -68,13 +68,13 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [1, 100, 10**6], ids=["row", "three_rows", "all"])
+@pytest.mark.parametrize("chunk", [1, 3, 10**6], ids=["row", "three_rows", "all"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize(("entropy", "teacher"), [(False, False), (True, False), (False, True), (True, True)])
 def test_one_pass_makes_the_gradient_of_the_loss_that_it_is_told(
     chunk: int, temperature: float, entropy: bool, teacher: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(logprobs.CHUNK_LOGITS, "cpu", chunk)
+    monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", chunk)
     inputs = _inputs()
     naive = _naive(inputs, temperature, entropy, teacher)
     factors = torch.randn_like(naive)
@@ -93,7 +93,7 @@ def test_one_pass_makes_the_gradient_of_the_loss_that_it_is_told(
         entropy=entropy,
         teacher=inputs["teacher"] if teacher else None,
     )
-    assert float(carrier) == 0 and not columns.requires_grad
+    assert float(carrier.detach()) == 0 and not columns.requires_grad
     assert torch.allclose(columns, naive, rtol=0, atol=1e-12)
     assert [i for rows in told for i in range(ROWS)[rows]] == list(range(ROWS))
     leaves = [inputs[name] for name in ("hidden", "weight", "bias")]
@@ -184,7 +184,7 @@ def test_the_logits_of_the_batch_never_exist(monkeypatch: pytest.MonkeyPatch) ->
     rows, width, scored = 4, 300, 250
     model, _ = make_model()
     vocabulary = model.lm_head.weight.shape[0]
-    monkeypatch.setitem(logprobs.CHUNK_LOGITS, "cpu", 20 * vocabulary)
+    monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", 20)
     ids = torch.randint(0, 200, (rows, width))
     at = torch.arange(width - scored, width).repeat(rows)
     row = torch.arange(rows).repeat_interleave(scored)
