@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -60,6 +60,18 @@ activations-check: setup
 chaos: setup
 	OMP_NUM_THREADS=1 $(BIN)/python studies/chaos.py
 
+# the package against TRL on two cores, ten minutes, to be run alone; writes benchmarks/results/cpu.jsonl
+bench: setup
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/cpu.py
+
+# the tables of README.md and docs/benchmarks.md, from the lines of benchmarks/results
+bench-table: setup
+	$(BIN)/python benchmarks/table.py
+
+# on one GPU, under ten minutes; --rehearse on a CPU
+bench-gpu:
+	$(BIN)/python benchmarks/gpu.py
+
 # known vulnerabilities of the pinned packages; needs the network
 audit: setup
 	$(PYTHON) -m venv .venv-audit
@@ -71,8 +83,8 @@ sparse-study: setup
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml
 
 lint: setup
-	$(BIN)/ruff check src tests studies
-	$(BIN)/ruff format --check src tests studies
+	$(BIN)/ruff check src tests studies benchmarks
+	$(BIN)/ruff format --check src tests studies benchmarks
 
 type: setup
 	$(BIN)/pyright

@@ -21,7 +21,7 @@ from posttrain.model_trials import settle_head, settle_layout
 from posttrain.reference import Reference
 from posttrain.speed import HeadPath, RowLayout
 from posttrain.types import Origin
-from tiny import make_examples, make_model
+from tiny import make_examples, make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
 ALGORITHMS = {algorithm.name: algorithm for algorithm in example_values()}
@@ -116,6 +116,29 @@ def test_it_does_so_for_every_kind_of_model_and_a_scaled_loss(name: str, model: 
 @pytest.mark.parametrize("name", ["grpo", "dpo"])
 def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
     assert_equal(learnt(ALGORITHMS[name], head, layout), learnt(ALGORITHMS[name], *PLAIN))
+
+
+@pytest.mark.parametrize(("steps", "made"), [(4, 4), (12, 1)], ids=["read once", "read again"])
+def test_the_reference_scores_a_data_set_that_is_read_again_once(
+    steps: int, made: int, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 24 pairs, six a step: at each step of a single pass, or all together before the first; to the same parameters."""
+    calls, honest = list[int](), Reference.logp
+
+    def counted(self: Reference, inputs: Any, loss_mask: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return honest(self, inputs, loss_mask, **options)
+
+    monkeypatch.setattr(Reference, "logp", counted)
+    kept = make_trainer("dpo", max_steps=steps, micro_rows=6)
+    monkeypatch.setattr(kept._learner, "_bounds", {"rows": None, "tokens": None})
+    kept.train()
+    assert len(calls) == made
+    monkeypatch.setattr(Learner, "keep_reference", lambda self, examples: None)
+    anew = make_trainer("dpo", max_steps=steps, micro_rows=6, output="anew")
+    anew.train()
+    assert len(calls) == made + steps
+    assert (parameters(kept.model) - parameters(anew.model)).abs().max() < 1e-12
 
 
 def test_the_fast_path_is_in_effect_and_reads_less(make_trainer: MakeTrainer) -> None:

@@ -1,0 +1,300 @@
+"""`make bench-gpu`: one GPU, in under ten minutes; prints ceilings, floors, ours and TRL's.
+
+Writes benchmarks/results/gpu.jsonl. In order: what the device can do; the output layer alone; steps of SFT, DPO and GRPO on
+models of the shapes of Qwen2.5, random weights, bfloat16; whole trainings; curves. What no longer fits into `--budget`
+seconds is left out and said. TRL, Liger and datasets are compared where they are installed. `--rehearse` runs every line of
+it on a CPU, with tiny shapes, and writes nothing unless `--output` says where.
+"""
+
+from __future__ import annotations
+
+from quiet import settle  # isort: skip  # what it sets must be set before others are imported
+
+import argparse
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import head
+import torch
+from agreement import of_steps
+from head import HeadShape
+from models import Spec
+from results import GPU_RESULTS, Result, machine, merged, read, versions, write
+from steps import Case, dpo_case, grpo_case, sft_case
+from timing import Contender, Times, in_turn, least, once, ratio
+
+Task = Callable[[], list[Result]]
+REPEATS = 10
+"""Of one matrix product or copy, and of a head."""
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The sizes of a run. small, large: models; heads: output layers; square, copied: of the ceilings, rows and bytes."""
+
+    small: Spec
+    large: Spec
+    heads: tuple[HeadShape, ...]
+    square: int
+    copied: int
+    mean: float
+    longest: int
+    documents: int
+    prompt: int
+    answer: tuple[int, int]
+    questions: int
+    group: int
+    prompts: tuple[int, ...]
+    groups: tuple[int, ...]
+    vocabularies: tuple[int, ...]
+    naive_logits: int = 4 * 10**9
+    """Logits that the naive loss may hold; it holds several copies of them."""
+
+
+def full() -> Scale:
+    """For a GPU of 80 GB or more: Qwen2.5-0.5B and 1.5B."""
+    place: dict[str, Any] = {"device": "cuda", "dtype": "bfloat16"}
+    shapes = [(n, h, v) for h, v in ((896, 151936), (1536, 151936), (4096, 128256)) for n in (4096, 16384)]
+    return Scale(
+        small=Spec(151936, 896, 4864, 24, 14, 2, 32768, **place),
+        large=Spec(151936, 1536, 8960, 28, 12, 2, 32768, **place),
+        heads=tuple(HeadShape(n, h, v, 1.0, **place) for n, h, v in shapes),
+        square=8192,
+        copied=4 * 2**30,
+        mean=5.97,
+        longest=2048,
+        documents=24,
+        prompt=512,
+        answer=(128, 512),
+        questions=8,
+        group=8,
+        prompts=(128, 512, 2048, 4096),
+        groups=(2, 8, 32),
+        vocabularies=(32768, 131072, 262144),
+    )
+
+
+def tiny() -> Scale:
+    """For a rehearsal."""
+    spec = Spec(256, 32, 48, 2, 2, 1, 2048)
+    return Scale(
+        small=spec,
+        large=spec,
+        heads=(HeadShape(32, 16, 128), HeadShape(64, 16, 256)),
+        square=64,
+        copied=2**16,
+        mean=3.5,
+        longest=64,
+        documents=3,
+        prompt=16,
+        answer=(4, 8),
+        questions=2,
+        group=2,
+        prompts=(8, 16),
+        groups=(2, 4),
+        vocabularies=(128, 256),
+    )
+
+
+def ceilings(scale: Scale) -> list[Result]:
+    """What the device does at best: matrix products of random numbers, and copies within its memory."""
+    place: dict[str, Any] = {"device": scale.small.device, "dtype": getattr(torch, scale.small.dtype)}
+    a, b = (torch.randn(scale.square, scale.square, **place) for _ in range(2))
+    out = torch.empty_like(a)
+    product = _least(lambda: torch.mm(a, b, out=out))
+    source = torch.zeros(scale.copied, dtype=torch.uint8, device=place["device"])
+    target = torch.empty_like(source)
+    copy = _least(lambda: target.copy_(source))
+    speed = f"{2 * scale.square**3 / product.wall / 1e12:.1f} TFLOP/s"
+    bandwidth = f"{2 * scale.copied / copy.wall / 1e12:.2f} TB/s"
+    shape = {"rows": scale.square, "bytes": scale.copied}
+    done = (("matrix product", product, speed), ("copy", copy, bandwidth))
+    return [Result("ceilings", name, shape, took.wall, took.cpu, REPEATS, note=note) for name, took, note in done]
+
+
+def heads(shape: HeadShape, scale: Scale) -> list[Result]:
+    """The output layer alone, with the rate of its 6 N H V operations."""
+    makes: dict[str, Callable[[], Contender]] = {
+        "ours": partial(head.ours, shape),
+        "ours, any loss": partial(head.ours, shape, head.ours_head_for_any_loss),
+    }
+    if shape.positions * shape.vocabulary <= scale.naive_logits:
+        makes["naive"] = partial(head.naive, shape)
+        if shape.device != "cpu":
+            makes["naive, compiled"] = partial(head.compiled, shape)
+    makes["three products"] = partial(head.floor, shape, rows=4096)
+    if has_trl():
+        makes["TRL"] = partial(head.trl, shape)
+    if head.has_linear_cross_entropy():
+        makes["torch linear_cross_entropy"] = partial(head.linear_cross_entropy, shape, rows=1024)
+    if head.has_liger() and shape.device != "cpu":
+        makes["Liger"] = partial(head.liger, shape)
+    name = f"head-{shape.positions}-{shape.hidden}-{shape.vocabulary}"
+    rows = compared(Case(name, asdict(shape), makes, REPEATS))
+    work = 6 * int(shape.share * shape.positions) * shape.hidden * shape.vocabulary
+    return [replace(row, note=f"{work / row.wall / 1e12:.1f} TFLOP/s of 6NHV") if row.wall else row for row in rows]
+
+
+def steps(scale: Scale) -> Iterator[Case]:
+    """Steps of SFT on both models, of DPO and of GRPO."""
+    for name, spec, count in (("small", scale.small, scale.documents), ("large", scale.large, scale.documents // 2 or 1)):
+        yield sft_case(f"sft-{name}", spec, count=count, mean=scale.mean, longest=scale.longest)
+    yield dpo_case("dpo", scale.small, pairs=scale.questions, prompt=2 * scale.prompt, answer=scale.answer)
+    sizes: dict[str, Any] = {"questions": scale.questions, "answer": scale.answer}
+    yield grpo_case("grpo", scale.small, size=scale.group, prompt=scale.prompt, **sizes)
+
+
+def curves(scale: Scale) -> Iterator[Case]:
+    """GRPO's update against the prompt and the group, SFT's step against the vocabulary."""
+    sizes: dict[str, Any] = {"questions": 2, "answer": scale.answer}
+    for prompt in scale.prompts:
+        yield grpo_case(f"prompt-{prompt}", scale.small, size=8, prompt=prompt, **sizes)
+    for group in scale.groups:
+        yield grpo_case(f"group-{group}", scale.small, size=group, prompt=scale.prompt, **sizes)
+    for vocabulary in scale.vocabularies:
+        spec = replace(scale.small, vocabulary=vocabulary)
+        yield sft_case(f"vocabulary-{vocabulary}", spec, count=8, length=scale.longest, packed=False)
+
+
+def trainings(scale: Scale) -> Iterator[tuple[str, Task]]:
+    """Whole `train()` calls, where TRL and datasets are installed: one to agree and warm up, one that is timed."""
+    if not has_trl():
+        return
+    from cpu import run_training
+    from training import TRAININGS
+
+    sizes = {"train-sft": scale.documents, "train-dpo": scale.questions, "train-grpo": scale.questions}
+    for name, rows in sizes.items():
+        given = TRAININGS[name]
+        plan = replace(
+            given.plan, spec=scale.small, rows=rows, prompt=scale.prompt, group=scale.group, answer=scale.answer[1]
+        )
+        yield name, partial(run_training, replace(given, plan=plan, rounds=1))
+
+
+def compared(case: Case) -> list[Result]:
+    """Parity, then times, then the memory that a step takes above what is held, where there is a device to be asked."""
+    makes = {name: make for name, make in case.makes.items() if has_trl() or not name.startswith("TRL")}
+    contenders = {name: make() for name, make in makes.items()}
+    rows = of_steps(case.name, dict(case.shape), contenders)
+    for _ in range(WARM_UP - 1):
+        for contender in contenders.values():
+            contender.outcome()
+    timed = {name: each for name, each in contenders.items() if rows[name].agrees is not False}
+    times = in_turn(timed, case.rounds)
+    memory = {name: _device_peak(each) for name, each in timed.items()} if torch.cuda.is_available() else {}
+    made: list[Result] = []
+    for name, row in rows.items():
+        against = contenders[name].against
+        if name in times:
+            row = replace(row, wall=times[name].wall, cpu=times[name].cpu, rounds=case.rounds, peak_bytes=memory.get(name))
+        if name != against and {name, against} <= times.keys():
+            peak = memory[name] / memory[against] if memory.get(against) else None
+            row = replace(row, ratio=ratio(times[name], times[against]), against=against, peak_ratio=peak)
+        tokens = case.shape.get("tokens")
+        if tokens and row.wall:
+            row = replace(row, note=f"{tokens / row.wall:.0f} tokens/s")
+        made.append(row)
+    return made
+
+
+def tasks(scale: Scale) -> Iterator[tuple[str, Task]]:
+    """All there is, in order."""
+    yield "ceilings", partial(ceilings, scale)
+    for shape in scale.heads:
+        yield f"head {shape.positions} × {shape.hidden} × {shape.vocabulary}", partial(heads, shape, scale)
+    for case in steps(scale):
+        yield case.name, partial(compared, case)
+    yield from trainings(scale)
+    for case in curves(scale):
+        yield case.name, partial(compared, case)
+
+
+def attempted(name: str, task: Task) -> list[Result]:
+    """The rows of a task; one row that says so where the device's memory is too small."""
+    try:
+        return task()
+    except torch.OutOfMemoryError as error:
+        return [Result(name, "all", note=f"out of memory: {str(error).splitlines()[0]}")]
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def has_trl() -> bool:
+    """Whether TRL and datasets are installed."""
+    return find_spec("trl") is not None and find_spec("datasets") is not None
+
+
+def told(row: Result) -> str:
+    """A row for the terminal."""
+    parts = [f"  {row.implementation:28s}"]
+    if row.wall is not None:
+        parts.append(f"{1000 * row.wall:9.2f} ms")
+    parts += [] if row.ratio is None else [f"{row.ratio:.2f} × ours"]
+    if row.peak_bytes is not None:
+        parts.append(f"{row.peak_bytes / 2**20:.0f} MB")
+    if row.agrees is not None:
+        parts.append(f"differs by {row.difference:.1e}" + ("" if row.agrees else ": PARITY FAILED"))
+    return "  ".join([*parts, row.note])
+
+
+def run(scale: Scale, budget: float, device: str) -> Iterator[list[Result]]:
+    """The rows of one task after another, printed, until the budget of seconds is spent."""
+    started, left_out = time.monotonic(), list[str]()
+    known = {"machine": machine(torch.get_num_threads(), device), "versions": versions()}
+    for name, task in tasks(scale):
+        if time.monotonic() - started > budget:
+            left_out.append(name)
+            continue
+        began = time.monotonic()
+        rows = [replace(row, **known) for row in attempted(name, task)]
+        print(f"{name}, {time.monotonic() - began:.0f} s", *map(told, rows), sep="\n", flush=True)
+        yield rows
+    print(f"{time.monotonic() - started:.0f} s in all", *(f"left out for time: {name}" for name in left_out), sep="\n")
+
+
+def main() -> None:
+    """Runs everything and writes the lines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--budget", type=float, default=510.0, help="seconds after which nothing new is begun")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if not options.rehearse and not torch.cuda.is_available():
+        parser.error("there is no GPU; --rehearse runs it on a CPU with tiny shapes")
+    settle()
+    device = "" if options.rehearse else torch.cuda.get_device_name()
+    output = options.output or (None if options.rehearse else GPU_RESULTS)
+    rows: list[Result] = []
+    for made in run(tiny() if options.rehearse else full(), options.budget, device):
+        rows += made
+        if output is not None:
+            write(merged(read(output), rows), output)
+
+
+def _least(call: Callable[[], Any]) -> Times:
+    call()
+    return least([once(call) for _ in range(REPEATS)])
+
+
+def _device_peak(contender: Contender) -> int:
+    contender.clear()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    contender.step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+if __name__ == "__main__":
+    main()
