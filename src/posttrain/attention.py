@@ -124,4 +124,5 @@ def _lower_right(queries: int, keys: int, device: torch.device) -> Any:
     """Each query sees the keys up to its own, which are the last ones."""
     if device.type == "cuda":
         return causal_lower_right(queries, keys)  # no mask is made for the kernels that know of it
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    own = torch.arange(keys - queries, keys, device=device)
+    return torch.arange(keys, device=device) <= own[:, None]

@@ -168,7 +168,8 @@ class _Gradients:
         self._hidden, self._head, self._dtype = hidden, head, rows.dtype
         self._weight = head.weight.to(rows.dtype)
         self._d_hidden = torch.empty_like(hidden) if wanted[0] else None
-        self._d_weight = torch.zeros_like(head.weight, dtype=rows.wide) if wanted[1] else None
+        make = torch.empty_like if len(hidden) else torch.zeros_like  # the first chunk writes, the others add
+        self._d_weight = make(head.weight, dtype=rows.wide) if wanted[1] else None
         self._d_bias = torch.zeros_like(head.bias, dtype=rows.wide) if wanted[2] and head.bias is not None else None
 
     def add(self, chunk: _Chunk, columns: Columns, grad: Columns) -> None:
@@ -177,7 +178,7 @@ class _Gradients:
         if self._d_hidden is not None:
             self._d_hidden[chunk.rows] = (slope @ self._weight).to(self._d_hidden.dtype) * factor
         if self._d_weight is not None:
-            _add_product(self._d_weight, slope.T, (self._hidden[chunk.rows] * factor).to(self._dtype))
+            _add_product(self._d_weight, slope.T, (self._hidden[chunk.rows] * factor).to(self._dtype), chunk.rows.start > 0)
         if self._d_bias is not None:
             self._d_bias += (wide * factor).sum(0)
 
@@ -268,11 +269,13 @@ def _log_softmax(hidden: Tensor, head: Head, scale: float, room: Tensor) -> Floa
     return torch.log_softmax(logits, -1, out=logits)
 
 
-def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "V c"], right: Float[Tensor, "c H"]) -> None:
-    """total += left @ right, added up in the total's precision."""
+def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "V c"], right: Float[Tensor, "c H"], add: bool) -> None:
+    """total = left @ right, added to what it was or in its place, in the total's precision."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=int(add))
     elif total.device.type == "cuda":
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
-    else:
+        torch.addmm(total, left, right, out_dtype=total.dtype, beta=int(add), out=total)
+    elif add:
         total += left @ right
+    else:
+        total.copy_(left @ right)
