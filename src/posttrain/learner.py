@@ -37,7 +37,8 @@ KEPT_AT_A_TIME = 1024  # examples whose reference log-probs are made together
 class Step:
     """One optimizer step on this rank: its micro-batches, and the counts of the whole step.
 
-    `offered` are the tokens of all its rows, `tokens` those that the model reads, over all ranks; of those that carry loss
+    `offered` are the tokens of all its rows, `tokens` those of the rows that are read, over all ranks, whatever their layout
+    (a prompt that answers share counts for each); of those that carry loss
     `sampled` are rollouts' and `demonstrated` are demonstrations'; `skipped` is the share of rows that carry no signal.
     """
 
@@ -223,7 +224,7 @@ class Learner:
             raise ValueError("old: sampler needs Batch.behavior_logp, and the collection has none.")
         whole = (old and not needs.old_of_sampler) or (entropy and needs.collected_entropy == "rows")
         units = None if whole else self._with_demonstrations(collection)
-        made = torch.zeros(*batch.loss_mask.shape, 1 + entropy)
+        made = torch.zeros(*batch.loss_mask.shape, 1 + entropy, dtype=getattr(batch.behavior_logp, "dtype", None))
         if units is None or units:
 
             def scored(inputs: ModelInputs, local: Batch) -> Tensor:

@@ -183,12 +183,9 @@ class _Gradients:
             self._d_bias += (wide * factor).sum(0)
 
     def made(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        d_weight, d_bias = self._d_weight, self._d_bias
-        return (
-            self._d_hidden,
-            None if d_weight is None else d_weight.to(self._head.weight.dtype),
-            None if d_bias is None or self._head.bias is None else d_bias.to(self._head.bias.dtype),
-        )
+        sums = ((self._d_weight, self._head.weight), (self._d_bias, self._head.bias))
+        d_weight, d_bias = (None if total is None or of is None else total.to(of.dtype) for total, of in sums)
+        return self._d_hidden, d_weight, d_bias
 
 
 class _Score(torch.autograd.Function):
@@ -275,7 +272,5 @@ def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "V c"], right:
         total.addmm_(left, right, beta=int(add))
     elif total.device.type == "cuda":
         torch.addmm(total, left, right, out_dtype=total.dtype, beta=int(add), out=total)
-    elif add:
-        total += left @ right
     else:
-        total.copy_(left @ right)
+        total.copy_(total + left @ right if add else left @ right)

@@ -35,7 +35,7 @@ def room_for(trained: PostTrainer, tokens: int) -> list[int]:
 
 
 HPT = {**GROUPS, "options": {"rollouts": 4, "max_tokens": 8, "gate": 1}}
-CASES = [("sft", {}, 70), ("dpo", {"rows_per_step": 6}, 110), ("grpo", GROUPS, 35), ("hpt", HPT, 35)]
+CASES = [("sft", {}, 70), ("dpo", {"rows_per_step": 6}, 102), ("grpo", GROUPS, 35), ("hpt", HPT, 35)]
 
 
 @pytest.mark.parametrize(("name", "options", "room"), CASES)
@@ -46,7 +46,7 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(
     whole.train()
     tried = room_for(split, room)
     split.train()
-    assert max(tried) > 1.5 * room and "did not fit into the device's memory" in caplog.text
+    assert max(tried) > 2 * room and "did not fit into the device's memory" in caplog.text
     first = next(i for i, tokens in enumerate(tried) if tokens <= room)
     assert max(tried[first:]) <= room  # and stays so
     assert (parameters(whole.model) - parameters(split.model)).abs().max() < 1e-12

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from posttrain import PostTrainer
-from posttrain.algorithms import example_values
+from posttrain.algorithms import build_algorithm, example_values
 from posttrain.collection import Collection
 from posttrain.data.collate import collect_demonstrations
 from posttrain.estimator import Algorithm
@@ -116,6 +116,19 @@ def test_it_does_so_for_every_kind_of_model_and_a_scaled_loss(name: str, model: 
 @pytest.mark.parametrize("name", ["grpo", "dpo"])
 def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
     assert_equal(learnt(ALGORITHMS[name], head, layout), learnt(ALGORITHMS[name], *PLAIN))
+
+
+def test_the_samplers_log_probs_are_taken_to_the_last_bit_and_nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, tokenizer = make_model()
+    algorithm = build_algorithm("grpo", updates=2, old="sampler", kl_coef=0.0)
+    options: dict[str, Any] = {"head": "one_pass", "layout": "padded"}
+    learner = Learner(algorithm, None, Accelerator(cpu=True), pad_id=0, temperature=1.0, rows=None, tokens=None, **options)
+    monkeypatch.setattr(Learner, "_policy", lambda *_, **__: pytest.fail("a forward pass was made"))
+    collected = collection(algorithm, policy, tokenizer)
+    drawn = collected.batch.replace(old_logp=None)
+    opened = learner.open(policy, dataclasses.replace(collected, batch=drawn)).batch
+    assert drawn.behavior_logp is not None and opened.old_logp is not None
+    assert torch.equal(opened.old_logp, drawn.behavior_logp)
 
 
 @pytest.mark.parametrize(("steps", "made"), [(4, 4), (12, 1)], ids=["read once", "read again"])
