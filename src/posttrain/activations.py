@@ -37,6 +37,7 @@ class Shape:
     vocabulary: int
     head: int
     eager: bool = False
+    tied: bool = False
 
     @classmethod
     def of(cls, config: Any) -> Shape | None:
@@ -47,7 +48,8 @@ class Shape:
         if len(sizes) < len(_FIELDS) or any(getattr(config, name, None) for name in EXPERTS):
             return None
         head = getattr(config, "head_dim", None) or sizes["hidden"] // sizes["heads"]
-        return cls(**sizes, head=head, eager=getattr(config, "_attn_implementation", None) == "eager")
+        eager = getattr(config, "_attn_implementation", None) == "eager"
+        return cls(**sizes, head=head, eager=eager, tied=bool(getattr(config, "tie_word_embeddings", False)))
 
     @property
     def readers(self) -> tuple[tuple[tuple[str, ...], int, bool], ...]:
@@ -124,8 +126,10 @@ def activations(
         step     = N (2 s I + w H)        gradients within one layer; where an adapter's modules cast what they read, s and
                                           the adapter's w for each number of the widest more
 
-        plain        = N L f(layer) + head + copies + max(ends + chunk + casting, step)
-        checkpointed = N L w H + head + max(copies + ends + chunk + casting, N f(layer) + step + copies of one layer)
+        plain        = N L f(layer) + copies + max(head + ends + chunk + casting, tied + step)
+        checkpointed = N L w H + max(head + copies + ends + chunk + casting, tied + N f(layer) + step + copies of one layer)
+
+    where tied is `head` if the embedding is tied to it, and its gradient waits for the embedding's; else 0
 
     as if every token carried loss. Not in it: an algorithm's own quantities, a few numbers a token.
 
@@ -156,13 +160,14 @@ def activations(
     chunk = logits if whole else min(CHUNK_ROWS.get(device, CHUNK_ROWS["cuda"]), tokens) * shape.vocabulary
     chunk *= wide * (3 if whole else 1 if scores == 1 else 4 + scores) + computed * narrow
     casting = head * (wide + computed if narrow and device == "cpu" else stored * (stored != wide))
-    scoring = tokens * (WIDE + 3 * stored) * hidden + chunk + casting
+    scoring = wide * head + tokens * (WIDE + 3 * stored) * hidden + chunk + casting
+    waiting = wide * head if shape.tied else 0
     step = tokens * (2 * computed * shape.intermediate + stored * hidden + _cast_back(shape, stored, computed, lora))
     copies = copied * (shape.layers * shape.matrices + 2 * shape.vocabulary * hidden)
     inputs = tokens * shape.layers * stored * hidden
     return Activations(
-        plain=shape.layers * layer + wide * head + copies + max(scoring, step),
-        checkpointed=inputs + wide * head + max(copies + scoring, layer + step + copied * shape.matrices),
+        plain=shape.layers * layer + copies + max(scoring, waiting + step),
+        checkpointed=inputs + max(copies + scoring, waiting + layer + step + copied * shape.matrices),
     )
 
 

@@ -272,5 +272,7 @@ def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "V c"], right:
         total.addmm_(left, right, beta=int(add))
     elif total.device.type == "cuda":
         torch.addmm(total, left, right, out_dtype=total.dtype, beta=int(add), out=total)
+    elif add:
+        total += left @ right
     else:
-        total.copy_(total + left @ right if add else left @ right)
+        total.copy_(left @ right)

@@ -87,8 +87,11 @@ def test_activations_by_hand() -> None:
     layer = 2 * 8 * 8 + 4 * (2 * 8 + 16) + 4 * (3 * 8 + 2 * 4) + 4 * 2 + 3 * 4 * 16
     ends, chunk, head, step = (4 + 12) * 8, 4 * 10, 4 * 10 * 8, 2 * 4 * 16 + 4 * 8
     of = activations(shape, tokens=5, longest=5, layout="packed", stored=4, computed=4)
-    assert of.plain == 5 * 3 * layer + head + max(5 * (ends + chunk), 5 * step)
-    assert of.checkpointed == 5 * 3 * 4 * 8 + head + 5 * (layer + step)
+    assert of.plain == 5 * 3 * layer + max(head + 5 * (ends + chunk), 5 * step)
+    assert of.checkpointed == 5 * 3 * 4 * 8 + max(head + 5 * (ends + chunk), 5 * (layer + step))
+    tied = activations(replace(shape, tied=True), tokens=5, longest=5, layout="packed", stored=4, computed=4)
+    assert tied.plain == 5 * 3 * layer + head + max(5 * (ends + chunk), 5 * step)
+    assert tied.checkpointed == 5 * 3 * 4 * 8 + head + max(5 * (ends + chunk), 5 * (layer + step))
     eager = activations(replace(shape, eager=True), tokens=5, longest=7, layout="padded", stored=4, computed=4)
     assert eager.plain - of.plain == 5 * 3 * (4 * 4 * 8 + 4 * 7 * 2 - 4 * (3 * 8 + 2 * 4) - 4 * 2)
 
