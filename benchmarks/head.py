@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timing import Contender
 from torch import Tensor
 
-from posttrain.logprobs import Head, in_one_pass, token_logprobs
+from posttrain.model.head import Head, in_one_pass, token_logprobs
 
 OurHead = Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
 

@@ -24,9 +24,9 @@ from transformers import TrainingArguments
 
 from posttrain import Completion, PostTrainer, Request, Sampling, build_algorithm
 from posttrain import Group as Judged
-from posttrain.collection import Collection
-from posttrain.data.collate import collect_demonstrations
 from posttrain.data.rows import Example, Problem, Row
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.demonstrations import collect_demonstrations
 
 SCRATCH = TemporaryDirectory(prefix="bench-")
 ROWS = 1024

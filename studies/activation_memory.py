@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from posttrain import PostTrainer
-from posttrain.arguments import training_arguments
-from posttrain.preparation import prepare
-from posttrain.recipe import Recipe
+from posttrain.execution.prepare.arguments import training_arguments
+from posttrain.execution.prepare.preparation import prepare
+from posttrain.recipe.recipe import Recipe
 
 PAGE, HEADING, NEXT = Path("docs/scaling.md"), "### Activations, measured", "\n## "
 CHARACTERS = {"characters": "".join(map(chr, range(0x4E00, 0x4E00 + 20_000)))}  # a vocabulary of 20,016

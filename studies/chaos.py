@@ -24,14 +24,15 @@ from typing import Any
 
 import yaml
 
-from posttrain import checkpoints, load_recipe, run
-from posttrain.data.chat import Encoder
-from posttrain.data.config import DataConfig, PathSource
+from posttrain import load_recipe, run
+from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples
 from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, DataError, Interrupted
-from posttrain.models import make_tokenizer
+from posttrain.model.load import make_tokenizer
 from posttrain.rewards.grading import MathVerify
+from posttrain.settings.data import DataConfig, PathSource
+from posttrain.train.checkpoint import folders as checkpoints
 
 PAGE, HEADING = Path("docs/reliability.md"), "## Figures"
 STEPS, KILLS, SIGNALS, ROWS, SEED = 12, 60, 40, 400, 7

@@ -18,11 +18,11 @@ import yaml
 from transformers import TrainerCallback
 
 from posttrain import PostTrainer, load_recipe
-from posttrain.arguments import training_arguments
 from posttrain.distributed import deepspeed, ranks
-from posttrain.distributed.config import DistributedConfig
-from posttrain.distributed.memory import held
-from posttrain.preparation import prepare
+from posttrain.execution.memory.held import held
+from posttrain.execution.prepare.arguments import training_arguments
+from posttrain.execution.prepare.preparation import prepare
+from posttrain.settings.distributed import DistributedConfig
 
 PROCESSES, STEPS, LAYERS, BUCKET = 2, 4, (6, 12), 5_000_000
 CASES = [

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posttrain.data.chat import Encoder
-from posttrain.data.collate import collect_demonstrations, model_inputs
-from posttrain.data.config import DataConfig, TaskSource
+from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples
 from posttrain.data.sources import read
-from posttrain.model_config import ModelConfig
-from posttrain.models import eos_ids, load
-from posttrain.scoring import score
+from posttrain.model.load import eos_ids, load
+from posttrain.model.scoring import score
+from posttrain.settings.data import DataConfig, TaskSource
+from posttrain.settings.model import ModelConfig
+from posttrain.train.collect.demonstrations import collect_demonstrations, model_inputs
 
 SOURCE = TaskSource(task="running_totals", split="train", rows=256, hard=1.0)
 GAMMA, ADVANTAGE = 0.1, 7 / 8

@@ -9,13 +9,13 @@ from torch.nn.functional import rms_norm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from posttrain import Group, Judgement
-from posttrain.data.chat import Encoder
-from posttrain.data.config import DataConfig, PathSource
+from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
-from posttrain.model_config import Adapter, FromScratch, ModelConfig
-from posttrain.models import eos_ids, load
+from posttrain.model.load import eos_ids, load
+from posttrain.settings.data import DataConfig, PathSource
+from posttrain.settings.model import Adapter, FromScratch, ModelConfig
 
 TINY = FromScratch(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=1, initializer_range=0.3)
 

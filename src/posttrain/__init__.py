@@ -11,79 +11,72 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posttrain.algorithms import build_algorithm
     from posttrain.errors import EngineError, RewardError
-    from posttrain.estimator import (
-        Algorithm,
-        Estimator,
-        LossOutput,
-        Metric,
-        Penalty,
-        Term,
-        policy_gradient_loss,
-    )
-    from posttrain.needs import Needs
-    from posttrain.recipe import Recipe, load_recipe
+    from posttrain.estimator.algorithm import Algorithm, Estimator, LossOutput, Metric, Penalty, Term, policy_gradient_loss
+    from posttrain.estimator.batch import Batch, Origin, Question, Request, View
+    from posttrain.estimator.needs import Needs
+    from posttrain.execution.runner import RunResult, run
+    from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.rewards.base import Group, Judgement, Reward, Weighted
-    from posttrain.rewards.countdown import Countdown
-    from posttrain.rewards.form import Boxed, Format, Pattern, Tags
-    from posttrain.rewards.function import Function
-    from posttrain.rewards.length import FormatAndLength, Length, Overlong
-    from posttrain.rewards.majority import MajorityVote
-    from posttrain.rewards.repetition import Repetition
-    from posttrain.rewards.verified import Verified
-    from posttrain.rollout.config import VLLMConfig
+    from posttrain.rewards.kinds.countdown import Countdown
+    from posttrain.rewards.kinds.form import Boxed, Format, Pattern, Tags
+    from posttrain.rewards.kinds.function import Function
+    from posttrain.rewards.kinds.length import FormatAndLength, Length, Overlong
+    from posttrain.rewards.kinds.majority import MajorityVote
+    from posttrain.rewards.kinds.repetition import Repetition
+    from posttrain.rewards.kinds.verified import Verified
     from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
     from posttrain.rollout.hf import HFEngine
-    from posttrain.rollout.vllm import VLLMEngine
-    from posttrain.runner import RunResult, run
-    from posttrain.trainer import PostTrainer
-    from posttrain.types import Batch, Origin, Question, Request, View
+    from posttrain.rollout.vllm.engine import VLLMEngine
+    from posttrain.settings.rollout import VLLMConfig
+    from posttrain.train.trainer import PostTrainer
+
 
 __version__ = "0.1.0"
 
 _HOME = {
     "build_algorithm": "algorithms",
-    "Algorithm": "estimator",
-    "Estimator": "estimator",
-    "LossOutput": "estimator",
-    "Metric": "estimator",
-    "Needs": "needs",
-    "Penalty": "estimator",
-    "Term": "estimator",
-    "policy_gradient_loss": "estimator",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
+    "Algorithm": "estimator.algorithm",
+    "Estimator": "estimator.algorithm",
+    "LossOutput": "estimator.algorithm",
+    "Metric": "estimator.algorithm",
+    "Needs": "estimator.needs",
+    "Penalty": "estimator.algorithm",
+    "Term": "estimator.algorithm",
+    "policy_gradient_loss": "estimator.algorithm",
+    "Recipe": "recipe.recipe",
+    "load_recipe": "recipe.recipe",
     "Completion": "rollout.engine",
     "RolloutEngine": "rollout.engine",
     "Sampling": "rollout.engine",
     "HFEngine": "rollout.hf",
-    "VLLMConfig": "rollout.config",
-    "VLLMEngine": "rollout.vllm",
+    "VLLMConfig": "settings.rollout",
+    "VLLMEngine": "rollout.vllm.engine",
     "Group": "rewards.base",
     "Judgement": "rewards.base",
     "Reward": "rewards.base",
-    "Boxed": "rewards.form",
-    "Countdown": "rewards.countdown",
-    "Format": "rewards.form",
-    "FormatAndLength": "rewards.length",
-    "Function": "rewards.function",
-    "Length": "rewards.length",
-    "MajorityVote": "rewards.majority",
-    "Overlong": "rewards.length",
-    "Pattern": "rewards.form",
-    "Repetition": "rewards.repetition",
-    "Tags": "rewards.form",
-    "Verified": "rewards.verified",
+    "Boxed": "rewards.kinds.form",
+    "Countdown": "rewards.kinds.countdown",
+    "Format": "rewards.kinds.form",
+    "FormatAndLength": "rewards.kinds.length",
+    "Function": "rewards.kinds.function",
+    "Length": "rewards.kinds.length",
+    "MajorityVote": "rewards.kinds.majority",
+    "Overlong": "rewards.kinds.length",
+    "Pattern": "rewards.kinds.form",
+    "Repetition": "rewards.kinds.repetition",
+    "Tags": "rewards.kinds.form",
+    "Verified": "rewards.kinds.verified",
     "Weighted": "rewards.base",
     "EngineError": "errors",
     "RewardError": "errors",
-    "RunResult": "runner",
-    "run": "runner",
-    "PostTrainer": "trainer",
-    "Batch": "types",
-    "Origin": "types",
-    "Question": "types",
-    "Request": "types",
-    "View": "types",
+    "RunResult": "execution.runner",
+    "run": "execution.runner",
+    "PostTrainer": "train.trainer",
+    "Batch": "estimator.batch",
+    "Origin": "estimator.batch",
+    "Question": "estimator.batch",
+    "Request": "estimator.batch",
+    "View": "estimator.batch",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import os
 
-from posttrain.cli import main
+from posttrain.cli.app import main
 
 if __name__ == "__main__":
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

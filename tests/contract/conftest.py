@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.recipes import Command
-from posttrain import cli
+from posttrain.cli import app as cli
 
 
 @pytest.fixture

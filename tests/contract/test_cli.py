@@ -13,10 +13,10 @@ import yaml
 
 from contract.recipes import SCRATCH, Command, recipe, write
 from posttrain.algorithms import BUILDERS
-from posttrain.model_config import ModelConfig
-from posttrain.models import load
-from posttrain.recipe import Recipe, load_recipe
+from posttrain.model.load import load
+from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS
+from posttrain.settings.model import ModelConfig
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -102,7 +102,7 @@ def test_compare_hands_on_what_the_runs_may_do(
 
     write(tmp_path / "table.md")
     for name, stand_in in {"config.load_study": Path, "matrix.Matrix": Path, "execute.execute": execute}.items():
-        monkeypatch.setattr(f"posttrain.study.{name}", stand_in)
+        monkeypatch.setattr(f"posttrain.execution.study.{name}", stand_in)
     assert posttrain("compare", "study.yaml", *options)[0] == 0
     assert allowed == {name: f"--{name.replace('_', '-')}" in options for name in ("allow_remote_engine", "allow_code")}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posttrain.console import ProgressView, completions_table, evaluation_table
+from posttrain.cli.console import ProgressView, completions_table, evaluation_table
 
 SAMPLE = {"prompt": "1+1=", "completion": "2", "reward": 1.0, "graded": True, "tokens": 2, "finish": "stop"}
 

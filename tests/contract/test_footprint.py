@@ -13,12 +13,13 @@ import torch
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from contract.recipes import SCRATCH, Command, recipe, write
-from posttrain import PostTrainer, footprint
-from posttrain.activations import Lora, Shape
-from posttrain.arguments import training_arguments
-from posttrain.preparation import Prepared, prepare
-from posttrain.recipe import load_recipe
-from posttrain.runner import plan
+from posttrain import PostTrainer
+from posttrain.execution.memory import footprint
+from posttrain.execution.memory.activations import Lora, Shape
+from posttrain.execution.prepare.arguments import training_arguments
+from posttrain.execution.prepare.preparation import Prepared, prepare
+from posttrain.execution.runner import plan
+from posttrain.recipe.recipe import load_recipe
 
 TRAINING = {"max_steps": 2, "rows_per_step": 4, "lr_scheduler_type": "constant"}
 ROW, LENGTH = {"prompt": "1+1=", "completion": "2" * 10}, 4 + 10 + 1  # with its end

@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from contract.recipes import SCRATCH, Command, recipe, write
-from posttrain import PostTrainer, checkpoints, preparation
-from posttrain.run_lock import LOCK
+from posttrain import PostTrainer
+from posttrain.execution.folder.lock import LOCK
+from posttrain.execution.prepare import preparation
+from posttrain.train.checkpoint import folders as checkpoints
 
 TRAINING = {"max_steps": 6, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 2, "save_total_limit": None}
 ROWS = [{"prompt": f"{i} + 1 =", "completion": str(i + 1)} for i in range(16)]
@@ -59,7 +61,7 @@ def test_a_signal_ends_with_75_and_the_same_command_goes_on(
 
 
 def test_a_signal_before_training_leaves_nothing(posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("posttrain.runner.prepare", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("posttrain.execution.runner.prepare", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     code, _, err = posttrain("run", made())
     assert code == 75 and "interrupted: SIGTERM: ended." in err and not Path("out").exists()
 
@@ -138,11 +140,11 @@ def test_a_second_run_in_the_folder_is_refused(posttrain: Command, monkeypatch: 
 
     def meanwhile(*arguments: Any, **options: Any) -> Any:
         with monkeypatch.context() as patched:
-            patched.setattr("posttrain.runner.prepare", honest)
+            patched.setattr("posttrain.execution.runner.prepare", honest)
             codes.append(posttrain("run", made())[0])
         return honest(*arguments, **options)
 
-    monkeypatch.setattr("posttrain.runner.prepare", meanwhile)
+    monkeypatch.setattr("posttrain.execution.runner.prepare", meanwhile)
     assert posttrain("run", made())[0] == 0 and codes == [8]
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from contract.recipes import SCRATCH, recipe, write
 from posttrain.errors import DataError
-from posttrain.preparation import Prepared, prepare
-from posttrain.recipe import load_recipe
+from posttrain.execution.prepare.preparation import Prepared, prepare
+from posttrain.recipe.recipe import load_recipe
 
 CONTEXT, ANSWER = 32, 20
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 6}

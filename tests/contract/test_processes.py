@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from contract.recipes import Command, recipe
-from posttrain import cli, runner
+from posttrain.cli import app as cli
 from posttrain.distributed import launch
-from posttrain.runner import RunResult
+from posttrain.execution import runner
+from posttrain.execution.runner import RunResult
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_of_several_processes_the_first_prints(posttrain: Command, monkeypatch: 
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited; nothing really is."""
     seconds: list[float] = []
-    monkeypatch.setattr("posttrain.cli.time.sleep", seconds.append)
+    monkeypatch.setattr("posttrain.cli.app.time.sleep", seconds.append)
     return seconds
 
 

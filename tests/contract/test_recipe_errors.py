@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from posttrain.errors import RecipeError
-from posttrain.recipe import NOT_BUILT, Recipe, load_recipe
+from posttrain.recipe.recipe import NOT_BUILT, Recipe, load_recipe
 
 HEAVY = ("torch", "transformers", "datasets", "trl", "peft", "accelerate")
 GOOD = """\
@@ -305,7 +305,7 @@ def test_a_good_recipe_is_valid_and_nothing_heavy_was_imported_for_any(outcome: 
 
 def test_a_child_process_of_its_own_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(GOOD.replace("seed: 0", "sede: 0"))
-    command = [sys.executable, "-m", "posttrain.cli", "validate", "bad.yaml"]
+    command = [sys.executable, "-m", "posttrain", "validate", "bad.yaml"]
     child = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (child.returncode, child.stdout) == (2, "")
     assert child.stderr.strip() == "error: bad.yaml:19: sede: unknown key; did you mean seed?"

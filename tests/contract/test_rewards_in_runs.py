@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from contract.recipes import Command, recipe, write
-from posttrain.data.config import TaskSource
 from posttrain.errors import SetupError
-from posttrain.recipe import load_recipe
+from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.make import make_rewards, named
+from posttrain.settings.data import TaskSource
 
 MODULE = """
     import zlib

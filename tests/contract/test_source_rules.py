@@ -14,8 +14,8 @@ from trl import chat_template_utils
 
 import posttrain
 from posttrain.data.trl_templates import training_chat_template
-from posttrain.models import CHAT_TEMPLATE, make_tokenizer
-from posttrain.training_arguments import OURS, TRAINING_ARGUMENTS
+from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
+from posttrain.settings.transformers_arguments import OURS, TRAINING_ARGUMENTS
 
 ROOT = Path(posttrain.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from contract.recipes import Command, recipe
-from posttrain.recipe import load_recipe
+from posttrain.recipe.recipe import load_recipe
 
 GRPO = {
     "algorithm": {"name": "grpo", "kl_coef": 0.0},

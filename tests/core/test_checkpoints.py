@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from posttrain import checkpoints
-from posttrain.checkpoints import MANIFEST, PARTIAL, damage, newest, write
 from posttrain.errors import CheckpointError
+from posttrain.train.checkpoint import folders as checkpoints
+from posttrain.train.checkpoint.folders import MANIFEST, PARTIAL, damage, newest, write
 
 CALLS = ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), (Path, "mkdir"), (Path, "write_bytes"), (Path, "write_text"))
 

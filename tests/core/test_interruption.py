@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from posttrain.distributed.signals import SIGNALS, Interruption
 from posttrain.errors import Interrupted
-from posttrain.interruption import SIGNALS, Interruption
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -12,10 +12,10 @@ import pytest
 from activation_memory import compared
 from transformers import GPT2Config, MixtralConfig, Qwen2Config
 
-from posttrain.activations import Activations, Shape, activations
-from posttrain.distributed.config import DistributedConfig
-from posttrain.distributed.memory import Held, Room, checkpointing, held, room
-from posttrain.logprobs import CHUNK_ROWS
+from posttrain.execution.memory.activations import Activations, Shape, activations
+from posttrain.execution.memory.held import Held, Room, checkpointing, held, room
+from posttrain.model.head import CHUNK_ROWS
+from posttrain.settings.distributed import DistributedConfig
 
 
 def of(mode: str, processes: int, **options: Any) -> Held:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.redaction import HIDDEN, redacted
+from posttrain.execution.folder.redaction import HIDDEN, redacted
 
 FAKE = "hf_" + "AbCd1234" * 4
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import CheckpointError
-from posttrain.run_lock import LOCK, check_unlocked, locked
+from posttrain.execution.folder.lock import LOCK, check_unlocked, locked
 
-HOLD = "import sys, time; from pathlib import Path; from posttrain.run_lock import locked\n"
+HOLD = "import sys, time; from pathlib import Path; from posttrain.execution.folder.lock import locked\n"
 HOLD += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from posttrain.data.chat import Encoder
-from posttrain.data.config import DataConfig, PathSource
+from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples, problems
 from posttrain.data.sources import read
 from posttrain.errors import DataError
-from posttrain.model_config import CharacterTokenizer
-from posttrain.models import make_tokenizer
+from posttrain.model.load import make_tokenizer
+from posttrain.settings.data import DataConfig, PathSource
+from posttrain.settings.model import CharacterTokenizer
 
 GOOD = {"prompt": "a", "completion": "b", "chosen": "b", "rejected": "c", "answer": "b"}
 TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.collection import Collection
-from posttrain.data.collate import collect_demonstrations, micro_batches, model_inputs
 from posttrain.data.rows import Example, Row
-from posttrain.model_config import ModelConfig
-from posttrain.models import load
-from posttrain.scoring import score
+from posttrain.model.load import load
+from posttrain.model.scoring import score
+from posttrain.settings.model import ModelConfig
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.demonstrations import collect_demonstrations, micro_batches, model_inputs
 
 VOCABULARY = 32
 PAD = 0

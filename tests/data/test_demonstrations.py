@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from posttrain import Group, Judgement, Weighted
-from posttrain.data.chat import Encoder
-from posttrain.data.config import DataConfig, PathSource
 from posttrain.data.demonstrations import DemonstrationReader
+from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import problems
 from posttrain.data.rows import DataReport, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import DataError
-from posttrain.models import CHAT_TEMPLATE, make_tokenizer
-from posttrain.rollout.demonstrations import with_right_demonstrations
+from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
+from posttrain.settings.data import DataConfig, PathSource
+from posttrain.train.collect.right_demonstrations import with_right_demonstrations
 
 PLAIN = {"chat_template": False}
 GOOD = {"prompt": "1+1=", "answer": "2", "demonstration": "two"}

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from trl import chat_template_utils
 
-from posttrain.data.chat import Encoder
-from posttrain.data.config import DataConfig
+from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples, problems
 from posttrain.data.rows import BadRow, LongRow, Row
 from posttrain.data.sources import Record
 from posttrain.errors import DataError, SetupError
-from posttrain.model_config import CharacterTokenizer
-from posttrain.models import make_tokenizer
+from posttrain.model.load import make_tokenizer
+from posttrain.settings.data import DataConfig
+from posttrain.settings.model import CharacterTokenizer
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz :\n"
 GLYPHS = "_$?SUAT" + ALPHABET

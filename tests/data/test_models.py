@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from posttrain.data.chat import Encoder
-from posttrain.data.config import DataConfig
+from posttrain.data.encoder import Encoder
 from posttrain.errors import SetupError
-from posttrain.model_config import CharacterTokenizer, ModelConfig
-from posttrain.models import VOCABULARY_MULTIPLE, disable_dropout, eos_ids, load, make_tokenizer
+from posttrain.model.load import VOCABULARY_MULTIPLE, disable_dropout, eos_ids, load, make_tokenizer
+from posttrain.settings.data import DataConfig
+from posttrain.settings.model import CharacterTokenizer, ModelConfig
 
 TALK = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
 CUSTOM = "0123+é\u0301日 "

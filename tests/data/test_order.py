@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.data.order import step_indices
+from posttrain.train.collect.order import step_indices
 
 sizes, seeds = st.integers(1, 40), st.integers(0, 2**31)
 

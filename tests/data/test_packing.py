@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.attention import Answers
-from posttrain.data.packing import packed_inputs, packed_micro_batches, packed_tokens
 from posttrain.data.rows import Row
-from posttrain.types import Batch
+from posttrain.estimator.batch import Batch
+from posttrain.model.layout.attention import Answers
+from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
 
 
 def row(prompt: list[int], completion: list[int], mask: list[bool] | None = None) -> Row:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from posttrain.data.config import PathSource, TaskSource
 from posttrain.data.sources import read
 from posttrain.errors import DataError
+from posttrain.settings.data import PathSource, TaskSource
 
 ROWS = [{"question": f"q{i}", "reply": f"r{i}"} for i in range(3)]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.evaluate_command import TASK_ROWS
-from posttrain.tasks import ALPHABET, TASKS, Split, generate
+from posttrain.cli.evaluate import TASK_ROWS
+from posttrain.data.tasks import ALPHABET, TASKS, Split, generate
 
 SPLITS: tuple[Any, ...] = get_args(Split)
 each_task = pytest.mark.parametrize("task", TASKS)

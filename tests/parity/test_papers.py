@@ -2,7 +2,7 @@
 
 The naive losses see rows without padding or masks, average with Python loops, and are differentiated by autograd with
 respect to the logits. Their defaults are the papers', or those that the docstring names. Nothing of
-`posttrain.parts` is used here.
+`posttrain.estimator.parts` is used here.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from posttrain import Batch, build_algorithm, policy_gradient_loss
-from posttrain.estimator import Algorithm
+from posttrain.estimator.algorithm import Algorithm
 
 trl: Any = pytest.importorskip("trl")
 trl_utils: Any = pytest.importorskip("trl.trainer.utils")

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from cases import Case, close, differentiate, over, sample, shapes
 from posttrain import Algorithm, Batch, Needs, build_algorithm
-from posttrain.parts import average
+from posttrain.estimator.parts import average
 
 INFINITY = 1e9
 NO_CLIP = {"clip_low": INFINITY, "clip_high": INFINITY}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from posttrain.errors import SetupError
-from posttrain.rewards.child import ChildDied
-from posttrain.rewards.pool import Pool
+from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.isolated.pool import Pool
 
 SCRIPT = """
 import json, os, sys, time

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from posttrain.data.rows import Problem
-from posttrain.evaluate import Estimate, estimate, evaluate, majority, pass_at_k
+from posttrain.estimator.batch import Request
+from posttrain.execution.evaluation import Estimate, estimate, evaluate, majority, pass_at_k
 from posttrain.rewards.grading import Grade, Verdict
 from posttrain.rollout.engine import Completion, Sampling
-from posttrain.types import Request
 
 R, W, U, T, C = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE, Verdict.TIMEOUT, Verdict.CRASH
 

@@ -13,7 +13,7 @@ import pytest
 
 from posttrain import Function, Group
 from posttrain.errors import SetupError
-from posttrain.rewards.plain import LONGEST_FAULT
+from posttrain.rewards.values import LONGEST_FAULT
 
 MODULE = """
     import math, os, subprocess, sys, time

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from posttrain.rewards.form import Boxed
 from posttrain.rewards.grading import MathVerify, Verdict
-from posttrain.rewards.math_child import MEMORY
+from posttrain.rewards.isolated.math_child import MEMORY
+from posttrain.rewards.kinds.form import Boxed
 from rewards.test_child import together
 
 DEADLINE = 0.5

@@ -16,7 +16,7 @@ from posttrain import Batch, Group, Judgement, RewardError, Weighted, build_algo
 from posttrain.rewards.base import Rewarded
 from posttrain.rewards.error_rate import WINDOW, ErrorRate
 from posttrain.rewards.judge import Judges, guarded
-from posttrain.rewards.plain import LONGEST_FAULT, MAX_SCORE, MAX_WEIGHT
+from posttrain.rewards.values import LONGEST_FAULT, MAX_SCORE, MAX_WEIGHT
 
 ROWS = 4
 

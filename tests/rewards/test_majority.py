@@ -8,8 +8,8 @@ from itertools import permutations
 import pytest
 
 from posttrain import Group, MajorityVote
-from posttrain.rewards.child import ChildDied
 from posttrain.rewards.grading import ExactMatch, MathVerify, TaskGrader
+from posttrain.rewards.isolated.child import ChildDied
 
 
 def vote(grader: object, *completions: str) -> list[float | None]:

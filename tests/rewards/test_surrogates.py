@@ -25,11 +25,11 @@ from posttrain import (
     Tags,
     Weighted,
 )
-from posttrain.rewards.countdown import solves
-from posttrain.rewards.form import Form
 from posttrain.rewards.judge import Judges
-from posttrain.rewards.length import length_score
-from posttrain.rewards.repetition import repeated
+from posttrain.rewards.kinds.countdown import solves
+from posttrain.rewards.kinds.form import Form
+from posttrain.rewards.kinds.length import length_score
+from posttrain.rewards.kinds.repetition import repeated
 
 
 def group(*completions: str, lengths: Sequence[int] | None = None, **columns: Any) -> Group:

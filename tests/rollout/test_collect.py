@@ -25,12 +25,12 @@ from posttrain import (
     Weighted,
     build_algorithm,
 )
-from posttrain.data.collate import DemonstrationCollector
-from posttrain.data.order import step_indices
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import EngineError
-from posttrain.rollout.collect import RolloutCollector
-from posttrain.rollout.demonstrations import BesideDemonstrations
+from posttrain.train.collect.demonstrations import DemonstrationCollector
+from posttrain.train.collect.order import step_indices
+from posttrain.train.collect.right_demonstrations import BesideDemonstrations
+from posttrain.train.collect.rollouts import RolloutCollector
 from rollout.engine_contract import Scripted
 
 TABLE = 2 * torch.randn(40, 40, generator=torch.Generator().manual_seed(0))

@@ -12,15 +12,15 @@ import torch
 from scipy import stats
 from transformers import MambaConfig, MambaForCausalLM
 
-from posttrain.data.collate import collect_demonstrations, model_inputs
 from posttrain.data.rows import Example, Row
 from posttrain.errors import SetupError
-from posttrain.model_config import ModelConfig
-from posttrain.models import load
+from posttrain.estimator.batch import Request
+from posttrain.model.load import load
+from posttrain.model.scoring import score
 from posttrain.rollout.engine import Completion, Sampling, sample_seed
 from posttrain.rollout.hf import HFEngine
-from posttrain.scoring import score
-from posttrain.types import Request
+from posttrain.settings.model import ModelConfig
+from posttrain.train.collect.demonstrations import collect_demonstrations, model_inputs
 
 PROMPTS = ([7], [8, 9, 10], [7, 9, 11, 13, 15, 17, 19, 8], [12, 12])
 END = 1

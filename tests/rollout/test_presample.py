@@ -14,10 +14,10 @@ import pytest
 from posttrain import Completion, Request, Sampling
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import DataError
+from posttrain.execution.prepare import presample as module
+from posttrain.execution.prepare.presample import Sampled, filtered, presample, summary
 from posttrain.rewards.grading import Grade, Verdict
-from posttrain.rollout import presample as module
-from posttrain.rollout.config import CollectConfig
-from posttrain.rollout.presample import Sampled, filtered, presample, summary
+from posttrain.settings.rollout import CollectConfig
 
 K = 4
 PROBLEMS = [Problem([i], {"prompt": f"q{i}", "answer": "r"}, f"row {i}") for i in range(5)]

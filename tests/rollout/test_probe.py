@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from posttrain.errors import EngineError
-from posttrain.model_config import Adapter
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.probe import Probe
+from posttrain.settings.model import Adapter
 from tiny import make_model
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from posttrain import VLLMConfig
 from posttrain.errors import EngineError, SetupError
-from posttrain.rollout.vllm_backend import Answer, Ask
-from posttrain.rollout.vllm_server import Server
+from posttrain.rollout.vllm.backend import Answer, Ask
+from posttrain.rollout.vllm.server import Server
 
 ROUTES = {"/collective_rpc": {}, "/reset_prefix_cache": {}}
 MODELS = {"data": [{"id": "m", "max_model_len": 64}]}

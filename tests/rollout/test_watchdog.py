@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 
-from posttrain.rollout.watchdog import Watchdog
+from posttrain.rollout.vllm.watchdog import Watchdog
 
 HANGS = """
 import time
-from posttrain.rollout.watchdog import Watchdog
+from posttrain.rollout.vllm.watchdog import Watchdog
 def engine_that_hangs():
     time.sleep(60)
 try:
@@ -21,7 +21,7 @@ finally:
 """
 WORKS = """
 import time
-from posttrain.rollout.watchdog import Watchdog
+from posttrain.rollout.vllm.watchdog import Watchdog
 for _ in range(2):
     with Watchdog("the engine", 1.0) as watchdog:
         for _ in range(15):

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from posttrain.errors import EngineError, SetupError
-from posttrain.model_config import Adapter
-from posttrain.rollout import weights
-from posttrain.rollout.weights import DiskTransport, TensorTransport, engine_weights
+from posttrain.model import weights
+from posttrain.model.weights import DiskTransport, TensorTransport, engine_weights
+from posttrain.settings.model import Adapter
 from tiny import make_model, with_exact_norms
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.recipes import SCRATCH
-from posttrain.study.config import StudyConfig
+from posttrain.execution.study.config import StudyConfig
 
 SETS = {
     name: {"task": "running_totals", "split": split, "rows": 8}

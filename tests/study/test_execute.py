@@ -14,14 +14,14 @@ import torch
 
 from posttrain.data.rows import Problem
 from posttrain.errors import NonFiniteError, RecipeError
-from posttrain.evaluate import evaluate
-from posttrain.recipe import EvalConfig, Recipe
+from posttrain.execution.evaluation import evaluate
+from posttrain.execution.study import execute as module
+from posttrain.execution.study.execute import NOT_FINITE, Job, choose, execute
+from posttrain.execution.study.matrix import Matrix, sampled_metrics
+from posttrain.recipe.recipe import EvalConfig, Recipe
 from posttrain.rewards.grading import TaskGrader
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
-from posttrain.study import execute as module
-from posttrain.study.execute import NOT_FINITE, Job, choose, execute
-from posttrain.study.matrix import Matrix, sampled_metrics
 from study.made import STUDY, finished, study
 from tiny import make_model
 
@@ -98,7 +98,7 @@ def test_a_run_that_is_reported_must_be_finite_and_what_is_allowed_reaches_it(mo
         if recipe.seed == STUDY["seeds"][0] and "runs" in recipe.output_dir:
             raise NonFiniteError("Step 7")
 
-    monkeypatch.setattr("posttrain.runner.run", run)
+    monkeypatch.setattr("posttrain.execution.runner.run", run)
     with pytest.raises(NonFiniteError, match="Step 7"):
         execute(study(drift=None), say=lambda _: None, allow_remote_engine=True, allow_code=True)
     assert len(asked) == 3 + 8 + 8 and all(one == {"allow_remote_engine": True, "allow_code": True} for one in asked)
@@ -107,7 +107,7 @@ def test_a_run_that_is_reported_must_be_finite_and_what_is_allowed_reaches_it(mo
 def test_the_callers_environment_stays_and_a_worker_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", given.append)
-    monkeypatch.setattr("posttrain.runner.run", lambda recipe, **_: finished(Path(recipe.output_dir), 0.5))
+    monkeypatch.setattr("posttrain.execution.runner.run", lambda recipe, **_: finished(Path(recipe.output_dir), 0.5))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     execute(study(drift=None), say=lambda _: None)
     assert "OMP_NUM_THREADS" not in os.environ and not given
@@ -121,7 +121,7 @@ def test_the_callers_environment_stays_and_a_worker_takes_its_share_of_the_cores
 
 def test_a_mark_of_not_being_finite_holds_for_runs_that_rates_are_chosen_by_only(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    monkeypatch.setattr("posttrain.runner.run", lambda recipe, **_: ran.append(recipe.output_dir))
+    monkeypatch.setattr("posttrain.execution.runner.run", lambda recipe, **_: ran.append(recipe.output_dir))
     made = Matrix(study())
     recipe = made.recipe(next(made.tuning()))
     Path(recipe.output_dir).mkdir(parents=True)

@@ -17,12 +17,12 @@ from contract.recipes import Command
 from posttrain import Sampling
 from posttrain.data.rows import Problem
 from posttrain.errors import RecipeError
-from posttrain.study.config import load_study
-from posttrain.study.drift import drift
-from posttrain.study.execute import report
-from posttrain.study.matrix import Matrix, Run
-from posttrain.study.outcome import Outcome
-from posttrain.study.table import Interval
+from posttrain.execution.study.config import load_study
+from posttrain.execution.study.drift import drift
+from posttrain.execution.study.execute import report
+from posttrain.execution.study.matrix import Matrix, Run
+from posttrain.execution.study.outcome import Outcome
+from posttrain.execution.study.table import Interval
 from study.made import STUDY, finished, study
 from tiny import make_model
 

@@ -6,10 +6,11 @@ import os
 import time
 from typing import Any
 
-from posttrain import cli, runner
+from posttrain.cli import app as cli
 from posttrain.distributed import ranks
 from posttrain.distributed.launch import leave
 from posttrain.errors import DataError
+from posttrain.execution import runner
 
 
 def run(*_: Any, **__: Any) -> None:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from posttrain import cli
-from posttrain.rollout.vllm import VLLMEngine
-from posttrain.rollout.vllm_in_process import InProcess
-from posttrain.rollout.weights import TensorTransport
+from posttrain.cli import app as cli
+from posttrain.model.weights import TensorTransport
+from posttrain.rollout.vllm.engine import VLLMEngine
+from posttrain.rollout.vllm.in_process import InProcess
 
 FAULT = sys.argv.pop(1)
 syncing = -1

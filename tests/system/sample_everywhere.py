@@ -14,14 +14,14 @@ from typing import Any
 import torch.distributed as dist
 
 from posttrain.distributed import ranks
-from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.launch import leave
 from posttrain.distributed.sharding import is_sharded, shard
-from posttrain.evaluate import Evaluation, evaluate
+from posttrain.estimator.batch import Request
+from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.rewards.grading import Grade, Verdict
 from posttrain.rollout import hf
 from posttrain.rollout.engine import Completion, Sampling
-from posttrain.types import Request
+from posttrain.settings.distributed import DistributedConfig
 from tiny import make_model, make_problems
 
 SAMPLING = Sampling(max_tokens=12, temperature=1.7, seed=5)

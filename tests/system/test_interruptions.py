@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from posttrain.run_lock import LOCK
+from posttrain.execution.folder.lock import LOCK
 from system.processes import environment, gone
 
 pytestmark = pytest.mark.system

@@ -16,7 +16,7 @@ import torch
 
 from posttrain import EngineError, Request, Sampling, VLLMConfig, VLLMEngine
 from posttrain.errors import SetupError
-from posttrain.model_config import Adapter
+from posttrain.settings.model import Adapter
 from rollout.engine_contract import EngineContract, Subject, of_model
 from system.processes import gone
 from tiny import make_model

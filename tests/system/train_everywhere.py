@@ -20,22 +20,23 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from posttrain import PostTrainer, trainer
+from posttrain import PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
-from posttrain.collection import Collection
-from posttrain.data.collate import DemonstrationCollector, collect_demonstrations
 from posttrain.data.rows import Example
 from posttrain.distributed import ranks, self_check
-from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.distributed.launch import leave
 from posttrain.distributed.sharding import elements, elements_here, whole_copy
 from posttrain.errors import SetupError
-from posttrain.estimator import Algorithm
-from posttrain.learner import MicroLoss, Step
-from posttrain.model_config import Adapter
-from posttrain.saving import save_model
-from posttrain.types import Origin
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator.batch import Origin
+from posttrain.model.saving import save_model
+from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.model import Adapter
+from posttrain.train import trainer
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.demonstrations import DemonstrationCollector, collect_demonstrations
+from posttrain.train.learner import MicroLoss, Step
 from tiny import make_examples, make_model, parameters
 
 STEPS, ROWS = 3, 8

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from posttrain import Algorithm, policy_gradient_loss
-from posttrain.collection import Collection
+from posttrain.train.collect.collection import Collection
 
 
 def log_softmax(model: Any, collection: Collection, temperature: float = 1.0) -> Tensor:

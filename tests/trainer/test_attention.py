@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.attention import Answers, Layout, Trunks, packed_attention
+from posttrain.model.layout.attention import Answers, Layout, Trunks, packed_attention
 
 LAYOUTS = {
     "one document": Layout((Trunks(1, 7),)),

@@ -16,9 +16,9 @@ from transformers import TrainingArguments
 
 from posttrain import Group, Judgement, PostTrainer, Request, Sampling, build_algorithm
 from posttrain.data.rows import Problem
-from posttrain.model_config import ModelConfig
-from posttrain.models import load
+from posttrain.model.load import load
 from posttrain.rollout.hf import HFEngine
+from posttrain.settings.model import ModelConfig
 
 LETTERS, HELD_OUT = "abcd", ("ab", "cd", "dc")
 MODEL = {

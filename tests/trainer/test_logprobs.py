@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from posttrain import logprobs
-from posttrain.logprobs import Head, Teacher, in_one_pass, token_logprobs
-from posttrain.scoring import ModelInputs, score
+from posttrain.model import head as logprobs
+from posttrain.model.head import Head, Teacher, in_one_pass, token_logprobs
+from posttrain.model.scoring import ModelInputs, score
 from tiny import make_model
 
 ROWS, HIDDEN, VOCABULARY = 13, 8, 30

@@ -13,9 +13,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from posttrain import PostTrainer
 from posttrain.errors import SetupError
-from posttrain.model_config import Adapter
-from posttrain.model_trials import _of_own_logits, _padded, _scored, settle_head, settle_layout
-from posttrain.scoring import output_head
+from posttrain.model.scoring import output_head
+from posttrain.model.trials import _of_own_logits, _padded, _scored, settle_head, settle_layout
+from posttrain.settings.model import Adapter
 from tiny import make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -87,7 +87,7 @@ def test_a_model_that_does_not_keep_documents_apart_is_padded(
     def across(query: Any, key: Any, value: Any, layout: Any, *, scale: float, dropout: float) -> torch.Tensor:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale).transpose(1, 2)
 
-    monkeypatch.setattr("posttrain.attention.packed_attention", across)
+    monkeypatch.setattr("posttrain.model.layout.attention.packed_attention", across)
     assert settle_layout(make_model()[0], "shared", 64) == "padded"
     assert "does not keep packed rows apart" in caplog.text
 

@@ -14,8 +14,8 @@ import torch
 
 from posttrain import PostTrainer
 from posttrain.algorithms import BUILDERS
+from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
-from posttrain.interruption import Interruption
 from tiny import make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.budget import Budget
 from posttrain.errors import CheckpointError
-from posttrain.metrics import JsonLines, RunFiles
+from posttrain.settings.budget import Budget
+from posttrain.train.watch.records import JsonLines, RunFiles
 
 
 def spent(step: int) -> dict[str, float]:

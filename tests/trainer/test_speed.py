@@ -12,15 +12,15 @@ from accelerate import Accelerator
 
 from posttrain import PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
-from posttrain.collection import Collection
-from posttrain.data.collate import collect_demonstrations
-from posttrain.estimator import Algorithm
-from posttrain.learner import Learner
-from posttrain.model_config import Adapter
-from posttrain.model_trials import settle_head, settle_layout
-from posttrain.reference import Reference
-from posttrain.speed import HeadPath, RowLayout
-from posttrain.types import Origin
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator.batch import Origin
+from posttrain.model.reference import Reference
+from posttrain.model.trials import settle_head, settle_layout
+from posttrain.settings.model import Adapter
+from posttrain.settings.speed import HeadPath, RowLayout
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.demonstrations import collect_demonstrations
+from posttrain.train.learner import Learner
 from tiny import make_examples, make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]

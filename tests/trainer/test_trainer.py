@@ -16,9 +16,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
 from posttrain import PostTrainer, build_algorithm
-from posttrain.data.collate import collect_demonstrations
 from posttrain.errors import NonFiniteError
-from posttrain.model_config import Adapter
+from posttrain.settings.model import Adapter
+from posttrain.train.collect.demonstrations import collect_demonstrations
 from tiny import make_examples, make_model, parameters
 from trainer import naive
 

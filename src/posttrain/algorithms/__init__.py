@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from posttrain.algorithms import chord, dft, dpo, grpo, grpo_sft, hpt, iw_sft, luffy, prefix_rft, psft, reinforce, sft, srft
-from posttrain.algorithms.base import Config, location
+from posttrain.algorithms.hybrids import chord, grpo_sft, hpt, luffy, prefix_rft, srft
+from posttrain.algorithms.on_demonstrations import dft, iw_sft, psft, sft
+from posttrain.algorithms.on_preferences import dpo
+from posttrain.algorithms.on_rollouts import grpo, reinforce
+from posttrain.algorithms.options import Config, location
 from posttrain.errors import RecipeError
 
 if TYPE_CHECKING:
-    from posttrain.estimator import Algorithm
+    from posttrain.estimator.algorithm import Algorithm
+
 
 AlgorithmConfig = Annotated[
     sft.SFT

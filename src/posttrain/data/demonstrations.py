@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from posttrain.data.chat import Encoder
+from posttrain.data.encoder import Encoder
 from posttrain.data.rows import BadRow, LongRow
 
 COLUMNS = ("demonstration", "completion")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from posttrain.data.chat import Encoder
 from posttrain.data.demonstrations import DemonstrationReader
+from posttrain.data.encoder import Encoder
 from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import DataError

@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from posttrain.data.config import HubSource, PathSource, TaskSource
+from posttrain.data.tasks import generate
 from posttrain.errors import DataError
-from posttrain.tasks import generate
+from posttrain.settings.data import HubSource, PathSource, TaskSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from posttrain.distributed.config import DistributedConfig
 from posttrain.errors import SetupError
+from posttrain.settings.distributed import DistributedConfig
 
 BUCKET = 100_000_000
 """Numbers that DeepSpeed exchanges at a time; it holds two buckets. Its own default of 500 million takes 2 GB in bfloat16."""

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import psutil
 
-from posttrain.interruption import SIGNALS
+from posttrain.distributed.signals import SIGNALS
 
 
 def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain") -> int:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from posttrain.distributed.config import DistributedConfig
 from posttrain.distributed.ranks import world
 from posttrain.errors import SetupError
+from posttrain.settings.distributed import DistributedConfig
 
 
 def shard(model: Any, config: DistributedConfig, *, bf16: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.rewards.plain import MAX_WEIGHT
+from posttrain.rewards.values import MAX_WEIGHT
 
 DEADLINE = 300.0  # seconds for one group
 

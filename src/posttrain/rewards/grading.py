@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from posttrain.rewards.child import ChildDied
-from posttrain.rewards.pool import Pool
-from posttrain.tasks import TASKS
+from posttrain.data.tasks import TASKS
+from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.isolated.pool import Pool
 
 DEADLINE = 2.0  # seconds for one answer; an ordinary one takes 2 ms
 
@@ -121,7 +121,7 @@ class MathVerify:
 
     def __init__(self, deadline: float = DEADLINE) -> None:
         self._deadline = deadline
-        command = [sys.executable, "-P", "-m", "posttrain.rewards.math_child"]
+        command = [sys.executable, "-P", "-m", "posttrain.rewards.isolated.math_child"]
         keep = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
         environment = {name: value for name, value in os.environ.items() if name in keep}
         self._pool = Pool(command, what="The grader's process", environment=environment, quiet=True)

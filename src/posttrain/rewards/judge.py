@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from posttrain.rewards.base import Group, Judgement, Reward, Rewarded, Weighted
-from posttrain.rewards.plain import MAX_SCORE, Refused, listed, number, text, told
+from posttrain.rewards.values import MAX_SCORE, Refused, listed, number, text, told
 
 
 class Judges:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from posttrain.data.config import HubSource, PathSource, TaskSource
 from posttrain.errors import RecipeError, SetupError
 from posttrain.rewards import config as configs
 from posttrain.rewards.base import DEADLINE, Reward, Weighted
-from posttrain.rewards.child import START_DEADLINE
-from posttrain.rewards.countdown import Countdown
-from posttrain.rewards.form import Boxed, Form, Format, Pattern, Tags
-from posttrain.rewards.function import Function
 from posttrain.rewards.grading import GRADERS, Grader, MathVerify, TaskGrader
-from posttrain.rewards.length import FormatAndLength, Length, Overlong
-from posttrain.rewards.majority import MajorityVote
-from posttrain.rewards.repetition import Repetition
-from posttrain.rewards.verified import Verified
+from posttrain.rewards.isolated.child import START_DEADLINE
+from posttrain.rewards.kinds.countdown import Countdown
+from posttrain.rewards.kinds.form import Boxed, Form, Format, Pattern, Tags
+from posttrain.rewards.kinds.function import Function
+from posttrain.rewards.kinds.length import FormatAndLength, Length, Overlong
+from posttrain.rewards.kinds.majority import MajorityVote
+from posttrain.rewards.kinds.repetition import Repetition
+from posttrain.rewards.kinds.verified import Verified
+from posttrain.settings.data import HubSource, PathSource, TaskSource
 
 AnySource = PathSource | HubSource | TaskSource
 MARGIN = START_DEADLINE + 10.0  # seconds after which a function's process has started anew, and was ended at its own deadline

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from posttrain.types import Request
+from posttrain.estimator.batch import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

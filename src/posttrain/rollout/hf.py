@@ -18,9 +18,9 @@ from transformers import DynamicCache
 
 from posttrain.distributed.ranks import any_of
 from posttrain.errors import SetupError
-from posttrain.models import eos_ids
+from posttrain.estimator.batch import Request
+from posttrain.model.load import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
-from posttrain.types import Request
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing
 TOKENS = 2**16  # of prompts and answers at a time: the cache of an 8 B model in float32 is then 17 GB

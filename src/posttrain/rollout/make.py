@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.rollout.config import SamplingConfig
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
+from posttrain.settings.rollout import SamplingConfig
 
 
 def make_engine(
@@ -20,7 +20,7 @@ def make_engine(
     """
     if config is None or config.engine == "hf":
         return HFEngine(model, tokenizer, lockstep=lockstep)
-    from posttrain.rollout.vllm import VLLMEngine
+    from posttrain.rollout.vllm.engine import VLLMEngine
 
     return VLLMEngine(model, tokenizer, config.vllm, allow_remote=allow_remote)
 

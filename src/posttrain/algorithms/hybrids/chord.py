@@ -1,0 +1,72 @@
+"""CHORD (arXiv:2508.11408): (1 - mu) · GRPO on rollouts + mu · SFT on demonstrations of a data set of their own.
+
+    rollouts:        mask of PPO, pi_ref = pi_old,  A = (R - mean)/(std + e),  N = tokens, times 1 - mu
+    demonstrations:  pi_ref = 1,  A = 1 - p: weight p (1 - p) (phi), or pi_ref = pi_theta, A = 1;  N = tokens, times mu
+
+mu rises to mu_peak over the share `mu_warmup` of the run, falls by a cosine to mu_valley over `mu_decay`, and stays.
+CHORD-phi, the default, is mu = 0.1 with phi; CHORD-mu is mu_peak 0.9, mu_valley 0.05, phi off, where paper and code give
+different lengths of the decay (30 and 200 steps).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.algorithms.options import HybridConfig, NonNegative
+
+if TYPE_CHECKING:
+    from posttrain.estimator.algorithm import Algorithm
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class CHORD(HybridConfig):
+    """Controllable harmonization of on- and off-policy learning."""
+
+    name: Literal["chord"] = "chord"
+    mu_peak: Share = 0.1
+    mu_valley: Share = 0.1
+    mu_warmup: Share = 0.0
+    mu_decay: Share = 1.0
+    phi: bool = True
+    """Weigh the demonstrations' tokens by p (1 - p)."""
+    demonstrations: Annotated[int, Field(ge=1)] = 64
+    """Rows of data.demonstrations in each optimizer step."""
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+
+    @model_validator(mode="after")
+    def _fits_in_the_run(self) -> CHORD:
+        if self.mu_warmup + self.mu_decay > 1:
+            raise ValueError("mu_decay: mu_warmup and mu_decay are shares of the run, and more than all of it together")
+        return self
+
+
+def build(config: CHORD) -> Algorithm:
+    """Two terms over disjoint rows, whose coefficients add up to 1."""
+    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term, sft_term
+    from posttrain.estimator.algorithm import Algorithm, Estimator
+    from posttrain.estimator.parts import advantage, average, denominator, select
+    from posttrain.estimator.parts import coefficient as schedule
+    from posttrain.estimator.parts.credit import baseline
+
+    shape = {"peak": config.mu_peak, "valley": config.mu_valley, "warmup": config.mu_warmup, "decay": config.mu_decay}
+    mu = partial(schedule.warmup_cosine, **shape)
+    undecided = Estimator(denominator=denominator.unit, advantage=advantage.indecision)
+    clip, rest = clip_mask(True, config.clip_low, config.clip_high), partial(schedule.rest, of=mu)
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2508.11408",
+        needs=needs(config, demonstration="separate", demonstrations=config.demonstrations),
+        terms=(
+            policy_term(config, average.token, mask=clip, select=select.rollouts, coef=rest),
+            sft_term(mu, average.token, undecided if config.phi else None),
+            *kl_terms(config.kl_coef, "k3", average.token, select.rollouts),
+        ),
+        penalties=entropy_penalties(config.entropy_coef),
+        credit=partial(baseline.of_rollouts, credit=group_credit(True, config.std_eps)),
+    )

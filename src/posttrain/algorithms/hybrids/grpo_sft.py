@@ -1,0 +1,48 @@
+"""GRPO and SFT in a fixed mix: "RL with SFT loss", the plain baseline of the hybrids (arXiv:2504.14945, section 4).
+
+    rollouts:        mask of PPO, pi_ref = pi_old,    A = (R - mean)/(std + e),  N = rows, s = 1/|y|
+    demonstrations:  mask 1,      pi_ref = pi_theta,  A = 1,                     N = tokens, times sft_coef
+
+Every question's demonstration is trained on, whatever its rollouts did; it is in no baseline.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from posttrain.algorithms.options import HybridConfig, NonNegative
+
+if TYPE_CHECKING:
+    from posttrain.estimator.algorithm import Algorithm
+
+
+class GRPOSFT(HybridConfig):
+    """GRPO with an SFT loss beside it."""
+
+    name: Literal["grpo_sft"] = "grpo_sft"
+    sft_coef: NonNegative = 1.0
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+
+
+def build(config: GRPOSFT) -> Algorithm:
+    """Two terms over disjoint rows."""
+    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term, sft_term
+    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator.parts import average, select
+    from posttrain.estimator.parts.credit import baseline
+
+    clip = clip_mask(True, config.clip_low, config.clip_high)
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2504.14945",
+        needs=needs(config, demonstration="row"),
+        terms=(
+            policy_term(config, average.sequence_mean, mask=clip, select=select.rollouts),
+            sft_term(config.sft_coef, average.token),
+            *kl_terms(config.kl_coef, "k3", average.sequence_mean, select.rollouts),
+        ),
+        penalties=entropy_penalties(config.entropy_coef),
+        credit=partial(baseline.of_rollouts, credit=group_credit(True, config.std_eps)),
+    )

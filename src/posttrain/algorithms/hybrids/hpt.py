@@ -1,0 +1,75 @@
+"""Hybrid post-training (arXiv:2509.04419): for each question either RL on its rollouts, or SFT on its demonstration.
+
+    right rollouts > gate:  mask of PPO or 1, pi_ref = pi_old,    A = R - mean,  N = rows × max_tokens
+    else:                   mask 1,           pi_ref = pi_theta,  A = 1,         N = tokens, times sft_coef
+
+The gate is a count of right rollouts: 0 for strong bases, 2 of 8 for weak ones. Each part has its own N. What is printed and
+what was run differ; the defaults are the code's, by which the paper's numbers were made:
+
+    |             | paper         | its code |
+    | clip        | true          | false    |
+    | std         | true          | false    |
+    | sft_average | sequence_mean | token    |
+
+The code divides the RL part by max_tokens and not by the rows, and the SFT part by the tokens of each micro-batch, summed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.algorithms.options import HybridConfig, NonNegative
+
+if TYPE_CHECKING:
+    from posttrain.estimator.algorithm import Algorithm
+
+
+class HPT(HybridConfig):
+    """Hybrid post-training."""
+
+    reads_verdict: ClassVar[bool] = True
+    name: Literal["hpt"] = "hpt"
+    gate: Annotated[int, Field(ge=-1)] = 0
+    """Questions with no more right rollouts than this learn from their demonstration; -1: none does."""
+    sft_coef: NonNegative = 1.0
+    sft_average: Literal["token", "sequence_mean"] = "token"
+    clip: bool = False
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+    std: bool = False
+    max_tokens: Annotated[int, Field(ge=1)]
+    """The constant length in N of the RL part. The recipe fills it from `rollout.max_tokens`."""
+
+    @model_validator(mode="after")
+    def _gate_is_a_count(self) -> HPT:
+        if self.gate > self.rollouts:
+            raise ValueError(f"gate: it is a count of right rollouts, and there are {self.rollouts}")
+        return self
+
+
+def build(config: HPT) -> Algorithm:
+    """A gate before two terms over disjoint rows."""
+    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term, sft_term
+    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator.parts import average, select
+    from posttrain.estimator.parts.credit import baseline, gate
+
+    per_sft = {"token": average.token, "sequence_mean": average.sequence_mean}[config.sft_average]
+    per_rollout = average.constant(config.max_tokens)
+    centred = partial(baseline.of_rollouts, credit=group_credit(config.std, config.std_eps))
+    clip = clip_mask(config.clip, config.clip_low, config.clip_high)
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2509.04419",
+        needs=needs(config, demonstration="row"),
+        terms=(
+            policy_term(config, per_rollout, mask=clip, select=select.rollouts),
+            sft_term(config.sft_coef, per_sft),
+            *kl_terms(config.kl_coef, "k3", per_rollout, select.rollouts),
+        ),
+        penalties=entropy_penalties(config.entropy_coef),
+        credit=partial(baseline.in_turn, steps=(centred, partial(gate.solved_gate, gate=config.gate))),
+    )

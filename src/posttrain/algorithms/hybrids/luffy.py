@@ -1,0 +1,59 @@
+"""LUFFY (arXiv:2504.14945): the demonstration is a member of its group, and its likelihood is shaped.
+
+    ratio  pi_theta / pi_old on rollouts,  gamma p / (p + gamma)² on the demonstration, the gradient of p / (p + gamma)
+    A = R - mean over rollouts and demonstration, mask 1, N = rows × max_tokens, one term over both
+
+The paper's group has 7 rollouts and one demonstration. Its last recipe has neither clip nor std, as the defaults here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from posttrain.algorithms.options import GroupSize, HybridConfig, NonNegative, Positive
+
+if TYPE_CHECKING:
+    from posttrain.estimator.algorithm import Algorithm
+
+
+class LUFFY(HybridConfig):
+    """Learning to reason under off-policy guidance."""
+
+    name: Literal["luffy"] = "luffy"
+    rollouts: GroupSize = 7
+    """Sampled for each question; with the demonstration the group has one more."""
+    gamma: Positive = 0.1
+    clip: bool = False
+    """PPO's clip on the rollouts."""
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+    std: bool = False
+    max_tokens: Annotated[int, Field(ge=1)]
+    """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
+
+
+def build(config: LUFFY) -> Algorithm:
+    """One term, whose denominator is chosen by origin."""
+    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term
+    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator.parts import average, denominator, mask, select
+
+    per = average.constant(config.max_tokens)
+    clip = clip_mask(config.clip, config.clip_low, config.clip_high)
+    kept = partial(mask.on_rollouts, mask=clip) if config.clip else clip
+    shaped = partial(denominator.shaped, gamma=config.gamma)
+    ratio = partial(denominator.by_origin, rollout=denominator.old, demonstration=shaped)
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2504.14945",
+        needs=needs(config, demonstration="row"),
+        terms=(
+            policy_term(config, per, mask=kept, denominator=ratio),
+            *kl_terms(config.kl_coef, "k3", per, select.rollouts),
+        ),
+        penalties=entropy_penalties(config.entropy_coef),
+        credit=group_credit(config.std, config.std_eps),
+    )

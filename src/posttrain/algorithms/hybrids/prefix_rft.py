@@ -1,0 +1,70 @@
+"""Prefix-RFT (arXiv:2507.01679): one of a question's rollouts continues the head of its demonstration.
+
+    ratio r = pi_theta / pi_old on prefix and continuation alike, mask of PPO with dual clip, N = rows × max_tokens
+    A = R - b; of the prefix's tokens only the `keep` share of highest entropy, of the whole collection, have one
+
+The prefix's length is uniform in [low_t, high] of the demonstration, low_t from `low_start` to `low_end` by a cosine over the
+run. `baseline` says what b is for the row that continues: the mean of the rows without a prefix (`plain`), of the whole
+group (`group`), or as in the authors' code `uncentred`: plain for the prefix, 0 for its continuation. The authors choose
+the tokens in each micro-batch, so that the gradient depends on how it is cut; that is not offered.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.algorithms.options import HybridConfig, NonNegative
+
+if TYPE_CHECKING:
+    from posttrain.estimator.algorithm import Algorithm
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PrefixRFT(HybridConfig):
+    """Blending SFT and RFT by prefix sampling."""
+
+    name: Literal["prefix_rft"] = "prefix_rft"
+    low_start: Share = 0.95
+    low_end: Share = 0.05
+    high: Share = 0.95
+    keep: Share = 0.2
+    """The share of prefix tokens that are trained on, those of highest entropy; 1: all."""
+    baseline: Literal["plain", "group", "uncentred"] = "plain"
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.2
+    dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
+    max_tokens: Annotated[int, Field(ge=1)]
+    """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
+
+    @model_validator(mode="after")
+    def _low_is_low(self) -> PrefixRFT:
+        if max(self.low_start, self.low_end) > self.high:
+            raise ValueError(f"high: the prefix's largest share, {self.high}, is below low_start or low_end")
+        return self
+
+
+def build(config: PrefixRFT) -> Algorithm:
+    """One term over prefixes and rollouts."""
+    from posttrain.algorithms.terms import clip_mask, entropy_penalties, kl_terms, needs, policy_term
+    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator.parts import average, select
+    from posttrain.estimator.parts.credit import baseline, prefix
+
+    per = average.constant(config.max_tokens)
+    clip = clip_mask(True, config.clip_low, config.clip_high, config.dual_clip)
+    credit = partial(prefix.prefix_credit, baseline=config.baseline)
+    chosen = (credit, partial(prefix.most_uncertain, keep=config.keep))
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2507.01679",
+        needs=needs(config, demonstration="prefix", collected_entropy="prefix" if config.keep < 1 else "none"),
+        terms=(policy_term(config, per, mask=clip), *kl_terms(config.kl_coef, "k3", per, select.rollouts)),
+        penalties=entropy_penalties(config.entropy_coef, select.rollouts),
+        credit=partial(baseline.in_turn, steps=chosen) if config.keep < 1 else credit,
+        planner=partial(prefix.continued, start=config.low_start, end=config.low_end, high=config.high),
+    )

@@ -1,0 +1,55 @@
+"""Proximal SFT (arXiv:2508.17784): PPO's clip on demonstrations, with advantage 1.
+
+    mask r <= 1 + clip_high, pi_ref = pi_old, A = 1, N = tokens        L = - sum_t min(r_t, clip(r_t)) / N
+
+pi_old is the policy at the start of each window of `updates` optimizer steps; in the first of them r = 1 and the
+gradient is SFT's. The lower clip never acts, since A > 0; it stands in the paper's settings and so here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from posttrain.algorithms.options import Config, NonNegative
+
+if TYPE_CHECKING:
+    from posttrain.estimator.algorithm import Algorithm
+
+
+class PSFT(Config):
+    """Proximal SFT."""
+
+    name: Literal["psft"] = "psft"
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.28
+    updates: Annotated[int, Field(ge=1)] = 8
+    """Optimizer steps between refreshes of pi_old: the paper's batch of 64 in mini-batches of 8."""
+
+
+def build(config: PSFT) -> Algorithm:
+    """PPO's row over demonstrations."""
+    from posttrain.estimator.algorithm import Algorithm, Estimator, Metric, Term
+    from posttrain.estimator.needs import Needs
+    from posttrain.estimator.parts import advantage, average, denominator, mask
+    from posttrain.estimator.parts import metric as objective
+
+    return Algorithm(
+        name=config.name,
+        paper="arXiv:2508.17784",
+        needs=Needs(scope="token", demonstration="row", updates=config.updates, old_logp=config.updates > 1, memory="window"),
+        terms=(
+            Term(
+                name="psft",
+                estimator=Estimator(
+                    denominator=denominator.old,
+                    advantage=advantage.one,
+                    mask=partial(mask.ppo_clip, low=config.clip_low, high=config.clip_high),
+                ),
+                average=average.token,
+                metrics=(Metric("nll", objective.nll),),
+            ),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Algorithms that train on preferences between completions."""

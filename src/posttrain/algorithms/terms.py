@@ -1,0 +1,152 @@
+"""What the algorithms over rollouts share: their needs, the correction, a KL in the loss or the reward, an entropy bonus."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from posttrain.algorithms.options import Correction, OnPolicyConfig
+    from posttrain.estimator.algorithm import Coefficient, Estimator, Mask, Metric, Part, Penalty, Select, Term
+    from posttrain.estimator.batch import Batch
+    from posttrain.estimator.needs import Needs
+    from posttrain.estimator.parts.average import Average
+
+
+def needs(
+    config: OnPolicyConfig,
+    *,
+    scope: Literal["token", "sequence"] = "token",
+    kl_in_reward: bool = False,
+    resample: bool = False,
+    demonstration: Literal["none", "row", "prefix", "separate"] = "none",
+    demonstrations: int = 0,
+    collected_entropy: Literal["none", "prefix", "rows"] = "none",
+) -> Needs:
+    """Old log-probs where several updates need them, or a KL in the reward; of the sampler where the config says so."""
+    from posttrain.estimator.needs import Needs
+
+    sampler = config.old == "sampler"
+    sequence = config.correction is not None and config.correction.level != "token"
+    return Needs(
+        scope="sequence" if sequence else scope,
+        rollouts=config.rollouts,
+        updates=config.updates,
+        old_logp=sampler or config.updates > 1 or (kl_in_reward and config.kl_coef > 0),
+        old_of_sampler=sampler,
+        ref_logp=config.kl_coef > 0,
+        entropy=config.entropy_coef > 0,
+        resample=resample,
+        demonstration=demonstration,
+        demonstrations=demonstrations,
+        collected_entropy=collected_entropy,
+        verdict=config.reads_verdict,
+    )
+
+
+def correction_part(config: Correction | None) -> Part:
+    """The correction that a config names."""
+    from posttrain.estimator.parts import correction
+
+    if config is None:
+        return correction.none
+    form = {"truncate": correction.truncate, "mask": correction.mask}[config.form]
+    level = {"token": correction.token, "sequence": correction.sequence, "geometric": correction.geometric}
+    return partial(form, level=level[config.level], cap=config.cap)
+
+
+def policy_term(
+    config: OnPolicyConfig,
+    per: Average,
+    *,
+    mask: Mask,
+    denominator: Part | None = None,
+    select: Select | None = None,
+    coef: Coefficient = 1.0,
+    metrics: tuple[Metric, ...] = (),
+) -> Term:
+    """The policy gradient with the batch's advantages and the config's correction; the denominator is pi_old if not given."""
+    from posttrain.estimator.algorithm import Estimator, Term
+    from posttrain.estimator.parts import advantage
+    from posttrain.estimator.parts.denominator import old
+    from posttrain.estimator.parts.select import everything
+
+    parts = Estimator(
+        denominator=denominator or old,
+        advantage=advantage.given,
+        mask=mask,
+        correction=correction_part(config.correction),
+    )
+    return Term(name="policy", estimator=parts, average=per, select=select or everything, coef=coef, metrics=metrics)
+
+
+def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None) -> Term:
+    """The likelihood of what was demonstrated, or another estimator over it."""
+    from posttrain.estimator.algorithm import Estimator, Metric, Term
+    from posttrain.estimator.parts import advantage, denominator
+    from posttrain.estimator.parts import metric as objective
+    from posttrain.estimator.parts.select import demonstrations
+
+    likelihood = Estimator(denominator=denominator.current, advantage=advantage.one)
+    return Term(
+        name="sft",
+        estimator=estimator or likelihood,
+        average=per,
+        select=demonstrations,
+        coef=coef,
+        metrics=(Metric("nll", objective.nll),),
+    )
+
+
+def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
+    """The credit of rewards from which coef · KL(pi || ref), by the k1 estimate, was taken."""
+    from posttrain.estimator.parts.credit import baseline
+
+    return partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=coef), credit)) if coef else credit
+
+
+def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = None) -> tuple[Term, ...]:
+    """coef · KL(pi || ref) in the loss, averaged like the policy's own term; of all tokens, or those that it selects."""
+    from posttrain.estimator.algorithm import Estimator, Term
+    from posttrain.estimator.parts import advantage, denominator
+    from posttrain.estimator.parts.select import everything
+
+    if not coef:
+        return ()
+    pull = {"k2": advantage.k2, "k3": advantage.k3}[estimate]
+    return (
+        Term(
+            name="kl",
+            estimator=Estimator(denominator=denominator.current, advantage=pull),
+            average=per,
+            select=select or everything,
+            coef=coef,
+        ),
+    )
+
+
+def entropy_penalties(coef: float, select: Select | None = None) -> tuple[Penalty, ...]:
+    """A bonus of coef · the mean entropy of the policy over the loss tokens, or those that are selected."""
+    from posttrain.estimator.algorithm import Penalty
+    from posttrain.estimator.parts.select import everything
+
+    return (Penalty(name="entropy", quantity="entropy", coef=-coef, select=select or everything),) if coef else ()
+
+
+def group_credit(std: bool, eps: float) -> Callable[[Batch], Batch]:
+    """R - mean of the group, divided by its std where the config says so."""
+    from posttrain.estimator.parts.credit import baseline
+
+    return partial(baseline.group_normalised, eps=eps) if std else baseline.group_mean
+
+
+def clip_mask(clip: bool, low: float, high: float, dual: float | None = None) -> Mask:
+    """PPO's mask, or none."""
+    from posttrain.estimator.parts import mask
+
+    if not clip:
+        return mask.keep
+    bounds = {"low": low, "high": high}
+    return partial(mask.ppo_clip, **bounds) if dual is None else partial(mask.ppo_clip, **bounds, dual=dual)

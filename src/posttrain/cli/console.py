@@ -1,0 +1,152 @@
+"""What a person sees: a progress bar on a terminal, plain lines elsewhere, and tables of what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from posttrain.execution.study.outcome import Outcome
+from posttrain.train.watch.records import Listener
+
+TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
+PLAIN_LINES = 20  # of a whole run, where there is no terminal
+SHOWN = ("/pass@", "/majority@", "/length", "/loss", "/nll", "/preference/accuracy", "/objective/")
+
+
+class ProgressView(Listener):
+    """Follows a run: loss, reward, tokens/s and time left, and some completions now and then.
+
+    Args:
+        console: where it is shown.
+        log_completions: collections between two tables of completions; 0: none.
+        of_stages: the same for each stage of a recipe, by name.
+    """
+
+    def __init__(self, console: Console, log_completions: int = 0, of_stages: Mapping[str, int] | None = None) -> None:
+        self._console, self._steps, self._started = console, 0, time.monotonic()
+        self._log_completions, self._of_stages, self._collections = log_completions, of_stages or {}, 0
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("", total=None, shown="")
+
+    def __enter__(self) -> ProgressView:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def on_stage(self, name: str, number: int, stages: int) -> None:
+        """Says which stage begins."""
+        self._log_completions = self._of_stages.get(name, 0)
+        self._console.print(f"stage {number} of {stages}: {name}")
+
+    def on_mode(self, mode: str, ranks: int) -> None:
+        """Says how the model is spread, where there are several processes."""
+        if ranks > 1:
+            self._console.print(f"{ranks} processes: {mode}")
+
+    def on_start(self, step: int, steps: int) -> None:
+        """Shows the bar."""
+        self._steps, self._started, self._collections = steps, time.monotonic(), 0
+        self._progress.update(self._bar, total=steps, completed=step, shown="")
+        if self._console.is_terminal:
+            self._progress.start()
+
+    def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Shows some, now and then."""
+        if self._log_completions and self._collections % self._log_completions == 0:
+            self._console.print(completions_table(step, samples))
+        self._collections += 1
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Moves the bar, or prints a line now and then."""
+        shown = _of_step(metrics)
+        self._progress.update(self._bar, completed=step, shown=shown)
+        every = max(1, self._steps // PLAIN_LINES)
+        if not self._console.is_terminal and (step % every == 0 or step in (1, self._steps)):
+            seconds = time.monotonic() - self._started
+            self._console.print(f"step {step}/{self._steps}  {shown}  {seconds:.0f} s")
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Prints the numbers that matter most."""
+        shown = [f"{name.removeprefix('eval/')} {metrics[name]:.4f}" for name in metrics if _is_shown(name)]
+        if shown:
+            self._console.print(f"evaluation at step {step}: " + "  ".join(shown), soft_wrap=True)
+
+
+def _of_step(metrics: Mapping[str, float]) -> str:
+    """Reward and length where there are rollouts; else the native objective, for the surrogate's value says little."""
+    native = next((name for name in metrics if name.startswith("objective/")), "loss")
+    shown = f"loss {metrics[native]:.4f}"
+    if "reward/mean" in metrics:
+        shown = f"reward {metrics['reward/mean']:.3f}  length {metrics['rollout/length']:.1f}"
+    return f"{shown}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
+
+
+def _is_shown(name: str) -> bool:
+    return any(part in name for part in SHOWN) and "/loss/" not in name and not name.endswith(("/low", "/high"))
+
+
+def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """Evaluation metrics at several points of a run, by title, with 95 % intervals where there are."""
+    table = Table(Column(no_wrap=True), *columns, title="Evaluation", caption="in brackets: 95 % intervals")
+    for name in sorted({name for metrics in columns.values() for name in metrics}):
+        found = sum(name in metrics for metrics in columns.values())
+        if name.startswith("eval/") and _is_shown(name) and found > 1:
+            shown = [_with_interval(metrics, name) if name in metrics else "" for metrics in columns.values()]
+            table.add_row(name.removeprefix("eval/"), *shown)
+    return table
+
+
+def runs_table(outcomes: Mapping[str, Outcome]) -> Table:
+    """What came of runs beside each other: their last evaluations, and what they spent."""
+    table = evaluation_table({name: outcome.after for name, outcome in outcomes.items()})
+    table.title = "Runs"
+    for name in ("steps", "tokens", "tokens_trained", "tokens_generated", "seconds"):
+        table.add_row(name.replace("_", " "), *(f"{getattr(outcome, name):,.0f}" for outcome in outcomes.values()))
+    return table
+
+
+def completions_table(step: int, samples: Sequence[Mapping[str, Any]]) -> Table:
+    """The first completions of a step, shortened to a line each, without characters that a terminal would obey."""
+    table = Table("prompt", "completion", "reward", "tokens", title=f"Rollouts of step {step}")
+    for sample in samples[:TABLE_ROWS]:
+        reward = f"{sample['reward']:.3g}" if sample["graded"] else "not graded"
+        length = f"{sample['tokens']}{'' if sample['finish'] == 'stop' else ', cut off'}"
+        table.add_row(_line(sample["prompt"]), _line(sample["completion"]), reward, length)
+    return table
+
+
+def _line(text: str) -> Text:
+    flat = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    return Text(flat if len(flat) <= LINE else f"{flat[: LINE // 2]} … {flat[-LINE // 2 :]}")
+
+
+def _with_interval(metrics: Mapping[str, float], name: str) -> str:
+    value = f"{metrics[name]:.4g}"
+    if f"{name}/low" not in metrics:
+        return value
+    return f"{value} [{metrics[f'{name}/low']:.3g}, {metrics[f'{name}/high']:.3g}]"
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """A resolved plan, a row for each entry."""
+    table = Table(show_header=False, title="Plan")
+    for name, value in plan.items():
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(name, text or "none")
+    return table

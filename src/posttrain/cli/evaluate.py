@@ -1,0 +1,164 @@
+"""`posttrain eval`: a model or a run's final model, on a set of problems."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from rich.table import Table
+
+from posttrain.data.encoder import Encoder
+from posttrain.data.prepare import problems
+from posttrain.data.sources import read
+from posttrain.errors import CheckpointError, RecipeError
+from posttrain.execution.evaluation import Evaluation, evaluate
+from posttrain.execution.folder.run_folder import make
+from posttrain.execution.runner import sampling
+from posttrain.model.load import eos_ids, load
+from posttrain.recipe.recipe import EvalConfig
+from posttrain.rewards.config import AnyReward
+from posttrain.rewards.grading import GRADERS, Grader
+from posttrain.rewards.make import make_grader
+from posttrain.rollout.hf import HFEngine
+from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.model import ModelConfig
+from posttrain.train.watch.records import JsonLines, write
+
+TASK_ROWS = 256  # problems of a generated task where no limit is given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the command was asked.
+
+    settings: fields of `EvalConfig`. columns: ours=theirs. templates: fields of `DataConfig` in place of the run's.
+    """
+
+    model: str
+    data: str
+    settings: dict[str, Any]
+    columns: list[str]
+    grader: str | None
+    templates: dict[str, Any]
+    dtype: str
+    output: Path | None
+
+
+def answer(question: Question) -> Table:
+    """Evaluates, appends to eval.jsonl, writes the answers beside it, and returns the table.
+
+    Raises:
+        RecipeError: an option is wrong.
+        PosttrainError: of the kind of what else went wrong.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    folder, config = Path(question.model), _checked(EvalConfig, question.settings)
+    recipe = _recipe_of(folder)
+    if recipe is not None and not (folder / "final").is_dir():
+        raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
+    templates = dict((recipe or {}).get("data", {}))
+    source = _source(question, templates.pop("eval", {}))
+    judge = _grader(source, question.grader, (recipe or {}).get("rewards", []))
+    try:
+        target = question.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
+        make(target.absolute().parent)
+        templates.update(question.templates, train=source, on_bad_row="skip")
+        name = str(folder / "final") if recipe is not None else question.model
+        model, tokenizer = load(_checked(ModelConfig, {"name": name, "dtype": question.dtype}), seed=0)
+        if torch.cuda.is_available():
+            model = model.cuda()
+        context = getattr(model.config, "max_position_embeddings", None)
+        encoder = Encoder(tokenizer, _checked(DataConfig, templates), eos_ids(model, tokenizer), context)
+        asked, report = problems(read(source), encoder, label=question.data, skip_bad_rows=True)
+        started = time.monotonic()
+        result = evaluate(
+            HFEngine(model, tokenizer),
+            tokenizer,
+            asked[: config.limit],
+            judge,
+            sampling(config),
+            samples=config.samples,
+            ks=config.k,
+        )
+    finally:
+        judge.close()
+    settings = {"model": question.model, "data": question.data, **question.settings, "seconds": time.monotonic() - started}
+    left_out = {f"data/{reason}": count for reason, count in report.counters.items()}
+    JsonLines(target).append({**settings, **left_out, **result.metrics("eval")})
+    answers = target.with_name(f"{target.stem}-answers.jsonl")
+    write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()))
+    return _table(result, config.samples, target, answers)
+
+
+def _recipe_of(folder: Path) -> dict[str, Any] | None:
+    if not (folder / "recipe.yaml").is_file():
+        return None
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}") from None
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{folder}/recipe.yaml is no recipe.")
+    return recipe
+
+
+def _source(question: Question, of_run: dict[str, Any]) -> Any:
+    kind, *parts = question.data.split(":")
+    if question.data in of_run:
+        given: dict[str, Any] = dict(of_run[question.data])
+    elif kind == "task" and parts:
+        rows = question.settings["limit"] or TASK_ROWS
+        given = {**dict(zip(("task", "split"), [*parts, "held_out"], strict=False)), "rows": rows}
+    elif kind == "hub" and parts:
+        given = {"split": "test", **dict(zip(("hub", "config", "split"), parts, strict=False))}
+    else:
+        given = {"path": question.data}
+    if question.columns:
+        if not all("=" in pair for pair in question.columns):
+            raise RecipeError("--columns: OURS=THEIRS is expected, for instance prompt=question.")
+        given["columns"] = dict(pair.split("=", 1) for pair in question.columns)
+    try:
+        return TypeAdapter[PathSource | HubSource | TaskSource](Source).validate_python(given)
+    except ValidationError as error:
+        raise RecipeError(f"--data {question.data}: {_first(error)}") from None
+
+
+def _grader(source: Any, asked: str | None, of_run: list[Any]) -> Grader:
+    if asked not in (None, *GRADERS):
+        raise RecipeError(f"--grader {asked}: one of {', '.join(GRADERS)} is expected.")
+    try:
+        rewards = TypeAdapter(list[AnyReward]).validate_python(of_run if asked is None else [{"name": asked}])
+    except ValidationError as error:
+        raise RecipeError(f"rewards: {_first(error)}") from None
+    return make_grader(rewards, source)
+
+
+def _checked(kind: Any, values: dict[str, Any]) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_first(error)) from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = "".join(f"{part}: " for part in first["loc"] if part not in ("path source", "hub source", "task source"))
+    return where + first["msg"].removeprefix("Value error, ")
+
+
+def _table(result: Evaluation, samples: int, target: Path, answers: Path) -> Table:
+    caption = f"{target}, answers in {answers}"
+    table = Table("", "mean", "95 % interval", title=f"{len(result.answers)} problems × {samples} samples", caption=caption)
+    for name, estimate in result.estimates.items():
+        table.add_row(name, f"{estimate.mean:.4g}", f"[{estimate.low:.4g}, {estimate.high:.4g}]")
+    for name, share in result.shares.items():
+        table.add_row(name, f"{share:.4g}", "")
+    return table

@@ -1,0 +1,1 @@
+"""From rewards and groups to advantages: `Batch -> Batch`, in `prepare`."""

@@ -1,0 +1,77 @@
+"""Rollouts that continue the head of a demonstration: what is asked for, and what their tokens are credited with."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from random import Random
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from posttrain.estimator.batch import Batch, Question, Request
+from posttrain.estimator.parts.credit.baseline import centred, graded_rewards
+from posttrain.estimator.parts.select import demonstrations, rollouts
+
+Baseline = Literal["plain", "group", "uncentred"]
+
+
+def continued(
+    question: Question, n: int, progress: float, rng: Random, *, start: float, end: float, high: float
+) -> list[Request]:
+    """n - 1 plain completions, and one that continues a demonstration's first tokens; n plain ones without a demonstration.
+
+    low = end + (start - end) (1 + cos(pi · progress)) / 2,   share ~ U(low, high),   L = int(share · |y*|), in [1, |y*| - 1]
+
+    (Prefix-RFT, arXiv:2507.01679.) The cut is between token ids.
+    """
+    plain = partial(Request, question.prompt, question=question.id)
+    other = -1 - question.id  # other samples than those of the plain ones
+    demonstration = question.demonstration
+    if demonstration is None or len(demonstration) < 2:
+        return [plain(n=n)]
+    low = end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+    length = int(rng.uniform(min(low, high), high) * len(demonstration))
+    length = min(max(length, 1), len(demonstration) - 1)
+    return [plain(n=n - 1), Request(question.prompt, tuple(demonstration[:length]), question=other)]
+
+
+def prefix_credit(batch: Batch, *, baseline: Baseline) -> Batch:
+    """A = R - b on every token, where `baseline` says what b is.
+
+    plain       b is the mean of the group's rows without a prefix, for all rows
+    group       b is the mean of the whole group, for all rows
+    uncentred   as plain, but b = 0 for the continuation: the authors' code
+    """
+    rewards, graded = graded_rewards(batch)
+    continues = demonstrations(batch).any(-1)
+    among = None if baseline == "group" else ~continues
+    advantage = centred(rewards, batch.group, graded, among)[:, None].expand(batch.loss_mask.shape)
+    if baseline == "uncentred":
+        continuation = rollouts(batch) & continues[:, None]
+        advantage = torch.where(continuation, rewards[:, None], advantage)
+    return batch.replace(advantage=advantage)
+
+
+def most_uncertain(batch: Batch, *, keep: float) -> Batch:
+    """Advantage 0 on all demonstrated tokens but the `keep` share of highest collected entropy, over the whole collection.
+
+    Of n tokens n - int((1 - keep) n) are left; of equal entropies the later ones.
+
+    Raises:
+        ValueError: the batch lacks the collecting policy's entropy.
+    """
+    if batch.entropy is None or batch.advantage is None:
+        raise ValueError("Tokens are chosen by the collecting policy's entropy: set Batch.entropy.")
+    prefix = demonstrations(batch)
+    return batch.replace(advantage=torch.where(_lowest(batch.entropy, prefix, 1 - keep), 0.0, batch.advantage))
+
+
+def _lowest(values: Tensor, among: Bool[Tensor, "B T"], share: float) -> Bool[Tensor, "B T"]:
+    places = among.flatten().nonzero()[:, 0]
+    order = values.flatten()[places].argsort(stable=True)
+    chosen = torch.zeros_like(among).flatten()
+    chosen[places[order[: int(share * len(places))]]] = True
+    return chosen.view(among.shape)

@@ -1,0 +1,72 @@
+"""Native objectives and other quantities to watch, without gradient; the caller averages them over the N of their term.
+
+The value of the surrogate is not the paper's loss (for DPO it is not -log sigmoid); these are. [B, T] results are
+averaged like the term's own tokens; [P, 1] results have one value for each of the P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from posttrain.estimator.batch import MAX_LOG_RATIO, View, row_sum
+from posttrain.estimator.parts.advantage import pair_margin
+
+
+def nll(view: View) -> Float[Tensor, "B T"]:
+    """-log p of the token."""
+    return -view.logp
+
+
+def missed_probability(view: View) -> Float[Tensor, "B T"]:
+    """1 - p of the token: what a denominator of 1 and an advantage of 1 descend."""
+    return 1 - view.logp.exp()
+
+
+def logistic_preference_loss(view: View, *, beta: float, label_smoothing: float) -> Float[Tensor, "P 1"]:
+    """-(1 - e) log sigmoid(beta m) - e log sigmoid(-beta m); ln 2 where policy and reference agree."""
+    logit = beta * pair_margin(view)[0::2]
+    return _of_counted(view, -(1 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit))
+
+
+def squared_preference_loss(view: View, *, beta: float, per_token: bool) -> Float[Tensor, "P 1"]:
+    """(m - 1/(2 beta))²."""
+    return _of_counted(view, (pair_margin(view, per_token=per_token)[0::2] - 1 / (2 * beta)) ** 2)
+
+
+def preference_margin(view: View) -> Float[Tensor, "P 1"]:
+    """m of each pair, in nats."""
+    return pair_margin(view)[0::2]
+
+
+def preference_accuracy(view: View) -> Float[Tensor, "P 1"]:
+    """1 where the policy, against the reference, prefers the chosen completion (m > 0); a tie counts one half."""
+    margin = pair_margin(view)[0::2]
+    return _of_counted(view, (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype))
+
+
+def raw_accuracy(view: View) -> Float[Tensor, "P 1"]:
+    """1 where the policy itself gives the chosen completion more probability, whatever the reference; ties one half."""
+    rows = row_sum(view, view.logp)
+    gap = rows[0::2] - rows[1::2]
+    return _of_counted(view, (gap > 0).to(gap.dtype) + 0.5 * (gap == 0).to(gap.dtype))
+
+
+def chosen_logp(view: View) -> Float[Tensor, "P 1"]:
+    """log p of the chosen completion: DPO may lower it while the margin grows."""
+    return row_sum(view, view.logp)[0::2]
+
+
+def clipped_surrogate(view: View, *, low: float, high: float, dual: float | None) -> Float[Tensor, "B T"]:
+    """-min(r A, clip(r, 1 - low, 1 + high) A), for A < 0 no more than -dual · A (arXiv:1707.06347, eq. 7)."""
+    ratio, advantage = (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp(), view.require("advantage")
+    clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+    return -clipped if dual is None else -torch.where(advantage < 0, clipped.clamp(min=dual * advantage), clipped)
+
+
+def _of_counted(view: View, values: Float[Tensor, "P 1"]) -> Float[Tensor, "P 1"]:
+    """0 for a pair without a selected token, which is not in N: the fill row of a rank without rows."""
+    rows = view.select.any(-1, keepdim=True)
+    return torch.where(rows[0::2] | rows[1::2], values, 0.0)

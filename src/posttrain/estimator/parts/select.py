@@ -1,0 +1,30 @@
+"""Which tokens of the loss mask a term covers."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from posttrain.estimator.batch import Batch, Origin
+
+
+def everything(batch: Batch) -> Bool[Tensor, "B T"]:
+    """Every token that carries loss."""
+    return batch.loss_mask
+
+
+def rollouts(batch: Batch) -> Bool[Tensor, "B T"]:
+    """What the policy sampled."""
+    return batch.loss_mask & (batch.origin == Origin.ROLLOUT)
+
+
+def demonstrations(batch: Batch) -> Bool[Tensor, "B T"]:
+    """What was demonstrated: whole rows, or prefixes."""
+    return batch.loss_mask & (batch.origin == Origin.DEMO)
+
+
+def demonstrated_rows(batch: Batch) -> Bool[Tensor, " B"]:
+    """Rows in which nothing was sampled. One without any loss token is a demonstration if its first token is."""
+    carries = batch.loss_mask.any(-1)
+    return torch.where(carries, ~rollouts(batch).any(-1), batch.origin[:, 0] == Origin.DEMO)

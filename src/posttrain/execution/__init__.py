@@ -1,0 +1,1 @@
+"""A recipe, start to end, in its folder."""

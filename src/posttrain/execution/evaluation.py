@@ -1,0 +1,145 @@
+"""pass@1, pass@k and majority@k over sampled answers, with 95 % bootstrap intervals over problems."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from posttrain.data.rows import Problem
+from posttrain.distributed import ranks
+from posttrain.estimator.batch import Request
+from posttrain.rewards.grading import Grade, Grader, Verdict
+from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over problems and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One graded sample."""
+
+    where: str
+    prompt: str
+    completion: str
+    reference: str
+    verdict: Verdict
+    value: str | None
+    tokens: int
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came of one set: estimates by name, shares of failed grades and of answers cut off, and every answer."""
+
+    estimates: dict[str, Estimate]
+    shares: dict[str, float]
+    answers: list[list[Answer]]
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """`<prefix>/pass@1` and so on, with `/low` and `/high` beside each."""
+        flat: dict[str, float] = {}
+        for name, estimate in self.estimates.items():
+            flat[f"{prefix}/{name}"] = estimate.mean
+            flat[f"{prefix}/{name}/low"], flat[f"{prefix}/{name}/high"] = estimate.low, estimate.high
+        return {**flat, **{f"{prefix}/{name}": share for name, share in self.shares.items()}}
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """The answers, for a file."""
+        return (asdict(answer) for group in self.answers for answer in group)
+
+
+def evaluate(
+    engine: RolloutEngine,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    grader: Grader,
+    sampling: Sampling,
+    *,
+    samples: int,
+    ks: Sequence[int] = (),
+) -> Evaluation:
+    """Samples `samples` answers to every problem and grades them: each rank its share of the problems, and all get the same.
+
+    pass@1 is the mean over samples; pass@k, for each k of `ks` up to `samples`, the unbiased estimate 1 - C(n - c, k) /
+    C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared. Failed
+    grades are in none of them, and a problem with nothing but failed grades is left out.
+    """
+    mine = ranks.shared_out(range(len(problems)))
+    sampled = engine.generate([Request(problems[i].prompt, n=samples, question=i) for i in mine], sampling)
+    share = [
+        [_graded(problems[i], completion, tokenizer, grader) for completion in group]
+        for i, group in zip(mine, sampled, strict=True)
+    ]
+    answers = ranks.collected(share, "the answers of an evaluation")
+    groups = [[Grade(a.verdict, a.value) for a in group if not a.verdict.failed] for group in answers]
+    groups = [group for group in groups if group]
+    right = [sum(grade.verdict is Verdict.RIGHT for grade in group) for group in groups]
+    scores = {"pass@1": [c / len(group) for c, group in zip(right, groups, strict=True)]}
+    for k in ks:
+        pairs = [(c, len(group)) for c, group in zip(right, groups, strict=True) if len(group) >= k]
+        scores[f"pass@{k}"] = [pass_at_k(n, c, k) for c, n in pairs]
+    scores[f"majority@{samples}"] = [majority(group) for group in groups]
+    scores["length"] = [float(np.mean([a.tokens for a in group])) for group in answers]
+    flat = [answer for group in answers for answer in group]
+    shares = {
+        "failed_grades": sum(a.verdict.failed for a in flat) / len(flat),
+        "unparsable": sum(a.verdict is Verdict.UNPARSABLE for a in flat) / len(flat),
+        "cut_off": sum(a.finish == "length" for a in flat) / len(flat),
+    }
+    return Evaluation({name: estimate(values) for name, values in scores.items() if values}, shares, answers)
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """The unbiased estimate of solving a problem within k tries, of n tries of which `right` were."""
+    return 1.0 - comb(n - right, k) / comb(n, k)
+
+
+def majority(group: Sequence[Grade]) -> float:
+    """1 where the most frequent answer is right; tied answers share it. Unparsable answers have no vote."""
+    votes: dict[str, list[bool]] = defaultdict(list)
+    for grade in group:
+        if grade.value is not None:
+            votes[grade.value].append(grade.verdict is Verdict.RIGHT)
+    if not votes:
+        return 0.0
+    most = max(map(len, votes.values()))
+    tied = [any(verdicts) for verdicts in votes.values() if len(verdicts) == most]
+    return sum(tied) / len(tied)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean with its percentile bootstrap interval; the point itself where all values are equal or there is one."""
+    mean = float(np.mean(values))
+    if len(set(values)) == 1:
+        return Estimate(mean, mean, mean)
+    rng = np.random.default_rng(0)
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", batch=100, rng=rng
+    ).confidence_interval
+    return Estimate(mean, float(interval.low), float(interval.high))
+
+
+def _graded(problem: Problem, completion: Completion, tokenizer: Any, grader: Grader) -> Answer:
+    text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
+    prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
+    grade = grader.grade(text, prompt, reference)
+    return Answer(
+        problem.where, prompt, text, reference, grade.verdict, grade.value, len(completion.tokens), completion.finish
+    )

@@ -1,0 +1,1 @@
+"""What a run takes of its device's memory, by formulas."""

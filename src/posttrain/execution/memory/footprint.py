@@ -1,0 +1,108 @@
+"""What a run will take of its device's memory, and what follows from it for gradient checkpointing."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from posttrain.distributed import ranks
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
+from posttrain.execution.memory.held import Checkpointing, Held, Room, checkpointing, held, room
+from posttrain.recipe.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Of each process: what it holds, what a micro-batch of so many tokens adds, and what it has room for."""
+
+    held: Held
+    tokens: int
+    passing: Activations | None
+    there: Room
+    checkpointing: Checkpointing
+
+    def rows(self) -> dict[str, str]:
+        """For a reader."""
+        passing = "no estimate: the model's config lacks sizes, or tells of experts"
+        if self.passing is not None:
+            sizes = (f"{size / 1e9:.3g} GB" for size in (self.passing.plain, self.passing.checkpointed))
+            passing = f"{self.tokens:,} tokens: about {{}}, with gradient checkpointing {{}}".format(*sizes)
+        return {
+            "memory of a process, with AdamW": str(self.held),
+            "activations of a micro-batch": passing,
+            "memory of the device": str(self.there),
+            "gradient checkpointing": str(self.checkpointing),
+        }
+
+    def settled(self) -> bool:
+        """Whether layers are computed again; said once, aloud where it is the estimate that wants it or speaks against it."""
+        decided = ranks.told(self.checkpointing, "gradient checkpointing")  # a machine's free memory is another on each
+        if ranks.leads():
+            loud = decided.doubt or (decided.on and not decided.asked)
+            log.log(logging.WARNING if loud else logging.INFO, "Gradient checkpointing is %s.", decided)
+        return decided.on
+
+
+def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int) -> Footprint:
+    """Of a run whose longest row has so many tokens; the model is in the machine's memory."""
+    config, training, needs = recipe.distributed, recipe.training, algorithm.needs
+    cuda = torch.cuda.is_available() and not training.extra.get("use_cpu", False)
+    processes, numbers = max(config.processes, ranks.world()), list(model.parameters())
+    sizes: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in numbers),
+        "trainable": sum(p.numel() for p in numbers if p.requires_grad),
+        "number": numbers[0].element_size(),
+        "reference": needs.reference and recipe.model.adapter is None,
+    }
+    rows = 2 if needs.preference else 1
+    units = max(training.rows_per_step // processes, 1)
+    tokens = rows * longest * min(training.micro_batch_rows or units, units)
+    tokens = max(min(tokens, training.micro_batch_tokens), rows * longest)
+    shares = training.layout != "shared" or needs.preference or needs.rollouts
+    shape, passing = Shape.of(model.config), None
+    if shape is not None:
+        layout = training.layout if shares else "packed"
+        precision = _precision(recipe, model, numbers[0].element_size(), processes)
+        passing = activations(
+            shape,
+            tokens=tokens,
+            longest=longest,
+            layout=layout,
+            scores=1 + needs.entropy + needs.full_kl,
+            whole=training.head == "whole",
+            device="cuda" if cuda else "cpu",
+            **precision,
+        )
+    beside = recipe.rollout is not None and recipe.rollout.engine == "vllm" and recipe.rollout.vllm.mode == "in_process"
+    there = room(
+        cuda=cuda,
+        processes=config.processes,
+        loaded=sum(p.numel() * p.element_size() for p in numbers),
+        engine=recipe.rollout.vllm.gpu_memory_utilization if recipe.rollout and beside else 0.0,
+    )
+    kept = held(config, processes, **sizes, on_device=cuda)
+    wanted = training.gradient_checkpointing
+    if wanted is None and not getattr(model, "supports_gradient_checkpointing", True):
+        decision = Checkpointing(False, "this model has none")
+    else:
+        decision = checkpointing(wanted, kept, passing, there)
+    return Footprint(held(config, processes, **sizes), tokens, passing, there, decision)
+
+
+def _precision(recipe: Recipe, model: Any, number: int, processes: int) -> dict[str, Any]:
+    """Bytes of numbers: stored, and in matrix products; and the adapter."""
+    deepspeed = recipe.distributed.mode.startswith("zero")
+    bf16 = recipe.training.bf16 or (deepspeed and recipe.model.dtype == "bfloat16")
+    casts = bf16 and deepspeed and processes > 1  # it casts all parameters
+    lora = None
+    if recipe.model.adapter is not None:
+        on = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")}
+        own = 2 if casts else next(p.element_size() for p in model.parameters() if p.requires_grad)
+        lora = Lora(frozenset(on), recipe.model.adapter.r, own, 2 if bf16 else own)
+    return {"stored": 2 if casts else number, "computed": 2 if bf16 else number, "lora": lora}

@@ -1,0 +1,145 @@
+"""What a process holds of a model that is trained: the formula, which `make memory-check` measures; and whether what comes on
+top needs gradient checkpointing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+
+import psutil
+import torch
+
+from posttrain.execution.memory.activations import Activations
+from posttrain.settings.distributed import DistributedConfig
+
+MASTER = 4  # bytes of a number of the copy that DeepSpeed updates, and of each of its moments
+USABLE = 0.9  # of a device's memory: what is left over goes to its libraries, to gaps between tensors and to a wrong estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes on each process, with AdamW. Activations, logits, the rollout engine and buffers of exchanges come on top."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    reference: float
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {_told(size)}" for name, size in asdict(self).items() if size)
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.reference
+
+
+def held(
+    config: DistributedConfig,
+    processes: int,
+    *,
+    parameters: int,
+    trainable: int,
+    number: int,
+    reference: bool,
+    on_device: bool = False,
+) -> Held:
+    """By the mode, of P parameters of `number` bytes each, T of them trainable, on G processes.
+
+    Weights are P·number, gradients T·number, and the optimizer T·2·number, or T·12 for DeepSpeed, whose float32 copy has its
+    moments beside it. A mode divides by G what it shares out; what it offloads is 0 where `on_device` asks for the rest.
+
+    Raises:
+        ValueError: no processes.
+    """
+    if processes < 1:
+        raise ValueError(f"processes is {processes}, expected at least 1")
+    deepspeed = config.mode.startswith("zero") and processes > 1
+    shared = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp2": 3}[config.mode] if processes > 1 else 0
+    share = 0.0 if on_device and config.offload else 1 / processes
+    weights = parameters * number * (share if shared >= 3 else 1)
+    return Held(
+        weights=weights,
+        gradients=trainable * number * (share if shared >= 2 else 1),
+        optimizer=trainable * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1),
+        reference=weights if reference else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory that a process may fill with its training, in bytes, and where it is."""
+
+    size: float
+    where: str
+
+    def __str__(self) -> str:
+        return f"{_told(self.size)}: {self.where}"
+
+
+def room(*, cuda: bool, processes: int, loaded: float, engine: float) -> Room:
+    """What there is on a process's device.
+
+    A GPU's memory is its process's, but for the share of an engine in the process. A machine's is what is free now and what
+    the models that are loaded already take of it, divided among the processes on it.
+
+    Args:
+        cuda: it is a GPU, the current one.
+        processes: on this machine, or that there will be.
+        loaded: bytes of a model that each process which runs already has in the machine's memory.
+        engine: the share of a GPU's memory that a rollout engine in the process takes.
+    """
+    if cuda:
+        device = torch.cuda.get_device_properties(torch.cuda.current_device())
+        beside = f", less {engine:g} for the rollout engine" if engine else ""
+        return Room(device.total_memory * (1 - engine), f"{device.name}{beside}")
+    running = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = max(processes, running)
+    free = psutil.virtual_memory().available + running * loaded
+    among = f", of {processes} processes" if processes > 1 else ""
+    return Room(free / processes, f"free in this machine{among}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """Whether layers are computed again in the backward pass, and why.
+
+    `asked`: the recipe says so. `doubt`: the estimate says that a micro-batch does not fit so.
+    """
+
+    on: bool
+    reason: str
+    asked: bool = False
+    doubt: bool = False
+
+    def __str__(self) -> str:
+        advice = "; lower training.micro_batch_tokens, share out the model (distributed.mode) or train an adapter"
+        return f"{'on' if self.on else 'off'}: {self.reason}{advice if self.doubt else ''}"
+
+
+def checkpointing(wanted: bool | None, kept: Held, passing: Activations | None, there: Room) -> Checkpointing:
+    """As the recipe says; where it says nothing, on if a micro-batch would not find room without.
+
+    Args:
+        wanted: `training.gradient_checkpointing`.
+        kept: what the process holds on its device.
+        passing: what a micro-batch adds; None where nothing is known of it.
+        there: the device.
+    """
+    if passing is None:
+        told = "there is no estimate for this model" if wanted is None else "the recipe says so"
+        return Checkpointing(bool(wanted), told, asked=wanted is not None)
+    plain, again = (kept.total + size for size in (passing.plain, passing.checkpointed))
+    limit = USABLE * there.size
+    on = plain > limit if wanted is None else wanted
+    needed = again if on else plain
+    fits = f"{_told(needed)} {'fit' if needed <= limit else 'do not fit'} into {USABLE:g} of the memory"
+    if wanted is not None:
+        return Checkpointing(on, f"the recipe says so, and about {fits}", asked=True, doubt=needed > limit)
+    told = f"about {fits}, and without it would be {_told(plain)}" if on else f"about {fits} without it"
+    return Checkpointing(on, told, doubt=needed > limit)
+
+
+def _told(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"

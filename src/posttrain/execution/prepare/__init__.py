@@ -1,0 +1,1 @@
+"""A recipe → everything loaded and checked, with nothing written."""

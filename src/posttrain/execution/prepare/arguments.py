@@ -1,0 +1,74 @@
+"""A recipe's training in the words of transformers."""
+
+from __future__ import annotations
+
+import torch
+from transformers import TrainingArguments, get_scheduler
+
+from posttrain.distributed import ranks
+from posttrain.distributed.deepspeed import deepspeed_config
+from posttrain.errors import RecipeError, SetupError
+from posttrain.recipe.recipe import Recipe
+
+OPTIMIZER = "adamw_torch_fused"  # one kernel for all of a step, on GPU and CPU; no copies of the gradients are made
+SAVES = 10  # checkpoints of a run where the recipe does not say
+
+
+def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> TrainingArguments:
+    """The recipe in transformers' words, with or without gradient checkpointing.
+
+    Raises:
+        RecipeError: they contradict each other, or an extra one has a value that cannot be.
+        SetupError: this machine cannot do what they ask for.
+    """
+    training = recipe.training
+    every = -(-steps // SAVES) if training.save_every is None else training.save_every
+    share, left = divmod(training.rows_per_step, ranks.world())
+    micro = min(training.micro_batch_rows or share, share)
+    if left or not share or share % micro:
+        raise RecipeError(
+            f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
+            f"on each of {ranks.world()} processes."
+        )
+    bf16 = training.bf16 or (recipe.distributed.mode.startswith("zero") and recipe.model.dtype == "bfloat16")
+    on_cpu = {"use_cpu": True} if ranks.world() > 1 and not torch.cuda.is_available() else {}
+    try:
+        arguments = TrainingArguments(
+            output_dir=recipe.output_dir,
+            max_steps=steps,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=share // micro,
+            learning_rate=training.learning_rate,
+            lr_scheduler_type=training.lr_scheduler_type,
+            warmup_steps=training.warmup_steps if training.warmup_steps < 1 else round(training.warmup_steps),
+            weight_decay=training.weight_decay,
+            adam_beta1=training.adam_beta1,
+            adam_beta2=training.adam_beta2,
+            max_grad_norm=training.max_grad_norm,
+            bf16=bf16,
+            deepspeed=deepspeed_config(recipe.distributed, bf16=bf16) if ranks.world() > 1 else None,
+            ddp_timeout=round(recipe.distributed.timeout + ranks.SLACK),
+            gradient_checkpointing=checkpointing,
+            save_strategy="steps" if every else "no",
+            save_steps=every or steps,
+            save_total_limit=training.save_total_limit,
+            eval_strategy="no" if recipe.eval.every is None else "steps",
+            eval_steps=recipe.eval.every,
+            logging_steps=training.logging_steps,
+            report_to=list(training.report_to),
+            seed=recipe.seed,
+            disable_tqdm=True,
+            **{"optim": OPTIMIZER, **on_cpu, **training.extra},
+        )
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)]),
+            arguments.get_warmup_steps(steps),
+            steps,
+            arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]
+        )
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        hint = " (on a CPU: training.extra: {use_cpu: true})" if "use_cpu" in str(error) else ""
+        kind = RecipeError if training.extra and not hint else SetupError
+        raise kind(f"training: the arguments do not fit: {error}{hint}") from error
+    return arguments

@@ -1,0 +1,138 @@
+"""Sampling before training, once, from the start model: which questions it can answer, and its right answers as data.
+
+rif keeps the questions of which enough answers are right (rollout-based instance filtering, arXiv:2507.05386).
+rejection_sampling makes demonstrations of right answers (STaR, arXiv:2203.14465; RAFT, arXiv:2304.06767).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.distributed import ranks
+from posttrain.errors import DataError
+from posttrain.estimator.batch import Request
+from posttrain.rewards.grading import Grader, Verdict
+from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
+from posttrain.settings.rollout import CollectConfig, RejectionSampling
+from posttrain.train.watch.records import JsonLines
+
+CHUNK = 256  # questions that are sampled, graded and written at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What came of a question: how many answers were right, how many could not be graded, and the different right ones that
+    came to their end.
+    """
+
+    where: str
+    right: int
+    failed: int
+    answers: list[list[int]]
+
+
+def presample(
+    config: CollectConfig,
+    problems: Sequence[Problem],
+    engine: RolloutEngine,
+    grader: Grader,
+    tokenizer: Any,
+    sampling: Sampling,
+    path: Path,
+) -> list[Sampled]:
+    """Samples k answers to every question, in order, and grades them, each rank its share. A line of `path` for each; those
+    that are there already are not sampled again.
+    """
+    file, k = JsonLines(path), config.chosen.k
+    done = ranks.told([Sampled(**line) for line in file.read()] if ranks.leads() else [], "what was sampled before")
+    if ranks.leads():
+        file.rewrite(map(dataclasses.asdict, done))
+    for first in range(len(done), len(problems), CHUNK):
+        mine = ranks.shared_out(range(first, min(first + CHUNK, len(problems))))
+        requests = [Request(problems[i].prompt, n=k, question=i) for i in mine]
+        answered = zip(mine, engine.generate(requests, sampling), strict=True)
+        share = [_graded(problems[i], completions, grader, tokenizer) for i, completions in answered]
+        fresh = ranks.collected(share, f"the answers to questions {first + 1} and after")
+        for one in fresh if ranks.leads() else ():
+            file.append(dataclasses.asdict(one))
+        done += fresh
+    return done
+
+
+def _graded(problem: Problem, completions: Sequence[Completion], grader: Grader, tokenizer: Any) -> Sampled:
+    texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+    prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
+    verdicts = [grader.grade(text, prompt, reference).verdict for text in texts]
+    right = [one for one, verdict in zip(completions, verdicts, strict=True) if verdict is Verdict.RIGHT]
+    ended = dict.fromkeys(completion.tokens for completion in right if completion.finish == "stop")
+    failed = sum(verdict.failed for verdict in verdicts)
+    return Sampled(problem.where, len(right), failed, [list(tokens) for tokens in ended])
+
+
+def filtered(
+    config: CollectConfig, data: Sequence[Example] | Sequence[Problem], sampled: Sequence[Sampled], *, demonstrations: bool
+) -> tuple[list[Example] | list[Problem], DataReport]:
+    """The data set that is trained on, and what was left out of it.
+
+    Args:
+        config: what is kept, or made.
+        data: examples, or questions; for rejection sampling the questions that were sampled.
+        sampled: what came of each question.
+        demonstrations: right answers become demonstrations of their questions, not examples of their own.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    chosen, report = config.chosen, DataReport()
+    found = {one.where: one for one in sampled}
+    right = 1 if isinstance(chosen, RejectionSampling) else chosen.right
+    for one in sampled:
+        if one.right < right or (isinstance(chosen, RejectionSampling) and not one.answers):
+            report.note(one.where, f"{one.right} of {chosen.k} sampled answers were right", "unsolved")
+    unsolved = {where for _, where, _ in report.notes}
+    solved = [row for row in data if row.where in found and row.where not in unsolved]
+    if not solved:
+        raise DataError(
+            f"data.collect: of {len(sampled)} questions not one had {right} right of {chosen.k} "
+            "sampled answers. Sample more, or begin from another model."
+        )
+    kept: Any = solved
+    if isinstance(chosen, RejectionSampling):
+        kept = [
+            made
+            for row in (data if demonstrations else solved)
+            for made in _of(row, found.get(row.where), chosen, demonstrations)
+        ]
+    report.rows = len(kept)
+    return kept, report
+
+
+def _of(
+    row: Example | Problem, sampled: Sampled | None, chosen: RejectionSampling, demonstrations: bool
+) -> list[Example] | list[Problem]:
+    """A question's right answers, as examples; or the question with one of them for its demonstration."""
+    assert isinstance(row, Problem)
+    answers = sampled.answers[: chosen.per_question] if sampled is not None else []
+    if demonstrations:
+        return [dataclasses.replace(row, demonstration=tuple(answers[0]) if answers else None)]
+    prompt = np.array(row.prompt, np.int32)
+    return [
+        Example((Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_)),), row.where) for answer in answers
+    ]
+
+
+def summary(sampled: Sequence[Sampled], k: int) -> dict[str, float]:
+    """How often the start model was right, and how often nobody knows."""
+    answers = k * len(sampled)
+    return {
+        "collect/questions": float(len(sampled)),
+        "collect/correct": sum(one.right for one in sampled) / answers,
+        "collect/failed_grades": sum(one.failed for one in sampled) / answers,
+    }

@@ -1,0 +1,162 @@
+"""Runs a study: start models, then the runs that learning rates are chosen by, then those that are reported."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from posttrain.errors import NonFiniteError, RecipeError
+from posttrain.execution.study.config import StudyConfig
+from posttrain.execution.study.matrix import Matrix, Run
+from posttrain.execution.study.outcome import Outcome
+from posttrain.execution.study.plots import plot
+from posttrain.execution.study.table import tables
+from posttrain.recipe.recipe import Recipe
+from posttrain.train.watch.records import write
+
+Say = Callable[[str], None]
+NOT_FINITE = "not_finite.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run in a process of its own.
+
+    start: the model that it begins from. measured: the set on whose questions the drift from it is measured. may_fail: not
+    being finite is a result of the run, and no error.
+    """
+
+    recipe: Recipe
+    start: str | None = None
+    measured: str | None = None
+    may_fail: bool = False
+
+
+def execute(study: StudyConfig, say: Say = print, *, allow_remote_engine: bool = False, allow_code: bool = False) -> Path:
+    """Runs what is missing, and writes `table.md`, `results.json` and `plots/`; returns the folder.
+
+    Every run's recipe is checked before the first one begins. A run that was broken off goes on from its last checkpoint; a
+    finished one is not run again.
+
+    Args:
+        study: from `load_study`.
+        say: is told of progress.
+        allow_remote_engine: of all runs, as `run` has it.
+        allow_code: likewise.
+
+    Raises:
+        RecipeError: the recipe of a run is wrong, or a metric is not measured.
+        PosttrainError: the first that a run raised; the others were finished.
+    """
+    matrix = Matrix(study)
+    say(matrix.check())
+    tuning = list(matrix.tuning())
+    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
+    cores = max(1, (os.cpu_count() or 1) // study.processes)
+    with ProcessPoolExecutor(study.processes, get_context("spawn"), _share_cores, (cores,)) as pool:
+        begin = partial(_all, pool, say=say, **allowed)
+        begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in matrix.begun()])
+        begin("learning rates", [Job(matrix.recipe(run), may_fail=True) for run in tuning])
+        chosen = choose(study, tuning)
+        final = [run for pair in matrix.pairs() for run in matrix.final(*pair, chosen[pair])]
+        starts = {run: matrix.start_model(run.start, run.seed) for run in final}
+        begin("runs", [Job(matrix.recipe(run), start, study.drift) for run, start in starts.items()])
+    return report(study, final, chosen)
+
+
+def choose(study: StudyConfig, tuning: Iterable[Run]) -> dict[tuple[str, str], float]:
+    """The learning rate of each start and algorithm: the best mean over seeds and metrics; one with which a run was not
+    finite is never the best.
+
+    Raises:
+        RecipeError: a metric is not measured.
+        NonFiniteError: with every learning rate a run was not finite.
+    """
+    scores: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for run in tuning:
+        values = [-math.inf] if (run.folder / NOT_FINITE).is_file() else _measured(run, study.tuning.metrics)
+        scores.setdefault((run.start, run.algorithm), {}).setdefault(run.learning_rate, []).extend(values)
+    chosen: dict[tuple[str, str], float] = {}
+    for pair, rates in scores.items():
+        means = {rate: sum(values) / len(values) for rate, values in rates.items()}
+        chosen[pair] = max(means, key=means.__getitem__)
+        if means[chosen[pair]] == -math.inf:
+            raise NonFiniteError(
+                f"{' with '.join(pair)}: no learning rate kept all runs finite: give tuning.learning_rates lower."
+            )
+    return chosen
+
+
+def _measured(run: Run, metrics: Sequence[str]) -> list[float]:
+    after = {name.removeprefix("eval/"): value for name, value in Outcome.of(run.folder).after.items()}
+    missing = [metric for metric in metrics if metric not in after]
+    if missing:
+        of_set = f"{missing[0].partition('/')[0]}/"
+        known = [name for name in after if name.startswith(of_set) and not name.endswith(("/low", "/high"))]
+        raise RecipeError(
+            f"tuning.metrics: {missing[0]} is not in the evaluation of {run.folder}; there are {', '.join(known) or 'none'}. "
+            "Mend the study and run it again: what is finished is not run again."
+        )
+    return [after[metric] for metric in metrics]
+
+
+def report(study: StudyConfig, runs: list[Run], chosen: Mapping[tuple[str, str], float]) -> Path:
+    """Writes what came of the reported runs."""
+    folder = Path(study.output_dir)
+    outcomes = {run: Outcome.of(run.folder) for run in runs}
+    rows = [{**asdict(run), "folder": str(run.folder), **asdict(outcome)} for run, outcome in outcomes.items()]
+    write(folder / "results.json", json.dumps(rows, indent=1))
+    write(folder / "table.md", tables(study, outcomes, chosen))
+    for start in study.starts:
+        of_start = [run for run in runs if run.start == start]
+        plot(of_start, list(study.recipe["data"]["eval"]), folder / "plots" / f"{start}.svg")
+    return folder
+
+
+def _all(pool: ProcessPoolExecutor, what: str, jobs: Sequence[Job], *, say: Say, **allowed: bool) -> None:
+    began, failure = time.monotonic(), None
+    futures = {pool.submit(_one, job, **allowed): job.recipe.output_dir for job in jobs}
+    for done, future in enumerate(as_completed(futures), 1):
+        error = future.exception()
+        if error is not None:
+            failure = failure or error
+            say(f"{futures[future]}: {type(error).__name__}: {error}")
+        left = (time.monotonic() - began) / done * (len(jobs) - done)
+        say(f"{what}: {done} of {len(jobs)}, {left / 3600:.2f} h left: {futures[future]}")
+    if failure is not None:
+        raise failure
+
+
+def _share_cores(threads: int) -> None:
+    """In a process that runs jobs, and for those that it starts; torch itself may have read the variable before."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
+
+
+def _one(job: Job, *, allow_remote_engine: bool, allow_code: bool) -> None:
+    from posttrain.execution.runner import run
+    from posttrain.execution.study.drift import write_drift
+
+    folder = Path(job.recipe.output_dir)
+    if job.may_fail and (folder / NOT_FINITE).is_file():
+        return
+    try:
+        run(job.recipe, allow_remote_engine=allow_remote_engine, allow_code=allow_code)
+    except NonFiniteError as error:
+        if not job.may_fail:
+            raise
+        write(folder / NOT_FINITE, str(error))
+        return
+    if job.start is not None and job.measured is not None and not (folder / "drift.json").is_file():
+        write_drift(job.recipe, folder, job.start, job.measured)

@@ -1,0 +1,66 @@
+"""What came of a run, from the files in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.train.watch.records import JsonLines
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one run: its first and last evaluation, what it spent, and how far it went from its start model."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    steps: int
+    tokens: float
+    tokens_trained: float
+    tokens_generated: float
+    seconds: float
+    demonstrated: float
+    drift: dict[str, float]
+
+    @classmethod
+    def of(cls, folder: Path) -> Outcome:
+        """Of a run's folder; the stages of one that has any are added up."""
+        parts = stages(folder)
+        evaluations = [line for part in parts for line in JsonLines(part / "eval.jsonl").of_steps()]
+        steps = [line for part in parts for line in JsonLines(part / "metrics.jsonl").of_steps()]
+        drift = folder / "drift.json"
+        return cls(
+            before=evaluations[0] if evaluations else {},
+            after=evaluations[-1] if evaluations else {},
+            steps=len(steps),
+            tokens=sum(line["step/tokens"] for line in steps),
+            tokens_trained=sum(line["train/tokens"] for line in steps),
+            tokens_generated=sum(line.get("rollout/tokens", 0.0) for line in steps),
+            seconds=sum(line.get("step/seconds", 0.0) for line in steps),
+            demonstrated=sum(line["train/demonstrated"] for line in steps) / max(len(steps), 1),
+            drift=json.loads(drift.read_text()) if drift.is_file() else {},
+        )
+
+
+def stages(folder: Path) -> Sequence[Path]:
+    """The folders that hold a run's steps: its stages in order, or itself."""
+    numbered = [path for path in folder.glob("*-*") if path.name.partition("-")[0].isdigit() and path.is_dir()]
+    return sorted(numbered, key=lambda path: int(path.name.partition("-")[0])) or [folder]
+
+
+def over_tokens(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The steps and the evaluations of a run, each with `tokens`, those of all rows of its steps by then."""
+    lines: list[dict[str, Any]] = []
+    evaluated: list[dict[str, Any]] = []
+    spent = 0.0
+    for part in stages(folder):
+        at = {0: spent}
+        for line in JsonLines(part / "metrics.jsonl").of_steps():
+            spent += line["step/tokens"]
+            at[line["step"]] = spent
+            lines.append({**line, "tokens": spent})
+        evaluated += [{**line, "tokens": at[line["step"]]} for line in JsonLines(part / "eval.jsonl").of_steps()]
+    return lines, evaluated

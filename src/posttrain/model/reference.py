@@ -1,0 +1,63 @@
+"""The frozen start model: a copy of the policy, or the policy itself with its adapter switched off."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from posttrain.distributed.sharding import is_sharded, readable, shard, whole_copy
+from posttrain.model.head import Head, Teacher
+from posttrain.model.scoring import ModelInputs, hidden_states, output_head, score
+from posttrain.settings.distributed import DistributedConfig
+
+
+class Reference:
+    """Scores rows under the model as it was when this was made. Its dropout is off and it takes no gradient.
+
+    It is made of a policy that is not spread over ranks yet, and has its memory until `place`, before the policy is trained,
+    gives it its own: a whole one on the device, or a share of one where the policy is shared out.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        self._adapted = hasattr(policy, "disable_adapter")
+        if self._adapted:
+            self._model = policy
+            return
+        same = {id(p): torch.nn.Parameter(p.detach(), requires_grad=False) for p in policy.parameters()}
+        self._model = copy.deepcopy(policy, same).eval()  # a large model's copy would not fit beside it
+
+    def place(self, accelerator: Any, distributed: DistributedConfig | None) -> None:
+        """Makes it independent of the policy, on the device or on the ranks that share the policy."""
+        if self._adapted:
+            return
+        if distributed is not None:
+            shard(self._model, distributed, bf16=accelerator.mixed_precision == "bf16")
+        if accelerator.distributed_type.name == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3:
+            self._model = readable(self._model, accelerator)
+        elif not is_sharded(self._model):
+            for parameter in self._model.parameters():
+                parameter.data = parameter.data.to(accelerator.device, copy=True)
+            self._model.to(accelerator.device)
+
+    def _frozen(self) -> AbstractContextManager[Any]:
+        disable: Callable[[], AbstractContextManager[Any]] = getattr(self._model, "disable_adapter", nullcontext)
+        return disable()
+
+    @torch.no_grad()
+    def logp(self, inputs: ModelInputs, loss_mask: Bool[Tensor, "B T"], *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+        """Log-probs of the tokens that carry loss."""
+        with self._frozen():
+            return score(self._model, inputs, loss_mask, temperature=temperature).logp
+
+    def teacher(self, inputs: ModelInputs) -> Teacher:
+        """What the full-vocabulary KL from the start model needs."""
+        with self._frozen():
+            head = output_head(self._model)
+            bias = None if head.bias is None else whole_copy(head.bias)
+            return Teacher(hidden_states(self._model, inputs), Head(whole_copy(head.weight), bias))

@@ -1,0 +1,192 @@
+"""Log-probs of completions under a model: one forward of its trunk, and its head only where loss is carried.
+
+The head's module runs inside the model's own forward, with its `forward` replaced for the call, so that every wrapper
+(DDP, DeepSpeed, peft, autocast) sees an ordinary call of the model. Padded rows, packed rows and shared prompts are other
+`ModelInputs` with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from posttrain.errors import SetupError
+from posttrain.estimator.algorithm import LossOutput
+from posttrain.model.head import Columns, Head, Teacher, full_logprobs, in_one_pass, token_logprobs
+from posttrain.model.layout.attention import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """Rows as the model reads them, and where in them the tokens that carry loss are predicted.
+
+    `row`, `position` say where the hidden state that predicts a scored token stands; `index` where its log-prob goes in
+    [B, T]; `target` is its id. All four have one entry for each scored token. A packed row has a layout and position ids,
+    and no mask.
+    """
+
+    input_ids: Int[Tensor, "B S"]
+    attention_mask: Bool[Tensor, "B S"] | None
+    row: Int[Tensor, " n"]
+    position: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    target: Int[Tensor, " n"]
+    position_ids: Int[Tensor, "1 S"] | None = None
+    layout: Layout | None = None
+
+    def to(self, device: torch.device) -> ModelInputs:
+        """The same on another device."""
+        tensors = {name: one for name in self.__slots__ if isinstance(one := getattr(self, name), Tensor)}
+        return replace(self, **{name: one.to(device) for name, one in tensors.items()})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """[B, T], 0 where no token carries loss."""
+
+    logp: Float[Tensor, "B T"]
+    entropy: Float[Tensor, "B T"] | None = None
+    kl: Float[Tensor, "B T"] | None = None
+
+
+def score(
+    model: nn.Module,
+    inputs: ModelInputs,
+    loss_mask: Bool[Tensor, "B T"],
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    teacher: Teacher | None = None,
+) -> Scores:
+    """Log-probs of the tokens of `loss_mask` under the sampling distribution softmax(logits / temperature)."""
+    head, asked = output_head(model), {"temperature": temperature, "entropy": entropy}
+    if is_read_whole(head):
+        own = head.forward
+        logits = _run(model, inputs, lambda hidden: own(hidden[inputs.row, inputs.position]))
+        return _scores(full_logprobs(logits, inputs.target, **asked), inputs.index, loss_mask, entropy=entropy)
+
+    def scored(hidden: Tensor) -> Tensor:
+        picked = hidden[inputs.row, inputs.position]
+        return token_logprobs(picked, Head(head.weight, head.bias), inputs.target, teacher=teacher, **asked)
+
+    return _scores(_run(model, inputs, scored), inputs.index, loss_mask, entropy=entropy)
+
+
+def loss_in_one_pass(
+    model: nn.Module,
+    inputs: ModelInputs,
+    loss_mask: Bool[Tensor, "B T"],
+    loss_of: Callable[[Scores], LossOutput],
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    teacher: Teacher | None = None,
+) -> tuple[Scores, LossOutput]:
+    """The scores, without gradient, and `loss_of` them, whose gradient is made while the head runs.
+
+    `loss_of` is asked for the loss of some tokens where the others have 0 yet: it must be of token scope.
+    """
+    head, made = output_head(model), list[Columns]()
+    placed = partial(_scores, loss_mask=loss_mask, entropy=entropy)
+
+    def weigh(columns: Columns, rows: slice) -> Columns:
+        with torch.enable_grad():
+            leaf = columns.detach().requires_grad_()
+            return torch.autograd.grad(loss_of(placed(leaf, inputs.index[rows])).loss, leaf)[0]
+
+    def weighed(hidden: Tensor) -> Tensor:
+        picked, own = hidden[inputs.row, inputs.position], Head(head.weight, head.bias)
+        options: Any = {"temperature": temperature, "entropy": entropy, "teacher": teacher}
+        carrier, columns = in_one_pass(picked, own, inputs.target, weigh, **options)
+        made.append(columns)
+        return carrier
+
+    carrier = _run(model, inputs, weighed)
+    scores = placed(made[0], inputs.index)
+    with torch.no_grad():
+        output = loss_of(scores)
+    return scores, replace(output, loss=output.loss + carrier)
+
+
+@torch.no_grad()
+def hidden_states(model: nn.Module, inputs: ModelInputs) -> Float[Tensor, "n H"]:
+    """The states from which the scored tokens are predicted, without gradient."""
+    return _run(model, inputs, lambda hidden: hidden[inputs.row, inputs.position])
+
+
+def output_head(model: Any) -> Any:
+    """The module that makes the model's logits.
+
+    Raises:
+        SetupError: it has none.
+    """
+    owner = model
+    while not hasattr(owner, "get_output_embeddings") and hasattr(owner, "module"):
+        owner = owner.module
+    head = owner.get_output_embeddings() if hasattr(owner, "get_output_embeddings") else None
+    if head is None:
+        raise SetupError(f"{type(model).__name__} has no output layer: a causal language model is needed.")
+    return head
+
+
+def is_linear(head: Any) -> bool:
+    """Whether an output layer is a matrix and nothing more; one with a LoRA layer on it, for instance, is not."""
+    return isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP2 has a class of its own for it
+
+
+def is_read_whole(head: Any) -> bool:
+    """Whether the model's own logits are taken in place of the head's matrix; see `read_whole`."""
+    return getattr(head, _READ_WHOLE, False)
+
+
+def read_whole(head: Any, whole: bool) -> None:
+    """From now on the logits of the model that has this output layer are its own, after all that it does to them, or are not.
+
+    Slower, and they exist; right for a head that is more than a matrix, and for capped or scaled logits.
+    """
+    setattr(head, _READ_WHOLE, whole)
+
+
+_READ_WHOLE = "posttrain_reads_whole_logits"
+
+
+def _run(model: Any, inputs: ModelInputs, head_forward: Callable[[Tensor], Tensor]) -> Tensor:
+    options: dict[str, Any] = {"attention_mask": inputs.attention_mask}
+    if inputs.layout is not None:
+        no_mask = torch.zeros(1, 1, 0, 0, device=inputs.input_ids.device)  # of four axes: transformers makes none itself
+        options = {"attention_mask": no_mask, "position_ids": inputs.position_ids, "layout": inputs.layout}
+    with _replaced_forward(output_head(model), head_forward):
+        return model(input_ids=inputs.input_ids, use_cache=False, **options).logits
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
+
+
+def _scores(columns: Columns, index: Int[Tensor, " n"], loss_mask: Bool[Tensor, "B T"], *, entropy: bool) -> Scores:
+    placed = [_place(column, index, loss_mask) for column in columns.unbind(1)]
+    return Scores(
+        logp=placed[0],
+        entropy=placed[1] if entropy else None,
+        kl=placed[-1] if len(placed) > 1 + entropy else None,
+    )
+
+
+def _place(values: Float[Tensor, " n"], index: Int[Tensor, " n"], loss_mask: Bool[Tensor, "B T"]) -> Tensor:
+    flat = torch.zeros(loss_mask.numel(), dtype=values.dtype, device=values.device)
+    return flat.index_put((index,), values).view(loss_mask.shape)

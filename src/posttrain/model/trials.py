@@ -1,0 +1,122 @@
+"""What a model can take, tried on short rows before it is trained: a head that is its matrix alone, and packed rows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posttrain.data.rows import Row
+from posttrain.estimator.batch import Batch
+from posttrain.model.layout.attention import take_layouts
+from posttrain.model.layout.packed import packed_inputs
+from posttrain.model.scoring import ModelInputs, is_linear, output_head, read_whole, score
+from posttrain.settings.speed import HeadPath, RowLayout
+from posttrain.train.collect.demonstrations import model_inputs
+
+log = logging.getLogger(__name__)
+
+
+def settle_head(model: Any, asked: HeadPath, vocabulary: int) -> HeadPath:
+    """The path of the head that was asked for, or `whole` where the model does more to its logits than multiply by a matrix.
+
+    Such a model is told of once. Whoever scores with it reads its own logits from now on.
+    """
+    head = output_head(model)
+    read_whole(head, False)
+    reason = None if is_linear(head) else f"its output layer is a {type(head).__name__}"
+    if reason is None and asked != "whole":
+        inputs, mask = _padded(vocabulary)
+        difference = (_scored(model, inputs, mask) - _of_own_logits(model, inputs, mask)).abs().max().item()
+        if not difference <= _bound(model, 1e-3):
+            reason = f"it changes its logits after the output layer (log-probs differ by {difference:.3g})"
+    if reason is not None and asked != "whole":
+        log.warning("%s: %s, so that its whole logits are made.", type(model).__name__, reason)
+    settled: HeadPath = asked if reason is None else "whole"
+    read_whole(head, settled == "whole")
+    return settled
+
+
+def settle_layout(model: Any, asked: RowLayout, vocabulary: int) -> RowLayout:
+    """The layout of rows that was asked for, or `padded` where the model cannot keep documents of a row apart.
+
+    Such a model is told of once. Of one that can, the attention layers take layouts from now on.
+    """
+    if asked == "padded":
+        return asked
+    reason = _attends_to_part(model.config.get_text_config()) or _fails_with_packed_rows(model, vocabulary)
+    if reason is None:
+        return asked
+    log.warning("%s: %s, so that rows are padded.", type(model).__name__, reason)
+    return "padded"
+
+
+def _attends_to_part(config: Any) -> str | None:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if kinds:
+        return f"it has layers of {', '.join(sorted(kinds))}"
+    windows = [name for name in ("sliding_window", "attention_chunk_size") if getattr(config, name, None)]
+    return f"its attention is bounded ({windows[0]})" if windows else None
+
+
+def _fails_with_packed_rows(model: Any, vocabulary: int) -> str | None:
+    former = model.config._attn_implementation
+    try:
+        take_layouts(model)
+        inputs, mask = _padded(vocabulary)
+        packed = packed_inputs(_rows(vocabulary), Batch(loss_mask=mask), share=True).to(inputs.input_ids.device)
+        difference = (_scored(model, packed, mask) - _scored(model, inputs, mask)).abs().max().item()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"it takes no packed rows ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    else:
+        if difference <= _bound(model, 1e-4):
+            return None
+        reason = f"it does not keep packed rows apart (log-probs differ by {difference:.3g})"
+    model.set_attn_implementation(former)
+    return reason
+
+
+def _rows(vocabulary: int) -> list[Row]:
+    """Two answers to one prompt, and one to another."""
+    rows = list[Row]()
+    for number, (prompt, answer) in enumerate([(3, 4), (3, 2), (5, 6)]):
+        tokens = (np.arange(prompt + answer, dtype=np.int32) + (np.arange(prompt + answer) >= prompt) * number) % vocabulary
+        rows.append(Row(tokens[:prompt], tokens[prompt:], np.ones(answer, np.bool_)))
+    return rows
+
+
+def _padded(vocabulary: int) -> tuple[ModelInputs, Tensor]:
+    rows = _rows(vocabulary)
+    lengths = torch.tensor([len(row.completion) for row in rows])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    return model_inputs(rows, Batch(loss_mask=mask), pad_id=0), mask
+
+
+@torch.no_grad()
+def _scored(model: Any, inputs: ModelInputs, mask: Tensor) -> Tensor:
+    device, training = output_head(model).weight.device, model.training
+    model.eval()
+    try:
+        return score(model, inputs.to(device), mask.to(device)).logp
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def _of_own_logits(model: Any, inputs: ModelInputs, mask: Tensor) -> Tensor:
+    device, training = output_head(model).weight.device, model.training
+    inputs, placed = inputs.to(device), torch.zeros(mask.numel(), device=device)
+    model.eval()
+    try:
+        logits = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits
+    finally:
+        model.train(training)
+    log_p = logits[inputs.row, inputs.position].float().log_softmax(-1)
+    return placed.index_put((inputs.index,), log_p.gather(1, inputs.target[:, None])[:, 0]).view(mask.shape)
+
+
+def _bound(model: Any, exact: float) -> float:
+    return 0.1 if output_head(model).weight.dtype in (torch.bfloat16, torch.float16) else exact

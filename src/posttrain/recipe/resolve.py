@@ -1,0 +1,89 @@
+"""What a recipe's values say of each other, before they are checked: stages over the top level, and what follows from
+`rollout`. Values of the wrong type are left as they are, for the checks to name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.algorithms import BUILDERS
+from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.rollout import RolloutConfig
+
+OF_THE_TASK = ("dtype", "attn_implementation", "adapter")
+"""What a later stage keeps of the top level's `model`; the model itself is the one that the stage before it trained."""
+OF_ALL_STAGES = ("processes", "mode")
+"""What a stage keeps of `distributed`: the processes are started once."""
+
+
+def with_stages(values: dict[str, Any]) -> dict[str, Any]:
+    """Each stage as a whole recipe: the top level's values with its own over them, one level deep.
+
+    An algorithm with a name takes the place of the top level's; every stage but the first starts from the final model of
+    the one before it. The top level itself becomes the last stage's, but for the model that it starts from.
+
+    Raises:
+        ValueError: a stage asks for other processes than the top level.
+    """
+    stages = values.get("stages")
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        return values
+    base = {key: value for key, value in values.items() if key != "stages"}
+    whole: list[dict[str, Any]] = []
+    for number, stage in enumerate(stages, 1):
+        _check_processes(number, base.get("distributed"), stage.get("distributed"))
+        merged = {**base, **{key: over(key, base.get(key), value) for key, value in stage.items()}}
+        merged.setdefault("name", _name(merged.get("algorithm")) or f"stage{number}")
+        if whole and isinstance(merged.get("model"), dict):
+            kept = {key: value for key, value in merged["model"].items() if key in OF_THE_TASK}
+            merged["model"] = {**kept, "name": f"{whole[-1]['output_dir']}/final"}
+        merged["output_dir"] = f"{base.get('output_dir')}/{number}-{merged['name']}"
+        whole.append(merged)
+    last = {key: value for key, value in whole[-1].items() if key not in ("name", "model", "output_dir")}
+    return {**base, **last, "stages": whole}
+
+
+def _check_processes(number: int, below: Any, above: Any) -> None:
+    for name in OF_ALL_STAGES if isinstance(above, dict) else ():
+        default = DistributedConfig.model_fields[name].default
+        given = below.get(name, default) if isinstance(below, dict) else default
+        if above.get(name, given) != given:
+            raise ValueError(
+                f"stages.{number - 1}.distributed.{name}: all stages run in the same processes: set it at the top level, "
+                f"where it is {given}"
+            )
+
+
+def over(key: str, below: Any, above: Any) -> Any:
+    """A key's value over another's, one level deep; an algorithm with a name is whole."""
+    if not isinstance(below, dict) or not isinstance(above, dict) or (key == "algorithm" and "name" in above):
+        return above
+    return {**below, **above}
+
+
+def _name(algorithm: Any) -> str | None:
+    return algorithm.get("name") if isinstance(algorithm, dict) else None
+
+
+def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
+    """What follows from `rollout`: the algorithm's rollouts, max_tokens and updates, and the rows of a step."""
+    rollout, algorithm, training = (values.get(key) for key in ("rollout", "algorithm", "training"))
+    if not isinstance(rollout, dict) or not isinstance(algorithm, dict) or not isinstance(training, dict):
+        return values
+    if _name(algorithm) not in BUILDERS:
+        return values
+    fields = BUILDERS[algorithm["name"]][0].model_fields
+    asked = ("questions_per_step", "n", "max_tokens")
+    given = {name: rollout.get(name, RolloutConfig.model_fields[name].default) for name in asked}
+    if "rollouts" not in fields or not all(type(value) is int and value > 0 for value in given.values()):
+        return values
+    rows = given["questions_per_step"] * given["n"]
+    updates = algorithm.get("updates")
+    whole = type(updates) is int and updates > 0 and rows % updates == 0
+    training = {"rows_per_step": rows // updates if whole else rows, **training}
+    per_step = training["rows_per_step"]
+    follows = {"rollouts": given["n"], "max_tokens": given["max_tokens"]}
+    if type(per_step) is int and per_step > 0 and rows % per_step == 0:
+        follows["updates"] = rows // per_step
+    algorithm = {**{name: value for name, value in follows.items() if name in fields}, **algorithm}
+    return {**values, "training": training, "algorithm": algorithm}

@@ -1,0 +1,1 @@
+"""Rewards and graders in processes of their own, with a deadline."""

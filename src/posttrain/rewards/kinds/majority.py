@@ -1,0 +1,79 @@
+"""The group's own majority as the reference answer: MM-UPT (arXiv:2505.22453), TTRL (arXiv:2504.16084)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+from posttrain.rewards.base import Group, Judgement
+from posttrain.rewards.grading import Grader, Verdict
+from posttrain.rewards.isolated.child import ChildDied
+
+
+class MajorityVote:
+    """1 for an answer equal to the group's most frequent one, else 0. No label is read.
+
+    y* = the answer that most of a group's completions have,  r_i = 1[y_i = y*]
+
+    Votes are counted by equivalence, as the grader sees it, where the papers count equal strings: answers are in one class
+    where a chain of equal ones joins them, in whatever order they come. Where the majority has no answer that can be read,
+    or two answers tie, nothing is said of the group.
+
+    Args:
+        grader: reads answers and says which are equal.
+    """
+
+    name = "majority_vote"
+    columns = ()
+
+    def __init__(self, grader: Grader) -> None:
+        self._grader = grader
+
+    def judge(self, group: Group) -> list[Judgement]:
+        """See `Reward`."""
+        read = [self._read(text) for text in group.completions]
+        texts: dict[str, list[str]] = {}
+        for one, text in zip(read, group.completions, strict=True):
+            if one.answer is not None:
+                texts.setdefault(one.answer, []).append(text)
+        silent = sum(one.answer is None and one.fault is None for one in read)
+        of = self._classes({value: min(same) for value, same in texts.items()})
+        votes = {members: sum(len(texts[value]) for value in members) for members in set(of.values())}
+        most = max(votes.values(), default=0)
+        winners = [members for members, count in votes.items() if count == most]
+        winner = winners[0] if len(winners) == 1 and most > silent else None
+        shown = {members: min(members, key=lambda value: (-len(texts[value]), value)) for members in votes}
+        judged: list[Judgement] = []
+        for one in read:
+            members = of[one.answer] if one.answer is not None else None
+            right = None if winner is None else members == winner
+            answer = shown[members] if members is not None else None
+            judged.append(one if one.fault else Judgement(None if right is None else float(right), right, answer))
+        return judged
+
+    def _read(self, text: str) -> Judgement:
+        try:
+            return Judgement(None, answer=self._grader.answer(text))
+        except TimeoutError:
+            return Judgement.failed(Verdict.TIMEOUT)
+        except ChildDied:
+            return Judgement.failed(Verdict.CRASH)
+
+    def _classes(self, written: Mapping[str, str]) -> dict[str, frozenset[str]]:
+        """Each answer's class, from a completion that has it. One that cannot be compared stays in the class it is in."""
+        of = {value: frozenset({value}) for value in sorted(written)}
+        failed: set[str] = set()
+        for one, other in combinations(of, 2):
+            if other in of[one] or failed & {one, other}:
+                continue
+            try:
+                if self._grader.equal(written[one], written[other]):
+                    joined = of[one] | of[other]
+                    of.update(dict.fromkeys(joined, joined))
+            except (TimeoutError, ChildDied):
+                failed |= {one, other}
+        return of
+
+    def close(self) -> None:
+        """Ends the grader."""
+        self._grader.close()

@@ -1,0 +1,1 @@
+"""vLLM as a rollout engine, in the process or as a server."""

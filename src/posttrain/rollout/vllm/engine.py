@@ -1,0 +1,186 @@
+"""vLLM as a rollout engine: its samples are one request each, and every sync of its weights is proved."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.distributed import ranks
+from posttrain.errors import EngineError, SetupError
+from posttrain.estimator.batch import Request
+from posttrain.model.load import eos_ids
+from posttrain.model.scoring import output_head
+from posttrain.model.weights import DiskTransport, Fingerprint, TensorTransport, WeightTransport, engine_weights, write_shards
+from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
+from posttrain.rollout.probe import Probe
+from posttrain.rollout.vllm.backend import Answer, Ask, Backend, check_usable, sampling_options
+from posttrain.settings.model import HEAD_SIZES
+from posttrain.settings.rollout import VLLM_TEMPERATURE, VLLMConfig
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class VLLMEngine:
+    """A `RolloutEngine` over vLLM, in this process or as a server.
+
+    It starts from a copy of the model's config with untied embeddings, since vLLM on CPU keeps a stale copy of a tied output
+    layer through a sync; the weights come with the first `sync`.
+
+    Args:
+        model: whose weights are synced; float32 or bfloat16.
+        tokenizer: of the model.
+        config: mode, transport, limits and deadlines.
+        allow_remote: a server on another machine may be used.
+
+    Raises:
+        SetupError: vLLM is not installed or does not serve this model, or the server may not be used.
+        EngineError: the server does not start or answer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, config: VLLMConfig | None = None, *, allow_remote: bool = False) -> None:
+        config = config or VLLMConfig()
+        check_usable(config, allow_remote=allow_remote)
+        head = output_head(model).weight
+        if head.dtype not in DTYPES:
+            raise SetupError(
+                f"vLLM serves float32 and bfloat16; the model is in {head.dtype}. Set model.dtype, or engine: hf."
+            )
+        cpu = not torch.cuda.is_available()
+        _check_heads(model.config, cpu=cpu)
+        self._ends, self._bound = eos_ids(model, tokenizer), config.logp_bound
+        self.version, self.probe_difference = -1, math.nan
+        self._fingerprint: int | None = None
+        self._backend: Backend | None = None
+        self._leads = config.mode == "in_process" or ranks.rank() == 0
+        self._folder = Path(tempfile.mkdtemp(prefix=f"posttrain-vllm-{os.getpid()}-"))
+        atexit.register(self.close)
+        try:
+            _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and config.url is None)
+            self._backend = self._start(DTYPES[head.dtype], config, cpu=cpu)
+            for copy_of_weights in self._folder.glob("model*.safetensors*"):
+                copy_of_weights.unlink()
+        except BaseException:
+            self.close()
+            raise
+        self._transport: WeightTransport = TensorTransport(self._backend.rpc)
+        if config.transport == "disk":
+            target = Path(config.weights_folder) if config.weights_folder is not None else self._folder
+            self._transport = DiskTransport(self._backend.rpc, target, self._folder)
+        self._probe = Probe(len(tokenizer), self._backend.context, tokenizer.pad_token_id or 0)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        """See `RolloutEngine.generate`.
+
+        Raises:
+            EngineError: also before the first `sync`, and after one that failed.
+        """
+        if self.version < 0:
+            raise EngineError("The engine has no weights of the trainer: call sync(model, version) first.")
+        return self._generate(requests, sampling)
+
+    def sync(self, model: Any, version: int) -> None:
+        """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe."""
+        backend, known = self._running(), self._fingerprint
+        self.version, self._fingerprint = -1, None  # whatever fails below, nobody knows what the engine has
+        fingerprint = Fingerprint()
+        weights = fingerprint.of(engine_weights(model))
+        before, after = [], None
+        if self._leads:
+            backend.reset_prefix_cache()
+            before = self._generate([self._probe.alone], self._probe.sampling)  # warms the cache that must be forgotten
+            self._transport.send(weights, version)
+        for _ in weights:
+            pass  # ranks that share a model gather it together, whoever sends it
+        if self._leads:
+            backend.reset_prefix_cache()
+            after = self._generate([self._probe.alone], self._probe.sampling)
+        if after == before and known not in (None, fingerprint.value):
+            raise EngineError(
+                f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
+                "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
+            )
+        ranks.met(f"the sync of the engine to version {version}")
+        [answers] = self._generate([self._probe.request], self._probe.sampling)
+        self.probe_difference = self._probe.check(model, answers, version, self._bound)
+        self.version, self._fingerprint = version, fingerprint.value
+
+    def close(self) -> None:
+        """Ends what was started, and removes what was written."""
+        atexit.unregister(self.close)
+        if self._backend is not None:
+            self._transport.close()
+            self._backend.close()
+            self._backend = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, dtype: str, config: VLLMConfig, *, cpu: bool) -> Backend:
+        """In this process; or one server for all ranks, which the first of them starts."""
+        if config.mode == "in_process":
+            from posttrain.rollout.vllm.in_process import InProcess
+
+            return InProcess(self._folder, dtype, config, cpu=cpu)
+        from posttrain.rollout.vllm.server import Server
+
+        server = Server(self._folder, dtype, config, cpu=cpu) if self._leads else None
+        url = ranks.told(server.url if server is not None else "", "the start of the vLLM server")
+        return server or Server(self._folder, dtype, config.model_copy(update={"url": url}), cpu=cpu)
+
+    def _running(self) -> Backend:
+        if self._backend is None:
+            raise EngineError("The engine was closed.")
+        return self._backend
+
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        backend = self._running()
+        check_requests(requests, sampling, backend.context)
+        if sampling.temperature > VLLM_TEMPERATURE:
+            raise ValueError(
+                f"vLLM takes no temperature over {VLLM_TEMPERATURE:g}, and {sampling.temperature:g} was asked for"
+            )
+        asks = [
+            Ask(
+                [*request.prompt, *request.prefix],
+                sampling.max_tokens - len(request.prefix),
+                sample_seed(sampling, request.question, sample) >> 1,  # vLLM's are of 63 bits
+            )
+            for request in requests
+            for sample in range(request.n)
+        ]
+        if not asks:
+            return [[] for _ in requests]
+        answers = iter(backend.submit(asks, sampling_options(sampling, self._ends)))
+        return [[self._completion(next(answers)) for _ in range(request.n)] for request in requests]
+
+    def _completion(self, answer: Answer) -> Completion:
+        whole = len(answer.tokens) == len(answer.logprobs) > 0
+        if not whole or not all(map(math.isfinite, answer.logprobs)):
+            raise EngineError(
+                f"vLLM gave {len(answer.tokens)} tokens and {len(answer.logprobs)} log-probs, or some that are not finite."
+            )
+        return Completion(answer.tokens, answer.logprobs, answer.finish, self.version)
+
+
+def _write_model(model: Any, tokenizer: Any, folder: Path, *, weights: bool) -> None:
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = False
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+    if weights:
+        write_shards(engine_weights(model), folder)
+
+
+def _check_heads(config: Any, *, cpu: bool) -> None:
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if cpu and size not in HEAD_SIZES:
+        raise SetupError(f"vLLM on CPU serves heads of size {', '.join(map(str, HEAD_SIZES))}; this model's are {size}.")

@@ -1,0 +1,98 @@
+"""vLLM in the trainer's own process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import EngineError, SetupError
+from posttrain.rollout.vllm.backend import Answer, Ask, engine_arguments
+from posttrain.rollout.vllm.watchdog import Watchdog
+from posttrain.settings.rollout import VLLMConfig
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # tensors are handed over, and never pickled
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # on an error it prints every request that was scheduled; the message comes to us
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
+}
+
+
+class InProcess:
+    """A `Backend` whose engine is stepped here, so that every step is a sign of life.
+
+    Raises:
+        SetupError: vLLM cannot be imported, or does not take the model.
+    """
+
+    def __init__(self, folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]  # an extra
+                from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise SetupError(f"vLLM is installed, and cannot be imported: {error}") from error
+        self._config = config
+        self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
+        self._deadline = config.start_deadline  # of the first answers as well: vLLM compiles some of itself for them
+        self._clean_up = partial(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            with Watchdog("vLLM, while it started,", config.start_deadline, self._clean_up):
+                self._llm: Any = LLM(**engine_arguments(config, folder, dtype, cpu=cpu), disable_log_stats=True)
+        except Exception as error:
+            raise SetupError(f"vLLM does not start with this model: {error}") from error
+        self.context: int = self._llm.llm_engine.model_config.max_model_len
+
+    def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
+        """See `Backend`."""
+        engine, numbers = self._llm.llm_engine, {str(next(self._ids)): i for i in range(len(asks))}
+        options = {"detokenize": "stop" in options, "output_kind": self._final, **options}
+        done: dict[int, Answer] = {}
+        try:
+            with Watchdog("vLLM", self._deadline, self._clean_up) as watchdog:
+                for (name, _), ask in zip(numbers.items(), asks, strict=True):
+                    params = self._params(**options, max_tokens=ask.max_tokens, seed=ask.seed)
+                    engine.add_request(name, {"prompt_token_ids": ask.prompt}, params)
+                while engine.has_unfinished_requests():
+                    for output in engine.step():
+                        if output.finished:
+                            done[numbers[output.request_id]] = _answer(output.outputs[0])
+                    watchdog.beat()
+        except Exception as error:
+            raise EngineError(f"vLLM failed while it sampled: {type(error).__name__}: {error}") from error
+        if len(done) < len(asks):
+            raise EngineError(f"vLLM answered {len(done)} of {len(asks)} requests.")
+        self._deadline = self._config.deadline
+        return [done[i] for i in range(len(asks))]
+
+    def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        """See `Backend`."""
+        try:
+            with Watchdog(f"vLLM, in {method},", self._deadline, self._clean_up):
+                self._llm.collective_rpc(method, kwargs=kwargs)
+        except Exception as error:
+            raise EngineError(f"vLLM failed in {method}: {type(error).__name__}: {error}") from error
+
+    def reset_prefix_cache(self) -> None:
+        """See `Backend`."""
+        if not self._llm.reset_prefix_cache():
+            raise EngineError("vLLM did not reset its prefix cache: completions would come of old weights.")
+
+    def close(self) -> None:
+        """Frees the engine's memory."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
+
+def _answer(output: Any) -> Answer:
+    tokens = tuple(output.token_ids)
+    logprobs = tuple(at[token].logprob for at, token in zip(output.logprobs, tokens, strict=True))
+    return Answer(tokens, logprobs, "length" if output.finish_reason == "length" else "stop")

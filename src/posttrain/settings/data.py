@@ -1,0 +1,111 @@
+"""What a recipe says of its data. No torch, transformers or datasets here."""
+
+from __future__ import annotations
+
+import string
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from posttrain.algorithms.options import Config
+from posttrain.settings.rollout import CollectConfig
+
+Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"]
+
+
+class _Source(Config):
+    columns: dict[Column, str] = {}
+    """Ours: theirs. A name that is not mapped is looked up as it is."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """The first rows only."""
+
+
+class PathSource(_Source):
+    """A file, `.jsonl` or `.parquet`."""
+
+    path: str
+
+
+class HubSource(_Source):
+    """A data set of the hub."""
+
+    hub: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class TaskSource(Config):
+    """A generated task of `posttrain.data.tasks`."""
+
+    task: Literal["chain", "running_totals", "countdown"]
+    split: Literal["train", "validation", "held_out", "ood"] = "train"
+    rows: Annotated[int, Field(ge=1)]
+    hard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of harder questions, which the split ood has none of: all of its own are harder still."""
+    wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are."""
+    seed: int = 0
+
+
+def _kind(source: Any) -> str | None:
+    keys = source if isinstance(source, dict) else type(source).model_fields if isinstance(source, Config) else ()
+    return next((f"{kind} source" for kind in ("path", "hub", "task") if kind in keys), None)
+
+
+Source = Annotated[
+    Annotated[PathSource, Tag("path source")]
+    | Annotated[HubSource, Tag("hub source")]
+    | Annotated[TaskSource, Tag("task source")],
+    Discriminator(
+        _kind,
+        custom_error_type="source",
+        custom_error_message="a source has one of the keys path, hub, task",
+    ),
+]
+
+
+class DataConfig(Config):
+    """Where the rows come from, and how they become tokens."""
+
+    train: Source
+    eval: dict[str, Source] = {}
+    demonstrations: Source | None = None
+    """A set of its own, for algorithms that train on one beside the questions."""
+    chat_template: bool = True
+    """Render prompts and completions with the tokenizer's chat template; False joins them as plain text."""
+    collect: CollectConfig | None = None
+    """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
+    demonstrations of its right answers."""
+    prompt_template: str = "{prompt}"
+    """Wraps the prompt's text; its fields are columns."""
+    system_prompt: str | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Of prompt and completion together; the model's own limit if not set."""
+    on_long_prompt: Literal["skip", "raise", "keep_end"] = "skip"
+    on_long_completion: Literal["skip", "raise", "cut"] = "skip"
+    on_wrong_demonstration: Literal["skip", "keep", "raise"] = "skip"
+    """One that the rewards' verdict does not call right; its question stays. on_long_completion holds for one that is longer
+    than an answer may be."""
+    on_bad_row: Literal["skip", "raise"] = "raise"
+
+    @property
+    def makes_data(self) -> bool:
+        """What is trained on, or demonstrated, is sampled before training."""
+        return self.collect is not None and self.collect.rejection_sampling is not None
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _names_columns(cls, template: str) -> str:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        if not fields or not all(name.isidentifier() for name in fields):
+            raise ValueError("its fields must be names of columns, such as {prompt}; write {{ and }} for braces")
+        return template
+
+    @model_validator(mode="after")
+    def _system_prompt_has_a_place(self) -> DataConfig:
+        if not self.chat_template and (self.system_prompt is not None or self.chat_template_kwargs):
+            raise ValueError("system_prompt and chat_template_kwargs need chat_template: true")
+        return self

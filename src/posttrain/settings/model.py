@@ -1,0 +1,108 @@
+"""What a recipe says of its model. No torch or transformers here."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from posttrain.algorithms.options import Config
+
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Sizes of an attention head that vLLM serves on CPU and on GPU both; with others it starts and dies at the first request."""
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class FromScratch(Config):
+    """A small model with random weights; field names are those of transformers' configs."""
+
+    architecture: Literal["qwen2", "llama"] = "qwen2"
+    hidden_size: Size = 128
+    intermediate_size: Size = 256
+    num_hidden_layers: Size = 2
+    num_attention_heads: Size = 4
+    num_key_value_heads: Size | None = None
+    max_position_embeddings: Size = 2048
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    tie_word_embeddings: bool = False
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> FromScratch:
+        size, rest = divmod(self.hidden_size, self.num_attention_heads)
+        if rest or size not in HEAD_SIZES:
+            raise ValueError(
+                f"hidden_size / num_attention_heads is {self.hidden_size / self.num_attention_heads:g}; "
+                f"vLLM serves heads of size {', '.join(map(str, HEAD_SIZES))}"
+            )
+        if self.num_key_value_heads is not None and self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
+        return self
+
+
+class CharacterTokenizer(Config):
+    """One token for each character of an alphabet."""
+
+    characters: Annotated[str, Field(min_length=1)]
+
+
+class Adapter(Config):
+    """A LoRA adapter (peft); the base model stays frozen."""
+
+    r: Size = 16
+    alpha: Size = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class ModelConfig(Config):
+    """A model by name or folder, or one from scratch with its tokenizer."""
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    from_scratch: FromScratch | None = None
+    tokenizer: Literal["bytes", "characters"] | CharacterTokenizer | None = None
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Of the weights in memory. For computing in bfloat16 over float32 weights set training.bf16."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
+    adapter: Adapter | None = None
+    config: dict[str, Any] = {}
+    """Fields of a named model's own config.json to change: for a longer context, for instance."""
+
+    @field_validator("revision")
+    @classmethod
+    def _is_a_word(cls, revision: str | None) -> str | None:
+        if revision is not None and not revision.strip():
+            raise ValueError("it is empty")
+        return revision
+
+    @model_validator(mode="after")
+    def _is_one_model(self) -> ModelConfig:
+        if (self.name is None) == (self.from_scratch is None):
+            raise ValueError("give either name or from_scratch")
+        if (self.from_scratch is None) != (self.tokenizer is None):
+            raise ValueError("tokenizer (bytes or characters) goes with from_scratch; a named model brings its own")
+        if self.config and self.name is None:
+            raise ValueError("config changes a named model's config; one from scratch is described by from_scratch")
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError("trust_remote_code runs the repository's code: pin revision to a full commit hash")
+        return self
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return self.name or f"{getattr(self.from_scratch, 'architecture', '')} from scratch"
+
+
+def adapter_options(adapter: Adapter) -> dict[str, Any]:
+    """The same in peft's words."""
+    return {
+        "r": adapter.r,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "target_modules": adapter.target_modules,
+        "task_type": "CAUSAL_LM",
+    }

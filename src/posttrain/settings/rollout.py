@@ -1,0 +1,157 @@
+"""What a recipe says of its rollouts. No torch or vLLM here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from posttrain.algorithms.options import Config, Positive
+
+Count = Annotated[int, Field(ge=1)]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class VLLMConfig(Config):
+    """How vLLM is run: in this process, as a server that is started and ended with the run, or one that is there already."""
+
+    mode: Literal["in_process", "server"] = "in_process"
+    url: str | None = None
+    """Of a server that runs already; it must have been started with VLLM_SERVER_DEV_MODE=1 and read `weights_folder`."""
+    weights: Literal["tensors", "disk", "nccl"] | None = None
+    """How new weights reach it: handed over in the process, or by a safetensors folder that is loaded again."""
+    weights_folder: str | None = None
+    """For `disk`: a folder that trainer and engine both see; a temporary one where it is not set."""
+    tensor_parallel_size: Count = 1
+    max_model_len: Count | None = None
+    """Tokens of prompt and answer together; the model's own limit if not set."""
+    max_num_seqs: Annotated[int, Field(ge=2)] = 256
+    """Sequences at a time; a server keeps one place free, to be asked whether it is alive."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
+    prefix_caching: bool = True
+    deadline: Positive = 300.0
+    """Seconds without any progress after which the engine counts as hung."""
+    start_deadline: Positive = 900.0
+    """Seconds for the engine to start; in the process, for its first answers as well, for which it compiles."""
+    logp_bound: Positive | None = None
+    """Largest difference, in nats, between the engine's and the trainer's log-probs of the probe after a sync; by the
+    dtype if not set."""
+    sleep: bool = False
+
+    @property
+    def transport(self) -> Literal["tensors", "disk"]:
+        """How new weights reach the engine."""
+        assert self.weights != "nccl"  # refused
+        return self.weights or ("tensors" if self.mode == "in_process" else "disk")
+
+    @property
+    def is_remote(self) -> bool:
+        """The server is on another machine, or may be."""
+        return self.url is not None and urlsplit(self.url).hostname not in LOOPBACK
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> VLLMConfig:
+        if self.weights == "nccl":
+            raise ValueError("weights: nccl sends them between GPUs and is not part of this version; take tensors or disk")
+        if self.sleep:
+            raise ValueError("sleep: giving the engine's GPU memory back between rollouts is not part of this version")
+        if self.url is not None and self.mode != "server":
+            raise ValueError("url is of a server: set mode: server")
+        if self.url is not None and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
+            raise ValueError(f"url: http://HOST:PORT is expected, not {self.url}")
+        if self.url is not None and self.weights_folder is None:
+            raise ValueError("url: a server that runs already takes its weights from weights_folder, which it must see")
+        if self.mode == "in_process" and self.transport == "tensors" and self.tensor_parallel_size > 1:
+            raise ValueError("weights: tensors reach one worker; with tensor_parallel_size over 1 take weights: disk")
+        if self.mode == "server" and self.weights == "tensors":
+            raise ValueError("weights: tensors go to an engine in the process; a server takes disk")
+        return self
+
+
+VLLM_TEMPERATURE = 2.0  # vLLM takes no higher one
+
+
+class SamplingConfig(Config):
+    """How completions are sampled, and by what."""
+
+    engine: Literal["hf", "vllm"] = "hf"
+    """hf: transformers, in the process, no GPU needed. vllm: vLLM."""
+    vllm: VLLMConfig = VLLMConfig()
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    max_tokens: Count = 256
+    stop: list[str] = []
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_engine(self) -> SamplingConfig:
+        if self.engine != "vllm" and self.vllm != VLLMConfig():
+            raise ValueError(f"vllm: its settings need engine: vllm, and it is {self.engine}")
+        if self.engine == "vllm" and self.temperature > VLLM_TEMPERATURE:
+            raise ValueError(f"temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}, not {self.temperature:g}")
+        return self
+
+
+class InstanceFilter(SamplingConfig):
+    """Rollout-based instance filtering (RIF): a question stays where the start model is right at least sometimes."""
+
+    k: Count = 8
+    """Answers for each question."""
+    right: Count = 1
+    """Of them that must be right."""
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> InstanceFilter:
+        if self.right > self.k:
+            raise ValueError(f"right: {self.right} of {self.k} answers cannot be")
+        return self
+
+
+class RejectionSampling(SamplingConfig):
+    """RAFT, STaR: the start model's own right answers become demonstrations."""
+
+    k: Count = 8
+    """Answers for each question."""
+    per_question: Count = 1
+    """Different right answers that are kept of each question, at most."""
+
+
+class CollectConfig(Config):
+    """What is sampled from the start model before training, once: one of these."""
+
+    rif: InstanceFilter | None = None
+    rejection_sampling: RejectionSampling | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> CollectConfig:
+        if (self.rif is None) == (self.rejection_sampling is None):
+            raise ValueError("give either rif or rejection_sampling")
+        return self
+
+    @property
+    def chosen(self) -> InstanceFilter | RejectionSampling:
+        """The one that is given."""
+        chosen = self.rif or self.rejection_sampling
+        assert chosen is not None  # _is_one
+        return chosen
+
+
+class RolloutConfig(SamplingConfig):
+    """How completions are sampled for training."""
+
+    questions_per_step: Count = 32
+    """Questions of each collection; `training.rows_per_step` says how many of its rollouts an optimizer step takes."""
+    n: Count = 8
+    """Completions for each question."""
+    mask_cut_off: bool = False
+    """Take completions that max_tokens cut off out of the loss; they stay in their group's baseline."""
+    resamples: Annotated[int, Field(ge=0)] = 8
+    """Rounds in which groups without signal are replaced by other questions, where the algorithm asks for it."""
+    log_completions: Annotated[int, Field(ge=0)] = 10
+    """Collections between two tables of completions on the terminal; 0: none."""
+
+    @property
+    def rows(self) -> int:
+        """Rollouts of a collection."""
+        return self.questions_per_step * self.n

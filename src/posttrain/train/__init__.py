@@ -1,0 +1,1 @@
+"""The training loop: what a step trains on, its losses, checkpoints and records."""

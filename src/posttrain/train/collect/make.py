@@ -1,0 +1,179 @@
+"""From what a trainer is given, data sets, rewards and an engine, to the collector of its algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from posttrain.data.demonstrations import DemonstrationReader
+from posttrain.data.encoder import Encoder
+from posttrain.data.prepare import examples, problems
+from posttrain.data.rows import Example, Problem
+from posttrain.data.sources import Record
+from posttrain.errors import RecipeError, SetupError
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.model.load import eos_ids
+from posttrain.rewards.base import Reward, Weighted
+from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.settings.data import DataConfig, PathSource
+from posttrain.train.collect.collection import Collector
+from posttrain.train.collect.demonstrations import DemonstrationCollector
+from posttrain.train.collect.right_demonstrations import BesideDemonstrations, with_right_demonstrations
+from posttrain.train.collect.rollouts import RolloutCollector
+
+
+def as_examples(data: Any, model: Any, tokenizer: Any, *, preference: bool) -> list[Example]:
+    """Prepared examples as they are; a data set with TRL's columns, rendered with the tokenizer's chat template.
+
+    Raises:
+        DataError: a column is missing, or a row is bad.
+    """
+    if len(data) and isinstance(data[0], Example):
+        return list(data)
+    return examples(_records(data), _encoder(model, tokenizer), preference=preference)[0]
+
+
+def as_problems(
+    data: Any,
+    model: Any,
+    tokenizer: Any,
+    *,
+    rewards: Iterable[Reward | Weighted],
+    max_tokens: int,
+    demonstrations: bool = False,
+) -> list[Problem]:
+    """The same for questions to be answered, with the columns that the rewards read, and with right demonstrations.
+
+    Raises:
+        DataError: a column is missing, a row is bad, or no demonstration can be used.
+    """
+    if len(data) and isinstance(data[0], Problem):
+        return list(data)
+    judges = weighted(rewards)
+    needs = dict.fromkeys(name for judge in judges for name in getattr(judge.reward, "columns", ()))
+    reader = DemonstrationReader(_encoder(model, tokenizer), max_tokens, "skip") if demonstrations else None
+    encoder = _encoder(model, tokenizer, max_tokens - 1)
+    asked, report = problems(_records(data), encoder, needs=needs, demonstrations=reader)
+    return with_right_demonstrations(asked, judges, tokenizer, report, on_wrong="skip") if demonstrations else asked
+
+
+def weighted(rewards: Iterable[Reward | Weighted]) -> list[Weighted]:
+    """A reward by itself has weight 1."""
+    return [reward if isinstance(reward, Weighted) else Weighted(reward) for reward in rewards]
+
+
+def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, *, rows: int, seed: int) -> Collector:
+    """Of `rows` examples a step.
+
+    Raises:
+        SetupError: the algorithm needs more than demonstrations or pairs.
+    """
+    if algorithm.needs.demonstration not in ("none", "row"):
+        raise SetupError(f"{algorithm.name} needs {algorithm.needs.demonstration}, which this version cannot collect.")
+    return DemonstrationCollector(data, rows=rows, updates=algorithm.needs.updates, seed=seed)
+
+
+def collected_data(
+    data: Any,
+    algorithm: Algorithm,
+    model: Any,
+    tokenizer: Any,
+    *,
+    rows: int,
+    seed: int,
+    rewards: Sequence[Reward | Weighted],
+    sampling: Sampling | None,
+    demonstrations: Any,
+    **options: Any,
+) -> tuple[list[Any], Collector]:
+    """The examples or questions of a data set, and the collector that makes the algorithm's steps of them.
+
+    Raises:
+        DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
+    """
+    if not algorithm.needs.rollouts:
+        shown = as_examples(data, model, tokenizer, preference=algorithm.needs.preference)
+        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed)
+    asked = as_problems(
+        data,
+        model,
+        tokenizer,
+        rewards=rewards,
+        max_tokens=sampling.max_tokens if sampling is not None else 1,
+        demonstrations=algorithm.needs.own_demonstrations,
+    )
+    beside = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
+    return asked, rollout_collector(
+        asked, algorithm, rows=rows, rewards=rewards, sampling=sampling, tokenizer=tokenizer, demonstrations=beside, **options
+    )
+
+
+def rollout_collector(
+    data: Sequence[Problem],
+    algorithm: Algorithm,
+    *,
+    rows: int,
+    rewards: Sequence[Reward | Weighted],
+    engine: RolloutEngine | None,
+    sampling: Sampling | None,
+    tokenizer: Any,
+    demonstrations: Sequence[Example] = (),
+    **options: Any,
+) -> Collector:
+    """Of `rows` rollouts a step, with what the algorithm is shown beside them. Refuses what would train something else than
+    was asked.
+
+    Raises:
+        RecipeError, SetupError: says what, and what to do.
+    """
+    needs = algorithm.needs
+    if engine is None or sampling is None or not rewards:
+        raise SetupError(f"{algorithm.name} trains on rollouts: pass rewards=, engine= and sampling=.")
+    if needs.demonstration == "hint":
+        raise SetupError(f"{algorithm.name} puts hints into its prompts, which this version cannot collect.")
+    if bool(needs.demonstrations) != bool(demonstrations):
+        wanted = "a set of demonstrations" if needs.demonstrations else "no set of demonstrations"
+        raise SetupError(f"{algorithm.name} takes {wanted} beside its questions: see demonstrations= (data.demonstrations).")
+    if rows % needs.rollouts:
+        raise RecipeError(
+            f"{rows} rollouts in a step are no whole number of groups of {needs.rollouts}: "
+            "per_device_train_batch_size × gradient_accumulation_steps must be a multiple."
+        )
+    check_sampling(algorithm, sampling)
+    judges, questions = weighted(rewards), rows // needs.rollouts
+    names = [judge.reward.name for judge in judges]
+    if len(set(names)) < len(names):
+        raise SetupError(f"rewards: {', '.join(names)}: each needs a name of its own, under which it is logged.")
+    if needs.verdict and not any(judge.verdict for judge in judges):
+        raise SetupError(f"{algorithm.name} asks which rollouts are right: pass one reward as Weighted(…, verdict=True).")
+    collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, questions=questions, **options)
+    if not demonstrations:
+        return collector
+    shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
+    return BesideDemonstrations(collector, shown)
+
+
+def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:
+    """Refuses distributions that the algorithm cannot learn from, or would learn something else from.
+
+    Raises:
+        RecipeError: says which, and what to do.
+    """
+    if not sampling.temperature:
+        raise RecipeError("sampling: at temperature 0 all completions of a group are equal, and nothing can be learnt.")
+    if algorithm.importance_ratio and (sampling.top_p < 1 or sampling.top_k):
+        raise RecipeError(
+            "sampling: with top_p or top_k tokens come from a cut-off distribution, and what the algorithm compares (several "
+            "updates, a correction, old: sampler or a KL in the reward) is of the whole one: it would be wrong without a "
+            "sign. Leave them at 1 and 0, or do without the comparison."
+        )
+
+
+def _records(data: Any) -> Iterator[Record]:
+    return (Record(f"row {number}", dict(columns)) for number, columns in enumerate(data, 1))
+
+
+def _encoder(model: Any, tokenizer: Any, kept_free: int = 0) -> Encoder:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    config = DataConfig(train=PathSource(path=""), chat_template=bool(tokenizer.chat_template))
+    return Encoder(tokenizer, config, eos_ids(model, tokenizer), None if limit is None else limit - kept_free)

@@ -1,0 +1,222 @@
+"""The collector of rollouts: questions → completions → rewards → the rows of one or several optimizer steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from posttrain.data.rows import Problem, Row
+from posttrain.distributed import ranks
+from posttrain.errors import EngineError
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator.batch import Batch, Origin, Question
+from posttrain.rewards.base import Group, Rewarded, Weighted
+from posttrain.rewards.error_rate import ErrorRate
+from posttrain.rewards.judge import Judges
+from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown
+from posttrain.train.collect.order import step_indices
+
+RESAMPLES = 8  # rounds in which groups without signal are replaced; DAPO's own code allows ten batches
+
+
+class RolloutCollector:
+    """Samples completions for the next questions, and has them judged.
+
+    The questions of a step, and the samples drawn for them, are functions of (seed, step) and the model. Where the algorithm
+    asks for it, groups that `prepare` takes out of the loss are replaced by other questions, a bounded number of times.
+
+    Args:
+        problems: the questions, with the columns that rewards read.
+        algorithm: plans what is sampled for each question.
+        engine: samples; it is brought to the model's weights first.
+        rewards: judge the completions.
+        sampling: of every completion; its `step` is the collector's to set.
+        tokenizer: turns completions into text for the rewards.
+        questions: of each optimizer step.
+        mask_cut_off: completions that max_tokens cut off carry no loss; they stay in their group's baseline.
+        resamples: rounds of replacing.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        algorithm: Algorithm,
+        engine: RolloutEngine,
+        rewards: Sequence[Weighted],
+        sampling: Sampling,
+        tokenizer: Any,
+        *,
+        questions: int,
+        mask_cut_off: bool = False,
+        resamples: int = RESAMPLES,
+    ) -> None:
+        self._problems, self._algorithm, self._engine = problems, algorithm, engine
+        self._judges, self._error_rate = Judges(rewards), ErrorRate(rewards)
+        self._sampling, self._tokenizer, self._mask_cut_off = sampling, tokenizer, mask_cut_off
+        self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        """See `Collector`.
+
+        Raises:
+            EngineError: the engine failed, or sampled from other weights than the model's.
+            RewardError: a reward fails too often.
+        """
+        started = time.monotonic()
+        self._engine.sync(model, step)
+        synced = time.monotonic()
+        rollouts = self._judged_answers(self._next(step), step, progress)
+        seen = list(rollouts)
+        for attempt in range(1, self._resamples + 1):
+            dull = self._without_signal(rollouts, progress)
+            if not dull:
+                break
+            fresh = self._judged_answers(self._others(seen, step, attempt, len(dull)), step, progress)
+            seen += fresh
+            for place, group in zip(dull, fresh, strict=True):
+                rollouts[place] = group
+        metrics = rollout_metrics(seen, time.monotonic() - synced)
+        metrics["rollout/sync_seconds"] = synced - started
+        if self._resamples:
+            metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
+        batch = self._batch(rollouts, progress)
+        return self._collection(rollouts, batch, metrics)
+
+    def state(self) -> dict[str, Any]:
+        """See `Collector`: the latest failures of the rewards."""
+        return {"failures": self._error_rate.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Collector`."""
+        self._error_rate.restore(state["failures"])
+
+    def _next(self, step: int) -> list[Question]:
+        """The questions of a step, and of those that share its collection; another epoch has other samples of each."""
+        updates, size = self._algorithm.needs.updates, len(self._problems)
+        chosen = step_indices(size, self._questions, step, self._sampling.seed, updates)
+        return [self._question(i, position // size) for position, i in enumerate(chosen, step * self._questions)]
+
+    def _others(self, seen: Sequence[Rollouts], step: int, attempt: int, count: int) -> list[Question]:
+        """Questions that the collection has not seen yet, as far as there are any."""
+        size = len(self._problems)
+        order = step_indices(size, size, step, self._sampling.seed + (attempt << 32))
+        used = {id(group.problem) for group in seen}
+        unused = [i for i in order if id(self._problems[i]) not in used]
+        chosen = (unused + order * (1 + count // size))[:count]
+        return [self._question(i, (attempt << 32) + step + (place << 48)) for place, i in enumerate(chosen)]
+
+    def _question(self, index: int, turn: int) -> Question:
+        problem = self._problems[index]
+        turned = turn * len(self._problems) + index
+        return Question(turned, problem.prompt, problem.demonstration, columns=problem.columns)
+
+    def _judged_answers(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
+        """The groups of these questions, on every rank; each has sampled and judged its share of them."""
+        share = self._share(ranks.shared_out(questions), step, progress)
+        groups = ranks.collected(share, f"the rollouts of step {step + 1}")
+        problems = [self._problems[question.id % len(self._problems)] for question in questions]
+        return [dataclasses.replace(group, problem=problem) for group, problem in zip(groups, problems, strict=True)]
+
+    def _share(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
+        seed, problems = self._sampling.seed, [self._problems[q.id % len(self._problems)] for q in questions]
+        planned = [self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}")) for q in questions]
+        requests = [request for plan in planned for request in plan]
+        answered = self._engine.generate(requests, dataclasses.replace(self._sampling, step=step))
+        self._check(answered, step)
+        answers = iter(answered)
+        return [
+            self._judged(
+                problem,
+                [(request.prefix, completion) for request in plan for completion in next(answers)],
+            )
+            for problem, plan in zip(problems, planned, strict=True)
+        ]
+
+    def _judged(self, problem: Problem, answers: list[tuple[Sequence[int], Completion]]) -> Rollouts:
+        """The answers' rewards. A demonstration that is to be a row is the last one, and is judged like an answer."""
+        demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
+        if demonstrated and problem.demonstration is not None:
+            answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
+        prefixes, completions = [prefix for prefix, _ in answers], [completion for _, completion in answers]
+        tokens = [(*prefix, *completion.tokens) for prefix, completion in answers]
+        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
+        group = Group(
+            completions=texts, tokens=tokens, finished=[c.finish == "stop" for c in completions], columns=problem.columns
+        )
+        judged = self._judges.judge(group)
+        self._error_rate.add(judged)
+        return Rollouts(problem, prefixes, completions, texts, judged, demonstrated)
+
+    def _check(self, answered: list[list[Completion]], step: int) -> None:
+        versions = {completion.version for group in answered for completion in group}
+        if versions - {step}:
+            raise EngineError(
+                f"The engine sampled from weights of version {min(versions - {step})}, and the trainer's are version {step}: "
+                "a sync did not arrive. The last checkpoint is whole; the same command resumes from it."
+            )
+
+    def _muted(self, rollouts: Sequence[Rollouts]) -> tuple[int, ...]:
+        completions = [completion for group in rollouts for completion in group.completions]
+        return tuple(i for i, one in enumerate(completions) if self._mask_cut_off and one.finish == "length")
+
+    def _without_signal(self, rollouts: Sequence[Rollouts], progress: float) -> list[int]:
+        """Groups of which no row carries loss."""
+        batch = self._batch(rollouts, progress)
+        carries = self._algorithm.prepare(batch).loss_mask.any(-1)
+        carries[list(self._muted(rollouts))] = False
+        return [group for group in range(int(batch.group.max()) + 1) if not bool(carries[batch.group == group].any())]
+
+    def _batch(self, rollouts: Sequence[Rollouts], progress: float) -> Batch:
+        rows = [pair for group in rollouts for pair in zip(group.prefixes, group.completions, strict=True)]
+        shape = (len(rows), max(len(prefix) + len(completion.tokens) for prefix, completion in rows))
+        mask, tokens = np.zeros(shape, np.bool_), np.zeros(shape, np.int64)
+        origin, behavior = np.full(shape, Origin.ROLLOUT, np.int64), np.zeros(shape, np.float32)
+        for i, (prefix, completion) in enumerate(rows):
+            start, end = len(prefix), len(prefix) + len(completion.tokens)
+            tokens[i, :end] = (*prefix, *completion.tokens)
+            mask[i, :end] = True
+            origin[i, :start], behavior[i, start:end] = Origin.DEMO, completion.logprobs
+        rewarded = Rewarded.join([group.rewarded for group in rollouts])
+        graded = rewarded.graded & rewarded.known if self._algorithm.needs.verdict else rewarded.graded
+        return Batch(
+            loss_mask=torch.from_numpy(mask),
+            tokens=torch.from_numpy(tokens),
+            origin=torch.from_numpy(origin),
+            behavior_logp=torch.from_numpy(behavior),
+            group=torch.tensor([i for i, group in enumerate(rollouts) for _ in group.completions]),
+            reward=rewarded.total,
+            rewards_by_name=rewarded.by_name,
+            reward_mask=graded,
+            correct=rewarded.correct,
+            progress=progress,
+        )
+
+    def _collection(self, rollouts: Sequence[Rollouts], batch: Batch, metrics: dict[str, float]) -> Collection:
+        rows = [
+            Row(
+                np.array(group.problem.prompt, np.int32),
+                np.array((*prefix, *completion.tokens), np.int32),
+                np.ones(len(prefix) + len(completion.tokens), np.bool_),
+            )
+            for group in rollouts
+            for prefix, completion in zip(group.prefixes, group.completions, strict=True)
+        ]
+        owners, updates = batch.group.tolist(), self._algorithm.needs.updates
+        return Collection(
+            rows=tuple(rows),
+            units=tuple((i,) for i in range(len(rows))),
+            steps=tuple(tuple(u for u, g in enumerate(owners) if g // self._questions == k) for k in range(updates)),
+            where=tuple(rollouts[g].problem.where for g in owners),
+            batch=batch,
+            muted=self._muted(rollouts),
+            metrics=metrics,
+            samples=shown(rollouts),
+        )

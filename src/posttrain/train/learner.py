@@ -1,0 +1,276 @@
+"""From a collection to losses: log-probs of the old and the reference policy, advantages, the counts of each optimizer
+step, and its micro-batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from posttrain.data.rows import Example, Row
+from posttrain.estimator.algorithm import Algorithm, LossOutput, policy_gradient_loss
+from posttrain.estimator.batch import Batch, Origin
+from posttrain.estimator.parts.select import demonstrations, rollouts
+from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
+from posttrain.model.reference import Reference
+from posttrain.model.scoring import ModelInputs, Scores, loss_in_one_pass, score
+from posttrain.settings.speed import HeadPath, RowLayout
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.demonstrations import collect_demonstrations, micro_batches, model_inputs
+from posttrain.train.watch.sampler_gap import gap_shares
+
+Micro = list[int]
+"""A micro-batch, as units of a collection. An empty one runs a row without loss, for every rank must run backward."""
+
+
+KEPT_AT_A_TIME = 1024  # examples whose reference log-probs are made together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One optimizer step on this rank: its micro-batches, and the counts of the whole step.
+
+    `offered` are the tokens of all its rows, `tokens` those of the rows that are read, over all ranks, whatever their layout
+    (a prompt that answers share counts for each); of those that carry loss
+    `sampled` are rollouts' and `demonstrated` are demonstrations'; `skipped` is the share of rows that carry no signal.
+    """
+
+    collection: Collection
+    micro: list[Micro]
+    counts: dict[str, Float[Tensor, ""]]
+    offered: int
+    tokens: int
+    sampled: int
+    demonstrated: int
+    skipped: float
+    where: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroLoss:
+    """The loss of one micro-batch; and which of its rows' log-probs, advantages and rewards are all finite, [B]."""
+
+    output: LossOutput
+    finite: Bool[Tensor, " B"]
+
+
+class Learner:
+    """An algorithm over a model: scores rows, a micro-batch at a time, and makes losses of them.
+
+    Args:
+        algorithm: whose needs and losses these are.
+        reference: the start model, where the algorithm needs one.
+        accelerator: of accelerate: device, ranks and autocast.
+        pad_id: fills rows up.
+        temperature: of the sampling distribution that log-probs are of.
+        rows: units of a micro-batch, at most. tokens: tokens of it that the model reads, padding included, at most.
+        head, layout: how the same numbers are made.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        reference: Reference | None,
+        accelerator: Any,
+        *,
+        pad_id: int,
+        temperature: float,
+        rows: int | None,
+        tokens: int | None,
+        head: HeadPath,
+        layout: RowLayout,
+    ) -> None:
+        self._algorithm, self._accelerator = algorithm, accelerator
+        self._pad_id, self._temperature, self._bounds = pad_id, temperature, {"rows": rows, "tokens": tokens}
+        self._reference, self._layout = reference, layout
+        self._one_pass = head == "one_pass" and algorithm.needs.scope == "token"
+        self._kept: dict[Row, Float[Tensor, " t"]] = {}
+
+    def open(self, model: nn.Module, collection: Collection) -> Collection:
+        """The collection with the log-probs that its advantages and later updates need, and with its advantages."""
+        batch, needs = self._with_own_scores(model, collection), self._algorithm.needs
+        if self._reference is not None and needs.ref_logp and needs.rollouts and batch.ref_logp is None:
+            batch = batch.replace(ref_logp=self._collected(collection, self._reference_logp))
+        if self._kept and all(row in self._kept for row in collection.rows):
+            batch = batch.replace(ref_logp=pad_sequence([self._kept[row] for row in collection.rows], batch_first=True))
+        batch = self._algorithm.prepare(batch)
+        carries = batch.loss_mask.clone()
+        carries[list(collection.muted)] = False
+        return dataclasses.replace(collection, batch=batch.replace(loss_mask=carries))
+
+    def keep_reference(self, examples: Sequence[Example]) -> None:
+        """Makes the reference's log-probs of a data set whose rows are read more than once, and keeps them, on every rank."""
+        needs = self._algorithm.needs
+        if self._reference is None or not needs.ref_logp or needs.rollouts or examples[0].rows[0] in self._kept:
+            return
+        for start in range(0, len(examples), KEPT_AT_A_TIME):
+            collection = collect_demonstrations(examples[start : start + KEPT_AT_A_TIME], progress=0.0)
+            logps = self._collected(collection, self._reference_logp)
+            for row, logp in zip(collection.rows, logps, strict=True):
+                self._kept[row] = logp[: len(row.completion)].clone()
+
+    def step(self, collection: Collection, number: int, progress: float) -> Step:
+        """What an opened collection's step `number` is made of. Rows without signal are left out, after the counts.
+
+        Where no row has any, one unit is read all the same: backward must run, and the gap to the sampler is measured on it.
+        """
+        collection = dataclasses.replace(collection, batch=collection.batch.replace(progress=progress))
+        units, device = collection.steps[number], self._accelerator.device
+        rows = [row for unit in units for row in collection.units[unit]]
+        batch = collection.batch.take(rows)
+        signal = dict(zip(rows, self._algorithm.has_signal(batch).tolist(), strict=True))
+        kept = [unit for unit in units if any(signal[row] for row in collection.units[unit])]
+        read = kept or list(units[:1])
+        read_rows = [row for unit in read for row in collection.units[unit]]
+        scored = collection.batch.take(read_rows)
+        counts = self._algorithm.counts(batch)
+        counts.update({name: n for name, n in self._algorithm.counts(scored).items() if name.endswith("/tokens")})
+        return Step(
+            collection,
+            self._dealt(collection, read),
+            {name: count.to(device) for name, count in counts.items()},
+            offered=sum(len(collection.rows[row]) for row in rows),
+            tokens=sum(len(collection.rows[row]) for row in read_rows),
+            sampled=int(rollouts(scored).sum()),
+            demonstrated=int(demonstrations(scored).sum()),
+            skipped=1 - len(read_rows) / len(rows) if kept else 1.0,
+            where=tuple(collection.where[unit] for unit in units),
+        )
+
+    def halved(self, step: Step) -> Step | None:
+        """The same step, and those after it, in micro-batches of half the tokens; None where the largest is one unit."""
+        largest = max(step.micro, key=lambda micro: self._read(step.collection, micro))
+        if len(largest) < 2:
+            return None
+        self._bounds["tokens"] = self.micro_batch_tokens(step) // 2
+        units = sorted(unit for micro in step.micro for unit in micro)
+        return dataclasses.replace(step, micro=self._dealt(step.collection, units))
+
+    def micro_batch_tokens(self, step: Step) -> int:
+        """Tokens of its largest micro-batch on this rank, as the bound counts them."""
+        return max(self._read(step.collection, micro) for micro in step.micro)
+
+    def loss(self, model: nn.Module, step: Step, micro: Micro) -> MicroLoss:
+        """The loss of one micro-batch, divided by the counts of the whole step."""
+        with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
+            local, inputs = self._local(step.collection, micro)
+            teacher, needs = None, self._algorithm.needs
+            if self._reference is not None and needs.ref_logp and local.ref_logp is None:
+                local = local.replace(ref_logp=self._reference_logp(inputs, local))
+            if self._reference is not None and needs.full_kl:
+                teacher = self._reference.teacher(inputs)
+            options: Any = {"temperature": self._temperature, "entropy": needs.entropy, "teacher": teacher}
+
+            def loss_of(scores: Scores) -> LossOutput:
+                return policy_gradient_loss(self._algorithm, scores.logp, local, scores.entropy, scores.kl, step.counts)
+
+            if self._one_pass and torch.is_grad_enabled():
+                scores, output = loss_in_one_pass(model, inputs, local.loss_mask, loss_of, **options)
+            else:
+                scores = score(model, inputs, local.loss_mask, **options)
+                output = loss_of(scores)
+        if local.behavior_logp is not None and step.sampled:
+            own = scores.logp if local.old_logp is None or needs.old_of_sampler else local.old_logp
+            output.metrics.update(gap_shares(local, own, step.sampled))
+        given = [values for values in (local.advantage, local.reward) if values is not None]
+        finite = [values.isfinite().view(len(values), -1).all(-1) for values in (scores.logp.detach(), *given)]
+        return MicroLoss(output, torch.stack(finite).all(0))
+
+    def _local(self, collection: Collection, micro: Micro) -> tuple[Batch, ModelInputs]:
+        index = [row for unit in micro or [0] for row in collection.units[unit]]
+        local, rows = collection.batch.take(index), [collection.rows[row] for row in index]
+        if not micro:
+            local = local.replace(loss_mask=torch.zeros_like(local.loss_mask))
+        device = self._accelerator.device
+        if self._layout == "padded":
+            inputs = model_inputs(rows, local, pad_id=self._pad_id)
+        else:
+            inputs = packed_inputs(rows, local, share=self._layout == "shared")
+        return local.to(device), inputs.to(device)
+
+    def _read(self, collection: Collection, micro: Micro) -> int:
+        rows = [collection.rows[row] for unit in micro for row in collection.units[unit]]
+        if self._layout != "padded":
+            return packed_tokens(rows, share=self._layout == "shared")
+        return len(rows) * max(map(len, rows), default=0)
+
+    def _dealt(self, collection: Collection, units: Sequence[int]) -> list[Micro]:
+        ranks = self._accelerator.num_processes
+        if self._layout == "padded":
+            dealt = micro_batches([self._read(collection, [unit]) for unit in units], ranks=ranks, **self._bounds)
+        else:
+            rows = [[collection.rows[row] for row in collection.units[unit]] for unit in units]
+            dealt = packed_micro_batches(rows, ranks=ranks, share=self._layout == "shared", **self._bounds)
+        return [[units[i] for i in micro] for micro in dealt[self._accelerator.process_index]]
+
+    def _with_own_scores(self, model: nn.Module, collection: Collection) -> Batch:
+        """The batch with the collecting policy's log-probs and entropies, as far as the algorithm asks for them.
+
+        A token's log-prob is the trainer's, or the sampler's on what it wrote if the algorithm takes that. One forward makes
+        all that is the trainer's, of the rows that need it.
+        """
+        batch, needs = collection.batch, self._algorithm.needs
+        entropy, old = needs.collected_entropy != "none" and batch.entropy is None, needs.old_logp and batch.old_logp is None
+        if not entropy and not old:
+            return batch
+        if needs.old_of_sampler and batch.behavior_logp is None:
+            raise ValueError("old: sampler needs Batch.behavior_logp, and the collection has none.")
+        whole = (old and not needs.old_of_sampler) or (entropy and needs.collected_entropy == "rows")
+        units = None if whole else self._with_demonstrations(collection)
+        made = torch.zeros(*batch.loss_mask.shape, 1 + entropy, dtype=getattr(batch.behavior_logp, "dtype", None))
+        if units is None or units:
+
+            def scored(inputs: ModelInputs, local: Batch) -> Tensor:
+                scores = self._policy(model, inputs, local, entropy=entropy)
+                return torch.stack([one for one in (scores.logp, scores.entropy) if one is not None], -1)
+
+            made = self._collected(collection, scored, units)
+        if entropy:
+            batch = batch.replace(entropy=made[..., 1])
+        if old and batch.behavior_logp is not None and needs.old_of_sampler:
+            sampled = batch.behavior_logp.to(made.dtype)
+            return batch.replace(old_logp=torch.where(batch.origin == Origin.ROLLOUT, sampled, made[..., 0]))
+        return batch.replace(old_logp=made[..., 0]) if old else batch
+
+    def _with_demonstrations(self, collection: Collection) -> list[int]:
+        shown = demonstrations(collection.batch).any(-1).tolist()
+        return [unit for unit, rows in enumerate(collection.units) if any(shown[row] for row in rows)]
+
+    def _policy(self, model: nn.Module, inputs: ModelInputs, local: Batch, *, entropy: bool = False) -> Scores:
+        training = model.training
+        model.eval()
+        try:
+            return score(model, inputs, local.loss_mask, temperature=self._temperature, entropy=entropy)
+        finally:
+            model.train(training)
+
+    def _reference_logp(self, inputs: ModelInputs, local: Batch) -> Float[Tensor, "B T"]:
+        assert self._reference is not None
+        return self._reference.logp(inputs, local.loss_mask, temperature=self._temperature)
+
+    @torch.no_grad()
+    def _collected(
+        self, collection: Collection, score: Callable[[ModelInputs, Batch], Tensor], units: Sequence[int] | None = None
+    ) -> Float[Tensor, "B T *k"]:
+        """Scores of the whole collection, or of some units and 0 elsewhere, on CPU: each rank makes its share, and all get
+        all of them.
+        """
+        placed: Tensor | None = None
+        for micro in self._dealt(collection, range(len(collection.units)) if units is None else units) or [[]]:
+            with self._accelerator.autocast():
+                local, inputs = self._local(collection, micro)
+                values = score(inputs, local)
+            if placed is None:
+                shape = (*collection.batch.loss_mask.shape, *values.shape[2:])
+                placed = torch.zeros(shape, dtype=values.dtype, device=values.device)
+            index = [row for unit in micro for row in collection.units[unit]]
+            placed[index] = values[: len(index)]
+        assert placed is not None
+        return self._accelerator.reduce(placed, "sum").cpu()

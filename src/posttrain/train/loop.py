@@ -1,0 +1,240 @@
+"""transformers' training loop with our own steps in it. With checkpointing.py, all that knows the loop.
+
+The parent runs with one batch per optimizer step. `get_batch_samples` turns its ticket into the step's collection;
+`training_step` runs any number of our micro-batches over it, each divided by the counts of the whole step, and lets ranks
+meet in the last one only. Rows and their order are a pure function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from posttrain.data.rows import Example
+from posttrain.distributed import ranks
+from posttrain.distributed.self_check import check_accumulation
+from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard
+from posttrain.errors import SetupError
+from posttrain.settings.budget import Budget
+from posttrain.settings.distributed import DistributedConfig
+from posttrain.train.checkpointed import Checkpointed
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.demonstrations import collect_demonstrations
+from posttrain.train.learner import Learner, Step
+from posttrain.train.watch.records import Listener, Shares, with_intervals
+from posttrain.train.watch.sampler_gap import gap_metrics
+
+log = logging.getLogger(__name__)
+
+
+class Loop(Checkpointed):
+    """What `PostTrainer` does while it trains. Its constructor sets what is declared here."""
+
+    loss_is_scaled_for_ga = True
+    began = False
+    """Whether training began, or went on: all that comes before it has been done."""
+    listeners: list[Listener]
+    _learner: Learner
+    _eval_examples: dict[str, list[Example]]
+    _sample_evaluation: Callable[[int], dict[str, float]] | None
+    _evaluate_first: bool
+    _reads_again: bool
+    _distributed: DistributedConfig | None
+    _budget: Budget | None
+    _record: dict[str, float]
+    _recorded: int | None = None
+    _clock = _step_began = 0.0
+
+    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
+        for listener in self.listeners:
+            listener.on_start(self.state.global_step, self.args.max_steps)
+        if self.state.global_step:
+            self._record = {}  # the first step has said it
+        if self.is_deepspeed_enabled:
+            check_accumulation(self.accelerator)
+        reshard(self.model)  # type: ignore[arg-type]
+        prepared: Any = super()._prepare_for_training(*arguments, **options)
+        self.mode = mode_in_effect(self.accelerator, prepared[0])
+        check_mode(self._distributed, self.mode)
+        for listener in self.listeners:
+            listener.on_mode(self.mode, self.args.world_size)
+        if self._reads_again:
+            with self._let_through():
+                self._learner.keep_reference(self.train_dataset)  # type: ignore[arg-type]
+        if self._evaluate_first and not self.state.global_step:
+            with self._let_through():
+                self.evaluate()
+        self.began = True
+        return prepared
+
+    def get_train_dataloader(self) -> DataLoader[int]:
+        """Tickets: one for each optimizer step. A generator of its own, or else each start would draw from the global one."""
+        return DataLoader(range(self.args.max_steps), batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """The step's collection, in place of a ticket."""
+        ticket = next(epoch_iterator, None)
+        if ticket is None:
+            return [], None
+        self._step_began = time.monotonic()
+        done, updates = self.state.global_step, self._algorithm.needs.updates
+        progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
+        if self._opened is None or done % updates == 0:
+            self._opened = None
+            with self._saving_when_interrupted():
+                self._opened = self._collected(done, progress)
+        return [self._learner.step(self._opened, done % updates, progress)], None
+
+    def _spent(self) -> float:
+        budget, step = self._budget, self.state.global_step
+        return 0.0 if budget is None else ranks.told(budget.share(self.run_files.steps_until(step)), "the budget")
+
+    def _collected(self, done: int, progress: float) -> Collection:
+        """The collection that begins at step `done`, with its advantages."""
+        with self.accelerator.autocast():
+            collection = self._collector.collect(self.model, done, progress)
+        for listener in self.listeners if collection.samples else ():
+            listener.on_rollouts(done + 1, collection.samples)
+        self._record.update(collection.metrics)
+        return self._learner.open(self.model, collection)  # type: ignore[arg-type]
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of all micro-batches of the step; returns the loss of the step.
+
+        Where the device's memory does not take them, one process does the whole step again in micro-batches of half the size.
+
+        Raises:
+            SetupError: there are several processes, or a micro-batch of one row is too large.
+        """
+        step: Step = inputs
+        self._clock = time.monotonic()
+        model.train()
+        while True:
+            try:
+                return self._backward(model, step)
+            except torch.OutOfMemoryError as error:
+                step = self._smaller(step, error)
+            model.zero_grad(set_to_none=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _backward(self, model: nn.Module, step: Step) -> Tensor:
+        self._nonfinite.begin(self.state.global_step + 1, step)
+        shares, state, deepspeed = Shares(), self.accelerator.gradient_state, self.is_deepspeed_enabled
+        options = {"scale_wrt_gas": False} if deepspeed else {}
+        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        for i, micro in enumerate(step.micro):
+            last = i == len(step.micro) - 1
+            state._set_sync_gradients(last)
+            meeting = contextlib.nullcontext() if last or deepspeed else self.accelerator.no_sync(model)
+            with meeting:
+                scored = self._learner.loss(model, step, micro)
+                self._nonfinite.see(micro, scored.finite)
+                total += scored.output.loss.detach().double()
+                loss = scored.output.loss * math.nan if last and self._nonfinite.spoils(total) else scored.output.loss
+                with ranks.waiting(f"the gradients of step {self.state.global_step + 1}"):
+                    self.accelerator.backward(loss * self.args.world_size, **options)
+            shares.add(scored.output.metrics)
+        metrics = gap_metrics(shares.total(self.accelerator), step.sampled)
+        self._record.update({name: value for name, value in metrics.items() if math.isfinite(value)})
+        self._record |= {"train/tokens": step.tokens, "train/skipped_rows": step.skipped, "step/tokens": step.offered}
+        self._record["train/demonstrated"] = step.demonstrated / max(step.sampled + step.demonstrated, 1)
+        return (total * self.args.world_size).nan_to_num().to(torch.get_default_dtype())
+
+    def _smaller(self, step: Step, error: torch.OutOfMemoryError) -> Step:
+        reason, number = str(error).splitlines()[0], self.state.global_step + 1
+        half = self._learner.halved(step) if ranks.world() == 1 else None
+        if half is None:
+            tokens = self._learner.micro_batch_tokens(step)
+            raise SetupError(
+                f"Step {number}: the device's memory is full with micro-batches of {tokens} tokens. Set "
+                f"training.micro_batch_tokens: {max(tokens // 2, 1)}, set training.gradient_checkpointing: true, or train an "
+                f"adapter. The last checkpoint is whole; the same command resumes from it. ({reason})"
+            ) from error
+        log.warning(
+            "Step %d did not fit into the device's memory: it is done again, in micro-batches of %d tokens from here on.",
+            *(number, self._learner.micro_batch_tokens(half)),
+        )
+        return half
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        left_out = not math.isfinite(float(norm))
+        if not self.is_deepspeed_enabled:  # which leaves such a step out itself
+            vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on
+            if left_out:
+                model.zero_grad(set_to_none=True)  # an optimizer passes over parameters that have no gradient
+        self._nonfinite.settle(float(norm))
+        self._record["train/left_out"] = float(left_out)
+        return 0.0 if left_out else norm
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, *arguments: Any, learning_rate: float | None = None, **options: Any
+    ) -> None:
+        """Records the step, whatever logging_steps says, then lets the parent log, evaluate and save."""
+        if self._record and self.state.global_step != self._recorded:
+            seconds = time.monotonic() - self._clock
+            self._recorded = self.state.global_step
+            self._record |= {"grad_norm": float(grad_norm), "learning_rate": float(learning_rate or 0.0)}
+            self._record["train/tokens_per_second"] = self._record["train/tokens"] / max(seconds, 1e-9)
+            self._record["step/seconds"] = time.monotonic() - self._step_began
+            for listener in self.listeners:
+                listener.on_step(self.state.global_step, self._record)
+            if self._spent() >= 1:
+                self.control.should_training_stop = True
+        self._evaluation_due = self.control.should_evaluate
+        with self._saving_when_interrupted():
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate, **options)
+        self._record = {}
+        self._end_if_interrupted()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """To the trackers: what the parent says of a step, and all that the step recorded.
+
+        transformers writes `eval_x` as `eval/x` and any other name as `train/<name>`.
+        """
+        recorded = {name.removeprefix("train/"): value for name, value in self._record.items()}
+        super().log({**recorded, **logs} if "grad_norm" in logs else logs, start_time)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # type: ignore[override]
+        """The algorithm's loss and metrics on every evaluation set, and sampled answers. Nothing is trained."""
+        metrics: dict[str, float] = {}
+        for name, data in self._eval_examples.items():
+            metrics.update({f"eval/{name}/{key}": value for key, value in self._evaluated(data).items()})
+        if self._sample_evaluation is not None:
+            with self.accelerator.autocast():
+                metrics.update(self._sample_evaluation(self.state.global_step))
+        with self._held():  # it is told as a whole, or made again
+            self._evaluation_due = False
+            for listener in self.listeners:
+                listener.on_evaluation(self.state.global_step, metrics)
+            self.log({name.replace("eval/", "eval_", 1): value for name, value in metrics.items()})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _evaluated(self, data: list[Example]) -> dict[str, float]:
+        self._learner.keep_reference(data)
+        collection = self._learner.open(self.model, collect_demonstrations(data, progress=1.0))  # type: ignore[arg-type]
+        step = self._learner.step(collection, 0, 1.0)
+        model: Any = self.model
+        training, shares = model.training, Shares()
+        model.eval()
+        for micro in step.micro:
+            shares.add(self._learner.loss(model, step, micro).output.metrics)
+        model.train(training)
+        return with_intervals(shares.total(self.accelerator), len(data))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """6 operations for each parameter and token."""
+        return 6 * sum(map(elements, self.model.parameters())) * inputs.tokens  # type: ignore[union-attr]

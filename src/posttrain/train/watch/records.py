@@ -1,0 +1,169 @@
+"""Shares of metrics added up over micro-batches and ranks, and the run's metric files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from posttrain.errors import CheckpointError
+from posttrain.settings.budget import SPENT
+
+HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON escape, and read as the same
+MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
+
+
+class Shares:
+    """The metrics of one step, or one evaluation: shares in, floats out, with one transfer from the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+
+    def add(self, shares: Mapping[str, Tensor]) -> None:
+        """One micro-batch's."""
+        for name, share in shares.items():
+            share = share.detach().double()
+            if name not in self._values:
+                self._values[name] = share
+            elif name.endswith(MAXIMUM):
+                self._values[name] = torch.maximum(self._values[name], share)
+            else:
+                self._values[name] = self._values[name] + share
+
+    def total(self, accelerator: Any) -> dict[str, float]:
+        """Over all ranks, as floats."""
+        names = sorted(self._values)
+        if not names:
+            return {}
+        stacked = torch.stack([self._values[name] for name in names])
+        if accelerator.num_processes > 1:
+            gathered = accelerator.gather(stacked[None])
+            largest = torch.tensor([name.endswith(MAXIMUM) for name in names], device=stacked.device)
+            stacked = torch.where(largest, gathered.amax(0), gathered.sum(0))
+        return dict(zip(names, stacked.tolist(), strict=True))
+
+
+def with_intervals(metrics: dict[str, float], pairs: int) -> dict[str, float]:
+    """Adds the 95 % Wilson interval beside every accuracy, a proportion of `pairs`."""
+    for name in [name for name in metrics if name.endswith("accuracy")]:
+        interval = stats.binomtest(round(metrics[name] * pairs), pairs).proportion_ci(0.95, "wilson")
+        metrics[f"{name}/low"], metrics[f"{name}/high"] = float(interval.low), float(interval.high)
+    return metrics
+
+
+class JsonLines:
+    """A file of one JSON object a line, each written whole and flushed; a last line that does not end is torn."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """Its objects, without a torn one; none where there is no file.
+
+        Raises:
+            CheckpointError: a line is no JSON.
+        """
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        *lines, _torn = text.split("\n")
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{self.path} has a line that is no JSON: {error.doc[:60]!r}. Delete the line.") from None
+
+    def of_steps(self) -> list[dict[str, Any]]:
+        """Those of its objects that belong to a step; others are of `posttrain eval`."""
+        return [record for record in self.read() if "step" in record]
+
+    def keep_until(self, step: int) -> None:
+        """Drops the lines after a step, which a resumed run writes again."""
+        if self.path.exists():
+            self.rewrite(record for record in self.read() if record.get("step", step) <= step)
+
+    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """These objects, and no others."""
+        write(self.path, "".join(map(_line, records)))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """One more object."""
+        with self.path.open("a", encoding="utf-8", errors=HALF_CHARACTERS) as file:
+            file.write(_line(record))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+class Listener:
+    """Is told what happens: a progress bar, a file. Subclasses override what they care for."""
+
+    def on_stage(self, name: str, number: int, stages: int) -> None:
+        """Before a stage of a recipe that has several."""
+
+    def on_start(self, step: int, steps: int) -> None:
+        """Before the first of this process's steps: where it begins, and where the run ends."""
+
+    def on_mode(self, mode: str, ranks: int) -> None:
+        """How the model is spread over how many ranks, once it is."""
+
+    def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Some completions that the step, and those after it up to the next collection, train on."""
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After every optimizer step."""
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After every evaluation."""
+
+
+class RunFiles(Listener):
+    """`metrics.jsonl`, one object per optimizer step, `eval.jsonl`, one per evaluation, and the first completions of each
+    collection in `completions/step-NNNNNN.jsonl`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
+        self._completions = folder / "completions"
+        self._summed: int | None = None
+        self._spent: dict[str, float] = {}
+
+    def steps_until(self, step: int) -> dict[str, float]:
+        """What the steps up to this one have spent together, for `Budget.share`: this process's and those before it."""
+        if self._summed != step:
+            lines = [line for line in self._steps.read() if line["step"] <= step]
+            self._summed, self._spent = step, {name: sum(line[name] for line in lines) for name in SPENT}
+        return self._spent
+
+    def resume_at(self, step: int) -> None:
+        """Drops what the resumed run will write again."""
+        self._summed = None
+        self._steps.keep_until(step)
+        self._evaluations.keep_until(step)
+
+    def evaluate_again(self, step: int) -> None:
+        """Drops the evaluation of a step that a run which goes on makes: another that went on from there may have made it."""
+        self._evaluations.rewrite(record for record in self._evaluations.read() if record.get("step") != step)
+
+    def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        JsonLines(self._completions / f"step-{step:06d}.jsonl").rewrite({"step": step, **sample} for sample in samples)
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._steps.append({"step": step, **metrics})
+        if self._summed == step - 1:
+            self._summed, self._spent = step, {name: self._spent[name] + metrics[name] for name in SPENT}
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._evaluations.append({"step": step, **metrics})
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, by a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.partial")
+    unfinished.write_text(text, encoding="utf-8", errors=HALF_CHARACTERS)
+    os.replace(unfinished, path)
