@@ -15,11 +15,12 @@ import torch
 from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples
 from posttrain.data.sources import read
+from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import eos_ids, load
 from posttrain.model.scoring import score
 from posttrain.settings.data import DataConfig, TaskSource
 from posttrain.settings.model import ModelConfig
-from posttrain.train.collect.demonstrations import collect_demonstrations, model_inputs
+from posttrain.train.collect.demonstrations import collect_demonstrations
 
 SOURCE = TaskSource(task="running_totals", split="train", rows=256, hard=1.0)
 GAMMA, ADVANTAGE = 0.1, 7 / 8

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posttrain.algorithms import build_algorithm
     from posttrain.errors import EngineError, RewardError
-    from posttrain.estimator.algorithm import Algorithm, Estimator, LossOutput, Metric, Penalty, Term, policy_gradient_loss
-    from posttrain.estimator.batch import Batch, Origin, Question, Request, View
+    from posttrain.estimator.algorithm import Algorithm, Estimator, Metric, Penalty, Term
+    from posttrain.estimator.batch import Batch, Origin, Question, Request
+    from posttrain.estimator.loss import LossOutput, policy_gradient_loss
     from posttrain.estimator.needs import Needs
+    from posttrain.estimator.view import View
     from posttrain.execution.runner import RunResult, run
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.rewards.base import Group, Judgement, Reward, Weighted
@@ -37,12 +39,12 @@ _HOME = {
     "build_algorithm": "algorithms",
     "Algorithm": "estimator.algorithm",
     "Estimator": "estimator.algorithm",
-    "LossOutput": "estimator.algorithm",
+    "LossOutput": "estimator.loss",
     "Metric": "estimator.algorithm",
     "Needs": "estimator.needs",
     "Penalty": "estimator.algorithm",
     "Term": "estimator.algorithm",
-    "policy_gradient_loss": "estimator.algorithm",
+    "policy_gradient_loss": "estimator.loss",
     "Recipe": "recipe.recipe",
     "load_recipe": "recipe.recipe",
     "Completion": "rollout.engine",
@@ -76,7 +78,7 @@ _HOME = {
     "Origin": "estimator.batch",
     "Question": "estimator.batch",
     "Request": "estimator.batch",
-    "View": "estimator.batch",
+    "View": "estimator.view",
 }
 
 __all__ = [

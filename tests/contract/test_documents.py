@@ -15,7 +15,7 @@ import torch
 
 from posttrain import Batch, policy_gradient_loss
 from posttrain.algorithms import example_values
-from posttrain.estimator.table import table_rows
+from posttrain.estimator.algorithm import table_rows
 
 ROOT = Path(__file__).parents[2]
 

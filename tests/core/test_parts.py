@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from posttrain import Algorithm, Batch, Estimator, Needs, Term, View, build_algorithm, policy_gradient_loss
-from posttrain.estimator.batch import MAX_LOG_RATIO, row_mean, row_sum
+from posttrain.estimator.batch import MAX_LOG_RATIO
 from posttrain.estimator.parts import advantage, average, correction, denominator, mask
 from posttrain.estimator.parts.credit import baseline
+from posttrain.estimator.view import row_mean, row_sum
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 LOGP = torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -0.25, -4.0]], dtype=torch.float64)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.data.rows import Example, Row
+from posttrain.model.layout.padded import micro_batches, model_inputs
 from posttrain.model.load import load
 from posttrain.model.scoring import score
 from posttrain.settings.model import ModelConfig
 from posttrain.train.collect.collection import Collection
-from posttrain.train.collect.demonstrations import collect_demonstrations, micro_batches, model_inputs
+from posttrain.train.collect.demonstrations import collect_demonstrations
 
 VOCABULARY = 32
 PAD = 0

@@ -15,12 +15,13 @@ from transformers import MambaConfig, MambaForCausalLM
 from posttrain.data.rows import Example, Row
 from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
+from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import load
 from posttrain.model.scoring import score
 from posttrain.rollout.engine import Completion, Sampling, sample_seed
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.model import ModelConfig
-from posttrain.train.collect.demonstrations import collect_demonstrations, model_inputs
+from posttrain.train.collect.demonstrations import collect_demonstrations
 
 PROMPTS = ([7], [8, 9, 10], [7, 9, 11, 13, 15, 17, 19, 8], [12, 12])
 END = 1

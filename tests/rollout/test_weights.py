@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from posttrain.errors import EngineError, SetupError
 from posttrain.model import weights
-from posttrain.model.weights import DiskTransport, TensorTransport, engine_weights
+from posttrain.model.weights import engine_weights
+from posttrain.rollout.transports import DiskTransport, TensorTransport
 from posttrain.settings.model import Adapter
 from tiny import make_model, with_exact_norms
 

@@ -18,10 +18,11 @@ from posttrain.execution.evaluation import evaluate
 from posttrain.execution.study import execute as module
 from posttrain.execution.study.execute import NOT_FINITE, Job, choose, execute
 from posttrain.execution.study.matrix import Matrix, sampled_metrics
-from posttrain.recipe.recipe import EvalConfig, Recipe
+from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.grading import TaskGrader
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
+from posttrain.settings.evaluation import EvalConfig
 from study.made import STUDY, finished, study
 from tiny import make_model
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from posttrain.cli import app as cli
-from posttrain.model.weights import TensorTransport
+from posttrain.rollout.transports import TensorTransport
 from posttrain.rollout.vllm.engine import VLLMEngine
 from posttrain.rollout.vllm.in_process import InProcess
 

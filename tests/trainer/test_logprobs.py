@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from posttrain.model import head as logprobs
 from posttrain.model.head import Head, Teacher, in_one_pass, token_logprobs
-from posttrain.model.scoring import ModelInputs, score
+from posttrain.model.layout.inputs import ModelInputs
+from posttrain.model.scoring import score
 from tiny import make_model
 
 ROWS, HIDDEN, VOCABULARY = 13, 8, 30

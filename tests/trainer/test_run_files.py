@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import CheckpointError
-from posttrain.settings.budget import Budget
+from posttrain.settings.training import Budget
 from posttrain.train.watch.records import JsonLines, RunFiles
 
 

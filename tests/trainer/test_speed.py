@@ -17,7 +17,7 @@ from posttrain.estimator.batch import Origin
 from posttrain.model.reference import Reference
 from posttrain.model.trials import settle_head, settle_layout
 from posttrain.settings.model import Adapter
-from posttrain.settings.speed import HeadPath, RowLayout
+from posttrain.settings.training import HeadPath, RowLayout
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.learner import Learner

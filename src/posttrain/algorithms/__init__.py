@@ -12,8 +12,8 @@ from posttrain.algorithms.hybrids import chord, grpo_sft, hpt, luffy, prefix_rft
 from posttrain.algorithms.on_demonstrations import dft, iw_sft, psft, sft
 from posttrain.algorithms.on_preferences import dpo
 from posttrain.algorithms.on_rollouts import grpo, reinforce
-from posttrain.algorithms.options import Config, location
 from posttrain.errors import RecipeError
+from posttrain.settings.base import Config, location
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

@@ -1,31 +1,12 @@
-"""What all algorithm configs share. No torch here: configs are checked before it is imported."""
+"""What algorithms over rollouts, and those over demonstrations beside them, can be told alike."""
 
 from __future__ import annotations
 
-import difflib
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, model_validator
 
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Config(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _knows_its_keys(cls, values: Any) -> Any:
-        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
-        if unknown:
-            near = difflib.get_close_matches(str(unknown[0]), cls.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(cls.model_fields)}"
-            raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(unknown[0]), "hint": hint})
-        return values
+from posttrain.settings.base import Config, NonNegative, Positive
 
 
 class Correction(Config):
@@ -92,9 +73,3 @@ class GroupConfig(OnPolicyConfig):
         if self.kl_in == "reward" and self.kl not in (None, "k1"):
             raise ValueError(f"kl: the reward takes k1, and {self.kl} was asked for")
         return self
-
-
-def location(error: Any) -> tuple[str, ...]:
-    """Where in the input an error of pydantic lies, the unknown key included."""
-    key = error.get("ctx", {}).get("key") if error["type"] == "unknown_key" else None
-    return (*map(str, error["loc"]), *([key] if key else []))

@@ -20,14 +20,14 @@ from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
-from posttrain.execution.runner import sampling
 from posttrain.model.load import eos_ids, load
-from posttrain.recipe.recipe import EvalConfig
 from posttrain.rewards.config import AnyReward
 from posttrain.rewards.grading import GRADERS, Grader
 from posttrain.rewards.make import make_grader
 from posttrain.rollout.hf import HFEngine
+from posttrain.rollout.make import sampling
 from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.model import ModelConfig
 from posttrain.train.watch.records import JsonLines, write
 

@@ -4,7 +4,6 @@ from posttrain.estimator.algorithm import (
     Algorithm,
     Coefficient,
     Estimator,
-    LossOutput,
     Mask,
     Metric,
     Part,
@@ -13,8 +12,8 @@ from posttrain.estimator.algorithm import (
     Select,
     Term,
     Weights,
-    policy_gradient_loss,
 )
+from posttrain.estimator.loss import LossOutput, policy_gradient_loss
 
 __all__ = [
     "Algorithm",

@@ -1,4 +1,4 @@
-"""The one estimator that every algorithm is a row of, and the loss made from it.
+"""The one estimator that every algorithm is a row of, and how a row shows itself to people.
 
     grad = 1_stable · (1 / pi_ref) · A · grad pi_theta                                   (arXiv:2509.04419)
     w_it = sg(mask · correction · A · exp(logp - log pi_ref)),   L = - sum_i sum_t w_it · logp_it · s_i / N
@@ -8,27 +8,27 @@ since grad pi = pi · grad log pi. Nothing here knows of vocabularies, models, f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Origin, Question, Request, View
+from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Question, Request
 from posttrain.estimator.needs import Needs
 from posttrain.estimator.parts.advantage import given
 from posttrain.estimator.parts.average import Average
 from posttrain.estimator.parts.average import token as token_average
 from posttrain.estimator.parts.correction import none
 from posttrain.estimator.parts.credit.baseline import as_given
-from posttrain.estimator.parts.denominator import current
 from posttrain.estimator.parts.mask import keep
 from posttrain.estimator.parts.plan import plain
 from posttrain.estimator.parts.select import everything
-from posttrain.estimator.table import table_rows
+from posttrain.estimator.view import View
 
 Part = Callable[[View], Tensor]
 Mask = Callable[[View, Tensor, Tensor], Tensor]
@@ -151,7 +151,7 @@ class Algorithm:
         """
         rows = torch.zeros_like(batch.loss_mask[:, 0])
         for part in (*self.terms, *self.penalties):
-            if not _at(part.coef, batch.progress):
+            if not coefficient_at(part.coef, batch.progress):
                 continue
             select = part.select(batch)
             if isinstance(part, Term) and part.estimator.advantage is given and batch.advantage is not None:
@@ -170,124 +170,40 @@ class Algorithm:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class LossOutput:
-    """`loss`: scalar with gradient. `metrics`: detached 0-d shares of the step, which add up over micro-batches and
-    ranks; names ending in /max take the maximum.
-    """
-
-    loss: Float[Tensor, ""]
-    metrics: dict[str, Float[Tensor, ""]] = field(default_factory=dict[str, Tensor])
-
-
-def policy_gradient_loss(
-    algorithm: Algorithm,
-    logp: Float[Tensor, "B T"],
-    batch: Batch,
-    entropy: Float[Tensor, "B T"] | None = None,
-    kl: Float[Tensor, "B T"] | None = None,
-    counts: Mapping[str, Float[Tensor, ""]] | None = None,
-) -> LossOutput:
-    """The surrogate whose gradient is the algorithm's: L = sum over terms of coef · (- sum w · logp · s / N), and penalties.
-
-    Args:
-        algorithm: from `build_algorithm`, or composed by hand.
-        logp: log-probs of the completion's tokens under the current policy, with gradient; index t is token t.
-        batch: what `algorithm.prepare` returned, or a part of it.
-        entropy: with gradient, where a penalty of the algorithm asks for it.
-        kl: KL(reference || current) over the vocabulary, with gradient, where a penalty asks for it.
-        counts: denominators of the whole optimizer step, when `batch` is a micro-batch; None: the batch is the step.
-
-    Raises:
-        ValueError: the batch lacks what the algorithm needs, or `old_logp` is None with several updates a collection.
-    """
-    quantities = {"entropy": entropy, "kl": kl}
-    _check(algorithm, logp, batch, quantities, counts)
-    logp = logp if logp.dtype == torch.float64 else logp.float()
-    counts = algorithm.counts(batch) if counts is None else counts
-    loss = 0.0 * torch.where(batch.loss_mask, logp, 0.0).sum()  # backward runs where no term selects a token, too
-    metrics: dict[str, Tensor] = {}
-    tokens = [counts[f"{term.name}/tokens"] for term in algorithm.terms if term.estimator.denominator is not current]
-    compared = sum(tokens, torch.zeros_like(loss)).clamp(min=1).to(logp.dtype)
-
-    for term in algorithm.terms:
-        select = term.select(batch)
-        view = View.of(batch, logp, select)
-        weights = term.estimator.weights(view)
-        term_loss = _at(term.coef, batch.progress) * _average(-weights.value * logp, select, term, counts)
-        loss = loss + term_loss
-        metrics[f"loss/{term.name}"] = term_loss.detach()
-        if algorithm.needs.own_demonstrations or algorithm.needs.demonstrations:
-            scaled = weights.value.abs() * _at(term.coef, batch.progress)
-            for origin, name in _WEIGHTS.items():
-                part = torch.where(batch.origin == origin, scaled, 0.0)
-                share = _average(part, select, term, counts)
-                metrics[name] = metrics.get(name, torch.zeros_like(share)) + share
-        if term.estimator.denominator is not current:
-            for name, share in _ratio_shares(view, weights).items():
-                metrics[name] = metrics.get(name, torch.zeros_like(share)) + share / compared
-        for metric in term.metrics:
-            with torch.no_grad():
-                values = metric.value(view)
-                divided = values.sum() / counts[term.name].clamp(min=1).to(logp.dtype)
-                metrics[metric.name] = _average(values, select, term, counts) if values.shape == select.shape else divided
-    for penalty in algorithm.penalties:
-        quantity = quantities[penalty.quantity]
-        assert quantity is not None  # _check
-        mean = _average(quantity.to(logp.dtype), penalty.select(batch), penalty, counts)
-        loss = loss + _at(penalty.coef, batch.progress) * mean
-        metrics[penalty.name] = mean.detach()
-    metrics["loss"] = loss.detach()
-    return LossOutput(loss, metrics)
-
-
-_WEIGHTS = {Origin.ROLLOUT: "weight/rollouts", Origin.DEMO: "weight/demonstrations"}
-"""Sums of |w| · s / N: how much of a step is learnt from what the policy wrote, and how much from what it was shown."""
-
-
-def _average(values: Tensor, select: Tensor, part: Term | Penalty, counts: Mapping[str, Tensor]) -> Tensor:
-    scaled = torch.where(select, values, 0.0) * part.average.row_scale(select).to(values.dtype)
-    return scaled.sum() / counts[part.name].clamp(min=1).to(values.dtype)
-
-
-def _at(coefficient: Coefficient, progress: float) -> float:
+def coefficient_at(coefficient: Coefficient, progress: float) -> float:
+    """A coefficient at this share of the run."""
     return coefficient(progress) if callable(coefficient) else coefficient
 
 
-def _ratio_shares(view: View, weights: Weights) -> dict[str, Tensor]:
-    """Sums over tokens. For terms whose denominator is the current policy the ratio is 1 by definition."""
-    return {
-        "ratio/mean": torch.where(view.select, weights.ratio, 0.0).sum(),
-        "ratio/capped_fraction": weights.capped.sum(),
-        "mask/dropped_fraction": (view.select & ~weights.kept).sum(),
-    }
+def describe(part: Any) -> str:
+    """A part as a reader of the table wants it: `ppo_clip(low=0.2, high=0.2)`."""
+    if isinstance(part, partial):
+        return f"{describe(part.func)}({', '.join(f'{k}={describe(v)}' for k, v in part.keywords.items())})"
+    if isinstance(part, tuple):
+        return " → ".join(describe(step) for step in part)  # type: ignore[reportUnknownVariableType]
+    if callable(part):
+        return str(getattr(part, "__name__", part))
+    return f"{part:g}" if isinstance(part, float) else str(part)
 
 
-def _check(
-    algorithm: Algorithm,
-    logp: Tensor,
-    batch: Batch,
-    quantities: Mapping[str, Tensor | None],
-    counts: Mapping[str, Tensor] | None,
-) -> None:
-    if logp.shape != batch.loss_mask.shape:
-        raise ValueError(f"logp has shape {tuple(logp.shape)}, the batch's loss_mask {tuple(batch.loss_mask.shape)}.")
-    parts = (*algorithm.terms, *algorithm.penalties)
-    uncounted = [part.name for part in parts if counts is not None and part.name not in counts]
-    if uncounted:
-        raise ValueError(f"counts has no {', '.join(uncounted)}: make it by algorithm.counts, added up over the step.")
-    needs = algorithm.needs
-    missing = [name for name in ("ref_logp", "chosen") if getattr(batch, name) is None]
-    if needs.ref_logp and "ref_logp" in missing:
-        raise ValueError(f"{algorithm.name} compares with a reference policy: set Batch.ref_logp.")
-    if needs.preference and "chosen" in missing:
-        raise ValueError(f"{algorithm.name} trains on preference pairs: set Batch.chosen.")
-    if needs.updates > 1 and batch.old_logp is None:
-        raise ValueError(
-            f"{algorithm.name} makes {needs.updates} updates for each collection: set Batch.old_logp, the log-probs of "
-            "the policy at collection. None means the current policy, which holds for one update only."
-        )
-    for penalty in algorithm.penalties:
-        quantity = quantities[penalty.quantity]
-        if quantity is None or quantity.shape != logp.shape:
-            raise ValueError(f"{algorithm.name} has a penalty on {penalty.quantity}: pass {penalty.quantity}=, [B, T].")
+def table_rows(algorithm: Algorithm) -> Sequence[dict[str, str]]:
+    """The algorithm as rows of the unified table, one for each term; penalties stand on the first."""
+    penalties = ", ".join(f"{describe(p.coef)} · {p.name}" for p in algorithm.penalties)
+    rows: list[dict[str, str]] = []
+    for term in algorithm.terms:
+        parts = term.estimator
+        advantage = describe(parts.advantage)
+        if parts.advantage is given and algorithm.credit is not as_given:
+            advantage = describe(algorithm.credit)
+        row = {
+            "term": term.name if term.coef == 1.0 else f"{describe(term.coef)} · {term.name}",
+            "mask": describe(parts.mask),
+            "denominator": describe(parts.denominator),
+            "correction": describe(parts.correction),
+            "advantage": advantage,
+            "likelihood": "token",
+            "average": repr(term.average),
+            "penalties": penalties if not rows else "",
+        }
+        rows.append(row)
+    return rows

@@ -17,6 +17,7 @@ from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import PosttrainError, SetupError
 from posttrain.execution.evaluation import evaluate
+from posttrain.execution.folder.best import Best
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.run_folder import (
@@ -31,11 +32,11 @@ from posttrain.execution.folder.run_folder import (
 )
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
-from posttrain.model.saving import Best, copy_folder, save_model, withdraw
-from posttrain.recipe.recipe import EvalConfig, Recipe
+from posttrain.model.saving import copy_folder, save_model, withdraw
+from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.make import make_grader, make_rewards
-from posttrain.rollout.engine import RolloutEngine, Sampling
-from posttrain.rollout.make import make_engine, rollout_sampling
+from posttrain.rollout.engine import RolloutEngine
+from posttrain.rollout.make import make_engine, rollout_sampling, sampling
 from posttrain.train.trainer import PostTrainer
 from posttrain.train.watch.records import JsonLines, Listener, write
 
@@ -290,8 +291,3 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) 
         if ranks.leads():
             JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
     return metrics
-
-
-def sampling(config: EvalConfig) -> Sampling:
-    """How a recipe's evaluation samples."""
-    return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)

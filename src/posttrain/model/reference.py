@@ -13,7 +13,8 @@ from torch import Tensor
 
 from posttrain.distributed.sharding import is_sharded, readable, shard, whole_copy
 from posttrain.model.head import Head, Teacher
-from posttrain.model.scoring import ModelInputs, hidden_states, output_head, score
+from posttrain.model.layout.inputs import ModelInputs
+from posttrain.model.scoring import hidden_states, output_head, score
 from posttrain.settings.distributed import DistributedConfig
 
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
 from posttrain.model.layout.attention import take_layouts
+from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.packed import packed_inputs
-from posttrain.model.scoring import ModelInputs, is_linear, output_head, read_whole, score
-from posttrain.settings.speed import HeadPath, RowLayout
-from posttrain.train.collect.demonstrations import model_inputs
+from posttrain.model.layout.padded import model_inputs
+from posttrain.model.scoring import is_linear, output_head, read_whole, score
+from posttrain.settings.training import HeadPath, RowLayout
 
 log = logging.getLogger(__name__)
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from posttrain.algorithms import AlgorithmConfig
-from posttrain.algorithms.options import Config, NonNegative, Positive, location
 from posttrain.errors import RecipeError
+from posttrain.recipe.faults import _fault
 from posttrain.recipe.resolve import with_rollout, with_stages
 from posttrain.recipe.source import YamlSource
+from posttrain.recipe.training import TrainingConfig
 from posttrain.rewards.config import AnyReward, with_verdict
-from posttrain.settings.budget import Budget
+from posttrain.settings.base import Config, location
 from posttrain.settings.data import DataConfig, TaskSource
 from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.model import ModelConfig
 from posttrain.settings.rollout import VLLM_TEMPERATURE, RolloutConfig
-from posttrain.settings.speed import HeadPath, RowLayout
-from posttrain.settings.transformers_arguments import OURS, TRAINING_ARGUMENTS
 
 NOT_BUILT = {
     "tools": "tools",
@@ -30,117 +28,6 @@ NOT_BUILT = {
     "critic": "critics",
 }
 """Keys that people look for, or that are promised, and that this version refuses with a sentence."""
-
-Count = Annotated[int, Field(ge=1)]
-
-
-class TrainingConfig(Config):
-    """The loop. `extra` passes anything else that transformers' TrainingArguments takes, by name."""
-
-    max_steps: Count | None = None
-    epochs: Positive | None = None
-    """Passes over the data, where max_steps is not set."""
-    budget: Budget | None = None
-    """Ends the run before max_steps, for comparisons of algorithms."""
-    rows_per_step: Count = 64
-    """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
-    collection if not set; a part of them makes several updates of each collection."""
-    micro_batch_tokens: Count = 16384
-    """Bound on the tokens that one forward pass reads, padding included; the gradient does not depend on it."""
-    micro_batch_rows: Count | None = None
-    head: HeadPath = "one_pass"
-    layout: RowLayout = "shared"
-    learning_rate: NonNegative = 1e-5
-    lr_scheduler_type: Literal[
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "cosine_with_min_lr",
-        "cosine_warmup_with_min_lr",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-        "warmup_stable_decay",
-    ] = "linear"
-    """Options of a schedule go to extra.lr_scheduler_kwargs."""
-    warmup_steps: NonNegative = 0
-    """Below 1: a share of all steps."""
-    weight_decay: NonNegative = 0.0
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    max_grad_norm: NonNegative = 1.0
-    bf16: bool = False
-    """Compute in bfloat16 over float32 weights."""
-    gradient_checkpointing: bool | None = None
-    """Layers are computed again in the backward pass, for memory; if not set, where an estimate says that it is needed."""
-    save_every: Annotated[int, Field(ge=0)] | None = None
-    """Steps between checkpoints; a tenth of the run if not set, 0 for none."""
-    save_total_limit: Count | None = 2
-    logging_steps: Count = 10
-    """For the trackers of report_to; metrics.jsonl has every step."""
-    report_to: list[Literal["wandb", "tensorboard", "trackio", "mlflow"]] = []
-    extra: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _has_an_end(self) -> TrainingConfig:
-        if (self.max_steps is None) == (self.epochs is None):
-            raise ValueError("give either max_steps or epochs")
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_knows_the_end(self) -> TrainingConfig:
-        if self.budget is not None and not self.lr_scheduler_type.startswith("constant"):
-            raise ValueError(
-                "budget: take lr_scheduler_type: constant or constant_with_warmup; others need the number of steps"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _micro_batches_fill_the_step(self) -> TrainingConfig:
-        if self.micro_batch_rows is not None and self.rows_per_step % min(self.micro_batch_rows, self.rows_per_step):
-            raise ValueError(
-                f"rows_per_step: {self.rows_per_step} is no multiple of micro_batch_rows: {self.micro_batch_rows}"
-            )
-        return self
-
-    @field_validator("extra")
-    @classmethod
-    def _are_training_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for name in extra:
-            if name in OURS:
-                raise ValueError(f"{name} is set by the recipe itself: {OURS[name]}")
-            if name not in TRAINING_ARGUMENTS:
-                near = difflib.get_close_matches(name, TRAINING_ARGUMENTS, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{name} is no field of transformers.TrainingArguments{hint}")
-        return extra
-
-
-class EvalConfig(Config):
-    """Validation: the loss on every set of data.eval, and sampled answers where `samples` is set."""
-
-    every: Count | None = None
-    """Steps between evaluations; there is one before the first step and one after the last in any case."""
-    loss: bool = True
-    samples: Annotated[int, Field(ge=0)] = 0
-    """Answers sampled for each problem; 0: none."""
-    k: list[Count] = []
-    """pass@k, besides pass@1."""
-    temperature: NonNegative = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 256
-    seed: int = 0
-    limit: Count | None = None
-    """Problems of each set that are sampled."""
-    metric: str | None = None
-    """<set>/<name>: the model with its best value is kept in best/. Lower is better for loss, nll and objectives."""
-
-    @model_validator(mode="after")
-    def _can_estimate(self) -> EvalConfig:
-        if self.k and max(self.k) > self.samples:
-            raise ValueError(f"pass@{max(self.k)} cannot be estimated from samples: {self.samples}")
-        return self
 
 
 class Recipe(Config):
@@ -266,32 +153,3 @@ def read_recipe(source: YamlSource) -> Recipe:
         in_stages = {location(fault)[2:] for fault in faults if fault["loc"][:1] == ("stages",)}
         told = [fault for fault in faults if location(fault) not in in_stages]  # the top level repeats the last stage
         raise RecipeError("\n".join(_fault(source, fault) for fault in told)) from None
-
-
-def _fault(source: YamlSource, error: Any) -> str:
-    where = source.path_of(location(error))
-    message = re.sub(r"^Value error, ", "", error["msg"])
-    if error["type"] == "missing":
-        message = "is required"
-    elif error["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        message = f"keys are expected here, not {error['input']!r:.60}"
-    elif error["type"] == "source" and isinstance(error["input"], dict):
-        near = [key for key in error["input"] if difflib.get_close_matches(key, ("path", "hub", "task"), n=1)]
-        message += f"; did you mean {difflib.get_close_matches(near[0], ('path', 'hub', 'task'))[0]}?" if near else ""
-    elif error["type"] == "literal_error" and error["loc"][-1] == "[key]":
-        known = re.findall(r"'([^']+)'", error["ctx"]["expected"])
-        near = difflib.get_close_matches(str(error["input"]), known, n=1)
-        message = f"unknown key; did you mean {near[0]}?" if near else f"unknown key; there are {', '.join(known)}"
-    elif error["type"] == "union_tag_not_found":
-        where, message = (*where, "name"), "is required"
-    elif error["type"] == "union_tag_invalid":
-        known = re.findall(r"'([^']+)'", error["ctx"]["expected_tags"])
-        near = difflib.get_close_matches(error["ctx"]["tag"], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        where, message = (*where, "name"), f"{error['ctx']['tag']} is unknown; {hint}"
-    elif error["type"] not in ("unknown_key", "value_error", "source"):
-        message = f"{message[0].lower()}{message[1:]} (it is {error['input']!r:.80})"
-    elif error["type"] == "value_error" and not where:
-        match = re.match(r"([a-z0-9_]+(?:\.[a-z0-9_]+)*): (.*)", message, re.DOTALL)
-        where, message = (tuple(match[1].split(".")), match[2]) if match else (where, message)
-    return f"{source.place(where)}: {'.'.join(where) or 'recipe'}: {message}"

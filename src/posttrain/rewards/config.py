@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import regex
 from pydantic import Field, field_validator, model_validator
 
-from posttrain.algorithms.options import Config, Positive
 from posttrain.rewards.values import MAX_WEIGHT
+from posttrain.settings.base import Config, Positive
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]

@@ -1,4 +1,4 @@
-"""What a rollout engine is, and what it is asked and answers. Tokens in, tokens out: templates stand in `data/chat.py`."""
+"""What a rollout engine is, and what it is asked and answers. Tokens in, tokens out: templates stand in `data/encoder.py`."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
+from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.rollout import SamplingConfig
 
 
@@ -35,3 +36,8 @@ def rollout_sampling(config: SamplingConfig, seed: int) -> Sampling:
         stop=tuple(config.stop),
         seed=seed,
     )
+
+
+def sampling(config: EvalConfig) -> Sampling:
+    """How a recipe's evaluation samples."""
+    return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)

@@ -13,9 +13,9 @@ import torch
 from posttrain.data.rows import Row
 from posttrain.errors import EngineError
 from posttrain.estimator.batch import Batch, Request
+from posttrain.model.layout.padded import model_inputs
 from posttrain.model.scoring import output_head, score
 from posttrain.rollout.engine import Completion, Sampling
-from posttrain.train.collect.demonstrations import model_inputs
 
 PROMPT_TOKENS = 300
 """More than two blocks of vLLM's prefix cache, 128 tokens each on a CPU: a stale cache cannot be seen in a shorter prompt. A

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from posttrain.algorithms.options import Config
+from posttrain.settings.base import Config
 from posttrain.settings.rollout import CollectConfig
 
 Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import Config
+from posttrain.settings.base import Config
 
 Mode = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import Config, Positive
+from posttrain.settings.base import Config, Positive
 
 Count = Annotated[int, Field(ge=1)]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -15,16 +15,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from posttrain.data.rows import Example, Row
-from posttrain.estimator.algorithm import Algorithm, LossOutput, policy_gradient_loss
+from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch, Origin
+from posttrain.estimator.loss import LossOutput, policy_gradient_loss
 from posttrain.estimator.parts.select import demonstrations, rollouts
+from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
+from posttrain.model.layout.padded import micro_batches, model_inputs
 from posttrain.model.reference import Reference
-from posttrain.model.scoring import ModelInputs, Scores, loss_in_one_pass, score
-from posttrain.settings.speed import HeadPath, RowLayout
+from posttrain.model.scoring import Scores, loss_in_one_pass, score
+from posttrain.settings.training import HeadPath, RowLayout
 from posttrain.train.collect.collection import Collection
-from posttrain.train.collect.demonstrations import collect_demonstrations, micro_batches, model_inputs
-from posttrain.train.watch.sampler_gap import gap_shares
+from posttrain.train.collect.demonstrations import collect_demonstrations
+from posttrain.train.watch.metrics import gap_shares
 
 Micro = list[int]
 """A micro-batch, as units of a collection. An empty one runs a row without loss, for every rank must run backward."""

@@ -1,4 +1,4 @@
-"""transformers' training loop with our own steps in it. With checkpointing.py, all that knows the loop.
+"""transformers' training loop with our own steps in it. With checkpointed.py, all that knows the loop.
 
 The parent runs with one batch per optimizer step. `get_batch_samples` turns its ticket into the step's collection;
 `training_step` runs any number of our micro-batches over it, each divided by the counts of the whole step, and lets ranks
@@ -23,14 +23,14 @@ from posttrain.distributed import ranks
 from posttrain.distributed.self_check import check_accumulation
 from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard
 from posttrain.errors import SetupError
-from posttrain.settings.budget import Budget
 from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.training import Budget
 from posttrain.train.checkpointed import Checkpointed
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.learner import Learner, Step
-from posttrain.train.watch.records import Listener, Shares, with_intervals
-from posttrain.train.watch.sampler_gap import gap_metrics
+from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
+from posttrain.train.watch.records import Listener
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,12 @@ from posttrain.model.reference import Reference
 from posttrain.model.trials import settle_head, settle_layout
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
-from posttrain.settings.budget import Budget
 from posttrain.settings.distributed import DistributedConfig
-from posttrain.settings.speed import HeadPath, RowLayout
+from posttrain.settings.training import Budget, HeadPath, RowLayout
 from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
-from posttrain.train.loop_arguments import check_devices, for_the_parent
 from posttrain.train.watch.nonfinite import LIMIT, NonFinite
 from posttrain.train.watch.records import Listener, RunFiles
 from posttrain.train.watch.trackers import welcome
@@ -159,3 +159,29 @@ class PostTrainer(Loop):
         self._nonfinite = NonFinite(Path(str(args.output_dir)), nonfinite_limit)
         self._record, self._budget = dict(start_metrics or {}), budget
         self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
+
+
+def check_devices(args: TrainingArguments) -> None:
+    """Refuses several devices in one process, and float16.
+
+    Raises:
+        SetupError: says what to do.
+    """
+    if args.n_gpu > 1:
+        raise SetupError(
+            "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, for instance, or start "
+            "a process for each: posttrain run --processes N, or torchrun."
+        )
+    if args.fp16:
+        raise SetupError("float16 is not supported: use bf16, or float32.")
+
+
+def for_the_parent(args: TrainingArguments, steps_per_epoch: float, *, fsdp2: bool) -> TrainingArguments:
+    """A copy with which the parent sees one batch for each optimizer step, and hides nothing."""
+    args = copy.copy(args)
+    args.save_only_model = args.save_only_model or fsdp2  # of which the parent saves nothing; we do
+    args.gradient_accumulation_steps, args.save_total_limit = 1, None
+    args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
+    if args.max_steps <= 0:
+        args.max_steps = math.ceil(args.num_train_epochs * steps_per_epoch)
+    return args

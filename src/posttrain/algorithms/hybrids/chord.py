@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import HybridConfig, NonNegative
+from posttrain.algorithms.options import HybridConfig
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

@@ -11,7 +11,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.options import HybridConfig, NonNegative
+from posttrain.algorithms.options import HybridConfig
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

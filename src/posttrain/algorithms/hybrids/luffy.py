@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from posttrain.algorithms.options import GroupSize, HybridConfig, NonNegative, Positive
+from posttrain.algorithms.options import GroupSize, HybridConfig
+from posttrain.settings.base import NonNegative, Positive
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

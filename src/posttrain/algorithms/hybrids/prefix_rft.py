@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import HybridConfig, NonNegative
+from posttrain.algorithms.options import HybridConfig
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm
@@ -52,7 +53,7 @@ def build(config: PrefixRFT) -> Algorithm:
     """One term over prefixes and rollouts."""
     from posttrain.algorithms.terms import clip_mask, entropy_penalties, kl_terms, needs, policy_term
     from posttrain.estimator.algorithm import Algorithm
-    from posttrain.estimator.parts import average, select
+    from posttrain.estimator.parts import average, plan, select
     from posttrain.estimator.parts.credit import baseline, prefix
 
     per = average.constant(config.max_tokens)
@@ -66,5 +67,5 @@ def build(config: PrefixRFT) -> Algorithm:
         terms=(policy_term(config, per, mask=clip), *kl_terms(config.kl_coef, "k3", per, select.rollouts)),
         penalties=entropy_penalties(config.entropy_coef, select.rollouts),
         credit=partial(baseline.in_turn, steps=chosen) if config.keep < 1 else credit,
-        planner=partial(prefix.continued, start=config.low_start, end=config.low_end, high=config.high),
+        planner=partial(plan.continued, start=config.low_start, end=config.low_end, high=config.high),
     )

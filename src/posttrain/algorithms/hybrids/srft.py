@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from posttrain.algorithms.options import HybridConfig, NonNegative
+from posttrain.algorithms.options import HybridConfig
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

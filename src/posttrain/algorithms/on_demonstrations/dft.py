@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.options import Config, NonNegative
+from posttrain.settings.base import Config, NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm, Term

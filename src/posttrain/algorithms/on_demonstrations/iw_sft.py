@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.options import Config, Positive
+from posttrain.settings.base import Config, Positive
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

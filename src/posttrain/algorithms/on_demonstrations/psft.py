@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from posttrain.algorithms.options import Config, NonNegative
+from posttrain.settings.base import Config, NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

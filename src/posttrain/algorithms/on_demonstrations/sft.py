@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.options import Config
+from posttrain.settings.base import Config
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm

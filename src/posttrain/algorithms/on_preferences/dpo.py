@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from posttrain.algorithms.options import Config, Positive
+from posttrain.settings.base import Config, Positive
 
 if TYPE_CHECKING:
     from posttrain.estimator.algorithm import Algorithm, Metric, Part

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import GroupConfig, NonNegative
+from posttrain.algorithms.options import GroupConfig
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from posttrain.algorithms.options import GroupSize, NonNegative, OnPolicyConfig
+from posttrain.algorithms.options import GroupSize, OnPolicyConfig
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from collections.abc import Callable

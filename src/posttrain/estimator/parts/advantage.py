@@ -1,4 +1,4 @@
-"""Advantages that depend on the current policy or on nothing. Those made from rewards are in `baseline.py`."""
+"""Advantages that depend on the current policy or on nothing. Those made from rewards are in `credit/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.estimator.batch import MAX_LOG_RATIO, View, row_mean, row_sum
+from posttrain.estimator.batch import MAX_LOG_RATIO
+from posttrain.estimator.view import View, row_mean, row_sum
 
 
 def one(view: View) -> Float[Tensor, "..."]:

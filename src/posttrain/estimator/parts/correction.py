@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.estimator.batch import Origin, View, row_mean, row_sum
+from posttrain.estimator.batch import Origin
+from posttrain.estimator.view import View, row_mean, row_sum
 
 
 def none(view: View) -> Float[Tensor, "..."]:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.estimator.batch import Origin, View
+from posttrain.estimator.batch import Origin
+from posttrain.estimator.view import View
 
 
 def keep(view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:

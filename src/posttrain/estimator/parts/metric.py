@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.estimator.batch import MAX_LOG_RATIO, View, row_sum
+from posttrain.estimator.batch import MAX_LOG_RATIO
 from posttrain.estimator.parts.advantage import pair_margin
+from posttrain.estimator.view import View, row_sum
 
 
 def nll(view: View) -> Float[Tensor, "B T"]:

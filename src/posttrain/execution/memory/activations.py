@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.model.head import CHUNK_ROWS
-from posttrain.settings.speed import RowLayout
+from posttrain.settings.training import RowLayout
 
 WIDE = 4  # bytes of a number that is taken in float32 whatever the model is in: logits, the norms' input, log-sums
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

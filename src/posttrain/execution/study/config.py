@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from posttrain.algorithms.options import Config, location
 from posttrain.errors import RecipeError
 from posttrain.recipe.source import YamlSource
-from posttrain.settings.budget import Budget
+from posttrain.settings.base import Config, location
+from posttrain.settings.training import Budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

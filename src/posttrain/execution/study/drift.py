@@ -15,14 +15,14 @@ from posttrain.data.prepare import problems
 from posttrain.data.rows import Problem, Row
 from posttrain.data.sources import read
 from posttrain.estimator.batch import Batch, Request
-from posttrain.execution.runner import sampling
+from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import eos_ids, load
 from posttrain.model.scoring import score
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
+from posttrain.rollout.make import sampling
 from posttrain.settings.model import ModelConfig
-from posttrain.train.collect.demonstrations import model_inputs
 from posttrain.train.watch.records import write
 
 ROWS = 64  # answers of a forward pass

@@ -9,9 +9,10 @@ from typing import Any
 
 from posttrain.errors import RecipeError
 from posttrain.execution.study.config import StudyConfig
-from posttrain.recipe.recipe import EvalConfig, Recipe, read_recipe
+from posttrain.recipe.recipe import Recipe, read_recipe
 from posttrain.recipe.resolve import OF_THE_TASK, over
 from posttrain.recipe.source import YamlSource
+from posttrain.settings.evaluation import EvalConfig
 
 
 @dataclass(frozen=True, slots=True)

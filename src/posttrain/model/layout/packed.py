@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
 from posttrain.model.layout.attention import Answers, Layout, Trunks
-from posttrain.model.scoring import ModelInputs
+from posttrain.model.layout.inputs import ModelInputs
 
 Ids = NDArray[np.int32]
 

@@ -19,9 +19,10 @@ from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import eos_ids
 from posttrain.model.scoring import output_head
-from posttrain.model.weights import DiskTransport, Fingerprint, TensorTransport, WeightTransport, engine_weights, write_shards
+from posttrain.model.weights import Fingerprint, engine_weights, write_shards
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.rollout.probe import Probe
+from posttrain.rollout.transports import DiskTransport, TensorTransport, WeightTransport
 from posttrain.rollout.vllm.backend import Answer, Ask, Backend, check_usable, sampling_options
 from posttrain.settings.model import HEAD_SIZES
 from posttrain.settings.rollout import VLLM_TEMPERATURE, VLLMConfig

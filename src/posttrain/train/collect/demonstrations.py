@@ -1,21 +1,19 @@
-"""Rows → tensors: the light `Batch` of a whole collection, and the padded inputs of one micro-batch.
-
-Rows are padded on the right and end at their last token that carries loss, less one, which predicts nothing. Packed rows
-and shared prompts, when they come, are other ways to fill `ModelInputs`.
-"""
+"""Collections of demonstrations or preference pairs: alone, or beside rollouts."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from posttrain.data.rows import Example, Row
 from posttrain.estimator.batch import Batch, Origin
-from posttrain.model.scoring import ModelInputs
-from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.collection import Collection, Collector
 from posttrain.train.collect.order import step_indices
 
 
@@ -76,48 +74,59 @@ def collect_demonstrations(chosen: Sequence[Example], *, progress: float, update
     )
 
 
-def model_inputs(rows: Sequence[Row], batch: Batch, *, pad_id: int) -> ModelInputs:
-    """The inputs of a micro-batch: its rows, and the same rows of the batch, on CPU.
+class BesideDemonstrations:
+    """Rollouts, and in each optimizer step rows of a separate set of demonstrations.
 
-    Raises:
-        ValueError: a token that carries loss has nothing before it.
+    Args:
+        rollouts: the collector of rollouts.
+        demonstrations: the collector of as many optimizer steps of demonstrations.
     """
-    scored = [torch.nonzero(mask)[:, 0].tolist() for mask in batch.loss_mask]
-    ends = [len(row.prompt) + at[-1] if at else 1 for row, at in zip(rows, scored, strict=True)]
-    ids = np.full((len(rows), max(ends)), pad_id, np.int64)
-    attention = np.zeros(ids.shape, np.bool_)
-    where: list[tuple[int, int, int, int]] = []
-    for i, (row, at, end) in enumerate(zip(rows, scored, ends, strict=True)):
-        whole = np.concatenate([row.prompt, row.completion])
-        ids[i, :end], attention[i, :end] = whole[:end], True
-        start, width = len(row.prompt), batch.loss_mask.shape[1]
-        where += [(i, start + t - 1, i * width + t, int(row.completion[t])) for t in at]
-    placed = torch.tensor(where, dtype=torch.int64).view(-1, 4).T
-    if len(where) and int(placed[1].min()) < 0:
-        raise ValueError("the first token of a row without a prompt cannot carry loss: nothing comes before it")
-    row_of, position, index, target = placed
-    return ModelInputs(torch.from_numpy(ids), torch.from_numpy(attention), row_of, position, index, target)
+
+    def __init__(self, rollouts: Collector, demonstrations: Collector) -> None:
+        self._rollouts, self._demonstrations = rollouts, demonstrations
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        """See `Collector`."""
+        return _beside(self._rollouts.collect(model, step, progress), self._demonstrations.collect(model, step, progress))
+
+    def state(self) -> dict[str, Any]:
+        """See `Collector`: the rollouts'."""
+        return self._rollouts.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Collector`."""
+        self._rollouts.restore(state)
 
 
-def micro_batches(
-    lengths: Sequence[int], *, ranks: int, rows: int | None = None, tokens: int | None = None
-) -> list[list[list[int]]]:
-    """How a step's units, of these lengths, are dealt: for each rank its micro-batches, equally many on every rank.
+def _beside(rollouts: Collection, shown: Collection) -> Collection:
+    rows, units = len(rollouts.rows), len(rollouts.units)
+    later = tuple(tuple(row + rows for row in unit) for unit in shown.units)
+    return dataclasses.replace(
+        rollouts,
+        rows=rollouts.rows + shown.rows,
+        units=rollouts.units + later,
+        steps=tuple(
+            own + tuple(unit + units for unit in theirs) for own, theirs in zip(rollouts.steps, shown.steps, strict=True)
+        ),
+        where=rollouts.where + shown.where,
+        batch=_joined(rollouts.batch, shown.batch),
+    )
 
-    Units are sorted by length, so that a micro-batch pads little, and dealt in turn, so that ranks have equal work; the
-    gradient does not depend on it. `rows` bounds the units of a micro-batch; `tokens`, its padded size. A rank may get
-    empty micro-batches.
-    """
-    order = sorted(range(len(lengths)), key=lambda unit: (-lengths[unit], unit))
-    dealt: list[list[list[int]]] = []
-    for rank in range(ranks):
-        parts: list[list[int]] = []
-        for unit in order[rank::ranks]:
-            size = len(parts[-1]) + 1 if parts else 0
-            full = not parts or (rows is not None and size > rows)
-            if full or (tokens is not None and size * lengths[parts[-1][0]] > tokens):
-                parts.append([])
-            parts[-1].append(unit)
-        dealt.append(parts)
-    most = max(map(len, dealt))
-    return [parts + [[] for _ in range(most - len(parts))] for parts in dealt]
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    """Rows of rollouts, then of demonstrations: with a reward of 0, wrong, and groups of their own."""
+    width = max(one.loss_mask.shape[1], other.loss_mask.shape[1])
+    changes: dict[str, Any] = {"group": torch.cat([one.group, other.group + one.group.max() + 1])}
+    for field in dataclasses.fields(Batch):
+        value, beside = getattr(one, field.name), getattr(other, field.name)
+        if not isinstance(value, Tensor) or field.name in changes:
+            continue
+        if beside is None:
+            shape = other.loss_mask.shape if value.dim() == 2 else other.loss_mask.shape[:1]
+            beside = torch.full(shape, field.name == "reward_mask", dtype=value.dtype)
+        if value.dim() == 2:
+            value, beside = (pad(part, (0, width - part.shape[1])) for part in (value, beside))
+        changes[field.name] = torch.cat([value, beside])
+    unrewarded = torch.zeros(len(other.group), dtype=torch.float64)
+    changes["rewards_by_name"] = {name: torch.cat([v, unrewarded.to(v.dtype)]) for name, v in one.rewards_by_name.items()}
+    return one.replace(**changes)

@@ -17,8 +17,8 @@ from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import DataConfig, PathSource
 from posttrain.train.collect.collection import Collector
-from posttrain.train.collect.demonstrations import DemonstrationCollector
-from posttrain.train.collect.right_demonstrations import BesideDemonstrations, with_right_demonstrations
+from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
+from posttrain.train.collect.right_demonstrations import with_right_demonstrations
 from posttrain.train.collect.rollouts import RolloutCollector
 
 

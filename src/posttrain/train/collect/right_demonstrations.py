@@ -1,21 +1,15 @@
-"""Demonstrations in rollouts: whether they are right by the run's own verdict, and sets of them beside the questions."""
+"""Whether the demonstrations that questions bring are right, by the run's own verdict."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from posttrain.data.rows import DataReport, Problem
 from posttrain.errors import DataError
-from posttrain.estimator.batch import Batch
 from posttrain.rewards.base import Group, Weighted
 from posttrain.rewards.judge import guarded
-from posttrain.train.collect.collection import Collection, Collector
 
 
 def with_right_demonstrations(
@@ -62,61 +56,3 @@ def _as_group(problem: Problem, tokenizer: Any) -> Group:
     assert problem.demonstration is not None
     text = tokenizer.decode(problem.demonstration, skip_special_tokens=True)
     return Group(completions=[text], tokens=[problem.demonstration], finished=[True], columns=problem.columns)
-
-
-class BesideDemonstrations:
-    """Rollouts, and in each optimizer step rows of a separate set of demonstrations.
-
-    Args:
-        rollouts: the collector of rollouts.
-        demonstrations: the collector of as many optimizer steps of demonstrations.
-    """
-
-    def __init__(self, rollouts: Collector, demonstrations: Collector) -> None:
-        self._rollouts, self._demonstrations = rollouts, demonstrations
-
-    def collect(self, model: Any, step: int, progress: float) -> Collection:
-        """See `Collector`."""
-        return _beside(self._rollouts.collect(model, step, progress), self._demonstrations.collect(model, step, progress))
-
-    def state(self) -> dict[str, Any]:
-        """See `Collector`: the rollouts'."""
-        return self._rollouts.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Collector`."""
-        self._rollouts.restore(state)
-
-
-def _beside(rollouts: Collection, shown: Collection) -> Collection:
-    rows, units = len(rollouts.rows), len(rollouts.units)
-    later = tuple(tuple(row + rows for row in unit) for unit in shown.units)
-    return dataclasses.replace(
-        rollouts,
-        rows=rollouts.rows + shown.rows,
-        units=rollouts.units + later,
-        steps=tuple(
-            own + tuple(unit + units for unit in theirs) for own, theirs in zip(rollouts.steps, shown.steps, strict=True)
-        ),
-        where=rollouts.where + shown.where,
-        batch=_joined(rollouts.batch, shown.batch),
-    )
-
-
-def _joined(one: Batch, other: Batch) -> Batch:
-    """Rows of rollouts, then of demonstrations: with a reward of 0, wrong, and groups of their own."""
-    width = max(one.loss_mask.shape[1], other.loss_mask.shape[1])
-    changes: dict[str, Any] = {"group": torch.cat([one.group, other.group + one.group.max() + 1])}
-    for field in dataclasses.fields(Batch):
-        value, beside = getattr(one, field.name), getattr(other, field.name)
-        if not isinstance(value, Tensor) or field.name in changes:
-            continue
-        if beside is None:
-            shape = other.loss_mask.shape if value.dim() == 2 else other.loss_mask.shape[:1]
-            beside = torch.full(shape, field.name == "reward_mask", dtype=value.dtype)
-        if value.dim() == 2:
-            value, beside = (pad(part, (0, width - part.shape[1])) for part in (value, beside))
-        changes[field.name] = torch.cat([value, beside])
-    unrewarded = torch.zeros(len(other.group), dtype=torch.float64)
-    changes["rewards_by_name"] = {name: torch.cat([v, unrewarded.to(v.dtype)]) for name, v in one.rewards_by_name.items()}
-    return one.replace(**changes)

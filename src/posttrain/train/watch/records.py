@@ -1,4 +1,4 @@
-"""Shares of metrics added up over micro-batches and ranks, and the run's metric files."""
+"""What happens in a run, told to listeners; and the files that they make of it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from scipy import stats
-from torch import Tensor
-
 from posttrain.errors import CheckpointError
-from posttrain.settings.budget import SPENT
+from posttrain.settings.training import SPENT
 
 HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON escape, and read as the same
-MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
-
-
-class Shares:
-    """The metrics of one step, or one evaluation: shares in, floats out, with one transfer from the device."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, Tensor] = {}
-
-    def add(self, shares: Mapping[str, Tensor]) -> None:
-        """One micro-batch's."""
-        for name, share in shares.items():
-            share = share.detach().double()
-            if name not in self._values:
-                self._values[name] = share
-            elif name.endswith(MAXIMUM):
-                self._values[name] = torch.maximum(self._values[name], share)
-            else:
-                self._values[name] = self._values[name] + share
-
-    def total(self, accelerator: Any) -> dict[str, float]:
-        """Over all ranks, as floats."""
-        names = sorted(self._values)
-        if not names:
-            return {}
-        stacked = torch.stack([self._values[name] for name in names])
-        if accelerator.num_processes > 1:
-            gathered = accelerator.gather(stacked[None])
-            largest = torch.tensor([name.endswith(MAXIMUM) for name in names], device=stacked.device)
-            stacked = torch.where(largest, gathered.amax(0), gathered.sum(0))
-        return dict(zip(names, stacked.tolist(), strict=True))
-
-
-def with_intervals(metrics: dict[str, float], pairs: int) -> dict[str, float]:
-    """Adds the 95 % Wilson interval beside every accuracy, a proportion of `pairs`."""
-    for name in [name for name in metrics if name.endswith("accuracy")]:
-        interval = stats.binomtest(round(metrics[name] * pairs), pairs).proportion_ci(0.95, "wilson")
-        metrics[f"{name}/low"], metrics[f"{name}/high"] = float(interval.low), float(interval.high)
-    return metrics
 
 
 class JsonLines:

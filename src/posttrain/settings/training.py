@@ -1,13 +1,13 @@
-"""A run that ends when so much has been spent, whatever the number of steps: for comparisons of algorithms."""
+"""What a recipe says of its training that has no kinds: what it may spend, and how the same numbers are made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import Config, Positive
+from posttrain.settings.base import Config, Positive
 
 TOKENS, SECONDS = SPENT = ("step/tokens", "step/seconds")
 """What metrics.jsonl says that a step has spent; a budget limits one of them."""
@@ -33,3 +33,11 @@ class Budget(Config):
             return spent[TOKENS] / self.tokens
         assert self.seconds is not None  # _is_of_one_kind
         return spent[SECONDS] / self.seconds
+
+
+HeadPath = Literal["one_pass", "two_pass", "whole"]
+"""one_pass: scores and gradients of a row of logits while it is there, for algorithms of token scope; two_pass: the backward
+pass makes the logits again, as others always do; whole: the model's own logits, all at once."""
+RowLayout = Literal["shared", "packed", "padded"]
+"""shared: one row without padding, and a prompt once for all of its answers; packed: one row without padding; padded: a row
+for each completion."""

@@ -1,0 +1,35 @@
+"""Rows as the model reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from posttrain.model.layout.attention import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """Rows as the model reads them, and where in them the tokens that carry loss are predicted.
+
+    `row`, `position` say where the hidden state that predicts a scored token stands; `index` where its log-prob goes in
+    [B, T]; `target` is its id. All four have one entry for each scored token. A packed row has a layout and position ids,
+    and no mask.
+    """
+
+    input_ids: Int[Tensor, "B S"]
+    attention_mask: Bool[Tensor, "B S"] | None
+    row: Int[Tensor, " n"]
+    position: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    target: Int[Tensor, " n"]
+    position_ids: Int[Tensor, "1 S"] | None = None
+    layout: Layout | None = None
+
+    def to(self, device: torch.device) -> ModelInputs:
+        """The same on another device."""
+        tensors = {name: one for name in self.__slots__ if isinstance(one := getattr(self, name), Tensor)}
+        return replace(self, **{name: one.to(device) for name, one in tensors.items()})  # type: ignore[arg-type]

@@ -1,0 +1,95 @@
+"""What a recipe says of its training loop."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.training import Budget, HeadPath, RowLayout
+from posttrain.settings.transformers_arguments import OURS, TRAINING_ARGUMENTS
+
+
+class TrainingConfig(Config):
+    """The loop. `extra` passes anything else that transformers' TrainingArguments takes, by name."""
+
+    max_steps: Count | None = None
+    epochs: Positive | None = None
+    """Passes over the data, where max_steps is not set."""
+    budget: Budget | None = None
+    """Ends the run before max_steps, for comparisons of algorithms."""
+    rows_per_step: Count = 64
+    """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
+    collection if not set; a part of them makes several updates of each collection."""
+    micro_batch_tokens: Count = 16384
+    """Bound on the tokens that one forward pass reads, padding included; the gradient does not depend on it."""
+    micro_batch_rows: Count | None = None
+    head: HeadPath = "one_pass"
+    layout: RowLayout = "shared"
+    learning_rate: NonNegative = 1e-5
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+    ] = "linear"
+    """Options of a schedule go to extra.lr_scheduler_kwargs."""
+    warmup_steps: NonNegative = 0
+    """Below 1: a share of all steps."""
+    weight_decay: NonNegative = 0.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_grad_norm: NonNegative = 1.0
+    bf16: bool = False
+    """Compute in bfloat16 over float32 weights."""
+    gradient_checkpointing: bool | None = None
+    """Layers are computed again in the backward pass, for memory; if not set, where an estimate says that it is needed."""
+    save_every: Annotated[int, Field(ge=0)] | None = None
+    """Steps between checkpoints; a tenth of the run if not set, 0 for none."""
+    save_total_limit: Count | None = 2
+    logging_steps: Count = 10
+    """For the trackers of report_to; metrics.jsonl has every step."""
+    report_to: list[Literal["wandb", "tensorboard", "trackio", "mlflow"]] = []
+    extra: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> TrainingConfig:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("give either max_steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_knows_the_end(self) -> TrainingConfig:
+        if self.budget is not None and not self.lr_scheduler_type.startswith("constant"):
+            raise ValueError(
+                "budget: take lr_scheduler_type: constant or constant_with_warmup; others need the number of steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_step(self) -> TrainingConfig:
+        if self.micro_batch_rows is not None and self.rows_per_step % min(self.micro_batch_rows, self.rows_per_step):
+            raise ValueError(
+                f"rows_per_step: {self.rows_per_step} is no multiple of micro_batch_rows: {self.micro_batch_rows}"
+            )
+        return self
+
+    @field_validator("extra")
+    @classmethod
+    def _are_training_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name in extra:
+            if name in OURS:
+                raise ValueError(f"{name} is set by the recipe itself: {OURS[name]}")
+            if name not in TRAINING_ARGUMENTS:
+                near = difflib.get_close_matches(name, TRAINING_ARGUMENTS, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name} is no field of transformers.TrainingArguments{hint}")
+        return extra

@@ -1,0 +1,37 @@
+"""What all configs share: frozen, an unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Config(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_keys(cls, values: Any) -> Any:
+        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), cls.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(cls.model_fields)}"
+            raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(unknown[0]), "hint": hint})
+        return values
+
+
+def location(error: Any) -> tuple[str, ...]:
+    """Where in the input an error of pydantic lies, the unknown key included."""
+    key = error.get("ctx", {}).get("key") if error["type"] == "unknown_key" else None
+    return (*map(str, error["loc"]), *([key] if key else []))
+
+
+Count = Annotated[int, Field(ge=1)]

@@ -1,0 +1,81 @@
+"""Shares of metrics, added up over micro-batches and ranks; and how far the sampler is from the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Origin
+
+MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
+
+
+class Shares:
+    """The metrics of one step, or one evaluation: shares in, floats out, with one transfer from the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+
+    def add(self, shares: Mapping[str, Tensor]) -> None:
+        """One micro-batch's."""
+        for name, share in shares.items():
+            share = share.detach().double()
+            if name not in self._values:
+                self._values[name] = share
+            elif name.endswith(MAXIMUM):
+                self._values[name] = torch.maximum(self._values[name], share)
+            else:
+                self._values[name] = self._values[name] + share
+
+    def total(self, accelerator: Any) -> dict[str, float]:
+        """Over all ranks, as floats."""
+        names = sorted(self._values)
+        if not names:
+            return {}
+        stacked = torch.stack([self._values[name] for name in names])
+        if accelerator.num_processes > 1:
+            gathered = accelerator.gather(stacked[None])
+            largest = torch.tensor([name.endswith(MAXIMUM) for name in names], device=stacked.device)
+            stacked = torch.where(largest, gathered.amax(0), gathered.sum(0))
+        return dict(zip(names, stacked.tolist(), strict=True))
+
+
+def with_intervals(metrics: dict[str, float], pairs: int) -> dict[str, float]:
+    """Adds the 95 % Wilson interval beside every accuracy, a proportion of `pairs`."""
+    for name in [name for name in metrics if name.endswith("accuracy")]:
+        interval = stats.binomtest(round(metrics[name] * pairs), pairs).proportion_ci(0.95, "wilson")
+        metrics[f"{name}/low"], metrics[f"{name}/high"] = float(interval.low), float(interval.high)
+    return metrics
+
+
+_WEIGHT, _SQUARE = "weight of rollout tokens", "squared weight of rollout tokens"
+
+
+def gap_shares(batch: Batch, own: Float[Tensor, "B T"], tokens: int) -> dict[str, Float[Tensor, ""]]:
+    """A micro-batch's shares, of `tokens` rollout tokens in the whole step.
+
+    With w = p_trainer / p_sampler of a token: mean of w - 1 - log w, an estimate of KL(sampler || trainer) (k3, Schulman
+    2020); the largest |log w|; and what the effective sample size is made of.
+    """
+    assert batch.behavior_logp is not None
+    select = batch.loss_mask & (batch.origin == Origin.ROLLOUT)
+    gap = torch.where(select, own.detach() - batch.behavior_logp.to(own.dtype), 0.0)
+    weight = gap.clamp(max=MAX_LOG_RATIO).exp()
+    return {
+        "kl/sampler_trainer": (weight - 1 - gap).sum() / tokens,
+        "logp_diff/max": gap.abs().max(),
+        _WEIGHT: torch.where(select, weight, 0.0).sum(),
+        _SQUARE: torch.where(select, weight**2, 0.0).sum(),
+    }
+
+
+def gap_metrics(total: Mapping[str, float], tokens: int) -> dict[str, float]:
+    """The step's metrics with `rollout/effective_sample_size`, (sum w)² / (n · sum w²), a share of the step's tokens."""
+    metrics = dict(total)
+    weight, square = metrics.pop(_WEIGHT, 0.0), metrics.pop(_SQUARE, 0.0)
+    return {**metrics, "rollout/effective_sample_size": weight**2 / (tokens * square)} if square else metrics
