@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cases import NAMES
 from contract.recipes import SCRATCH, Command, recipe, write
-from posttrain.algorithms import BUILDERS
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS
@@ -40,7 +40,7 @@ def test_every_recipe_is_valid_and_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("algorithms", BUILDERS), ("rewards", GRADERS), ("recipes", [path.name for path in RECIPES])]
+    ("what", "names"), [("algorithms", NAMES), ("rewards", GRADERS), ("recipes", [path.name for path in RECIPES])]
 )
 def test_list(posttrain: Command, monkeypatch: pytest.MonkeyPatch, what: str, names: Any) -> None:
     monkeypatch.chdir(REPOSITORY)

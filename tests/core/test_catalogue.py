@@ -7,29 +7,36 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pydantic
 import pytest
 
 import posttrain
-from cases import CASES, Case
+from cases import CASES, NAMES, Case
 from posttrain import build_algorithm
-from posttrain.algorithms import BUILDERS, AlgorithmConfig
+from posttrain.algorithms import ALGORITHMS, KIND, AnyAlgorithm
 from posttrain.errors import RecipeError
 
 PACKAGE = Path(posttrain.__file__).parent
 
 
 def test_an_algorithm_has_one_name() -> None:
-    union, _ = get_args(AlgorithmConfig)
-    tags = [get_args(config.model_fields["name"].annotation) for config in get_args(union)]
-    assert tags == [(name,) for name in BUILDERS]
-    assert [config.model_fields["name"].default for config, _ in BUILDERS.values()] == list(BUILDERS)
+    assert len(set(NAMES)) == len(NAMES) and list(KIND.members) == [*NAMES, "function"]
+    assert [config.model_fields["name"].default for config in ALGORITHMS] == NAMES
+    schema = pydantic.TypeAdapter(AnyAlgorithm).json_schema()
+    assert schema["discriminator"]["mapping"].keys() == KIND.members.keys()
+
+
+def test_traits_are_what_the_built_algorithm_needs() -> None:
+    for case in CASES:
+        config, needs = KIND.members[case.name], case.algorithm.needs
+        trains_on = "rollouts" if needs.rollouts else "preferences" if needs.preference else "demonstrations"
+        traits = config.trains_on, config.takes_demonstrations, config.reads_verdict
+        assert traits == (trains_on, needs.demonstrations > 0, needs.verdict), case
 
 
 def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:
-    assert {case.name for case in CASES} == BUILDERS.keys()
+    assert {case.name for case in CASES} == set(NAMES)
     assert [case.algorithm.name for case in CASES] == [case.name for case in CASES]
 
 
@@ -53,7 +60,7 @@ def test_a_wrong_name_or_option_is_explained(name: str, options: dict[str, objec
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("config", [config for config, _ in BUILDERS.values()], ids=list(BUILDERS))
+@pytest.mark.parametrize("config", ALGORITHMS, ids=NAMES)
 def test_configs_are_frozen(config: type[pydantic.BaseModel]) -> None:
     made = config.model_construct()
     with pytest.raises(pydantic.ValidationError, match="frozen"):
@@ -103,14 +110,14 @@ def test_no_module_outside_algorithms_names_an_algorithm() -> None:
         for path in PACKAGE.rglob("*.py")
         if "algorithms" not in path.relative_to(PACKAGE).parts
         for name in names(ast.parse(path.read_text()))
-        if name.lower() in BUILDERS
+        if name.lower() in NAMES
     ]
     assert named == []
 
 
 def test_the_search_for_names_finds_them() -> None:
     tree = ast.parse('"""dpo"""\nfrom x import sft as gspo\ndef f(dapo): return y.rloo if "grpo" else cispo')
-    assert BUILDERS.keys() & set(names(tree)) == {"sft", "gspo", "dapo", "rloo", "grpo", "cispo"}
+    assert set(NAMES) & set(names(tree)) == {"sft", "gspo", "dapo", "rloo", "grpo", "cispo"}
 
 
 @pytest.mark.parametrize("module", ["posttrain", "posttrain.algorithms"])

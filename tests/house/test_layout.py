@@ -165,10 +165,10 @@ def test_the_checks_find_what_they_look_for(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert sorted(wrong_imports(tmp_path, (("low", "other"), ("high",)), "x")) == [
+        "lost.file: stands on no floor",
         "low/beside.py:3: imports other.one",
         "low/face.py:1: imports x",
         "low/ground.py:2: imports high.roof",
-        "lost.file: stands on no floor",
     ]
     assert ("low.one", "low.two", "low.three", "low.one") in circles(tmp_path, "x")
     assert too_large(tmp_path) == ["low/: 18 entries, over 12", "high/long.py: 301 lines, over 300"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posttrain.algorithms import BUILDERS
+from cases import NAMES
 from system.processes import environment
 from system.train_everywhere import PLAINLY
 
@@ -25,7 +25,7 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 BOUNDS = {"ddp": 1e-9, "fsdp2": 1e-9, "zero2": 3e-3, "zero3": 3e-3}
 """Of the largest difference, by the largest change. DeepSpeed keeps its parameters in float32, and some of these changes are
 a thousandth of the parameters."""
-CASES = [*BUILDERS, "grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None"]
+CASES = [*NAMES, "grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None"]
 Trained = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from cases import NAMES
 from posttrain import PostTrainer
-from posttrain.algorithms import BUILDERS
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
 from tiny import make_model, parameters
@@ -97,7 +97,7 @@ def goes_on(make: MakeTrainer, name: str, output: str, step: int) -> Ended:
     return ended(again)
 
 
-@pytest.mark.parametrize("name", [*BUILDERS])
+@pytest.mark.parametrize("name", [*NAMES])
 def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, make_trainer: MakeTrainer) -> None:
     every = name in ("sft", "dpo", "grpo", "hpt", "prefix_rft")
     whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1 if every else 3)

@@ -1,101 +1,113 @@
-"""All algorithms, by name. Each is one file: a config, the equation, the paper, and `build`, which returns the value."""
+"""All algorithms: one file (config, equation, paper, and `build`, which returns the value) and one line here for each."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from posttrain.algorithms.hybrids import chord, grpo_sft, hpt, luffy, prefix_rft, srft
-from posttrain.algorithms.on_demonstrations import dft, iw_sft, psft, sft
-from posttrain.algorithms.on_preferences import dpo
-from posttrain.algorithms.on_rollouts import grpo, reinforce
+from posttrain.algorithms.function import FunctionAlgorithm, installed_algorithm
+from posttrain.algorithms.hybrids.chord import CHORD
+from posttrain.algorithms.hybrids.grpo_sft import GRPOSFT
+from posttrain.algorithms.hybrids.hpt import HPT
+from posttrain.algorithms.hybrids.luffy import LUFFY
+from posttrain.algorithms.hybrids.prefix_rft import PrefixRFT
+from posttrain.algorithms.hybrids.srft import SRFT
+from posttrain.algorithms.on_demonstrations.asft import ASFT
+from posttrain.algorithms.on_demonstrations.dft import DFT
+from posttrain.algorithms.on_demonstrations.iw_sft import IWSFT
+from posttrain.algorithms.on_demonstrations.psft import PSFT
+from posttrain.algorithms.on_demonstrations.sft import SFT
+from posttrain.algorithms.on_preferences.dpo import DPO
+from posttrain.algorithms.on_preferences.ipo import IPO
+from posttrain.algorithms.on_rollouts.cispo import CISPO
+from posttrain.algorithms.on_rollouts.dapo import DAPO
+from posttrain.algorithms.on_rollouts.dr_grpo import DrGRPO
+from posttrain.algorithms.on_rollouts.grpo import GRPO
+from posttrain.algorithms.on_rollouts.gspo import GSPO
+from posttrain.algorithms.on_rollouts.reinforce import Reinforce
+from posttrain.algorithms.on_rollouts.rloo import RLOO
+from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.errors import RecipeError
-from posttrain.settings.base import Config, location
+from posttrain.settings.base import location
+from posttrain.settings.kinds import Kind, name_of
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
+ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
+    SFT,
+    DFT,
+    ASFT,
+    IWSFT,
+    PSFT,
+    DPO,
+    IPO,
+    GRPO,
+    DrGRPO,
+    DAPO,
+    GSPO,
+    CISPO,
+    Reinforce,
+    RLOO,
+    HPT,
+    PrefixRFT,
+    LUFFY,
+    SRFT,
+    CHORD,
+    GRPOSFT,
+)
 
-AlgorithmConfig = Annotated[
-    sft.SFT
-    | dft.DFT
-    | dft.ASFT
-    | iw_sft.IWSFT
-    | psft.PSFT
-    | dpo.DPO
-    | dpo.IPO
-    | grpo.GRPO
-    | grpo.DrGRPO
-    | grpo.DAPO
-    | grpo.GSPO
-    | grpo.CISPO
-    | reinforce.Reinforce
-    | reinforce.RLOO
-    | hpt.HPT
-    | prefix_rft.PrefixRFT
-    | luffy.LUFFY
-    | srft.SRFT
-    | chord.CHORD
-    | grpo_sft.GRPOSFT,
-    Field(discriminator="name"),
-]
+KIND = Kind(
+    "algorithm",
+    group="posttrain.algorithms",
+    base=AlgorithmConfig,
+    members=(*ALGORITHMS, FunctionAlgorithm),
+    wrap=installed_algorithm,
+)
 
-BUILDERS: dict[str, tuple[type[Config], Callable[[Any], Algorithm]]] = {
-    "sft": (sft.SFT, sft.build),
-    "dft": (dft.DFT, dft.build_dft),
-    "asft": (dft.ASFT, dft.build_asft),
-    "iw_sft": (iw_sft.IWSFT, iw_sft.build),
-    "psft": (psft.PSFT, psft.build),
-    "dpo": (dpo.DPO, dpo.build_dpo),
-    "ipo": (dpo.IPO, dpo.build_ipo),
-    "grpo": (grpo.GRPO, grpo.build_grpo),
-    "dr_grpo": (grpo.DrGRPO, grpo.build_dr_grpo),
-    "dapo": (grpo.DAPO, grpo.build_dapo),
-    "gspo": (grpo.GSPO, grpo.build_gspo),
-    "cispo": (grpo.CISPO, grpo.build_cispo),
-    "reinforce": (reinforce.Reinforce, reinforce.build_reinforce),
-    "rloo": (reinforce.RLOO, reinforce.build_rloo),
-    "hpt": (hpt.HPT, hpt.build),
-    "prefix_rft": (prefix_rft.PrefixRFT, prefix_rft.build),
-    "luffy": (luffy.LUFFY, luffy.build),
-    "srft": (srft.SRFT, srft.build),
-    "chord": (chord.CHORD, chord.build),
-    "grpo_sft": (grpo_sft.GRPOSFT, grpo_sft.build),
-}
+if TYPE_CHECKING:
+    AnyAlgorithm = AlgorithmConfig
+else:
+    AnyAlgorithm = KIND.field
 
 
 def build_algorithm(name: str, **options: Any) -> Algorithm:
     """The named algorithm as a frozen value; its repr shows its parts.
 
     Args:
-        name: one of `BUILDERS`.
+        name: of a config in `ALGORITHMS`, or under which an installed package brings one.
         options: fields of its config, for instance `clip_high=0.28`.
 
     Raises:
         RecipeError: an unknown name, an unknown option, or a value out of range (also a ValueError).
     """
-    if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"Unknown algorithm {name!r}.{hint} There are: {', '.join(BUILDERS)}.")
-    config, _ = BUILDERS[name]
     try:
-        return from_config(TypeAdapter(config).validate_python({"name": name, **options}))
+        config = KIND.find(name)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if config is None:
+        raise RecipeError(KIND.unknown(name))
+    try:
+        return built(config.model_validate({"name": name, **options}))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(location(e))}: {e['msg']}" for e in error.errors())
         raise RecipeError(f"{name}: {faults}") from None
 
 
+def built(config: AlgorithmConfig) -> Algorithm:
+    """The value that a config describes.
+
+    Raises:
+        RecipeError: it cannot be built (also a ValueError).
+    """
+    try:
+        return config.build()
+    except ValueError as error:
+        raise RecipeError(f"algorithm: {error}") from error
+
+
 def example_values() -> list[Algorithm]:
     """Every algorithm with its published defaults; where an option has none, with an example of it."""
-    counted = [name for name, (config, _) in BUILDERS.items() if "max_tokens" in config.model_fields]
-    return [build_algorithm(name, **({"max_tokens": 1024} if name in counted else {})) for name in BUILDERS]
-
-
-def from_config(config: Config) -> Algorithm:
-    """The value that a validated config describes."""
-    _, build = BUILDERS[getattr(config, "name")]  # noqa: B009  (every member of the union has it)
-    return build(config)
+    counted = [config for config in ALGORITHMS if "max_tokens" in config.model_fields]
+    return [build_algorithm(name_of(one), **({"max_tokens": 1024} if one in counted else {})) for one in ALGORITHMS]

@@ -1,12 +1,54 @@
-"""What algorithms over rollouts, and those over demonstrations beside them, can be told alike."""
+"""What an algorithm's config is, and what those of one kind can be told alike."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from posttrain.settings.base import Config, NonNegative, Positive
+from posttrain.settings.base import Config, Count, NonNegative, Positive
+
+if TYPE_CHECKING:
+    from posttrain.estimator import Algorithm
+
+
+class AlgorithmConfig(Config, ABC):
+    """The options of one algorithm. The recipe reads the traits; all else reads `Algorithm.needs`."""
+
+    trains_on: ClassVar[Literal["demonstrations", "preferences", "rollouts"] | None] = None
+    """None: nobody knows before it is built."""
+    takes_demonstrations: ClassVar[bool] = False
+    """A data set of demonstrations of its own, beside the questions."""
+    reads_verdict: ClassVar[bool] = False
+    """It asks which rollouts are right, beside their rewards."""
+
+    name: str
+
+    @property
+    def label(self) -> str:
+        """For people, and for the names of stages."""
+        return self.name
+
+    @abstractmethod
+    def build(self) -> Algorithm:
+        """The value that these options describe. torch is imported here, and not before.
+
+        Raises:
+            ValueError: the options do not go together in a way that only building shows.
+        """
+
+
+class OnDemonstrations(AlgorithmConfig, ABC):
+    """Of algorithms over demonstrations."""
+
+    trains_on = "demonstrations"
+
+
+class OnPreferences(AlgorithmConfig, ABC):
+    """Of algorithms over pairs of a chosen and a rejected completion."""
+
+    trains_on = "preferences"
 
 
 class Correction(Config):
@@ -17,15 +59,14 @@ class Correction(Config):
     cap: Annotated[float, Field(gt=1)] = 2.0
 
 
-class OnPolicyConfig(Config):
-    """What every algorithm over rollouts can be told."""
+class OnRollouts(AlgorithmConfig, ABC):
+    """Of algorithms over rollouts."""
 
-    reads_verdict: ClassVar[bool] = False
-    """It asks which rollouts are right, beside their rewards."""
+    trains_on = "rollouts"
 
-    rollouts: Annotated[int, Field(ge=1)] = 8
+    rollouts: Count = 8
     """Completions for each question. The recipe fills it from `rollout.n`."""
-    updates: Annotated[int, Field(ge=1)] = 1
+    updates: Count = 1
     """Optimizer steps for each collection. The clip acts only when there are several."""
     kl_coef: NonNegative = 0.0
     entropy_coef: NonNegative = 0.0
@@ -35,7 +76,7 @@ class OnPolicyConfig(Config):
     """Whose log-probs pi_old is made of: the trainer's own forward, or what the engine reported, which saves that forward."""
 
     @model_validator(mode="after")
-    def _has_one_gap(self) -> OnPolicyConfig:
+    def _has_one_gap(self) -> OnRollouts:
         if self.old == "sampler" and self.correction is not None:
             raise ValueError("correction: with old: sampler there is no gap between sampler and pi_old to correct")
         return self
@@ -50,15 +91,15 @@ def _has_others(rollouts: int) -> int:
 GroupSize = Annotated[int, AfterValidator(_has_others)]
 
 
-class HybridConfig(OnPolicyConfig):
-    """What algorithms over rollouts and demonstrations can be told."""
+class Hybrid(OnRollouts, ABC):
+    """Of algorithms over rollouts and demonstrations."""
 
     rollouts: GroupSize = 8
     std_eps: Positive = 1e-4
 
 
-class GroupConfig(OnPolicyConfig):
-    """What algorithms with a group's baseline can be told besides: where a KL to the start model goes, and how."""
+class OnGroups(OnRollouts, ABC):
+    """Of algorithms with a group's baseline: where a KL to the start model goes, and how."""
 
     rollouts: GroupSize = 8
     kl: Literal["k1", "k2", "k3"] | None = None
@@ -67,7 +108,7 @@ class GroupConfig(OnPolicyConfig):
     std_eps: Positive = 1e-4
 
     @model_validator(mode="after")
-    def _kl_has_a_gradient(self) -> GroupConfig:
+    def _kl_has_a_gradient(self) -> OnGroups:
         if self.kl_in == "loss" and self.kl == "k1":
             raise ValueError("kl: k1 in the loss has an expected gradient of zero; take k2 or k3, or kl_in: reward")
         if self.kl_in == "reward" and self.kl not in (None, "k1"):

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from posttrain.algorithms.options import Correction, OnPolicyConfig
-    from posttrain.estimator.algorithm import Coefficient, Estimator, Mask, Metric, Part, Penalty, Select, Term
+    from posttrain.algorithms.options import Correction, OnRollouts
+    from posttrain.estimator import Coefficient, Estimator, Mask, Metric, Part, Penalty, Select, Term
     from posttrain.estimator.batch import Batch
     from posttrain.estimator.needs import Needs
     from posttrain.estimator.parts.average import Average
 
 
 def needs(
-    config: OnPolicyConfig,
+    config: OnRollouts,
     *,
     scope: Literal["token", "sequence"] = "token",
     kl_in_reward: bool = False,
@@ -58,7 +58,7 @@ def correction_part(config: Correction | None) -> Part:
 
 
 def policy_term(
-    config: OnPolicyConfig,
+    config: OnRollouts,
     per: Average,
     *,
     mask: Mask,
@@ -68,7 +68,7 @@ def policy_term(
     metrics: tuple[Metric, ...] = (),
 ) -> Term:
     """The policy gradient with the batch's advantages and the config's correction; the denominator is pi_old if not given."""
-    from posttrain.estimator.algorithm import Estimator, Term
+    from posttrain.estimator import Estimator, Term
     from posttrain.estimator.parts import advantage
     from posttrain.estimator.parts.denominator import old
     from posttrain.estimator.parts.select import everything
@@ -84,9 +84,8 @@ def policy_term(
 
 def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None) -> Term:
     """The likelihood of what was demonstrated, or another estimator over it."""
-    from posttrain.estimator.algorithm import Estimator, Metric, Term
-    from posttrain.estimator.parts import advantage, denominator
-    from posttrain.estimator.parts import metric as objective
+    from posttrain.estimator import Estimator, Metric, Term
+    from posttrain.estimator.parts import advantage, denominator, metric
     from posttrain.estimator.parts.select import demonstrations
 
     likelihood = Estimator(denominator=denominator.current, advantage=advantage.one)
@@ -96,7 +95,7 @@ def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None
         average=per,
         select=demonstrations,
         coef=coef,
-        metrics=(Metric("nll", objective.nll),),
+        metrics=(Metric("nll", metric.nll),),
     )
 
 
@@ -109,7 +108,7 @@ def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], 
 
 def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = None) -> tuple[Term, ...]:
     """coef · KL(pi || ref) in the loss, averaged like the policy's own term; of all tokens, or those that it selects."""
-    from posttrain.estimator.algorithm import Estimator, Term
+    from posttrain.estimator import Estimator, Term
     from posttrain.estimator.parts import advantage, denominator
     from posttrain.estimator.parts.select import everything
 
@@ -129,7 +128,7 @@ def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = N
 
 def entropy_penalties(coef: float, select: Select | None = None) -> tuple[Penalty, ...]:
     """A bonus of coef · the mean entropy of the policy over the loss tokens, or those that are selected."""
-    from posttrain.estimator.algorithm import Penalty
+    from posttrain.estimator import Penalty
     from posttrain.estimator.parts.select import everything
 
     return (Penalty(name="entropy", quantity="entropy", coef=-coef, select=select or everything),) if coef else ()

@@ -13,20 +13,31 @@ from posttrain.estimator.algorithm import (
     Term,
     Weights,
 )
+from posttrain.estimator.batch import Batch, Origin, Question, Request
 from posttrain.estimator.loss import LossOutput, policy_gradient_loss
+from posttrain.estimator.needs import Needs
+from posttrain.estimator.view import View, row_mean, row_sum
 
 __all__ = [
     "Algorithm",
+    "Batch",
     "Coefficient",
     "Estimator",
     "LossOutput",
     "Mask",
     "Metric",
+    "Needs",
+    "Origin",
     "Part",
     "Penalty",
     "Planner",
+    "Question",
+    "Request",
     "Select",
     "Term",
+    "View",
     "Weights",
     "policy_gradient_loss",
+    "row_mean",
+    "row_sum",
 ]

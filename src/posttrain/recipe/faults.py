@@ -10,7 +10,8 @@ from posttrain.recipe.source import YamlSource
 from posttrain.settings.base import location
 
 
-def _fault(source: YamlSource, error: Any) -> str:
+def sentence(source: YamlSource, error: Any) -> str:
+    """One of pydantic's errors: the file and its line, the key, and what to do."""
     where = source.path_of(location(error))
     message = re.sub(r"^Value error, ", "", error["msg"])
     if error["type"] == "missing":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from posttrain.algorithms import AlgorithmConfig
+from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
-from posttrain.recipe.faults import _fault
+from posttrain.recipe.faults import sentence
 from posttrain.recipe.resolve import with_rollout, with_stages
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
+from posttrain.recipe.traits import Traits
 from posttrain.rewards.config import AnyReward, with_verdict
 from posttrain.settings.base import Config, location
 from posttrain.settings.data import DataConfig, TaskSource
@@ -20,6 +21,9 @@ from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.model import ModelConfig
 from posttrain.settings.rollout import VLLM_TEMPERATURE, RolloutConfig
+
+if TYPE_CHECKING:
+    from posttrain.estimator import Algorithm
 
 NOT_BUILT = {
     "tools": "tools",
@@ -34,7 +38,7 @@ class Recipe(Config):
     """Everything that a run depends on."""
 
     model: ModelConfig
-    algorithm: AlgorithmConfig
+    algorithm: AnyAlgorithm
     data: DataConfig
     rewards: list[AnyReward] = []
     """How answers are judged; a generated task brings its own verifier, and math_verify grades other evaluations."""
@@ -81,23 +85,32 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _rollouts_fit(self) -> Recipe:
-        name, rollout = self.algorithm.name, self.rollout
-        if (self.data.demonstrations is not None) != ("demonstrations" in type(self.algorithm).model_fields):
+    def _algorithm_fits(self) -> Recipe:
+        if self.algorithm.trains_on is not None:
+            self.check_fit(Traits.of_config(self.algorithm))
+        return self
+
+    def check_fit(self, traits: Traits) -> None:
+        """Refuses what lacks what the algorithm needs, or has what it has no use for.
+
+        Raises:
+            ValueError: the key, and what to do.
+        """
+        name, rollout = self.algorithm.label, self.rollout
+        if (self.data.demonstrations is not None) != traits.takes_demonstrations:
             wanted = "needs a set of its own" if self.data.demonstrations is None else "takes none beside its data"
             raise ValueError(f"data.demonstrations: {name} {wanted}")
-        if "rollouts" not in type(self.algorithm).model_fields:
+        if not traits.rollouts:
             if rollout is not None:
                 raise ValueError(f"rollout: {name} trains on the data as they are; only evaluations sample, by eval.samples")
-            return self
+            return
         if rollout is None:
             raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
         if not self.rewards and not isinstance(self.data.train, TaskSource):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
-        reads_verdict = getattr(self.algorithm, "reads_verdict", False)
-        if self.rewards and not reads_verdict and not any(reward.weight for reward in self.rewards):
+        if self.rewards and not traits.reads_verdict and not any(reward.weight for reward in self.rewards):
             raise ValueError("rewards: each has weight: 0, and nothing would be learnt")
-        if self.rewards and reads_verdict and not any(reward.verdict for reward in self.rewards):
+        if self.rewards and traits.reads_verdict and not any(reward.verdict for reward in self.rewards):
             raise ValueError(f"rewards: {name} asks which rollouts are right: mark a reward that can say so, verdict: true")
         if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
@@ -111,7 +124,26 @@ class Recipe(Config):
         for field, value in follows.items():
             if getattr(self.algorithm, field, value) != value:
                 raise ValueError(f"algorithm.{field}: it follows from rollout and training.rows_per_step, and is {value}")
-        return self
+
+    def check_built(self, algorithm: Algorithm) -> None:
+        """The same by the needs of the built algorithm, which must ask for as many rollouts and updates as the recipe makes.
+
+        Raises:
+            RecipeError: the key, and what to do.
+        """
+        try:
+            self.check_fit(Traits.of_value(algorithm))
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        if self.rollout is None:
+            return
+        given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows_per_step}
+        for name, number in given.items():
+            if (asked := getattr(algorithm.needs, name)) != number:
+                raise RecipeError(
+                    f"algorithm: {self.algorithm.label} asks for {asked} {name} (Needs.{name}), and the recipe makes "
+                    f"{number}: let it take the parameter {name}, which the recipe fills"
+                )
 
 
 class Stage(Recipe):
@@ -152,4 +184,4 @@ def read_recipe(source: YamlSource) -> Recipe:
         faults = error.errors()
         in_stages = {location(fault)[2:] for fault in faults if fault["loc"][:1] == ("stages",)}
         told = [fault for fault in faults if location(fault) not in in_stages]  # the top level repeats the last stage
-        raise RecipeError("\n".join(_fault(source, fault) for fault in told)) from None
+        raise RecipeError("\n".join(sentence(source, fault) for fault in told)) from None

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.algorithms import BUILDERS
+from posttrain.algorithms import KIND
+from posttrain.algorithms.options import AlgorithmConfig
+from posttrain.settings.code import object_name
 from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.door import Door
 from posttrain.settings.rollout import RolloutConfig
 
 OF_THE_TASK = ("dtype", "attn_implementation", "adapter")
@@ -33,7 +36,7 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
     for number, stage in enumerate(stages, 1):
         _check_processes(number, base.get("distributed"), stage.get("distributed"))
         merged = {**base, **{key: over(key, base.get(key), value) for key, value in stage.items()}}
-        merged.setdefault("name", _name(merged.get("algorithm")) or f"stage{number}")
+        merged.setdefault("name", _label(merged.get("algorithm")) or f"stage{number}")
         if whole and isinstance(merged.get("model"), dict):
             kept = {key: value for key, value in merged["model"].items() if key in OF_THE_TASK}
             merged["model"] = {**kept, "name": f"{whole[-1]['output_dir']}/final"}
@@ -61,8 +64,20 @@ def over(key: str, below: Any, above: Any) -> Any:
     return {**below, **above}
 
 
-def _name(algorithm: Any) -> str | None:
+def _label(algorithm: Any) -> str | None:
+    """What the algorithm is called, as far as it can be told."""
+    config = _config(algorithm)
+    if config is not None and issubclass(config, Door) and isinstance(algorithm.get("path"), str):
+        return object_name(algorithm["path"])
     return algorithm.get("name") if isinstance(algorithm, dict) else None
+
+
+def _config(algorithm: Any) -> type[AlgorithmConfig] | None:
+    name = algorithm.get("name") if isinstance(algorithm, dict) else None
+    try:
+        return KIND.find(name) if isinstance(name, str) else None
+    except ValueError:  # the checks will say so
+        return None
 
 
 def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +85,9 @@ def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
     rollout, algorithm, training = (values.get(key) for key in ("rollout", "algorithm", "training"))
     if not isinstance(rollout, dict) or not isinstance(algorithm, dict) or not isinstance(training, dict):
         return values
-    if _name(algorithm) not in BUILDERS:
+    if (config := _config(algorithm)) is None:
         return values
-    fields = BUILDERS[algorithm["name"]][0].model_fields
+    fields = config.model_fields
     asked = ("questions_per_step", "n", "max_tokens")
     given = {name: rollout.get(name, RolloutConfig.model_fields[name].default) for name in asked}
     if "rollouts" not in fields or not all(type(value) is int and value > 0 for value in given.values()):

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(BaseModel):
@@ -32,6 +34,3 @@ def location(error: Any) -> tuple[str, ...]:
     """Where in the input an error of pydantic lies, the unknown key included."""
     key = error.get("ctx", {}).get("key") if error["type"] == "unknown_key" else None
     return (*map(str, error["loc"]), *([key] if key else []))
-
-
-Count = Annotated[int, Field(ge=1)]

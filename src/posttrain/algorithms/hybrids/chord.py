@@ -11,23 +11,21 @@ different lengths of the decay (30 and 200 steps).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from posttrain.algorithms.options import HybridConfig
-from posttrain.settings.base import NonNegative
+from posttrain.algorithms.options import Hybrid
+from posttrain.settings.base import Count, NonNegative, Share
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class CHORD(HybridConfig):
+class CHORD(Hybrid):
     """Controllable harmonization of on- and off-policy learning."""
 
+    takes_demonstrations = True
     name: Literal["chord"] = "chord"
     mu_peak: Share = 0.1
     mu_valley: Share = 0.1
@@ -35,7 +33,7 @@ class CHORD(HybridConfig):
     mu_decay: Share = 1.0
     phi: bool = True
     """Weigh the demonstrations' tokens by p (1 - p)."""
-    demonstrations: Annotated[int, Field(ge=1)] = 64
+    demonstrations: Count = 64
     """Rows of data.demonstrations in each optimizer step."""
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
@@ -46,28 +44,34 @@ class CHORD(HybridConfig):
             raise ValueError("mu_decay: mu_warmup and mu_decay are shares of the run, and more than all of it together")
         return self
 
+    def build(self) -> Algorithm:
+        """Two terms over disjoint rows, whose coefficients add up to 1."""
+        from posttrain.algorithms.terms import (
+            clip_mask,
+            entropy_penalties,
+            group_credit,
+            kl_terms,
+            needs,
+            policy_term,
+            sft_term,
+        )
+        from posttrain.estimator import Algorithm, Estimator
+        from posttrain.estimator.parts import advantage, average, coefficient, denominator, select
+        from posttrain.estimator.parts.credit import baseline
 
-def build(config: CHORD) -> Algorithm:
-    """Two terms over disjoint rows, whose coefficients add up to 1."""
-    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term, sft_term
-    from posttrain.estimator.algorithm import Algorithm, Estimator
-    from posttrain.estimator.parts import advantage, average, denominator, select
-    from posttrain.estimator.parts import coefficient as schedule
-    from posttrain.estimator.parts.credit import baseline
-
-    shape = {"peak": config.mu_peak, "valley": config.mu_valley, "warmup": config.mu_warmup, "decay": config.mu_decay}
-    mu = partial(schedule.warmup_cosine, **shape)
-    undecided = Estimator(denominator=denominator.unit, advantage=advantage.indecision)
-    clip, rest = clip_mask(True, config.clip_low, config.clip_high), partial(schedule.rest, of=mu)
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2508.11408",
-        needs=needs(config, demonstration="separate", demonstrations=config.demonstrations),
-        terms=(
-            policy_term(config, average.token, mask=clip, select=select.rollouts, coef=rest),
-            sft_term(mu, average.token, undecided if config.phi else None),
-            *kl_terms(config.kl_coef, "k3", average.token, select.rollouts),
-        ),
-        penalties=entropy_penalties(config.entropy_coef),
-        credit=partial(baseline.of_rollouts, credit=group_credit(True, config.std_eps)),
-    )
+        shape = {"peak": self.mu_peak, "valley": self.mu_valley, "warmup": self.mu_warmup, "decay": self.mu_decay}
+        mu = partial(coefficient.warmup_cosine, **shape)
+        undecided = Estimator(denominator=denominator.unit, advantage=advantage.indecision)
+        clip, rest = clip_mask(True, self.clip_low, self.clip_high), partial(coefficient.rest, of=mu)
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2508.11408",
+            needs=needs(self, demonstration="separate", demonstrations=self.demonstrations),
+            terms=(
+                policy_term(self, average.token, mask=clip, select=select.rollouts, coef=rest),
+                sft_term(mu, average.token, undecided if self.phi else None),
+                *kl_terms(self.kl_coef, "k3", average.token, select.rollouts),
+            ),
+            penalties=entropy_penalties(self.entropy_coef),
+            credit=partial(baseline.of_rollouts, credit=group_credit(True, self.std_eps)),
+        )

@@ -11,14 +11,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.options import HybridConfig
+from posttrain.algorithms.options import Hybrid
 from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class GRPOSFT(HybridConfig):
+class GRPOSFT(Hybrid):
     """GRPO with an SFT loss beside it."""
 
     name: Literal["grpo_sft"] = "grpo_sft"
@@ -26,24 +26,31 @@ class GRPOSFT(HybridConfig):
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
 
+    def build(self) -> Algorithm:
+        """Two terms over disjoint rows."""
+        from posttrain.algorithms.terms import (
+            clip_mask,
+            entropy_penalties,
+            group_credit,
+            kl_terms,
+            needs,
+            policy_term,
+            sft_term,
+        )
+        from posttrain.estimator import Algorithm
+        from posttrain.estimator.parts import average, select
+        from posttrain.estimator.parts.credit import baseline
 
-def build(config: GRPOSFT) -> Algorithm:
-    """Two terms over disjoint rows."""
-    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term, sft_term
-    from posttrain.estimator.algorithm import Algorithm
-    from posttrain.estimator.parts import average, select
-    from posttrain.estimator.parts.credit import baseline
-
-    clip = clip_mask(True, config.clip_low, config.clip_high)
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2504.14945",
-        needs=needs(config, demonstration="row"),
-        terms=(
-            policy_term(config, average.sequence_mean, mask=clip, select=select.rollouts),
-            sft_term(config.sft_coef, average.token),
-            *kl_terms(config.kl_coef, "k3", average.sequence_mean, select.rollouts),
-        ),
-        penalties=entropy_penalties(config.entropy_coef),
-        credit=partial(baseline.of_rollouts, credit=group_credit(True, config.std_eps)),
-    )
+        clip = clip_mask(True, self.clip_low, self.clip_high)
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2504.14945",
+            needs=needs(self, demonstration="row"),
+            terms=(
+                policy_term(self, average.sequence_mean, mask=clip, select=select.rollouts),
+                sft_term(self.sft_coef, average.token),
+                *kl_terms(self.kl_coef, "k3", average.sequence_mean, select.rollouts),
+            ),
+            penalties=entropy_penalties(self.entropy_coef),
+            credit=partial(baseline.of_rollouts, credit=group_credit(True, self.std_eps)),
+        )

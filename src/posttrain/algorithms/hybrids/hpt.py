@@ -17,21 +17,21 @@ The code divides the RL part by max_tokens and not by the rows, and the SFT part
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import HybridConfig
-from posttrain.settings.base import NonNegative
+from posttrain.algorithms.options import Hybrid
+from posttrain.settings.base import Count, NonNegative
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class HPT(HybridConfig):
+class HPT(Hybrid):
     """Hybrid post-training."""
 
-    reads_verdict: ClassVar[bool] = True
+    reads_verdict = True
     name: Literal["hpt"] = "hpt"
     gate: Annotated[int, Field(ge=-1)] = 0
     """Questions with no more right rollouts than this learn from their demonstration; -1: none does."""
@@ -41,7 +41,7 @@ class HPT(HybridConfig):
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
     std: bool = False
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Count
     """The constant length in N of the RL part. The recipe fills it from `rollout.max_tokens`."""
 
     @model_validator(mode="after")
@@ -50,27 +50,34 @@ class HPT(HybridConfig):
             raise ValueError(f"gate: it is a count of right rollouts, and there are {self.rollouts}")
         return self
 
+    def build(self) -> Algorithm:
+        """A gate before two terms over disjoint rows."""
+        from posttrain.algorithms.terms import (
+            clip_mask,
+            entropy_penalties,
+            group_credit,
+            kl_terms,
+            needs,
+            policy_term,
+            sft_term,
+        )
+        from posttrain.estimator import Algorithm
+        from posttrain.estimator.parts import average, select
+        from posttrain.estimator.parts.credit import baseline, gate
 
-def build(config: HPT) -> Algorithm:
-    """A gate before two terms over disjoint rows."""
-    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term, sft_term
-    from posttrain.estimator.algorithm import Algorithm
-    from posttrain.estimator.parts import average, select
-    from posttrain.estimator.parts.credit import baseline, gate
-
-    per_sft = {"token": average.token, "sequence_mean": average.sequence_mean}[config.sft_average]
-    per_rollout = average.constant(config.max_tokens)
-    centred = partial(baseline.of_rollouts, credit=group_credit(config.std, config.std_eps))
-    clip = clip_mask(config.clip, config.clip_low, config.clip_high)
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2509.04419",
-        needs=needs(config, demonstration="row"),
-        terms=(
-            policy_term(config, per_rollout, mask=clip, select=select.rollouts),
-            sft_term(config.sft_coef, per_sft),
-            *kl_terms(config.kl_coef, "k3", per_rollout, select.rollouts),
-        ),
-        penalties=entropy_penalties(config.entropy_coef),
-        credit=partial(baseline.in_turn, steps=(centred, partial(gate.solved_gate, gate=config.gate))),
-    )
+        per_sft = {"token": average.token, "sequence_mean": average.sequence_mean}[self.sft_average]
+        per_rollout = average.constant(self.max_tokens)
+        centred = partial(baseline.of_rollouts, credit=group_credit(self.std, self.std_eps))
+        clip = clip_mask(self.clip, self.clip_low, self.clip_high)
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2509.04419",
+            needs=needs(self, demonstration="row"),
+            terms=(
+                policy_term(self, per_rollout, mask=clip, select=select.rollouts),
+                sft_term(self.sft_coef, per_sft),
+                *kl_terms(self.kl_coef, "k3", per_rollout, select.rollouts),
+            ),
+            penalties=entropy_penalties(self.entropy_coef),
+            credit=partial(baseline.in_turn, steps=(centred, partial(gate.solved_gate, gate=self.gate))),
+        )

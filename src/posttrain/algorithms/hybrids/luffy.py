@@ -9,18 +9,16 @@ The paper's group has 7 rollouts and one demonstration. Its last recipe has neit
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from posttrain.algorithms.options import GroupSize, HybridConfig
-from posttrain.settings.base import NonNegative, Positive
+from posttrain.algorithms.options import GroupSize, Hybrid
+from posttrain.settings.base import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class LUFFY(HybridConfig):
+class LUFFY(Hybrid):
     """Learning to reason under off-policy guidance."""
 
     name: Literal["luffy"] = "luffy"
@@ -32,29 +30,28 @@ class LUFFY(HybridConfig):
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
     std: bool = False
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 
+    def build(self) -> Algorithm:
+        """One term, whose denominator is chosen by origin."""
+        from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term
+        from posttrain.estimator import Algorithm
+        from posttrain.estimator.parts import average, denominator, mask, select
 
-def build(config: LUFFY) -> Algorithm:
-    """One term, whose denominator is chosen by origin."""
-    from posttrain.algorithms.terms import clip_mask, entropy_penalties, group_credit, kl_terms, needs, policy_term
-    from posttrain.estimator.algorithm import Algorithm
-    from posttrain.estimator.parts import average, denominator, mask, select
-
-    per = average.constant(config.max_tokens)
-    clip = clip_mask(config.clip, config.clip_low, config.clip_high)
-    kept = partial(mask.on_rollouts, mask=clip) if config.clip else clip
-    shaped = partial(denominator.shaped, gamma=config.gamma)
-    ratio = partial(denominator.by_origin, rollout=denominator.old, demonstration=shaped)
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2504.14945",
-        needs=needs(config, demonstration="row"),
-        terms=(
-            policy_term(config, per, mask=kept, denominator=ratio),
-            *kl_terms(config.kl_coef, "k3", per, select.rollouts),
-        ),
-        penalties=entropy_penalties(config.entropy_coef),
-        credit=group_credit(config.std, config.std_eps),
-    )
+        per = average.constant(self.max_tokens)
+        clip = clip_mask(self.clip, self.clip_low, self.clip_high)
+        kept = partial(mask.on_rollouts, mask=clip) if self.clip else clip
+        shaped = partial(denominator.shaped, gamma=self.gamma)
+        ratio = partial(denominator.by_origin, rollout=denominator.old, demonstration=shaped)
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2504.14945",
+            needs=needs(self, demonstration="row"),
+            terms=(
+                policy_term(self, per, mask=kept, denominator=ratio),
+                *kl_terms(self.kl_coef, "k3", per, select.rollouts),
+            ),
+            penalties=entropy_penalties(self.entropy_coef),
+            credit=group_credit(self.std, self.std_eps),
+        )

@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import HybridConfig
-from posttrain.settings.base import NonNegative
+from posttrain.algorithms.options import Hybrid
+from posttrain.settings.base import Count, NonNegative, Share
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class PrefixRFT(HybridConfig):
+class PrefixRFT(Hybrid):
     """Blending SFT and RFT by prefix sampling."""
 
     name: Literal["prefix_rft"] = "prefix_rft"
@@ -39,7 +36,7 @@ class PrefixRFT(HybridConfig):
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.2
     dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 
     @model_validator(mode="after")
@@ -48,24 +45,23 @@ class PrefixRFT(HybridConfig):
             raise ValueError(f"high: the prefix's largest share, {self.high}, is below low_start or low_end")
         return self
 
+    def build(self) -> Algorithm:
+        """One term over prefixes and rollouts."""
+        from posttrain.algorithms.terms import clip_mask, entropy_penalties, kl_terms, needs, policy_term
+        from posttrain.estimator import Algorithm
+        from posttrain.estimator.parts import average, plan, select
+        from posttrain.estimator.parts.credit import baseline, prefix
 
-def build(config: PrefixRFT) -> Algorithm:
-    """One term over prefixes and rollouts."""
-    from posttrain.algorithms.terms import clip_mask, entropy_penalties, kl_terms, needs, policy_term
-    from posttrain.estimator.algorithm import Algorithm
-    from posttrain.estimator.parts import average, plan, select
-    from posttrain.estimator.parts.credit import baseline, prefix
-
-    per = average.constant(config.max_tokens)
-    clip = clip_mask(True, config.clip_low, config.clip_high, config.dual_clip)
-    credit = partial(prefix.prefix_credit, baseline=config.baseline)
-    chosen = (credit, partial(prefix.most_uncertain, keep=config.keep))
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2507.01679",
-        needs=needs(config, demonstration="prefix", collected_entropy="prefix" if config.keep < 1 else "none"),
-        terms=(policy_term(config, per, mask=clip), *kl_terms(config.kl_coef, "k3", per, select.rollouts)),
-        penalties=entropy_penalties(config.entropy_coef, select.rollouts),
-        credit=partial(baseline.in_turn, steps=chosen) if config.keep < 1 else credit,
-        planner=partial(plan.continued, start=config.low_start, end=config.low_end, high=config.high),
-    )
+        per = average.constant(self.max_tokens)
+        clip = clip_mask(True, self.clip_low, self.clip_high, self.dual_clip)
+        credit = partial(prefix.prefix_credit, baseline=self.baseline)
+        chosen = (credit, partial(prefix.most_uncertain, keep=self.keep))
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2507.01679",
+            needs=needs(self, demonstration="prefix", collected_entropy="prefix" if self.keep < 1 else "none"),
+            terms=(policy_term(self, per, mask=clip), *kl_terms(self.kl_coef, "k3", per, select.rollouts)),
+            penalties=entropy_penalties(self.entropy_coef, select.rollouts),
+            credit=partial(baseline.in_turn, steps=chosen) if self.keep < 1 else credit,
+            planner=partial(plan.continued, start=self.low_start, end=self.low_end, high=self.high),
+        )

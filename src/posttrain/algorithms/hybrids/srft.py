@@ -12,77 +12,76 @@ have exp(+H) on demonstrations; this is the paper.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from posttrain.algorithms.options import HybridConfig
-from posttrain.settings.base import NonNegative
+from posttrain.algorithms.options import Hybrid
+from posttrain.settings.base import Count, NonNegative
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class SRFT(HybridConfig):
+class SRFT(Hybrid):
     """Supervised reinforcement fine-tuning."""
 
-    reads_verdict: ClassVar[bool] = True
+    reads_verdict = True
     name: Literal["srft"] = "srft"
     sft_coef: NonNegative = 0.5
     right_coef: NonNegative = 0.1
     entropy_cap: Annotated[float, Field(ge=1)] = 5.0
     """The largest exp(H)."""
     std: bool = True
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 
+    def build(self) -> Algorithm:
+        """Two terms over the demonstration, one over the rollouts."""
+        from posttrain.algorithms.terms import correction_part, entropy_penalties, group_credit, kl_terms, needs
+        from posttrain.estimator import Algorithm, Estimator, Term
+        from posttrain.estimator.parts import advantage, average, denominator, select
+        from posttrain.estimator.parts.credit import baseline, verdict
 
-def build(config: SRFT) -> Algorithm:
-    """Two terms over the demonstration, one over the rollouts."""
-    from posttrain.algorithms.terms import correction_part, entropy_penalties, group_credit, kl_terms, needs
-    from posttrain.estimator.algorithm import Algorithm, Estimator, Term
-    from posttrain.estimator.parts import advantage, average, denominator, select
-    from posttrain.estimator.parts.credit import baseline, verdict
-
-    per = average.constant(config.max_tokens)
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2506.19767",
-        needs=needs(config, demonstration="row", collected_entropy="rows"),
-        terms=(
-            Term(
-                name="rollouts",
-                estimator=Estimator(
-                    denominator=denominator.current,
-                    advantage=advantage.given,
-                    correction=correction_part(config.correction),
+        per = average.constant(self.max_tokens)
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2506.19767",
+            needs=needs(self, demonstration="row", collected_entropy="rows"),
+            terms=(
+                Term(
+                    name="rollouts",
+                    estimator=Estimator(
+                        denominator=denominator.current,
+                        advantage=advantage.given,
+                        correction=correction_part(self.correction),
+                    ),
+                    average=per,
+                    select=select.rollouts,
                 ),
-                average=per,
-                select=select.rollouts,
-            ),
-            Term(
-                name="demonstration_rl",
-                estimator=Estimator(denominator=denominator.unit, advantage=advantage.given),
-                average=per,
-                select=select.demonstrations,
-            ),
-            Term(
-                name="demonstration_sft",
-                estimator=Estimator(
-                    denominator=denominator.current, advantage=partial(advantage.confidence, coef=config.sft_coef)
+                Term(
+                    name="demonstration_rl",
+                    estimator=Estimator(denominator=denominator.unit, advantage=advantage.given),
+                    average=per,
+                    select=select.demonstrations,
                 ),
-                average=per,
-                select=select.demonstrations,
+                Term(
+                    name="demonstration_sft",
+                    estimator=Estimator(
+                        denominator=denominator.current, advantage=partial(advantage.confidence, coef=self.sft_coef)
+                    ),
+                    average=per,
+                    select=select.demonstrations,
+                ),
+                *kl_terms(self.kl_coef, "k3", per, select.rollouts),
             ),
-            *kl_terms(config.kl_coef, "k3", per, select.rollouts),
-        ),
-        penalties=entropy_penalties(config.entropy_coef),
-        credit=partial(
-            baseline.in_turn,
-            steps=(
-                partial(verdict.row_entropy, cap=config.entropy_cap),
-                group_credit(config.std, config.std_eps),
-                partial(verdict.signed_rollouts, coef=config.right_coef),
+            penalties=entropy_penalties(self.entropy_coef),
+            credit=partial(
+                baseline.in_turn,
+                steps=(
+                    partial(verdict.row_entropy, cap=self.entropy_cap),
+                    group_credit(self.std, self.std_eps),
+                    partial(verdict.signed_rollouts, coef=self.right_coef),
+                ),
             ),
-        ),
-    )
+        )

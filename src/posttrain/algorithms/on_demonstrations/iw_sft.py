@@ -12,38 +12,36 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.settings.base import Config, Positive
+from posttrain.algorithms.options import OnDemonstrations
+from posttrain.settings.base import Positive
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class IWSFT(Config):
+class IWSFT(OnDemonstrations):
     """Importance-weighted SFT."""
 
     name: Literal["iw_sft"] = "iw_sft"
     exponent: Positive = 1.0
     max_weight: Positive = 16.0
 
+    def build(self) -> Algorithm:
+        """SFT's row with the sequence's importance weight as advantage."""
+        from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+        from posttrain.estimator.parts import advantage, average, denominator, metric
 
-def build(config: IWSFT) -> Algorithm:
-    """SFT's row with the sequence's importance weight as advantage."""
-    from posttrain.estimator.algorithm import Algorithm, Estimator, Metric, Term
-    from posttrain.estimator.needs import Needs
-    from posttrain.estimator.parts import advantage, average, denominator
-    from posttrain.estimator.parts import metric as objective
-
-    weight = partial(advantage.importance, exponent=config.exponent, max_weight=config.max_weight)
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2507.12856",
-        needs=Needs(scope="sequence", demonstration="row", ref_logp=True),
-        terms=(
-            Term(
-                name="iw_sft",
-                estimator=Estimator(denominator=denominator.current, advantage=weight),
-                average=average.token,
-                metrics=(Metric("nll", objective.nll),),
+        weight = partial(advantage.importance, exponent=self.exponent, max_weight=self.max_weight)
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2507.12856",
+            needs=Needs(scope="sequence", demonstration="row", ref_logp=True),
+            terms=(
+                Term(
+                    name="iw_sft",
+                    estimator=Estimator(denominator=denominator.current, advantage=weight),
+                    average=average.token,
+                    metrics=(Metric("nll", metric.nll),),
+                ),
             ),
-        ),
-    )
+        )

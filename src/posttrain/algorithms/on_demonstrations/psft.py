@@ -9,47 +9,43 @@ gradient is SFT's. The lower clip never acts, since A > 0; it stands in the pape
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from posttrain.settings.base import Config, NonNegative
+from posttrain.algorithms.options import OnDemonstrations
+from posttrain.settings.base import Count, NonNegative
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class PSFT(Config):
+class PSFT(OnDemonstrations):
     """Proximal SFT."""
 
     name: Literal["psft"] = "psft"
     clip_low: NonNegative = 0.2
     clip_high: NonNegative = 0.28
-    updates: Annotated[int, Field(ge=1)] = 8
+    updates: Count = 8
     """Optimizer steps between refreshes of pi_old: the paper's batch of 64 in mini-batches of 8."""
 
+    def build(self) -> Algorithm:
+        """PPO's row over demonstrations."""
+        from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+        from posttrain.estimator.parts import advantage, average, denominator, mask, metric
 
-def build(config: PSFT) -> Algorithm:
-    """PPO's row over demonstrations."""
-    from posttrain.estimator.algorithm import Algorithm, Estimator, Metric, Term
-    from posttrain.estimator.needs import Needs
-    from posttrain.estimator.parts import advantage, average, denominator, mask
-    from posttrain.estimator.parts import metric as objective
-
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2508.17784",
-        needs=Needs(scope="token", demonstration="row", updates=config.updates, old_logp=config.updates > 1, memory="window"),
-        terms=(
-            Term(
-                name="psft",
-                estimator=Estimator(
-                    denominator=denominator.old,
-                    advantage=advantage.one,
-                    mask=partial(mask.ppo_clip, low=config.clip_low, high=config.clip_high),
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2508.17784",
+            needs=Needs(scope="token", demonstration="row", updates=self.updates, old_logp=self.updates > 1, memory="window"),
+            terms=(
+                Term(
+                    name="psft",
+                    estimator=Estimator(
+                        denominator=denominator.old,
+                        advantage=advantage.one,
+                        mask=partial(mask.ppo_clip, low=self.clip_low, high=self.clip_high),
+                    ),
+                    average=average.token,
+                    metrics=(Metric("nll", metric.nll),),
                 ),
-                average=average.token,
-                metrics=(Metric("nll", objective.nll),),
             ),
-        ),
-    )
+        )

@@ -7,35 +7,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.settings.base import Config
+from posttrain.algorithms.options import OnDemonstrations
 
 if TYPE_CHECKING:
-    from posttrain.estimator.algorithm import Algorithm
+    from posttrain.estimator import Algorithm
 
 
-class SFT(Config):
+class SFT(OnDemonstrations):
     """Supervised fine-tuning."""
 
     name: Literal["sft"] = "sft"
 
+    def build(self) -> Algorithm:
+        """The row in which nothing weighs."""
+        from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
+        from posttrain.estimator.parts import advantage, average, denominator, metric
 
-def build(config: SFT) -> Algorithm:
-    """The row in which nothing weighs."""
-    from posttrain.estimator.algorithm import Algorithm, Estimator, Metric, Term
-    from posttrain.estimator.needs import Needs
-    from posttrain.estimator.parts import advantage, average, denominator
-    from posttrain.estimator.parts import metric as objective
-
-    return Algorithm(
-        name=config.name,
-        paper="arXiv:2203.02155",
-        needs=Needs(scope="token", demonstration="row"),
-        terms=(
-            Term(
-                name="sft",
-                estimator=Estimator(denominator=denominator.current, advantage=advantage.one),
-                average=average.token,
-                metrics=(Metric("nll", objective.nll),),
+        return Algorithm(
+            name=self.name,
+            paper="arXiv:2203.02155",
+            needs=Needs(scope="token", demonstration="row"),
+            terms=(
+                Term(
+                    name="sft",
+                    estimator=Estimator(denominator=denominator.current, advantage=advantage.one),
+                    average=average.token,
+                    metrics=(Metric("nll", metric.nll),),
+                ),
             ),
-        ),
-    )
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from posttrain.algorithms import from_config
+from posttrain.algorithms import built
 from posttrain.data.demonstrations import DemonstrationReader
 from posttrain.data.encoder import Encoder
 from posttrain.data.prepare import examples, problems
@@ -118,7 +118,8 @@ def prepare(recipe: Recipe, *, allow_remote_engine: bool, allow_code: bool) -> P
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    algorithm = from_config(recipe.algorithm)
+    algorithm = built(recipe.algorithm)
+    recipe.check_built(algorithm)
     if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
         raise RecipeError(
             f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."

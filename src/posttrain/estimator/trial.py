@@ -1,0 +1,118 @@
+"""An algorithm tried on a small batch before anything is trained: what is wrong with it is a sentence, no traceback."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posttrain.estimator.algorithm import Algorithm, Term
+from posttrain.estimator.batch import Batch, Origin
+from posttrain.estimator.loss import policy_gradient_loss
+from posttrain.estimator.view import View
+
+T = TypeVar("T")
+ROWS, TOKENS = 8, 6
+_DECLARED = {
+    "ref_logp": "ref_logp=True",
+    "old_logp": "old_logp=True",
+    "entropy": 'collected_entropy="rows"',
+    "chosen": "preference=True",
+    "correct": "verdict=True",
+    "reward": "rollouts=…",
+    "behavior_logp": "rollouts=…",
+}
+"""How `Needs` asks for a field of the batch."""
+
+
+def try_out(algorithm: Algorithm) -> None:
+    """Makes the loss of a batch that has what `needs` asks for, and nothing else, in float64, and its gradient.
+
+    Raises:
+        ValueError: says which part fails, has a wrong shape, or reads what it did not ask for; that the gradient is not
+            finite; or that an algorithm of token scope has weights that depend on other tokens.
+    """
+    batch, logp = _batch(algorithm)
+    quantities = {"entropy": algorithm.needs.entropy, "kl": algorithm.needs.full_kl}
+    for penalty in algorithm.penalties:
+        if not quantities[penalty.quantity]:
+            asked = {"entropy": "entropy", "kl": "full_kl"}[penalty.quantity]
+            raise ValueError(f"{algorithm.name}: the penalty {penalty.name} reads {penalty.quantity}: Needs({asked}=True)")
+    given = {name: torch.rand_like(logp) for name, needed in quantities.items() if needed}
+    logp.requires_grad_()
+    prepared = _explained(algorithm, batch, lambda: algorithm.prepare(batch))
+    if prepared.advantage is not None and prepared.advantage.shape != logp.shape:
+        raise ValueError(f"{algorithm.name}: credit made advantages of shape {tuple(prepared.advantage.shape)}, not [B, T]")
+    output = _explained(
+        algorithm, prepared, lambda: policy_gradient_loss(algorithm, logp, prepared, given.get("entropy"), given.get("kl"))
+    )
+    (gradient,) = torch.autograd.grad(output.loss, logp)
+    if not gradient.isfinite().all():
+        raise ValueError(f"{algorithm.name}: the gradient of a small batch is not finite")
+    if algorithm.needs.scope == "token":
+        for term in algorithm.terms:
+            _check_token_scope(algorithm, term, prepared, logp.detach())
+
+
+def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"]]:
+    needs, random = algorithm.needs, torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(*shape, dtype=torch.float64, generator=random)
+
+    shape = (ROWS, TOKENS)
+    mask = torch.arange(TOKENS) < (1 + torch.arange(ROWS) % TOKENS)[:, None]
+    logp = -2 * drawn(*shape) - 0.01
+    sampled = needs.rollouts > 0
+    shown = (
+        torch.arange(ROWS) % 4 == 3 if needs.own_demonstrations or needs.demonstrations else torch.full((ROWS,), not sampled)
+    )
+    origin = torch.where(shown[:, None], Origin.DEMO, Origin.ROLLOUT).expand(shape).contiguous()
+    batch = Batch(
+        loss_mask=mask,
+        tokens=torch.zeros(shape, dtype=torch.int64),
+        origin=origin,
+        group=torch.arange(ROWS) // (4 if sampled else 1),
+        behavior_logp=torch.where(origin == Origin.DEMO, 0.0, logp + 0.1 * drawn(*shape)) if sampled else None,
+        old_logp=logp + 0.1 * drawn(*shape) if needs.old_logp else None,
+        ref_logp=logp + 0.1 * drawn(*shape) if needs.ref_logp else None,
+        entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
+        reward=drawn(ROWS) if sampled else None,
+        correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
+        chosen=torch.arange(ROWS) % 2 == 0 if needs.preference else None,
+        progress=0.5,
+    )
+    return batch, logp
+
+
+def _explained(algorithm: Algorithm, batch: Batch, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except Exception as error:  # parts may be anybody's
+        absent = [f"{name} (Needs: {how})" for name, how in _DECLARED.items() if getattr(batch, name) is None]
+        raise ValueError(
+            f"{algorithm.name} fails on a small batch: {type(error).__name__}: {error}. A batch has what "
+            f"Needs asks for; this one has no {', '.join(absent)}"
+        ) from error
+
+
+def _check_token_scope(algorithm: Algorithm, term: Term, batch: Batch, logp: Tensor) -> None:
+    """The weight of the first token must not move when other tokens of its row do."""
+    select = term.select(batch)
+    moved = logp - 0.5 * (torch.arange(TOKENS) > 0)
+    changed = {
+        name: value - 0.5 * (torch.arange(TOKENS) > 0)
+        for name in ("old_logp", "ref_logp", "behavior_logp")
+        if (value := getattr(batch, name)) is not None
+    }
+    before = term.estimator.weights(View.of(batch, logp, select)).value[:, 0]
+    after = term.estimator.weights(View.of(dataclasses.replace(batch, **changed), moved, select)).value[:, 0]
+    if not torch.equal(before, after):
+        raise ValueError(
+            f"{algorithm.name}: the weights of the term {term.name} depend on other tokens of the row, and Needs says "
+            'that they do not: set scope="sequence"'
+        )

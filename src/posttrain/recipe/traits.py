@@ -1,0 +1,31 @@
+"""What a recipe must know of its algorithm, by its config or by its needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from posttrain.algorithms.options import AlgorithmConfig
+
+if TYPE_CHECKING:
+    from posttrain.estimator import Algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a recipe must know of its algorithm."""
+
+    rollouts: bool
+    takes_demonstrations: bool
+    reads_verdict: bool
+
+    @classmethod
+    def of_config(cls, config: AlgorithmConfig) -> Traits:
+        """Before it is built."""
+        return cls(config.trains_on == "rollouts", config.takes_demonstrations, config.reads_verdict)
+
+    @classmethod
+    def of_value(cls, algorithm: Algorithm) -> Traits:
+        """Once it is built."""
+        needs = algorithm.needs
+        return cls(needs.rollouts > 0, needs.demonstrations > 0, needs.verdict)

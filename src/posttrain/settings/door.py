@@ -1,0 +1,71 @@
+"""The door for code of the user's in a recipe: where an object lies, and the options that it is given."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, ValidationInfo, create_model
+
+from posttrain.settings import code
+from posttrain.settings.base import Config
+
+
+def _placed(path: str, info: ValidationInfo) -> str:
+    return code.placed(path, (info.context or {}).get("folder"))
+
+
+class Door(Config):
+    """An object of the user's code. It runs where --allow-code says so, or where an installed package brings it."""
+
+    trusted: ClassVar[bool] = False
+    """An installed package brings it by an entry point: who installs a package trusts it."""
+
+    path: Annotated[str, AfterValidator(_placed)]
+    """`file.py:object`, relative to the recipe's file, or `package.module:object`, or `package.module.object`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of it."""
+
+    @property
+    def label(self) -> str:
+        """What the object is called."""
+        return code.object_name(self.path)
+
+    def load(self) -> Any:
+        """The object.
+
+        Raises:
+            ValueError: it cannot be had, or is nothing that can be called.
+        """
+        found = code.load(self.path)
+        if not callable(found):
+            raise ValueError(f"{self.path} is {type(found).__name__}, and a function is expected")
+        return found
+
+
+D = TypeVar("D", bound=Door)
+
+
+def installed(door: type[D], name: str, path: str) -> type[D]:
+    """The door to one object that an installed package brings, under a name of its own."""
+    fields: dict[str, Any] = {"name": (Literal[name], name), "path": (Literal[path], path)}
+    made = create_model(name, __base__=door, **fields)
+    made.trusted = True
+    return made
+
+
+def check_call(path: str, function: Any, given: dict[str, Any]) -> None:
+    """Whether a function takes these keyword arguments, and needs no others.
+
+    Raises:
+        ValueError: says which.
+    """
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}; its options are {', '.join(given) or 'none'}") from None
+
+
+def takes(function: Any, name: str) -> bool:
+    """Whether a function names this parameter."""
+    return name in inspect.signature(function).parameters
