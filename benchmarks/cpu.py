@@ -68,7 +68,7 @@ def run_share(name: str) -> list[Result]:
     """The row that says what part of our trainings is overhead."""
     make, plan = SHARES[name]
     run = make(plan)
-    collector = run.trainer._collector
+    collector = run.trainer.run_state.collector
     shares = share.measured(run.trainer, engine=getattr(collector, "_engine", None), reward=run.judged)
     return [Result(name, "ours", plan.described(), share=shares["outside"], shares=shares)]
 

@@ -66,7 +66,7 @@ def grpo(spec: Spec, groups: Sequence[Group]) -> Contender:
     sampling = Sampling(max_tokens=max(len(answer) for each in groups for answer in each.answers))
     online = {"engine": script, "rewards": [script], "sampling": sampling}
     trainer = _trainer(spec, algorithm, problems, rows=sum(len(each.answers) for each in groups), **online)
-    return _contender(trainer, "dapo", trainer._collector.collect(trainer.model, 0, 0.0))
+    return _contender(trainer, "dapo", trainer.run_state.collector.collect(trainer.model, 0, 0.0))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`make activations-check`: what a micro-batch really holds at its peak, beside the formula of `posttrain/activations.py`.
+"""`make activations-check`: what a micro-batch really holds at its peak, beside the formula of `execution/memory`.
 
 One process on a CPU; every tensor that torch allocates and frees in a step is counted. Writes the table of docs/scaling.md.
 """
@@ -19,6 +19,8 @@ from posttrain import PostTrainer
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import prepare
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.permissions import Permissions
+from posttrain.train.options import Execution
 
 PAGE, HEADING, NEXT = Path("docs/scaling.md"), "### Activations, measured", "\n## "
 CHARACTERS = {"characters": "".join(map(chr, range(0x4E00, 0x4E00 + 20_000)))}  # a vocabulary of 20,016
@@ -128,16 +130,16 @@ def compared(
         "output_dir": str(folder / "run"),
     }
     recipe = Recipe.model_validate(values)
-    prepared = prepare(recipe, allow_remote_engine=False, allow_code=False)
+    prepared = prepare(recipe, Permissions())
     footprint = prepared.footprint()
     assert footprint.passing is not None
     trainer = Watched(
         prepared.model,
         prepared.algorithm,
         tokenizer=prepared.tokenizer,
-        train_dataset=prepared.train,
+        train_dataset=prepared.sets.train,
         args=training_arguments(recipe, 1, checkpointing=checkpointing),
-        **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"}),
+        execution=Execution(**recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"})),
     )
     trainer.train()
     gradients = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)

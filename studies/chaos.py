@@ -25,13 +25,12 @@ from typing import Any
 import yaml
 
 from posttrain import load_recipe, run
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import examples
+from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, DataError, Interrupted
 from posttrain.model.load import make_tokenizer
 from posttrain.rewards.grading import MathVerify
-from posttrain.settings.data import DataConfig, PathSource
+from posttrain.settings.data import PathSource
 from posttrain.train.checkpoint import folders as checkpoints
 
 PAGE, HEADING = Path("docs/reliability.md"), "## Figures"
@@ -205,7 +204,7 @@ def damaged(folder: Path) -> tuple[int, int]:
 
 def bad_rows(folder: Path, rng: random.Random) -> Counter[str]:
     """Data of which bytes were changed at random: what came of each file."""
-    encoder = Encoder(make_tokenizer("bytes"), DataConfig(train=PathSource(path="")), [257], 512)
+    readers = [Reader(Encoding(on_bad_row=policy), make_tokenizer("bytes"), [257], 512) for policy in ("skip", "raise")]
     whole = "".join(json.dumps({"prompt": f"what is {i}?", "completion": f"it is {i}"}) + "\n" for i in range(6)).encode()
     counted = Counter[str]()
     for _ in range(ROWS):
@@ -216,7 +215,7 @@ def bad_rows(folder: Path, rng: random.Random) -> Counter[str]:
         path = folder / "rows.jsonl"
         path.write_bytes(bytes(content))
         try:
-            examples(read(PathSource(path=str(path))), encoder, preference=False, skip_bad_rows=rng.random() < 0.5)
+            readers[rng.random() < 0.5].examples(read(PathSource(path=str(path))), preference=False)
             counted["read, bad rows left out"] += 1
         except DataError:
             counted["refused by line"] += 1

@@ -23,6 +23,8 @@ from posttrain.execution.memory.held import held
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import prepare
 from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.permissions import Permissions
+from posttrain.train.options import Execution
 
 PROCESSES, STEPS, LAYERS, BUCKET = 2, 4, (6, 12), 5_000_000
 CASES = [
@@ -76,15 +78,15 @@ def train(path: Path) -> None:
     recipe = load_recipe(path)
     setattr(deepspeed, "BUCKET", BUCKET)  # noqa: B010
     ranks.join(600, cpu=True)
-    prepared = prepare(recipe, allow_remote_engine=False, allow_code=False)
+    prepared = prepare(recipe, Permissions())
     parameters, watch = sum(p.numel() for p in prepared.model.parameters()), Watch()
     PostTrainer(
         prepared.model,
         prepared.algorithm,
         tokenizer=prepared.tokenizer,
-        train_dataset=prepared.train,
+        train_dataset=prepared.sets.train,
         args=training_arguments(recipe, STEPS, checkpointing=False),
-        distributed=recipe.distributed,
+        execution=Execution(distributed=recipe.distributed),
         callbacks=[watch],
     ).train()
     found = {"between": watch.between, "peak": watch.peak, "parameters": parameters}

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import examples
+from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import eos_ids, load
-from posttrain.model.scoring import score
-from posttrain.settings.data import DataConfig, TaskSource
+from posttrain.model.scoring import Scorer
+from posttrain.settings.data import Encoding, TaskSource
 from posttrain.settings.model import ModelConfig
 from posttrain.train.collect.demonstrations import collect_demonstrations
 
@@ -29,11 +28,11 @@ GAMMA, ADVANTAGE = 0.1, 7 / 8
 def probabilities(folder: Path) -> np.ndarray:
     """Of each token of each demonstration, under a start model, [256, 6]."""
     model, tokenizer = load(ModelConfig(name=str(folder)), seed=0)
-    encoder = Encoder(tokenizer, DataConfig(train=SOURCE), eos_ids(model, tokenizer))
-    collection = collect_demonstrations(examples(read(SOURCE), encoder, preference=False)[0], progress=0.0)
+    examples, _ = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer)).examples(read(SOURCE), preference=False)
+    collection = collect_demonstrations(examples, progress=0.0)
     inputs = model_inputs(list(collection.rows), collection.batch, pad_id=tokenizer.pad_token_id or 0)
     with torch.no_grad():
-        return score(model, inputs, collection.batch.loss_mask).logp.exp().numpy()
+        return Scorer().score(model, inputs, collection.batch.loss_mask).logp.exp().numpy()
 
 
 def main() -> None:

@@ -9,12 +9,11 @@ from torch.nn.functional import rms_norm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from posttrain import Group, Judgement
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import examples
+from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
 from posttrain.model.load import eos_ids, load
-from posttrain.settings.data import DataConfig, PathSource
+from posttrain.settings.data import Encoding
 from posttrain.settings.model import Adapter, FromScratch, ModelConfig
 
 TINY = FromScratch(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=1, initializer_range=0.3)
@@ -45,8 +44,8 @@ def make_examples(model: Any, tokenizer: Any, *, preference: bool, rows: int = 2
         columns = {"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"}
         return Record(f"row {i}", {**columns, "chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}"})
 
-    encoder = Encoder(tokenizer, DataConfig(train=PathSource(path="")), eos_ids(model, tokenizer))
-    return examples(map(record, range(rows)), encoder, preference=preference)[0]
+    reader = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer))
+    return reader.examples(map(record, range(rows)), preference=preference)[0]
 
 
 def make_problems(tokenizer: Any, *, rows: int = 24) -> list[Problem]:

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from posttrain.execution.runner import RunResult, run
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.rewards.base import Group, Judgement, Reward, Weighted
+    from posttrain.rewards.kinds._form import Boxed, Pattern, Tags
+    from posttrain.rewards.kinds._length import Length
+    from posttrain.rewards.kinds._verified import Verified
     from posttrain.rewards.kinds.countdown import Countdown
-    from posttrain.rewards.kinds.form import Boxed, Format, Pattern, Tags
+    from posttrain.rewards.kinds.format import Format
+    from posttrain.rewards.kinds.format_length import FormatAndLength
     from posttrain.rewards.kinds.function import Function
-    from posttrain.rewards.kinds.length import FormatAndLength, Length, Overlong
-    from posttrain.rewards.kinds.majority import MajorityVote
+    from posttrain.rewards.kinds.majority_vote import MajorityVote
+    from posttrain.rewards.kinds.overlong import Overlong
     from posttrain.rewards.kinds.repetition import Repetition
-    from posttrain.rewards.kinds.verified import Verified
     from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
     from posttrain.rollout.hf import HFEngine
     from posttrain.rollout.vllm.engine import VLLMEngine
@@ -56,18 +59,18 @@ _HOME = {
     "Group": "rewards.base",
     "Judgement": "rewards.base",
     "Reward": "rewards.base",
-    "Boxed": "rewards.kinds.form",
+    "Boxed": "rewards.kinds._form",
     "Countdown": "rewards.kinds.countdown",
-    "Format": "rewards.kinds.form",
-    "FormatAndLength": "rewards.kinds.length",
+    "Format": "rewards.kinds.format",
+    "FormatAndLength": "rewards.kinds.format_length",
     "Function": "rewards.kinds.function",
-    "Length": "rewards.kinds.length",
-    "MajorityVote": "rewards.kinds.majority",
-    "Overlong": "rewards.kinds.length",
-    "Pattern": "rewards.kinds.form",
+    "Length": "rewards.kinds._length",
+    "MajorityVote": "rewards.kinds.majority_vote",
+    "Overlong": "rewards.kinds.overlong",
+    "Pattern": "rewards.kinds._form",
     "Repetition": "rewards.kinds.repetition",
-    "Tags": "rewards.kinds.form",
-    "Verified": "rewards.kinds.verified",
+    "Tags": "rewards.kinds._form",
+    "Verified": "rewards.kinds._verified",
     "Weighted": "rewards.base",
     "EngineError": "errors",
     "RewardError": "errors",

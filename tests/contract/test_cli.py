@@ -17,6 +17,7 @@ from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS
 from posttrain.settings.model import ModelConfig
+from posttrain.settings.permissions import Permissions
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -94,17 +95,17 @@ def test_a_run_and_the_same_again(posttrain: Command, tmp_path: Path) -> None:
 def test_compare_hands_on_what_the_runs_may_do(
     posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
 ) -> None:
-    allowed: dict[str, bool] = {}
+    allowed: list[Permissions] = []
 
-    def execute(study: Any, *, say: Any, **given: bool) -> Path:
-        allowed.update(given)
+    def execute(study: Any, *, say: Any, permissions: Permissions) -> Path:
+        allowed.append(permissions)
         return tmp_path
 
     write(tmp_path / "table.md")
     for name, stand_in in {"config.load_study": Path, "matrix.Matrix": Path, "execute.execute": execute}.items():
         monkeypatch.setattr(f"posttrain.execution.study.{name}", stand_in)
     assert posttrain("compare", "study.yaml", *options)[0] == 0
-    assert allowed == {name: f"--{name.replace('_', '-')}" in options for name in ("allow_remote_engine", "allow_code")}
+    assert allowed == [Permissions(remote_engine="--allow-remote-engine" in options, code="--allow-code" in options)]
 
 
 def data(**source: Any) -> dict[str, Any]:
@@ -252,7 +253,7 @@ def test_a_folder_that_holds_something_else(
         ({"training": {"max_steps": 2, "extra": {"optim": "nonsense"}}}, (2, 4), "nonsense"),
         ({"eval": {"samples": 1, "max_tokens": 9999}}, (2, 2), "eval.max_tokens: 9999 leaves no room"),
         (rollouts(max_tokens=9999), (2, 2), "rollout.max_tokens: 9999 leaves no room"),
-        ({**rollouts(), "rewards": [{"name": "function", "path": "os.getcwd"}]}, (4, 4), "--allow-code"),
+        ({**rollouts(), "rewards": [{"name": "function", "path": "os.getcwd"}]}, (2, 2), "--allow-code"),
     ],
 )
 def test_what_cannot_work_leaves_no_folder(

@@ -20,6 +20,7 @@ from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.runner import plan
 from posttrain.recipe.recipe import load_recipe
+from posttrain.settings.permissions import Permissions
 
 TRAINING = {"max_steps": 2, "rows_per_step": 4, "lr_scheduler_type": "constant"}
 ROW, LENGTH = {"prompt": "1+1=", "completion": "2" * 10}, 4 + 10 + 1  # with its end
@@ -28,7 +29,7 @@ ROW, LENGTH = {"prompt": "1+1=", "completion": "2" * 10}, 4 + 10 + 1  # with its
 def of(row: dict[str, Any], *, data: dict[str, Any] | None = None, **changes: Any) -> Prepared:
     train = {"path": write(Path("rows.jsonl"), *[row] * 8)}
     values = {"data": {"train": train, "chat_template": False, **(data or {})}, "training": TRAINING, **changes}
-    return prepare(load_recipe(recipe(**values)), allow_remote_engine=False, allow_code=False)
+    return prepare(load_recipe(recipe(**values)), Permissions())
 
 
 def planned(*overrides: str) -> dict[str, Any]:
@@ -193,9 +194,9 @@ def test_precision(
 def test_adamw_is_one_kernel_unless_the_recipe_says_otherwise() -> None:
     made = load_recipe(recipe())
     arguments = training_arguments(made, 2, checkpointing=False)
-    prepared = prepare(made, allow_remote_engine=False, allow_code=False)
+    prepared = prepare(made, Permissions())
     trainer = PostTrainer(
-        prepared.model, prepared.algorithm, tokenizer=prepared.tokenizer, train_dataset=prepared.train, args=arguments
+        prepared.model, prepared.algorithm, tokenizer=prepared.tokenizer, train_dataset=prepared.sets.train, args=arguments
     )
     optimizer = trainer.create_optimizer()
     assert type(optimizer) is torch.optim.AdamW and all(group["fused"] for group in optimizer.param_groups)

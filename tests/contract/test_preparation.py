@@ -11,6 +11,7 @@ from contract.recipes import SCRATCH, recipe, write
 from posttrain.errors import DataError
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.recipe.recipe import load_recipe
+from posttrain.settings.permissions import Permissions
 
 CONTEXT, ANSWER = 32, 20
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 6}
@@ -27,7 +28,7 @@ def prepared(rows: list[dict[str, Any]], **changes: Any) -> Prepared:
     }
     train = {"path": write(Path("rows.jsonl"), *rows)}
     values["data"] = {"train": train, "chat_template": False, **values.get("data", {})}
-    return prepare(load_recipe(recipe(**values)), allow_remote_engine=False, allow_code=False)
+    return prepare(load_recipe(recipe(**values)), Permissions())
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,9 @@ def _in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def test_room_for_sampled_answers_is_left_in_questions_and_not_in_a_later_sets_rows() -> None:
     sets = {name: {"path": "rows.jsonl"} for name in ("one", "two")}
     made = prepared([LONG] * 4, data={"eval": sets}, eval={"samples": 1, "max_tokens": ANSWER})
-    assert {name: len(rows) for name, rows in {**made.held_out, **made.problems}.items()} == {"one": 4, "two": 4}
-    assert [len(made.held_out[name]) for name in sets] == [4, 4]
-    assert not any(report.notes for report in made.reports.values())
+    assert {name: len(rows) for name, rows in {**made.sets.held_out, **made.sets.problems}.items()} == {"one": 4, "two": 4}
+    assert [len(made.sets.held_out[name]) for name in sets] == [4, 4]
+    assert not any(report.notes for report in made.sets.reports.values())
 
 
 @pytest.mark.parametrize(
@@ -62,10 +63,10 @@ def test_questions_that_cannot_be_sampled_before_training_are_named(
         algorithm={"name": algorithm},
         **({"rollout": ROLLOUT, "training": {"max_steps": 2}} if algorithm != "sft" else {}),
     )
-    assert [problem.where for problem in made.candidates] == ["rows.jsonl:1"]
-    assert made.reports[report].rows == 1 and made.reports[report].counters == {"bad": 1, "long_prompt": 1}
-    assert [where for _, where, _ in made.reports[report].notes] == ["rows.jsonl:2", "rows.jsonl:3"]
-    assert set(made.reports) == {"train", report}
+    assert [problem.where for problem in made.sets.candidates] == ["rows.jsonl:1"]
+    assert made.sets.reports[report].rows == 1 and made.sets.reports[report].counters == {"bad": 1, "long_prompt": 1}
+    assert [where for _, where, _ in made.sets.reports[report].notes] == ["rows.jsonl:2", "rows.jsonl:3"]
+    assert set(made.sets.reports) == {"train", report}
 
 
 def test_no_question_that_can_be_sampled_is_an_error() -> None:

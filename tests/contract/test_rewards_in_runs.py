@@ -15,6 +15,7 @@ from contract.recipes import Command, recipe, write
 from posttrain.errors import SetupError
 from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.make import make_rewards, named
+from posttrain.rewards.options import Judged
 from posttrain.settings.data import TaskSource
 
 MODULE = """
@@ -72,14 +73,14 @@ def test_code_runs_only_with_leave(posttrain: Command) -> None:
     path = grpo({"name": "function", "path": "mine.some_fail"})
     for arguments in ([], ["--dry-run"]):
         code, _, err = posttrain("run", path, *arguments)
-        assert code == 4 and "The recipe runs code: mine.some_fail" in err and "--allow-code" in err
+        assert code == 2 and "The recipe runs code: mine.some_fail" in err and "--allow-code" in err
     assert not Path("out").exists()
     assert posttrain("validate", path)[0] == 0
 
 
 def test_a_function_that_is_not_there_leaves_nothing(posttrain: Command) -> None:
     code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.absent"}), "--allow-code")
-    assert code == 4 and "The reward function mine.absent: AttributeError" in err and not Path("out").exists()
+    assert code == 4 and "A reward does not start: mine.absent: there is no such object" in err and not Path("out").exists()
 
 
 def test_a_run_goes_on_with_a_tenth_of_its_grades_failing(posttrain: Command) -> None:
@@ -132,14 +133,14 @@ def started() -> set[int]:
 def test_what_was_started_is_ended_where_a_later_reward_does_not_start() -> None:
     before = started()
     rewards = load_recipe(grpo({"name": "math_verify"}, {"name": "function", "path": "mine.absent"})).rewards
-    with pytest.raises(SetupError, match="The reward function mine"):
-        make_rewards(rewards, TaskSource(task="chain", rows=8), max_tokens=6)
+    with pytest.raises(SetupError, match="A reward does not start: mine"):
+        make_rewards(rewards, Judged(TaskSource(task="chain", rows=8), max_tokens=6))
     assert started() == before
 
 
 def test_a_functions_own_deadline_comes_first() -> None:
     rewards = load_recipe(grpo({"name": "function", "path": "mine.task", "deadline": 900})).rewards
-    [entry] = make_rewards(rewards, TaskSource(task="chain", rows=8), max_tokens=6)
+    [entry] = make_rewards(rewards, Judged(TaskSource(task="chain", rows=8), max_tokens=6))
     entry.reward.close()
     assert entry.deadline > 900
 

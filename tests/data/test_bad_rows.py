@@ -8,21 +8,19 @@ from typing import Any
 
 import pytest
 
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import examples, problems
+from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.errors import DataError
 from posttrain.model.load import make_tokenizer
-from posttrain.settings.data import DataConfig, PathSource
+from posttrain.settings.data import Encoding, PathSource
 from posttrain.settings.model import CharacterTokenizer
 
 GOOD = {"prompt": "a", "completion": "b", "chosen": "b", "rejected": "c", "answer": "b"}
 TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
-def encoder(**options: Any) -> Encoder:
-    config = DataConfig.model_validate({"train": {"path": "x.jsonl"}, **options})
-    return Encoder(make_tokenizer(CharacterTokenizer(characters="abc\n")), config, [1])
+def reader(**options: Any) -> Reader:
+    return Reader(Encoding.model_validate(options), make_tokenizer(CharacterTokenizer(characters="abc\n")), [1])
 
 
 def written(folder: Path, *lines: Any) -> PathSource:
@@ -84,10 +82,11 @@ ALL = [
 
 
 def prepare(kind: str, source: PathSource, skip: bool) -> tuple[list[Any], Any]:
+    policy = "skip" if skip else "raise"
     if kind == "problem":
-        rows, report = problems(read(source), encoder(), skip_bad_rows=skip)
+        rows, report = reader(on_bad_row=policy).problems(read(source))
         return list(rows), report
-    rows, report = examples(read(source), encoder(), preference=kind == "preference", skip_bad_rows=skip)
+    rows, report = reader(on_bad_row=policy).examples(read(source), preference=kind == "preference")
     return list(rows), report
 
 

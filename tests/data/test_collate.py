@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from posttrain.data.rows import Example, Row
 from posttrain.model.layout.padded import micro_batches, model_inputs
 from posttrain.model.load import load
-from posttrain.model.scoring import score
+from posttrain.model.scoring import Scorer
 from posttrain.settings.model import ModelConfig
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
@@ -84,7 +84,7 @@ def test_scores_and_gradients_are_those_of_the_full_logits(model: Any, seed: int
     inputs = model_inputs(drawn.rows, batch, pad_id=PAD)
     weights = torch.randn(batch.loss_mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     gradients = []
-    for logp in (score(model, inputs, batch.loss_mask).logp, brute_force(model, drawn.rows, batch.loss_mask)):
+    for logp in (Scorer().score(model, inputs, batch.loss_mask).logp, brute_force(model, drawn.rows, batch.loss_mask)):
         gradients.append((logp.detach(), *torch.autograd.grad((weights * logp).sum(), list(model.parameters()))))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
@@ -94,7 +94,7 @@ def test_temperature_divides_the_logits(model: Any) -> None:
     drawn = collection(5)
     inputs = model_inputs(drawn.rows, drawn.batch, pad_id=PAD)
     with torch.no_grad():
-        ours = score(model, inputs, drawn.batch.loss_mask, temperature=1.7).logp
+        ours = Scorer(temperature=1.7).score(model, inputs, drawn.batch.loss_mask).logp
         head = model.lm_head.weight.clone()
         model.lm_head.weight.mul_(1 / 1.7)
         theirs = brute_force(model, drawn.rows, drawn.batch.loss_mask)

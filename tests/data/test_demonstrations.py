@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from posttrain import Group, Judgement, Weighted
-from posttrain.data.demonstrations import DemonstrationReader
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import problems
+from posttrain.data.demonstrations import only_right
+from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import DataError
 from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
-from posttrain.settings.data import DataConfig, PathSource
-from posttrain.train.collect.right_demonstrations import with_right_demonstrations
+from posttrain.rewards.demonstrations import demonstration_faults
+from posttrain.settings.data import Encoding
 
 PLAIN = {"chat_template": False}
 GOOD = {"prompt": "1+1=", "answer": "2", "demonstration": "two"}
@@ -23,12 +22,11 @@ GOOD = {"prompt": "1+1=", "answer": "2", "demonstration": "two"}
 
 def read(*rows: dict[str, Any], max_tokens: int = 8, on_long: Any = "skip", **data: Any) -> tuple[list[Problem], DataReport]:
     tokenizer: Any = make_tokenizer("bytes")
-    config = DataConfig.model_validate({"train": PathSource(path=""), **(data or PLAIN)})
+    config = Encoding.model_validate({"on_long_completion": on_long, **(data or PLAIN)})
     if config.chat_template:
         tokenizer.chat_template = CHAT_TEMPLATE
-    encoder = Encoder(tokenizer, config, [tokenizer.eos_token_id])
-    reader = DemonstrationReader(Encoder(tokenizer, config, [tokenizer.eos_token_id]), max_tokens, on_long)
-    return problems((Record(f"row {i}", row) for i, row in enumerate(rows)), encoder, demonstrations=reader)
+    records = (Record(f"row {i}", row) for i, row in enumerate(rows))
+    return Reader(config, tokenizer, [tokenizer.eos_token_id]).problems(records, room=max_tokens, demonstrated=True)
 
 
 def text(problem: Problem) -> str:
@@ -108,7 +106,7 @@ def checked(*demonstrations: str, on_wrong: Any = "skip", verdict: bool = True) 
     rows = [{**GOOD, "demonstration": demonstration} for demonstration in demonstrations]
     kept, report = read(*rows, max_tokens=32)
     judges = [Weighted(Verdict(), verdict=verdict)]
-    return with_right_demonstrations(kept, judges, make_tokenizer("bytes"), report, on_wrong=on_wrong), report
+    return only_right(kept, report, demonstration_faults(judges, make_tokenizer("bytes")), on_wrong=on_wrong), report
 
 
 def test_one_that_is_not_right_is_not_used_and_reported() -> None:
@@ -116,8 +114,8 @@ def test_one_that_is_not_right_is_not_used_and_reported() -> None:
     assert [problem.demonstration is not None for problem in kept] == [True, False, False, True]
     assert report.counters == {"wrong_demonstration": 2}
     assert [(where, reason) for _, where, reason in report.notes] == [
-        ("row 1", "its demonstration is not used: it is not right by the rewards' verdict"),
-        ("row 2", "its demonstration is not used: it could not be graded (raised RuntimeError: no idea)"),
+        ("row 1", "its demonstration is not used: it is not right by the rewards' verdict: '3'"),
+        ("row 2", "its demonstration is not used: it could not be graded (raised RuntimeError: no idea): 'fault'"),
     ]
 
 
@@ -131,7 +129,7 @@ def test_wrong_ones_can_be_kept_or_refused() -> None:
 def test_questions_without_one_keep_their_place() -> None:
     kept, report = read({**GOOD, "demonstration": None}, {**GOOD, "demonstration": "3"}, GOOD | {"demonstration": "2"})
     judges = [Weighted(Verdict(), verdict=True)]
-    checked = with_right_demonstrations(kept, judges, make_tokenizer("bytes"), report, on_wrong="skip")
+    checked = only_right(kept, report, demonstration_faults(judges, make_tokenizer("bytes")), on_wrong="skip")
     assert [problem.where for problem in checked] == ["row 0", "row 1", "row 2"]
     assert [problem.demonstration is not None for problem in checked] == [False, False, True]
     assert [where for counter, where, _ in report.notes if counter == "wrong_demonstration"] == ["row 1"]

@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from trl import chat_template_utils
 
 from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import examples, problems
+from posttrain.data.reader import Reader
 from posttrain.data.rows import BadRow, LongRow, Row
 from posttrain.data.sources import Record
 from posttrain.errors import DataError, SetupError
@@ -56,6 +56,10 @@ def encoder(template: str | None = None, eos: tuple[int, ...] = (1,), limit: int
     return Encoder(tokenizer(template), config(**options), eos, limit)
 
 
+def reader(**options: Any) -> Reader:
+    return Reader(config(**options), tokenizer(), (1,))
+
+
 def shown(row: Row) -> tuple[str, str, str]:
     """Prompt, completion, and 1 where it carries loss."""
     prompt, completion = ("".join(GLYPHS[i] for i in ids) for ids in (row.prompt, row.completion))
@@ -94,7 +98,7 @@ SYSTEM = {"role": "system", "content": "s"}
     ],
 )
 def test_demonstrations(options: dict[str, Any], columns: dict[str, Any], golden: tuple[str, str, str]) -> None:
-    assert shown(encoder(**options).demonstration(columns)) == golden
+    assert shown(encoder(**options).demonstration(columns)[0]) == golden
 
 
 @pytest.mark.parametrize(
@@ -107,12 +111,12 @@ def test_demonstrations(options: dict[str, Any], columns: dict[str, Any], golden
     ],
 )
 def test_preferences(columns: dict[str, Any]) -> None:
-    pair = encoder().preference(columns)
+    pair, _ = encoder().preference(columns)
     assert list(map(shown, pair)) == [("Ua$A", "b$", "11"), ("Ua$A", "c$", "11")]
 
 
 def test_the_common_prompt_may_hold_turns() -> None:
-    pair = encoder().preference({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "b", "c", "e")})
+    pair, _ = encoder().preference({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "b", "c", "e")})
     assert list(map(shown, pair)) == [("Ua$Ab$Uc$A", "d$", "11"), ("Ua$Ab$Uc$A", "e$", "11")]
 
 
@@ -122,37 +126,37 @@ def test_the_common_prompt_may_hold_turns() -> None:
 )
 def test_the_beginning_of_sequence_stands_once(chat: bool, template: str | None, prompt: str) -> None:
     made = Encoder(tokenizer(template, bos=True), config(chat_template=chat), [1])
-    row = made.demonstration({"prompt": "ab", "completion": "c"})
+    row, _ = made.demonstration({"prompt": "ab", "completion": "c"})
     assert shown(row) == (prompt, "c$", "11")
-    assert list(row.prompt) == made.prompt({"prompt": "ab"})
+    assert list(row.prompt) == made.prompt({"prompt": "ab"})[0]
 
 
 def test_training_and_sampling_see_the_same_prompt() -> None:
     for made in (encoder(), encoder(UNMARKED), encoder(system_prompt="x"), encoder(chat_template=False)):
         columns = {"prompt": "ab", "completion": "c"}
-        assert list(made.demonstration(columns).prompt) == made.prompt(columns)
+        assert list(made.demonstration(columns)[0].prompt) == made.prompt(columns)[0]
 
 
 def test_without_marks_the_answers_are_found_and_nothing_after_their_end_is_learnt() -> None:
     made = encoder(UNMARKED)
-    assert shown(made.demonstration({"messages": turns("a", "b", "c", "d")})) == ("Ua$\nA", "b$\nUc$\nAd$", "1100000011")
+    assert shown(made.demonstration({"messages": turns("a", "b", "c", "d")})[0]) == ("Ua$\nA", "b$\nUc$\nAd$", "1100000011")
 
 
 def test_every_end_token_is_honoured() -> None:
     ends_with_tool = UNMARKED.replace("<|end|>\n", "<|tool|>\n")
     columns = {"messages": turns("a", "b", "c", "d")}
-    assert shown(encoder(ends_with_tool, eos=(1, 6)).demonstration(columns)) == ("UaT\nA", "bT\nUcT\nAdT", "1100000011")
+    assert shown(encoder(ends_with_tool, eos=(1, 6)).demonstration(columns)[0]) == ("UaT\nA", "bT\nUcT\nAdT", "1100000011")
     # The same token that ends no answer is text: the end is appended after what the template wrote.
-    assert shown(encoder(ends_with_tool).demonstration({"messages": turns("a", "b")})) == ("UaT\nA", "bT\n$", "1111")
+    assert shown(encoder(ends_with_tool).demonstration({"messages": turns("a", "b")})[0]) == ("UaT\nA", "bT\n$", "1111")
 
 
 def test_a_template_that_rewrites_earlier_turns_is_read_by_its_marks() -> None:
-    row = encoder(forgetful(marks=True)).demonstration({"messages": turns("a", "bb", "c", "dd")})
+    row, _ = encoder(forgetful(marks=True)).demonstration({"messages": turns("a", "bb", "c", "dd")})
     assert shown(row) == ("Ua$A", "b$Uc$Add$", "110000111")
 
 
 def test_marks_do_not_make_text_after_the_end_learnt() -> None:
-    row = encoder(forgetful(marks=True, after="\n")).demonstration({"messages": turns("a", "bb", "c", "dd")})
+    row, _ = encoder(forgetful(marks=True, after="\n")).demonstration({"messages": turns("a", "bb", "c", "dd")})
     assert shown(row) == ("Ua$A", "b$\nUc$Add$", "1100000111")
 
 
@@ -177,7 +181,7 @@ def test_a_template_that_rewrites_and_marks_nothing_is_refused(columns: dict[str
 def test_trl_marks_for_a_template_that_it_knows() -> None:
     made = make_tokenizer("bytes")
     made.chat_template = chat_template_utils.qwen3_chat_template
-    row = Encoder(made, config(), [1]).demonstration(
+    row, _ = Encoder(made, config(), [1]).demonstration(
         {"messages": turns("a", "<think>\nx\n</think>\n\nb", "c", "<think>\ny\n</think>\n\nd")}
     )
     learnt = made.decode([token for token, m in zip(row.completion, row.mask, strict=True) if m])
@@ -207,7 +211,7 @@ def test_length_limits(options: dict[str, Any], columns: dict[str, Any], golden:
             made.demonstration(columns)
         assert caught.value.counter == golden
     else:
-        assert shown(made.demonstration(columns)) == golden
+        assert shown(made.demonstration(columns)[0]) == golden
 
 
 @pytest.mark.parametrize(
@@ -229,9 +233,9 @@ def test_every_long_row_is_counted_or_refused(options: dict[str, Any], counter: 
     ]
     if counter == "x:2":
         with pytest.raises(DataError, match=r"x:2: .*over the limit of"):
-            examples(records, encoder(**options), preference=False)
+            reader(**options).examples(records, preference=False)
         return
-    rows, report = examples(records, encoder(**options), preference=False)
+    rows, report = reader(**options).examples(records, preference=False)
     assert len(rows) == (1 if counter else 2)
     assert sum(report.counters.values()) == 1, "left out or cut: nothing happens silently"
     if counter:
@@ -276,7 +280,7 @@ ENCODERS = [
 @given(columns=records, which=st.integers(0, len(ENCODERS) - 1))
 def test_any_row_is_a_row_or_a_bad_row(columns: dict[str, Any], which: int) -> None:
     made = ENCODERS[which]
-    for encode in (lambda: [made.demonstration(columns)], lambda: [*made.preference(columns)]):
+    for encode in (lambda: [made.demonstration(columns)[0]], lambda: [*made.preference(columns)[0]]):
         try:
             rows = encode()
         except BadRow as bad:
@@ -287,7 +291,7 @@ def test_any_row_is_a_row_or_a_bad_row(columns: dict[str, Any], which: int) -> N
             assert row.mask.any() and (len(row.prompt) or not row.mask[0])
             assert max([*row.prompt, *row.completion]) < 263 and min([*row.prompt, *row.completion]) >= 0
     try:
-        assert made.prompt(columns)
+        assert made.prompt(columns)[0]
     except BadRow as bad:
         assert str(bad)
 
@@ -318,6 +322,6 @@ def test_messages_are_not_rendered_where_the_recipe_wants_plain_text() -> None:
 
 def test_problems_keep_the_columns_that_grade_them() -> None:
     rows = [Record("x:1", {"prompt": "ab", "solution": "c"}), Record("x:2", {"prompt": "ab", "answer": "d", "solution": "c"})]
-    asked, report = problems(rows, encoder())
+    asked, report = reader().problems(rows)
     assert [problem.columns["answer"] for problem in asked] == ["c", "d"]
     assert [GLYPHS[i] for i in asked[0].prompt] == list("Uab$A") and report.rows == 2

@@ -101,7 +101,7 @@ def test_a_vocabulary_larger_than_the_tokenizer_is_no_fault(tmp_path: Path) -> N
     tokenizer.save_pretrained(tmp_path)
     again, tokens = load(ModelConfig(name=str(tmp_path)), seed=0)
     encoder = Encoder(tokens, DataConfig.model_validate({"train": {"path": "x.jsonl"}}), eos_ids(again, tokens))
-    assert encoder.demonstration({"prompt": "1+1", "completion": "2"}).mask.all()
+    assert encoder.demonstration({"prompt": "1+1", "completion": "2"})[0].mask.all()
     assert isinstance(tokens.decode([rows - 1, tokens("1").input_ids[0]]), str)  # a sampled id beyond it is no crash
 
 

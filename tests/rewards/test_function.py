@@ -191,10 +191,10 @@ def test_a_hang_ends_its_process_and_the_next_call_has_another(make: Callable[..
     ("path", "says"),
     [
         ("absent.reward", "No module named 'absent'"),
-        ("mine.absent", "has no attribute 'absent'"),
+        ("mine.absent", "there is no such object"),
         ("mine.not_a_function", "3 is not a callable object"),
     ],
 )
 def test_what_cannot_be_called_is_refused_at_once(make: Callable[..., Function], path: str, says: str) -> None:
-    with pytest.raises(SetupError, match=f"The reward function {path}: .*{says}"):
+    with pytest.raises(SetupError, match=f"A reward does not start: {path}.*{says}"):
         Function(path, deadline=1)

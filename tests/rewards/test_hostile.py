@@ -16,7 +16,7 @@ import pytest
 
 from posttrain.rewards.grading import MathVerify, Verdict
 from posttrain.rewards.isolated.math_child import MEMORY
-from posttrain.rewards.kinds.form import Boxed
+from posttrain.rewards.kinds._form import Boxed
 from rewards.test_child import together
 
 DEADLINE = 0.5

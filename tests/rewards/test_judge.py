@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from posttrain import Batch, Group, Judgement, RewardError, Weighted, build_algorithm
-from posttrain.rewards.base import Rewarded
 from posttrain.rewards.error_rate import WINDOW, ErrorRate
 from posttrain.rewards.judge import Judges, guarded
+from posttrain.rewards.rewarded import Rewarded
 from posttrain.rewards.values import LONGEST_FAULT, MAX_SCORE, MAX_WEIGHT
 
 ROWS = 4

@@ -26,9 +26,9 @@ from posttrain import (
     Weighted,
 )
 from posttrain.rewards.judge import Judges
+from posttrain.rewards.kinds._form import Form
+from posttrain.rewards.kinds._length import length_score
 from posttrain.rewards.kinds.countdown import solves
-from posttrain.rewards.kinds.form import Form
-from posttrain.rewards.kinds.length import length_score
 from posttrain.rewards.kinds.repetition import repeated
 
 

@@ -17,7 +17,7 @@ from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import load
-from posttrain.model.scoring import score
+from posttrain.model.scoring import Scorer
 from posttrain.rollout.engine import Completion, Sampling, sample_seed
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.model import ModelConfig
@@ -85,7 +85,7 @@ def test_logprobs_are_of_the_sampling_distribution(loaded: Any, engine: HFEngine
     drawn = collect_demonstrations(rows, progress=0.0)
     with torch.no_grad():
         inputs = model_inputs(drawn.rows, drawn.batch, pad_id=0)
-        scored = score(model, inputs, drawn.batch.loss_mask, temperature=temperature).logp
+        scored = Scorer(temperature=temperature).score(model, inputs, drawn.batch.loss_mask).logp
     for logps, one in zip(scored, sampled, strict=True):
         torch.testing.assert_close(logps[: len(one.tokens)], torch.tensor(one.logprobs), rtol=0, atol=1e-4)
 

@@ -23,6 +23,7 @@ from posttrain.rewards.grading import TaskGrader
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.evaluation import EvalConfig
+from posttrain.settings.permissions import Permissions
 from study.made import STUDY, finished, study
 from tiny import make_model
 
@@ -101,7 +102,7 @@ def test_a_run_that_is_reported_must_be_finite_and_what_is_allowed_reaches_it(mo
 
     monkeypatch.setattr("posttrain.execution.runner.run", run)
     with pytest.raises(NonFiniteError, match="Step 7"):
-        execute(study(drift=None), say=lambda _: None, allow_remote_engine=True, allow_code=True)
+        execute(study(drift=None), say=lambda _: None, permissions=Permissions(remote_engine=True, code=True))
     assert len(asked) == 3 + 8 + 8 and all(one == {"allow_remote_engine": True, "allow_code": True} for one in asked)
 
 
@@ -127,9 +128,9 @@ def test_a_mark_of_not_being_finite_holds_for_runs_that_rates_are_chosen_by_only
     recipe = made.recipe(next(made.tuning()))
     Path(recipe.output_dir).mkdir(parents=True)
     (Path(recipe.output_dir) / NOT_FINITE).write_text("Step 7")
-    module._one(Job(recipe, may_fail=True), allow_remote_engine=False, allow_code=False)
+    module._one(Job(recipe, may_fail=True), Permissions())
     assert not ran
-    module._one(Job(recipe), allow_remote_engine=False, allow_code=False)
+    module._one(Job(recipe), Permissions())
     assert ran == [recipe.output_dir]
 
 

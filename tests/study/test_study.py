@@ -23,6 +23,7 @@ from posttrain.execution.study.execute import report
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.table import Interval
+from posttrain.settings.permissions import Permissions
 from study.made import STUDY, finished, study
 from tiny import make_model
 
@@ -37,7 +38,7 @@ def written(tmp_path: Path, **changes: Any) -> str:
 
 def test_the_projects_studies_are_valid() -> None:
     for path in (ROOT / "studies").glob("*.yaml"):
-        assert "runs to choose" in Matrix(load_study(path)).check()
+        assert "runs to choose" in Matrix(load_study(path)).check(Permissions())
 
 
 @pytest.mark.parametrize(

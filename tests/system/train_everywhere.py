@@ -37,6 +37,7 @@ from posttrain.train import trainer
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import DemonstrationCollector, collect_demonstrations
 from posttrain.train.learner import MicroLoss, Step
+from posttrain.train.options import Execution
 from tiny import make_examples, make_model, parameters
 
 STEPS, ROWS = 3, 8
@@ -116,9 +117,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         tokenizer=tokenizer,
         train_dataset=rows,
         args=TrainingArguments(**{**defaults, **options}),
-        micro_batch_tokens=150,
-        distributed=distributed,
-        **switches,
+        execution=Execution(micro_batch_tokens=150, distributed=distributed, **switches),
     )
 
 
@@ -188,7 +187,7 @@ def after_a_bad_step(what: str | None, mode: str, folder: Path) -> torch.Tensor:
     """The parameters after three updates, with a step between them that is not finite, or without."""
     options = {"optim": "adamw_torch", "lr_scheduler_type": "linear", "learning_rate": 1e-2, "num_train_epochs": 1}
     trained = make_trainer(build_algorithm("sft"), mode, folder / str(what), **options, max_steps=8)
-    trained._collector = Spoilt(trained.train_dataset, what)  # type: ignore[arg-type]
+    trained.run_state.collector = Spoilt(trained.train_dataset, what)  # type: ignore[arg-type]
     if what is not None:
         spoil(trained, what)
     trained.add_callback(EndAfter(3 if what is None else 4))
@@ -255,7 +254,7 @@ def main() -> None:
     facts["goes on"] = goes_on_as_if_never_broken_off(mode, folder)
     facts["world"], facts["mode"], facts["held"] = ranks.world(), trained.mode, trained.held
     uneven = make_trainer(build_algorithm("sft"), mode, folder, per_device_train_batch_size=1, max_steps=5)
-    uneven._collector = Sized(uneven.train_dataset, (2, 4, 6, 2, 1))  # type: ignore[arg-type]
+    uneven.run_state.collector = Sized(uneven.train_dataset, (2, 4, 6, 2, 1))  # type: ignore[arg-type]
     moved["uneven"], facts["uneven"] = change(uneven).numpy(), uneven.micro_batches
     adapted = make_trainer(build_algorithm("dpo"), mode, folder, adapter=Adapter(r=4), learning_rate=0.05)
     moved["lora"] = change(adapted).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from transformers import TrainingArguments
 
 from posttrain import PostTrainer, Sampling, Weighted, build_algorithm
 from posttrain.rollout.hf import HFEngine
+from posttrain.train.options import Execution, Watching
 from tiny import Thirds, make_examples, make_model, make_problems
+
+EXECUTION = {field.name for field in dataclasses.fields(Execution)}
+WATCHING = {field.name for field in dataclasses.fields(Watching)}
 
 
 @pytest.fixture
@@ -59,6 +64,9 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             "logging_steps": 1000,
             **arguments,
         }
+        given = {**online, **(trainer_options or {})}
+        execution = {name: given.pop(name) for name in EXECUTION if name in given}
+        watching = {name: given.pop(name) for name in WATCHING if name in given}
         return PostTrainer(
             policy,
             algorithm,
@@ -66,8 +74,9 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             train_dataset=rows,
             eval_dataset={"held_out": rows[:5]} if evaluate else None,
             args=TrainingArguments(**settings),
-            micro_batch_tokens=micro_tokens,
-            **online | (trainer_options or {}),
+            execution=Execution(micro_batch_tokens=micro_tokens, **execution),
+            watching=Watching(**watching),
+            **given,
         )
 
     return make

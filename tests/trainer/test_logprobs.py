@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from posttrain.model import head as logprobs
-from posttrain.model.head import Head, Teacher, in_one_pass, token_logprobs
+from posttrain.model.head import Head, ReferenceStates, in_one_pass, token_logprobs
 from posttrain.model.layout.inputs import ModelInputs
-from posttrain.model.scoring import score
+from posttrain.model.scoring import Scorer
 from tiny import make_model
 
 ROWS, HIDDEN, VOCABULARY = 13, 8, 30
@@ -23,32 +23,32 @@ def _inputs(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     hidden = torch.randn(ROWS, HIDDEN, dtype=dtype, requires_grad=True)
     weight = torch.randn(VOCABULARY, HIDDEN, dtype=dtype, requires_grad=True)
     bias = torch.randn(VOCABULARY, dtype=dtype, requires_grad=True)
-    teacher = Teacher(torch.randn(ROWS, 5, dtype=dtype), Head(torch.randn(VOCABULARY, 5, dtype=dtype)))
+    reference = ReferenceStates(torch.randn(ROWS, 5, dtype=dtype), Head(torch.randn(VOCABULARY, 5, dtype=dtype)))
     return {
         "hidden": hidden,
         "weight": weight,
         "bias": bias,
         "targets": torch.randint(0, VOCABULARY, (ROWS,)),
-        "teacher": teacher,
+        "reference": reference,
     }
 
 
-def _naive(inputs: dict[str, Any], temperature: float, entropy: bool, teacher: bool) -> torch.Tensor:
+def _naive(inputs: dict[str, Any], temperature: float, entropy: bool, reference: bool) -> torch.Tensor:
     log_p = ((inputs["hidden"] @ inputs["weight"].T + inputs["bias"]) / temperature).log_softmax(-1)
     columns = [log_p.gather(1, inputs["targets"][:, None])[:, 0]]
     if entropy:
         columns.append(-(log_p.exp() * log_p).sum(1))
-    if teacher:
-        log_q = (inputs["teacher"].hidden @ inputs["teacher"].head.weight.T / temperature).log_softmax(-1)
+    if reference:
+        log_q = (inputs["reference"].hidden @ inputs["reference"].head.weight.T / temperature).log_softmax(-1)
         columns.append((log_q.exp() * (log_q - log_p)).sum(1))
     return torch.stack(columns, 1)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10**6], ids=["row", "three_rows", "all"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
-@pytest.mark.parametrize(("entropy", "teacher"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("entropy", "reference"), [(False, False), (True, False), (False, True), (True, True)])
 def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
-    chunk: int, temperature: float, entropy: bool, teacher: bool, monkeypatch: pytest.MonkeyPatch
+    chunk: int, temperature: float, entropy: bool, reference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", chunk)
     inputs = _inputs()
@@ -59,9 +59,9 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
         inputs["targets"],
         temperature=temperature,
         entropy=entropy,
-        teacher=inputs["teacher"] if teacher else None,
+        reference=inputs["reference"] if reference else None,
     )
-    naive = _naive(inputs, temperature, entropy, teacher)
+    naive = _naive(inputs, temperature, entropy, reference)
     assert torch.allclose(ours, naive, rtol=0, atol=1e-12)
     upstream = torch.randn_like(naive)
     leaves = [inputs[name] for name in ("hidden", "weight", "bias")]
@@ -71,13 +71,13 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
 
 @pytest.mark.parametrize("chunk", [1, 3, 10**6], ids=["row", "three_rows", "all"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize(("entropy", "teacher"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("entropy", "reference"), [(False, False), (True, False), (False, True), (True, True)])
 def test_one_pass_makes_the_gradient_of_the_loss_that_it_is_told(
-    chunk: int, temperature: float, entropy: bool, teacher: bool, monkeypatch: pytest.MonkeyPatch
+    chunk: int, temperature: float, entropy: bool, reference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", chunk)
     inputs = _inputs()
-    naive = _naive(inputs, temperature, entropy, teacher)
+    naive = _naive(inputs, temperature, entropy, reference)
     factors = torch.randn_like(naive)
     told = list[slice]()
 
@@ -92,7 +92,7 @@ def test_one_pass_makes_the_gradient_of_the_loss_that_it_is_told(
         weigh,
         temperature=temperature,
         entropy=entropy,
-        teacher=inputs["teacher"] if teacher else None,
+        reference=inputs["reference"] if reference else None,
     )
     assert float(carrier.detach()) == 0 and not columns.requires_grad
     assert torch.allclose(columns, naive, rtol=0, atol=1e-12)
@@ -193,6 +193,6 @@ def test_the_logits_of_the_batch_never_exist(monkeypatch: pytest.MonkeyPatch) ->
     index = torch.arange(rows * scored)
     inputs = ModelInputs(ids, torch.ones_like(ids, dtype=torch.bool), row, at, index, torch.randint(0, 200, (rows * scored,)))
     with _Largest() as largest:
-        score(model, inputs, mask).logp.sum().backward()
+        Scorer().score(model, inputs, mask).logp.sum().backward()
     assert largest.elements < rows * scored * vocabulary / 2
     assert largest.elements < rows * width * width  # what eager attention would make

@@ -13,8 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from posttrain import PostTrainer
 from posttrain.errors import SetupError
-from posttrain.model.scoring import output_head
-from posttrain.model.trials import _of_own_logits, _padded, _scored, settle_head, settle_layout
+from posttrain.model.scoring import Scorer, output_head
+from posttrain.model.trials import _of_own_logits, _padded, _scored, usable_head, usable_layout
 from posttrain.settings.model import Adapter
 from tiny import make_model, parameters
 
@@ -37,15 +37,16 @@ def gemma(**options: Any) -> Any:
 
 def test_capped_logits_are_made_whole_and_are_the_models_own(caplog: pytest.LogCaptureFixture) -> None:
     model = gemma(final_logit_softcapping=0.5)
-    assert settle_head(model, "one_pass", 64) == "whole"
+    assert usable_head(model, "one_pass", 64) == "whole"
     assert caplog.text.count("changes its logits after the output layer") == 1 and "Gemma2ForCausalLM" in caplog.text
     inputs, mask = _padded(64)
-    torch.testing.assert_close(_scored(model, inputs, mask), _of_own_logits(model, inputs, mask), rtol=0, atol=1e-6)
+    scored, own = _scored(model, inputs, mask, Scorer("whole")), _of_own_logits(model, inputs, mask)
+    torch.testing.assert_close(scored, own, rtol=0, atol=1e-6)
 
 
 def test_a_head_that_was_read_whole_for_once_is_tried_again() -> None:
     model, _ = make_model()
-    assert [settle_head(model, asked, 64) for asked in ("whole", "two_pass", "one_pass")] == ["whole", "two_pass", "one_pass"]
+    assert [usable_head(model, asked, 64) for asked in ("whole", "two_pass", "one_pass")] == ["whole", "two_pass", "one_pass"]
 
 
 def test_an_adapter_on_the_head_is_trained_by_the_whole_logits(
@@ -76,7 +77,7 @@ def test_whole_distributions_need_a_matrix(make_trainer: MakeTrainer) -> None:
 def test_windows_are_padded(config: Any, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     model = made(config)
     former = model.config._attn_implementation
-    assert settle_layout(model, "shared", 64) == "padded" and model.config._attn_implementation == former
+    assert usable_layout(model, "shared", 64) == "padded" and model.config._attn_implementation == former
     [message] = caplog.messages
     assert reason in message and message.endswith("so that rows are padded.")
 
@@ -88,7 +89,7 @@ def test_a_model_that_does_not_keep_documents_apart_is_padded(
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale).transpose(1, 2)
 
     monkeypatch.setattr("posttrain.model.layout.attention.packed_attention", across)
-    assert settle_layout(make_model()[0], "shared", 64) == "padded"
+    assert usable_layout(make_model()[0], "shared", 64) == "padded"
     assert "does not keep packed rows apart" in caplog.text
 
 
@@ -96,7 +97,7 @@ def test_a_model_that_takes_no_layout_is_padded(caplog: pytest.LogCaptureFixture
     model, _ = make_model()
     plain = model.forward
     monkeypatch.setattr(model, "forward", lambda input_ids, attention_mask, use_cache=False: plain(input_ids, attention_mask))
-    assert settle_layout(model, "shared", 64) == "padded"
+    assert usable_layout(model, "shared", 64) == "padded"
     assert "takes no packed rows" in caplog.text
 
 
@@ -108,7 +109,7 @@ FULL = [
 
 @pytest.mark.parametrize("config", FULL)
 def test_other_architectures_take_packed_rows(config: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert settle_layout(made(config), "shared", 64) == "shared" and not caplog.text
+    assert usable_layout(made(config), "shared", 64) == "shared" and not caplog.text
 
 
 def test_without_a_layout_the_model_is_what_it_was() -> None:
@@ -117,7 +118,7 @@ def test_without_a_layout_the_model_is_what_it_was() -> None:
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": 6}
     with torch.no_grad():
         before = model(ids, attention_mask=mask).logits, model.generate(ids, attention_mask=mask.flip(1).long(), **options)
-        assert settle_layout(model, "shared", 64) == "shared" and model.config._attn_implementation == "packed_sdpa"
+        assert usable_layout(model, "shared", 64) == "shared" and model.config._attn_implementation == "packed_sdpa"
         after = model(ids, attention_mask=mask).logits, model.generate(ids, attention_mask=mask.flip(1).long(), **options)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert "packed" not in model.config.to_json_string()

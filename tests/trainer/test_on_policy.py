@@ -112,7 +112,7 @@ def test_all_updates_have_the_gradients_of_the_models_own_full_logits(
         trainer_options={"engine": engine},
     )  # fmt: skip
     start = parameters(model)
-    collection = trainer._collector.collect(model, 0, 0.0)
+    collection = trainer.run_state.collector.collect(model, 0, 0.0)
     ref = naive.log_softmax(model, collection, at).detach()
     old = naive.of_tokens(ref, collection)
     assert collection.batch.behavior_logp is not None
@@ -201,7 +201,7 @@ def test_completions_that_were_cut_off_pay_their_kl_and_carry_no_loss(make_train
     with torch.no_grad():
         for parameter in trainer.model.parameters():  # type: ignore[union-attr]
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    collection = trainer._collector.collect(trainer.model, 0, 0.0)
+    collection = trainer.run_state.collector.collect(trainer.model, 0, 0.0)
     opened = trainer._learner.open(trainer.model, collection)  # type: ignore[arg-type]
     assert collection.muted and len(collection.muted) < len(collection.rows)
     whole = collection.batch.replace(old_logp=opened.batch.old_logp, ref_logp=opened.batch.ref_logp)

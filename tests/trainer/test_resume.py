@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -124,12 +125,13 @@ PLACES = {"rollouts": 4, "step": 5, "evaluation": 4, "saving": 4}
 def interrupt(trained: PostTrainer, place: str) -> None:
     """Makes the signal come there, in or after the fourth step."""
     owner, name = {
-        "rollouts": (trained._collector, "collect"),
+        "rollouts": (trained.run_state.collector, "collect"),
         "step": (trained, "_backward"),
-        "evaluation": (trained, "_evaluated" if trained._sample_evaluation is None else "_sample_evaluation"),
+        "evaluation": (trained, "_evaluated"),
         "saving": (trained, "_save_rng_state"),
     }[place]
-    honest = getattr(owner, name)
+    sampled = place == "evaluation" and trained._watching.sample_evaluation
+    honest = sampled or getattr(owner, name)
 
     def signalled(*arguments: Any, **options: Any) -> Any:
         result = honest(*arguments, **options)
@@ -137,7 +139,10 @@ def interrupt(trained: PostTrainer, place: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    setattr(owner, name, signalled)
+    if sampled:
+        trained._watching = dataclasses.replace(trained._watching, sample_evaluation=signalled)
+    else:
+        setattr(owner, name, signalled)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -160,13 +165,13 @@ def test_a_signal_ends_it_with_a_checkpoint_that_goes_on(name: str, place: str, 
 def test_a_signal_before_the_first_step_has_nothing_to_save(make_trainer: MakeTrainer) -> None:
     with Interruption() as interruption:
         broken = trainer(make_trainer, "sft", "broken", trainer_options={"interruption": interruption})
-        honest = broken._collector.collect
+        honest = broken.run_state.collector.collect
 
         def signalled(*arguments: Any) -> Any:
             os.kill(os.getpid(), signal.SIGUSR1)
             return honest(*arguments)
 
-        broken._collector.collect = signalled  # type: ignore[method-assign]
+        broken.run_state.collector.collect = signalled  # type: ignore[method-assign]
         with pytest.raises(Interrupted, match="SIGUSR1: ended before the first step was done"):
             broken.train()
     assert not list(Path(str(broken.args.output_dir)).glob("checkpoint-*"))

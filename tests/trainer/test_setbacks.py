@@ -74,7 +74,7 @@ def test_a_checkpoint_of_something_else_is_refused(make_trainer: MakeTrainer) ->
 def test_of_several_processes_none_does_it_again(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = make_trainer("sft")
     model: Any = trained.model
-    step = trained._learner.step(trained._learner.open(model, trained._collector.collect(model, 0, 0.0)), 0, 0.0)
+    step = trained._learner.step(trained._learner.open(model, trained.run_state.collector.collect(model, 0, 0.0)), 0, 0.0)
     monkeypatch.setattr(ranks, "world", lambda: 2)
     tokens = trained._learner.micro_batch_tokens(step)
     with pytest.raises(

@@ -14,8 +14,10 @@ from posttrain import PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin
+from posttrain.model.layout.make import Packed, Padded, make_layout
 from posttrain.model.reference import Reference
-from posttrain.model.trials import settle_head, settle_layout
+from posttrain.model.scoring import Scorer
+from posttrain.model.trials import usable_head, usable_layout
 from posttrain.settings.model import Adapter
 from posttrain.settings.training import HeadPath, RowLayout
 from posttrain.train.collect.collection import Collection
@@ -65,7 +67,7 @@ def learnt(
     """The loss, the metrics and the gradients of a step, whose loss is scaled after it was made."""
     policy, tokenizer = make_model(**model)
     accelerator, size = Accelerator(cpu=True), len(tokenizer)
-    options: dict[str, Any] = {"head": settle_head(policy, head, size), "layout": settle_layout(policy, layout, size)}
+    head, layout = usable_head(policy, head, size), usable_layout(policy, layout, size)
     reference = Reference(policy) if algorithm.needs.reference else None
     if reference is not None:
         reference.place(accelerator, None)
@@ -73,7 +75,8 @@ def learnt(
     with torch.no_grad():
         for one in policy.parameters():
             one.add_(0.02 * torch.randn(one.shape, generator=draw, dtype=one.dtype) * one.requires_grad)
-    learner = Learner(algorithm, reference, accelerator, pad_id=0, temperature=0.8, rows=None, tokens=150, **options)
+    scorer, laid_out = Scorer(head, 0.8), make_layout(layout, pad_id=0)
+    learner = Learner(algorithm, reference, accelerator, scorer=scorer, layout=laid_out, rows=None, tokens=150)
     opened = learner.open(policy, collection(algorithm, policy, tokenizer))
     step, total, metrics = learner.step(opened, 0, 0.3), torch.zeros((), dtype=torch.float64), dict[str, float]()
     for micro in step.micro:
@@ -121,8 +124,8 @@ def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
 def test_the_samplers_log_probs_are_taken_to_the_last_bit_and_nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, tokenizer = make_model()
     algorithm = build_algorithm("grpo", updates=2, old="sampler", kl_coef=0.0)
-    options: dict[str, Any] = {"head": "one_pass", "layout": "padded"}
-    learner = Learner(algorithm, None, Accelerator(cpu=True), pad_id=0, temperature=1.0, rows=None, tokens=None, **options)
+    scorer, accelerator = Scorer("one_pass"), Accelerator(cpu=True)
+    learner = Learner(algorithm, None, accelerator, scorer=scorer, layout=Padded(0), rows=None, tokens=None)
     monkeypatch.setattr(Learner, "_policy", lambda *_, **__: pytest.fail("a forward pass was made"))
     collected = collection(algorithm, policy, tokenizer)
     drawn = collected.batch.replace(old_logp=None)
@@ -157,7 +160,7 @@ def test_the_reference_scores_a_data_set_that_is_read_again_once(
 def test_the_fast_path_is_in_effect_and_reads_less(make_trainer: MakeTrainer) -> None:
     assert make_trainer("sft")._learner._one_pass
     fast, plain = make_trainer("dpo"), make_trainer("dpo", trainer_options={"layout": "padded"}, output="plain")
-    assert (fast._learner._layout, plain._learner._layout) == ("shared", "padded")
+    assert (fast._learner._layout, plain._learner._layout) == (Packed(share=True), Padded(0))
     read = list[int]()
     for trainer in (fast, plain):
         model: Any = trainer.model

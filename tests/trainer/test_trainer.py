@@ -36,7 +36,7 @@ def _steps(trainer: PostTrainer) -> list[dict[str, Any]]:
 
 
 def _first_gradient(name: str, trainer: PostTrainer, model: Any) -> torch.Tensor:
-    collection = trainer._collector.collect(model, 0, 0.0)
+    collection = trainer.run_state.collector.collect(model, 0, 0.0)
     start = naive.log_softmax(model, collection).detach()
     old, rows = naive.of_tokens(start, collection), range(len(collection.rows))
     return naive.gradient(build_algorithm(name), model, collection, rows, old=old, ref=start, at=1.0)

@@ -14,16 +14,15 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import problems
+from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
-from posttrain.model.load import eos_ids, load
-from posttrain.rewards.config import AnyReward
-from posttrain.rewards.grading import GRADERS, Grader
-from posttrain.rewards.make import make_grader
+from posttrain.model.load import context_of, eos_ids, load
+from posttrain.rewards.grading import GRADERS
+from posttrain.rewards.kinds import AnyReward
+from posttrain.rewards.make import Graders
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.make import sampling
 from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
@@ -35,7 +34,7 @@ TASK_ROWS = 256  # problems of a generated task where no limit is given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Asked:
     """What the command was asked.
 
     settings: fields of `EvalConfig`. columns: ours=theirs. templates: fields of `DataConfig` in place of the run's.
@@ -51,7 +50,7 @@ class Question:
     output: Path | None
 
 
-def answer(question: Question) -> Table:
+def answer(asked: Asked) -> Table:
     """Evaluates, appends to eval.jsonl, writes the answers beside it, and returns the table.
 
     Raises:
@@ -60,37 +59,36 @@ def answer(question: Question) -> Table:
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    folder, config = Path(question.model), _checked(EvalConfig, question.settings)
+    folder, config = Path(asked.model), _checked(EvalConfig, asked.settings)
     recipe = _recipe_of(folder)
     if recipe is not None and not (folder / "final").is_dir():
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
     templates = dict((recipe or {}).get("data", {}))
-    source = _source(question, templates.pop("eval", {}))
-    judge = _grader(source, question.grader, (recipe or {}).get("rewards", []))
+    source = _source(asked, templates.pop("eval", {}))
+    graders = _graders(asked.grader, (recipe or {}).get("rewards", []))
     try:
-        target = question.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
+        target = asked.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
         make(target.absolute().parent)
-        templates.update(question.templates, train=source, on_bad_row="skip")
-        name = str(folder / "final") if recipe is not None else question.model
-        model, tokenizer = load(_checked(ModelConfig, {"name": name, "dtype": question.dtype}), seed=0)
+        templates.update(asked.templates, train=source, on_bad_row="skip")
+        name = str(folder / "final") if recipe is not None else asked.model
+        model, tokenizer = load(_checked(ModelConfig, {"name": name, "dtype": asked.dtype}), seed=0)
         if torch.cuda.is_available():
             model = model.cuda()
-        context = getattr(model.config, "max_position_embeddings", None)
-        encoder = Encoder(tokenizer, _checked(DataConfig, templates), eos_ids(model, tokenizer), context)
-        asked, report = problems(read(source), encoder, label=question.data, skip_bad_rows=True)
+        reader = Reader(_checked(DataConfig, templates), tokenizer, eos_ids(model, tokenizer), context_of(model))
+        problems, report = reader.problems(read(source), label=asked.data)
         started = time.monotonic()
         result = evaluate(
             HFEngine(model, tokenizer),
             tokenizer,
-            asked[: config.limit],
-            judge,
+            problems[: config.limit],
+            graders.of(source),
             sampling(config),
             samples=config.samples,
             ks=config.k,
         )
     finally:
-        judge.close()
-    settings = {"model": question.model, "data": question.data, **question.settings, "seconds": time.monotonic() - started}
+        graders.close()
+    settings = {"model": asked.model, "data": asked.data, **asked.settings, "seconds": time.monotonic() - started}
     left_out = {f"data/{reason}": count for reason, count in report.counters.items()}
     JsonLines(target).append({**settings, **left_out, **result.metrics("eval")})
     answers = target.with_name(f"{target.stem}-answers.jsonl")
@@ -110,35 +108,35 @@ def _recipe_of(folder: Path) -> dict[str, Any] | None:
     return recipe
 
 
-def _source(question: Question, of_run: dict[str, Any]) -> Any:
-    kind, *parts = question.data.split(":")
-    if question.data in of_run:
-        given: dict[str, Any] = dict(of_run[question.data])
+def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
+    kind, *parts = asked.data.split(":")
+    if asked.data in of_run:
+        given: dict[str, Any] = dict(of_run[asked.data])
     elif kind == "task" and parts:
-        rows = question.settings["limit"] or TASK_ROWS
+        rows = asked.settings["limit"] or TASK_ROWS
         given = {**dict(zip(("task", "split"), [*parts, "held_out"], strict=False)), "rows": rows}
     elif kind == "hub" and parts:
         given = {"split": "test", **dict(zip(("hub", "config", "split"), parts, strict=False))}
     else:
-        given = {"path": question.data}
-    if question.columns:
-        if not all("=" in pair for pair in question.columns):
-            raise RecipeError("--columns: OURS=THEIRS is expected, for instance prompt=question.")
-        given["columns"] = dict(pair.split("=", 1) for pair in question.columns)
+        given = {"path": asked.data}
+    if asked.columns:
+        if not all("=" in pair for pair in asked.columns):
+            raise RecipeError("--columns: OURS=THEIRS is expected, for instance prompt=asked.")
+        given["columns"] = dict(pair.split("=", 1) for pair in asked.columns)
     try:
         return TypeAdapter[PathSource | HubSource | TaskSource](Source).validate_python(given)
     except ValidationError as error:
-        raise RecipeError(f"--data {question.data}: {_first(error)}") from None
+        raise RecipeError(f"--data {asked.data}: {_first(error)}") from None
 
 
-def _grader(source: Any, asked: str | None, of_run: list[Any]) -> Grader:
+def _graders(asked: str | None, of_run: list[Any]) -> Graders:
     if asked not in (None, *GRADERS):
         raise RecipeError(f"--grader {asked}: one of {', '.join(GRADERS)} is expected.")
     try:
         rewards = TypeAdapter(list[AnyReward]).validate_python(of_run if asked is None else [{"name": asked}])
     except ValidationError as error:
         raise RecipeError(f"rewards: {_first(error)}") from None
-    return make_grader(rewards, source)
+    return Graders(rewards)
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

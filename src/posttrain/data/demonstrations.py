@@ -1,68 +1,97 @@
-"""The demonstration that a question brings with it, as the tokens of an answer to it."""
+"""The demonstration that a question brings with it, as the tokens of an answer to it; and whether it is a right one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from posttrain.data.encoder import Encoder
-from posttrain.data.rows import BadRow, LongRow
+from posttrain.data.encoder import Encoder, Notes
+from posttrain.data.rows import BadRow, DataReport, LongRow, Problem
+from posttrain.errors import DataError
 
 COLUMNS = ("demonstration", "completion")
+Faults = Callable[[Sequence[Problem]], Sequence[str | None]]
+"""Why the demonstration of each of some questions is not right, or None where it is."""
 
 
-class DemonstrationReader:
-    """Reads the column `demonstration`, or else `completion`, or else the last message of `messages`, an assistant's.
-
-    A question whose demonstration cannot be used stays a question, and the reason is noted.
+def read_demonstration(
+    encoder: Encoder,
+    columns: Mapping[str, Any],
+    prompt: Sequence[int],
+    *,
+    max_tokens: int,
+    on_long: Literal["skip", "raise", "cut"],
+) -> tuple[tuple[int, ...] | None, Notes]:
+    """The tokens that answer `prompt`, from the column `demonstration`, or else `completion`, or else the last message of
+    `messages`, an assistant's; or None. A question whose demonstration cannot be used stays a question, with a note.
 
     Args:
         encoder: of prompt and completion.
+        columns: of the question.
+        prompt: its tokens.
         max_tokens: of an answer.
         on_long: what becomes of a longer one: nothing, an error, or its first `max_tokens`.
+
+    Raises:
+        LongRow: it is too long, and that is to be an error.
     """
+    given = next((columns[name] for name in COLUMNS if columns.get(name) is not None), _last(columns.get("messages")))
+    if given is None:
+        return None, [("no_demonstration", "it has no demonstration")]
+    try:
+        row, notes = encoder.demonstration({**_without_messages(columns), "completion": given})
+    except LongRow as long:
+        if long.refused:
+            raise
+        return None, [("long_demonstration", f"its demonstration is not used: {long}")]
+    except BadRow as bad:
+        return None, [("bad_demonstration", f"its demonstration is not used: {bad}")]
+    tokens = tuple(row.completion.tolist())
+    if row.prompt.tolist() != list(prompt) or not row.mask.all():
+        return None, [*notes, ("bad_demonstration", "its demonstration is not used: it is no single answer to the prompt")]
+    if len(tokens) <= max_tokens:
+        return tokens, notes
+    reason = f"it has {len(tokens)} tokens, over the {max_tokens} of an answer"
+    if on_long == "cut":
+        return tokens[:max_tokens], [("cut_demonstration", f"its demonstration was cut: {reason}"), *notes]
+    if on_long == "raise":
+        raise LongRow("long_completion", f"the demonstration is too long: {reason}", refused=True)
+    return None, [("long_demonstration", f"its demonstration is not used: {reason}"), *notes]
 
-    def __init__(self, encoder: Encoder, max_tokens: int, on_long: Literal["skip", "raise", "cut"]) -> None:
-        self._encoder, self._max_tokens, self._on_long = encoder, max_tokens, on_long
-        self._notes: list[tuple[str, str]] = []
 
-    def read(self, columns: Mapping[str, Any], prompt: Sequence[int]) -> tuple[int, ...] | None:
-        """The tokens that answer `prompt`, or None.
+def only_right(
+    problems: Sequence[Problem], report: DataReport, faults: Faults | None, *, on_wrong: Literal["skip", "keep", "raise"]
+) -> list[Problem]:
+    """The questions, without demonstrations that are not right; each is noted in the report.
 
-        Raises:
-            LongRow: it is too long, and that is to be an error.
-        """
-        given = next((columns[name] for name in COLUMNS if columns.get(name) is not None), _last(columns.get("messages")))
-        if given is None:
-            return self._none("no_demonstration", "it has no demonstration")
-        try:
-            row = self._encoder.demonstration({**_plain(columns), "completion": given})
-        except LongRow as long:
-            if long.refused:
-                raise
-            return self._none("long_demonstration", f"its demonstration is not used: {long}")
-        except BadRow as bad:
-            return self._none("bad_demonstration", f"its demonstration is not used: {bad}")
-        tokens = tuple(row.completion.tolist())
-        if row.prompt.tolist() != list(prompt) or not row.mask.all():
-            return self._none("bad_demonstration", "its demonstration is not used: it is no single answer to the prompt")
-        if len(tokens) <= self._max_tokens:
-            return tokens
-        reason = f"it has {len(tokens)} tokens, over the {self._max_tokens} of an answer"
-        if self._on_long == "cut":
-            self._notes.append(("cut_demonstration", f"its demonstration was cut: {reason}"))
-            return tokens[: self._max_tokens]
-        if self._on_long == "raise":
-            raise LongRow("long_completion", f"the demonstration is too long: {reason}", refused=True)
-        return self._none("long_demonstration", f"its demonstration is not used: {reason}")
+    Args:
+        problems: some of them with demonstrations.
+        report: takes the notes.
+        faults: says which are not right; None checks nothing.
+        on_wrong: what becomes of them.
 
-    def take_notes(self) -> list[tuple[str, str]]:
-        """Counter and reason of what was left out or cut since this was last asked."""
-        notes, self._notes = [*self._notes, *self._encoder.take_cuts()], []
-        return notes
-
-    def _none(self, counter: str, reason: str) -> None:
-        self._notes.append((counter, reason))
+    Raises:
+        DataError: one is wrong, and that is to be an error; or none is left.
+    """
+    checked = list(problems)
+    if faults is None or on_wrong == "keep":
+        return checked
+    shown = [i for i, problem in enumerate(problems) if problem.demonstration is not None]
+    for i, fault in zip(shown, faults([problems[i] for i in shown]), strict=True):
+        if fault is None:
+            continue
+        where = problems[i].where
+        if on_wrong == "raise":
+            raise DataError(f"{where}: its demonstration {fault}. Mend it, or set data.on_wrong_demonstration: skip.")
+        report.note(where, f"its demonstration is not used: it {fault}", "wrong_demonstration")
+        checked[i] = dataclasses.replace(problems[i], demonstration=None)
+    if all(problem.demonstration is None for problem in checked):
+        raise DataError(
+            f"No demonstration can be used; the last: {report.notes[-1][1]}: {report.notes[-1][2]}. See the rewards and the "
+            "column of answers, or set data.on_wrong_demonstration: keep."
+        )
+    return checked
 
 
 def _last(messages: Any) -> str | None:
@@ -70,5 +99,5 @@ def _last(messages: Any) -> str | None:
     return last.get("content") if isinstance(last, dict) and last.get("role") == "assistant" else None
 
 
-def _plain(columns: Mapping[str, Any]) -> dict[str, Any]:
+def _without_messages(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in columns.items() if name != "messages"}

@@ -15,9 +15,11 @@ import numpy as np
 from posttrain.data.rows import BadRow, LongRow, Row
 from posttrain.data.trl_templates import training_chat_template
 from posttrain.errors import DataError, SetupError
-from posttrain.settings.data import DataConfig
+from posttrain.settings.data import Encoding
 
 Message = dict[str, str]
+Notes = list[tuple[str, str]]
+"""Counter and reason of what was cut, or is not used."""
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -32,12 +34,11 @@ class Encoder:
         limit: the model's own maximal length.
     """
 
-    def __init__(self, tokenizer: Any, config: DataConfig, eos_ids: Sequence[int], limit: int | None = None) -> None:
+    def __init__(self, tokenizer: Any, config: Encoding, eos_ids: Sequence[int], limit: int | None = None) -> None:
         self._tokenizer, self._config, self._eos_ids = tokenizer, config, tuple(eos_ids)
         limits = [length for length in (config.max_tokens, limit) if length is not None]
         self._max_tokens = min(limits) if limits else None
         self._marked_template: str | None = None
-        self._cuts: list[tuple[str, str]] = []
         other = {tokenizer.bos_token_id, tokenizer.pad_token_id, *self._eos_ids}
         self._unknown = None if tokenizer.unk_token_id in other else tokenizer.unk_token_id
         if not self._eos_ids:
@@ -49,13 +50,8 @@ class Encoder:
         bos = tokenizer("").input_ids
         self._bos = bos if bos == [tokenizer.bos_token_id] else []
 
-    def take_cuts(self) -> list[tuple[str, str]]:
-        """What was cut since this was last asked: the counter of each cut, and what it did."""
-        cuts, self._cuts = self._cuts, []
-        return cuts
-
-    def prompt(self, columns: Mapping[str, Any]) -> list[int]:
-        """The prompt as the model is asked it.
+    def prompt(self, columns: Mapping[str, Any]) -> tuple[list[int], Notes]:
+        """The prompt as the model is asked it, and what was cut.
 
         Raises:
             BadRow: a column is missing or of the wrong type, or the prompt is too long.
@@ -68,8 +64,8 @@ class Encoder:
             raise BadRow("the prompt is empty")
         return self._fit_prompt(ids)
 
-    def demonstration(self, columns: Mapping[str, Any]) -> Row:
-        """A row from `prompt` and `completion`, or from `messages`.
+    def demonstration(self, columns: Mapping[str, Any]) -> tuple[Row, Notes]:
+        """A row from `prompt` and `completion`, or from `messages`, and what was cut.
 
         Raises:
             BadRow: as in `prompt`; the completion is empty, or nothing in the row carries loss.
@@ -83,8 +79,8 @@ class Encoder:
             return self._conversation(messages, 0)
         return self._answer(columns, "completion")
 
-    def preference(self, columns: Mapping[str, Any]) -> tuple[Row, Row]:
-        """The chosen and the rejected row.
+    def preference(self, columns: Mapping[str, Any]) -> tuple[tuple[Row, Row], Notes]:
+        """The chosen and the rejected row, and what was cut.
 
         Conversations that hold their prompt, whether there is a `prompt` column or not, are split where they begin to differ.
 
@@ -93,12 +89,12 @@ class Encoder:
         """
         if "prompt" not in columns or all(_holds_prompt(columns.get(side)) for side in ("chosen", "rejected")):
             columns = _with_common_prompt(columns)
-        chosen, rejected = self._answer(columns, "chosen"), self._answer(columns, "rejected")
+        (chosen, cuts), (rejected, more) = self._answer(columns, "chosen"), self._answer(columns, "rejected")
         if np.array_equal(chosen.completion, rejected.completion):
             raise BadRow("chosen and rejected are equal")
-        return chosen, rejected
+        return (chosen, rejected), cuts + more
 
-    def _answer(self, columns: Mapping[str, Any], column: str) -> Row:
+    def _answer(self, columns: Mapping[str, Any], column: str) -> tuple[Row, Notes]:
         answer = columns.get(column)
         if isinstance(answer, str):
             if not answer.strip():
@@ -144,7 +140,7 @@ class Encoder:
         except Exception as error:  # templates raise what they like, by raise_exception or by accident
             raise BadRow(f"the chat template refuses it: {error}") from None
 
-    def _conversation(self, messages: list[Message], first: int) -> Row:
+    def _conversation(self, messages: list[Message], first: int) -> tuple[Row, Notes]:
         """A row that supervises the assistant's turns from message `first` on."""
         turns = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
         if not turns:
@@ -162,7 +158,7 @@ class Encoder:
         prompt, *rest = [(self._ids(text), supervised) for text, supervised in pieces]
         return self._row(prompt[0] or self._bos, rest)
 
-    def _marked(self, messages: list[Message], turns: list[int]) -> Row:
+    def _marked(self, messages: list[Message], turns: list[int]) -> tuple[Row, Notes]:
         """The same by the template's `{% generation %}` marks, where earlier turns are rendered anew by later ones."""
         if turns[0] != next(i for i, message in enumerate(messages) if message["role"] == "assistant"):
             raise BadRow("the chat template rewrites the prompt once an answer follows; give the row as messages")
@@ -190,7 +186,7 @@ class Encoder:
         pieces = [([token for token, _ in run], supervised) for supervised, run in runs]
         return self._row(ids[:start], pieces)
 
-    def _row(self, prompt: list[int], pieces: list[tuple[list[int], bool]]) -> Row:
+    def _row(self, prompt: list[int], pieces: list[tuple[list[int], bool]]) -> tuple[Row, Notes]:
         completion: list[int] = []
         mask: list[bool] = []
         for ids, supervised in pieces:
@@ -209,31 +205,31 @@ class Encoder:
             mask[0] = False  # nothing comes before it that could predict it
             if not any(mask):
                 raise BadRow("no token that carries loss has anything before it")
-        prompt = self._fit_prompt(prompt)
-        completion, mask = self._fit_completion(len(prompt), completion, mask)
-        return Row(np.array(prompt, np.int32), np.array(completion, np.int32), np.array(mask, np.bool_))
+        prompt, cuts = self._fit_prompt(prompt)
+        kept, more = self._fit_completion(len(prompt), completion, mask)
+        row = Row(np.array(prompt, np.int32), np.array(completion[:kept], np.int32), np.array(mask[:kept], np.bool_))
+        return row, cuts + more
 
-    def _fit_prompt(self, ids: list[int]) -> list[int]:
+    def _fit_prompt(self, ids: list[int]) -> tuple[list[int], Notes]:
         most = self._config.max_prompt_tokens
         if self._max_tokens is not None:
             most = min(most or self._max_tokens, self._max_tokens - 1)
         if most is None or len(ids) <= most:
-            return ids
+            return ids, []
         if self._config.on_long_prompt == "keep_end":
-            self._cuts.append(("cut_prompt", f"the prompt's first {len(ids) - most} of {len(ids)} tokens were cut"))
-            return ids[-most:]
+            return ids[-most:], [("cut_prompt", f"the prompt's first {len(ids) - most} of {len(ids)} tokens were cut")]
         reason = f"the prompt has {len(ids)} tokens, over the limit of {most}"
         raise LongRow("long_prompt", reason, refused=self._config.on_long_prompt == "raise")
 
-    def _fit_completion(self, prompt: int, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
+    def _fit_completion(self, prompt: int, ids: list[int], mask: list[bool]) -> tuple[int, Notes]:
+        """How many of the completion's tokens stay."""
         if self._max_tokens is None or prompt + len(ids) <= self._max_tokens:
-            return ids, mask
+            return len(ids), []
         room = self._max_tokens - prompt
         if self._config.on_long_completion == "cut":
             if not any(mask[:room]):
                 raise BadRow("no token that carries loss is left after the cut")
-            self._cuts.append(("cut_completion", f"the completion was cut from {len(ids)} to {room} tokens"))
-            return ids[:room], mask[:room]
+            return room, [("cut_completion", f"the completion was cut from {len(ids)} to {room} tokens")]
         reason = f"prompt and completion have {prompt + len(ids)} tokens, over the limit of {self._max_tokens}"
         raise LongRow("long_completion", reason, refused=self._config.on_long_completion == "raise")
 

@@ -45,7 +45,7 @@ class Needs:
     @property
     def exact_logp(self) -> bool:
         """Log-probs are compared with others: dropout must be off."""
-        return self.reference or self.old_logp or self.rollouts > 0
+        return self.reference or self.old_logp or self.preference or self.rollouts > 0
 
     @property
     def own_demonstrations(self) -> bool:

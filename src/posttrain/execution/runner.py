@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import yaml
-from transformers import TrainingArguments
 
 from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import PosttrainError, SetupError
-from posttrain.execution.evaluation import evaluate
-from posttrain.execution.folder.best import Best
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.run_folder import (
@@ -32,15 +29,17 @@ from posttrain.execution.folder.run_folder import (
 )
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
+from posttrain.execution.training import make_trainer
 from posttrain.model.saving import copy_folder, save_model, withdraw
+from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe
-from posttrain.rewards.make import make_grader, make_rewards
-from posttrain.rollout.engine import RolloutEngine
-from posttrain.rollout.make import make_engine, rollout_sampling, sampling
+from posttrain.rollout.make import make_engine
+from posttrain.settings.permissions import Permissions
 from posttrain.train.trainer import PostTrainer
-from posttrain.train.watch.records import JsonLines, Listener, write
+from posttrain.train.watch.records import Listener, write
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,56 +72,60 @@ def run(
         PosttrainError: of the kind, and with the exit code, of what went wrong.
         Interrupted: a signal came; the same call goes on.
     """
-    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
+    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
+    check_code(recipe, permissions)
     ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
     folder = Path(recipe.output_dir)
     check_ground(folder)
     if ranks.told(is_finished(folder, recipe), "the state of the run's folder"):
         if recipe.stages:
-            return _run_stages(recipe, listeners, allowed)
+            return _run_stages(recipe, listeners, permissions)
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
     with Interruption() as interruption, locked(folder) if ranks.leads() else contextlib.nullcontext():
         ranks.met("the lock of the run's folder")
         if recipe.stages:
-            return _run_stages(recipe, listeners, allowed)
-        return _run(recipe, listeners, allowed, interruption)
+            return _run_stages(recipe, listeners, permissions)
+        return _run(recipe, listeners, permissions, interruption)
 
 
-def _run(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool], interruption: Interruption) -> RunResult:
+def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions, interruption: Interruption) -> RunResult:
     folder = Path(recipe.output_dir)
     checkpoint = _told(newest_checkpoint, folder, recipe)
     untouched = ranks.leads() and not (folder / "recipe.yaml").is_file()
-    prepared = prepare(recipe, **allowed)
+    prepared = prepare(recipe, permissions)
     checkpointing = prepared.footprint().settled()
     arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
     trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
+        stack.callback(prepared.close)
         try:
             if recipe.data.collect is not None:
                 untouched = False  # what is sampled is kept, whatever comes after
                 if ranks.leads():
                     write(folder / "recipe.yaml", _as_yaml(recipe))
-                prepared = presampled(prepared, folder / "collected.jsonl", allow_remote=allowed["allow_remote_engine"])
+                prepared = presampled(prepared, folder / "collected.jsonl", permissions)
                 arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
             engine = make_engine(
                 recipe.rollout,
                 prepared.model,
                 prepared.tokenizer,
-                allow_remote=allowed["allow_remote_engine"],
+                allow_remote=permissions.remote_engine,
                 lockstep=recipe.distributed.mode in ("zero3", "fsdp2") and ranks.world() > 1,
             )
             stack.callback(engine.close)
             facts = {**prepared.facts(), "processes": ranks.world()}
             if checkpoint is not None:
-                check_facts(checkpoint, facts)
-            trainer = _trainer(prepared, arguments, folder, listeners, engine, stack, interruption=interruption, facts=facts)
+                told = check_facts(checkpoint, facts)
+                for sentence in told if ranks.leads() else ():
+                    log.warning("%s", sentence)
+            trainer = make_trainer(prepared, arguments, folder, listeners, engine, interruption=interruption, facts=facts)
             if ranks.leads():
                 withdraw(folder / "final")  # of a run that is longer now
                 write(folder / "recipe.yaml", _as_yaml(recipe))
             if checkpoint is None and ranks.leads():
                 trainer.run_files.resume_at(-1)
-                write_left_out(folder, prepared.reports)
+                write_left_out(folder, prepared.sets.reports)
             return _finish(trainer, prepared, folder, checkpoint)
         except BaseException:
             if untouched and (trainer is None or not trainer.began):
@@ -145,7 +148,7 @@ def _told(function: Callable[..., T], *arguments: Any) -> T:
     return found  # type: ignore[return-value]
 
 
-def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str, bool]) -> RunResult:
+def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions) -> RunResult:
     """Each stage is a run in a folder of its own; the last one's final model is the whole run's.
 
     Before the first one begins all are checked, so that a later one's data are not found missing after hours of training.
@@ -154,7 +157,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str
     finished, begun = (folder / "final").is_dir(), first.exists()
     _told(check_folder, folder, recipe)
     if not begun:
-        plan(recipe, **allowed)
+        _plan(recipe, permissions)
     ranks.met("the state of the run's folder")
     if ranks.leads() and not finished:
         write(folder / "recipe.yaml", _as_yaml(recipe))
@@ -163,7 +166,9 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], allowed: dict[str
         for number, stage in enumerate(recipe.stages, 1):
             for listener in listeners if ranks.leads() and not finished else ():
                 listener.on_stage(stage.name, number, len(recipe.stages))
-            results[stage.name] = run(stage, listeners=listeners, **allowed)
+            results[stage.name] = run(
+                stage, listeners=listeners, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code
+            )
     except BaseException:
         if ranks.leads() and not first.exists():
             clear(folder)
@@ -181,14 +186,20 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
     Raises:
         PosttrainError: as `run` would.
     """
-    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
+    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
+    check_code(recipe, permissions)
     check_ground(Path(recipe.output_dir))
     check_folder(Path(recipe.output_dir), recipe)
+    return _plan(recipe, permissions)
+
+
+def _plan(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
         stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
-        plans = {name: plan(stage, **allowed) for name, stage in stages.items()}
+        plans = {name: _plan(stage, permissions) for name, stage in stages.items()}
         return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
-    prepared = prepare(recipe, **allowed)
+    prepared = prepare(recipe, permissions)
+    prepared.close()
     training_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
     return prepared.plan()
 
@@ -203,7 +214,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
     with _memory_is_named():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         every = prepared.recipe.eval.every
-        if (prepared.held_out or prepared.problems) and (every is None or trainer.state.global_step % every):
+        if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
     save_model(trainer.model, prepared.tokenizer, folder / "final")
     start, last = ranks.told(evaluations(folder) if ranks.leads() else ({}, {}), "the evaluations")
@@ -219,75 +230,3 @@ def _memory_is_named() -> Iterator[None]:
             "The device's memory is full. Lower training.micro_batch_tokens, set training.gradient_checkpointing: true, or "
             f"train an adapter. ({str(error).splitlines()[0]})"
         ) from error
-
-
-def _trainer(
-    prepared: Prepared,
-    arguments: TrainingArguments,
-    folder: Path,
-    listeners: Sequence[Listener],
-    engine: RolloutEngine,
-    stack: contextlib.ExitStack,
-    **options: Any,
-) -> PostTrainer:
-    recipe = prepared.recipe
-    start_metrics = {f"data/{name}": value for name, value in prepared.collected.items()}
-    for name, report in prepared.reports.items():
-        start_metrics.update(report.metrics(f"data/{name}"))
-    rollouts: dict[str, Any] = {}
-    if recipe.rollout is not None:
-        rewards = make_rewards(recipe.rewards, recipe.data.train, max_tokens=recipe.rollout.max_tokens)
-        for entry in rewards:
-            stack.callback(entry.reward.close)
-        rollouts = {
-            "demonstrations": prepared.demonstrations,
-            "rewards": rewards,
-            "engine": engine,
-            "sampling": rollout_sampling(recipe.rollout, recipe.seed),
-            "mask_cut_off": recipe.rollout.mask_cut_off,
-            "resamples": recipe.rollout.resamples,
-        }
-    trainer = PostTrainer(
-        prepared.model,
-        prepared.algorithm,
-        tokenizer=prepared.tokenizer,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.held_out,
-        args=arguments,
-        **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"}),
-        budget=recipe.training.budget,
-        listeners=listeners,
-        sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.problems else None,
-        start_metrics=start_metrics,
-        evaluate_first=bool(prepared.held_out or prepared.problems),
-        distributed=recipe.distributed,
-        **rollouts,
-        **options,
-    )
-    if recipe.eval.metric is not None:
-        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best")
-        trainer.listeners.append(Best(recipe.eval.metric, folder / "best", save))
-    return trainer
-
-
-def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) -> dict[str, float]:
-    config, metrics = prepared.recipe.eval, dict[str, float]()
-    engine.sync(prepared.model, step)
-    for name, asked in prepared.problems.items():
-        grader = make_grader(prepared.recipe.rewards, prepared.recipe.data.eval[name])
-        try:
-            result = evaluate(
-                engine,
-                prepared.tokenizer,
-                asked,
-                grader,
-                sampling(config),
-                samples=config.samples,
-                ks=config.k,
-            )
-        finally:
-            grader.close()
-        metrics.update(result.metrics(f"eval/{name}"))
-        if ranks.leads():
-            JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
-    return metrics

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -26,9 +26,23 @@ CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
 152 k. On GPUs enough for full matrix throughput; 620 MB with such a vocabulary."""
 
 Columns = Float[Tensor, "n k"]
-"""Of each scored token: log p(target); then entropy and KL(teacher || p) where asked for."""
+"""Of each scored token: log p(target); then entropy and KL(reference || p) where asked for."""
 Weigh = Callable[[Columns, slice], Columns]
 """The derivative of the loss by the columns of these rows, from these columns alone."""
+
+
+class Named(NamedTuple):
+    """The columns by name, [n, 1] each; None where they were not asked for."""
+
+    logp: Float[Tensor, "n 1"]
+    entropy: Float[Tensor, "n 1"] | None
+    kl: Float[Tensor, "n 1"] | None
+
+
+def named(columns: Columns, *, entropy: bool) -> Named:
+    """The columns of a table in which entropy was asked for, or was not; a last one that is left is the KL."""
+    logp, *others = columns.split(1, 1)
+    return Named(logp, others.pop(0) if entropy else None, others.pop(0) if others else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +54,8 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Teacher:
-    """Another model's hidden states at the same positions, and its head: for the full-vocabulary KL."""
+class ReferenceStates:
+    """The reference's hidden states at the same positions, and its head: for the full-vocabulary KL."""
 
     hidden: Float[Tensor, "n H2"]
     head: Head
@@ -54,14 +68,14 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
-    teacher: Teacher | None = None,
+    reference: ReferenceStates | None = None,
 ) -> Columns:
     """The columns, with gradient to `hidden` and the head.
 
     Computed in the dtype of `hidden` (autocast's, where it is on) up to the logits, in float32 from there, float64 if
     the inputs are. The gradient is differentiable once; a second derivative is an error.
     """
-    rows = _Rows(targets, 1 / temperature, entropy, teacher, _compute_dtype(hidden))
+    rows = _Rows(targets, 1 / temperature, entropy, reference, _compute_dtype(hidden))
     with torch.autocast(hidden.device.type, enabled=False):
         return _Score.apply(rows, torch.is_grad_enabled(), hidden, head.weight, head.bias)  # type: ignore[no-any-return]
 
@@ -74,13 +88,13 @@ def in_one_pass(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
-    teacher: Teacher | None = None,
+    reference: ReferenceStates | None = None,
 ) -> tuple[Float[Tensor, ""], Columns]:
     """A zero whose gradient is that of the loss; and the columns of `token_logprobs`, which have none.
 
     `weigh` is called with each chunk's columns; of what it gives, the gradients are made on the spot.
     """
-    rows = _Rows(targets, 1 / temperature, entropy, teacher, _compute_dtype(hidden))
+    rows = _Rows(targets, 1 / temperature, entropy, reference, _compute_dtype(hidden))
     with torch.autocast(hidden.device.type, enabled=False):
         return _OnePass.apply(rows, weigh, hidden, head.weight, head.bias)  # type: ignore[no-any-return]
 
@@ -102,7 +116,7 @@ class _Rows:
     targets: Int[Tensor, " n"]
     scale: float
     entropy: bool
-    teacher: Teacher | None
+    reference: ReferenceStates | None
     dtype: torch.dtype
 
     @property
@@ -111,13 +125,13 @@ class _Rows:
 
     @property
     def width(self) -> int:
-        return 1 + self.entropy + (self.teacher is not None)
+        return 1 + self.entropy + (self.reference is not None)
 
     def scored(self, hidden: Tensor, head: Head) -> Iterator[_Chunk]:
         """The rows, a chunk at a time; a chunk is gone when the next one is made, for they share their memory."""
         vocabulary = len(head.weight)
         size = CHUNK_ROWS.get(hidden.device.type, CHUNK_ROWS["cuda"])
-        models = [(hidden, head)] + ([] if self.teacher is None else [(self.teacher.hidden, self.teacher.head)])
+        models = [(hidden, head)] + ([] if self.reference is None else [(self.reference.hidden, self.reference.head)])
         models = [(states, _cast(layer, self.dtype)) for states, layer in models]
         room = torch.empty(len(models), min(size, len(hidden)), vocabulary, dtype=self.wide, device=hidden.device)
         for start in range(0, len(hidden), size):
@@ -128,7 +142,7 @@ class _Rows:
 
 @dataclass(slots=True, eq=False)
 class _Chunk:
-    """Some rows, and their log-probs over the vocabulary: p of the model, q of the teacher."""
+    """Some rows, and their log-probs over the vocabulary: p of the model, q of the reference."""
 
     rows: slice
     targets: Int[Tensor, "c 1"]
@@ -152,12 +166,12 @@ class _Chunk:
         """
         if columns.shape[1] == 1:
             return self.log_p.exp_().scatter_(1, self.targets, columns.expm1()), -grad * self.scale
-        p = self.log_p.exp()
-        slope = (p * -grad[:, :1]).scatter_add_(1, self.targets, grad[:, :1])
-        if self.entropy:
-            slope -= grad[:, 1:2] * p * (self.log_p + columns[:, 1:2])
-        if self.log_q is not None:
-            slope += grad[:, -1:] * (p - self.log_q.exp_())
+        p, of, value = self.log_p.exp(), named(grad, entropy=self.entropy), named(columns, entropy=self.entropy)
+        slope = (p * -of.logp).scatter_add_(1, self.targets, of.logp)
+        if of.entropy is not None and value.entropy is not None:
+            slope -= of.entropy * p * (self.log_p + value.entropy)
+        if of.kl is not None and self.log_q is not None:
+            slope += of.kl * (p - self.log_q.exp_())
         return slope, self.scale
 
 

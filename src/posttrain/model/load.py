@@ -61,6 +61,11 @@ def eos_ids(model: Any, tokenizer: Any) -> list[int]:
     return list(dict.fromkeys(i for i in [tokenizer.eos_token_id, *more] if i is not None))
 
 
+def context_of(model: Any) -> int | None:
+    """Tokens of prompt and answer together that a model reads at most, where it says so."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def make_tokenizer(kind: Any) -> PreTrainedTokenizerFast:
     """A tokenizer of single bytes, or of the characters of an alphabet (printable ASCII for `characters`)."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers

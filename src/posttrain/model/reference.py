@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posttrain.distributed.sharding import is_sharded, readable, shard, whole_copy
-from posttrain.model.head import Head, Teacher
+from posttrain.model.head import Head, ReferenceStates
 from posttrain.model.layout.inputs import ModelInputs
-from posttrain.model.scoring import hidden_states, output_head, score
+from posttrain.model.scoring import Scorer, hidden_states, output_head
 from posttrain.settings.distributed import DistributedConfig
 
 
@@ -51,14 +51,14 @@ class Reference:
         return disable()
 
     @torch.no_grad()
-    def logp(self, inputs: ModelInputs, loss_mask: Bool[Tensor, "B T"], *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+    def logp(self, inputs: ModelInputs, loss_mask: Bool[Tensor, "B T"], scorer: Scorer) -> Float[Tensor, "B T"]:
         """Log-probs of the tokens that carry loss."""
         with self._frozen():
-            return score(self._model, inputs, loss_mask, temperature=temperature).logp
+            return scorer.score(self._model, inputs, loss_mask).logp
 
-    def teacher(self, inputs: ModelInputs) -> Teacher:
+    def states(self, inputs: ModelInputs) -> ReferenceStates:
         """What the full-vocabulary KL from the start model needs."""
         with self._frozen():
             head = output_head(self._model)
             bias = None if head.bias is None else whole_copy(head.bias)
-            return Teacher(hidden_states(self._model, inputs), Head(whole_copy(head.weight), bias))
+            return ReferenceStates(hidden_states(self._model, inputs), Head(whole_copy(head.weight), bias))

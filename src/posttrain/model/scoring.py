@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from posttrain.errors import SetupError
 from posttrain.estimator.loss import LossOutput
-from posttrain.model.head import Columns, Head, Teacher, full_logprobs, in_one_pass, token_logprobs
+from posttrain.model.head import Columns, Head, ReferenceStates, full_logprobs, in_one_pass, named, token_logprobs
 from posttrain.model.layout.inputs import ModelInputs
+from posttrain.settings.training import HeadPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,63 +33,76 @@ class Scores:
     kl: Float[Tensor, "B T"] | None = None
 
 
-def score(
-    model: nn.Module,
-    inputs: ModelInputs,
-    loss_mask: Bool[Tensor, "B T"],
-    *,
-    temperature: float = 1.0,
-    entropy: bool = False,
-    teacher: Teacher | None = None,
-) -> Scores:
-    """Log-probs of the tokens of `loss_mask` under the sampling distribution softmax(logits / temperature)."""
-    head, asked = output_head(model), {"temperature": temperature, "entropy": entropy}
-    if is_read_whole(head):
-        own = head.forward
-        logits = _run(model, inputs, lambda hidden: own(hidden[inputs.row, inputs.position]))
-        return _scores(full_logprobs(logits, inputs.target, **asked), inputs.index, loss_mask, entropy=entropy)
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """How a model's tokens are scored, once the model has been tried.
 
-    def scored(hidden: Tensor) -> Tensor:
-        picked = hidden[inputs.row, inputs.position]
-        return token_logprobs(picked, Head(head.weight, head.bias), inputs.target, teacher=teacher, **asked)
-
-    return _scores(_run(model, inputs, scored), inputs.index, loss_mask, entropy=entropy)
-
-
-def loss_in_one_pass(
-    model: nn.Module,
-    inputs: ModelInputs,
-    loss_mask: Bool[Tensor, "B T"],
-    loss_of: Callable[[Scores], LossOutput],
-    *,
-    temperature: float = 1.0,
-    entropy: bool = False,
-    teacher: Teacher | None = None,
-) -> tuple[Scores, LossOutput]:
-    """The scores, without gradient, and `loss_of` them, whose gradient is made while the head runs.
-
-    `loss_of` is asked for the loss of some tokens where the others have 0 yet: it must be of token scope.
+    head: `whole` takes the model's own logits, after all that it does to them; slower, and they exist; right for a head that
+    is more than a matrix, and for capped or scaled logits. temperature: of the distribution softmax(logits / temperature).
     """
-    head, made = output_head(model), list[Columns]()
-    placed = partial(_scores, loss_mask=loss_mask, entropy=entropy)
 
-    def weigh(columns: Columns, rows: slice) -> Columns:
-        with torch.enable_grad():
-            leaf = columns.detach().requires_grad_()
-            return torch.autograd.grad(loss_of(placed(leaf, inputs.index[rows])).loss, leaf)[0]
+    head: HeadPath = "two_pass"
+    temperature: float = 1.0
 
-    def weighed(hidden: Tensor) -> Tensor:
-        picked, own = hidden[inputs.row, inputs.position], Head(head.weight, head.bias)
-        options: Any = {"temperature": temperature, "entropy": entropy, "teacher": teacher}
-        carrier, columns = in_one_pass(picked, own, inputs.target, weigh, **options)
-        made.append(columns)
-        return carrier
+    def score(
+        self,
+        model: nn.Module,
+        inputs: ModelInputs,
+        loss_mask: Bool[Tensor, "B T"],
+        *,
+        entropy: bool = False,
+        reference: ReferenceStates | None = None,
+    ) -> Scores:
+        """Log-probs of the tokens of `loss_mask`, and what else is asked for, with gradient."""
+        head = output_head(model)
+        if self.head == "whole":
+            own = head.forward
+            logits = _run(model, inputs, lambda hidden: own(hidden[inputs.row, inputs.position]))
+            columns = full_logprobs(logits, inputs.target, temperature=self.temperature, entropy=entropy)
+            return _scores(columns, inputs.index, loss_mask, entropy=entropy)
 
-    carrier = _run(model, inputs, weighed)
-    scores = placed(made[0], inputs.index)
-    with torch.no_grad():
-        output = loss_of(scores)
-    return scores, replace(output, loss=output.loss + carrier)
+        def scored(hidden: Tensor) -> Tensor:
+            picked, layer = hidden[inputs.row, inputs.position], Head(head.weight, head.bias)
+            return token_logprobs(picked, layer, inputs.target, **self._asked(entropy, reference))
+
+        return _scores(_run(model, inputs, scored), inputs.index, loss_mask, entropy=entropy)
+
+    def loss_in_one_pass(
+        self,
+        model: nn.Module,
+        inputs: ModelInputs,
+        loss_mask: Bool[Tensor, "B T"],
+        loss_of: Callable[[Scores], LossOutput],
+        *,
+        entropy: bool = False,
+        reference: ReferenceStates | None = None,
+    ) -> tuple[Scores, LossOutput]:
+        """The scores, without gradient, and `loss_of` them, whose gradient is made while the head runs.
+
+        `loss_of` is asked for the loss of some tokens where the others have 0 yet: it must be of token scope.
+        """
+        head, made = output_head(model), list[Columns]()
+        placed = partial(_scores, loss_mask=loss_mask, entropy=entropy)
+
+        def weigh(columns: Columns, rows: slice) -> Columns:
+            with torch.enable_grad():
+                leaf = columns.detach().requires_grad_()
+                return torch.autograd.grad(loss_of(placed(leaf, inputs.index[rows])).loss, leaf)[0]
+
+        def weighed(hidden: Tensor) -> Tensor:
+            picked, layer = hidden[inputs.row, inputs.position], Head(head.weight, head.bias)
+            carrier, columns = in_one_pass(picked, layer, inputs.target, weigh, **self._asked(entropy, reference))
+            made.append(columns)
+            return carrier
+
+        carrier = _run(model, inputs, weighed)
+        scores = placed(made[0], inputs.index)
+        with torch.no_grad():
+            output = loss_of(scores)
+        return scores, replace(output, loss=output.loss + carrier)
+
+    def _asked(self, entropy: bool, reference: ReferenceStates | None) -> dict[str, Any]:
+        return {"temperature": self.temperature, "entropy": entropy, "reference": reference}
 
 
 @torch.no_grad()
@@ -117,22 +131,6 @@ def is_linear(head: Any) -> bool:
     return isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP2 has a class of its own for it
 
 
-def is_read_whole(head: Any) -> bool:
-    """Whether the model's own logits are taken in place of the head's matrix; see `read_whole`."""
-    return getattr(head, _READ_WHOLE, False)
-
-
-def read_whole(head: Any, whole: bool) -> None:
-    """From now on the logits of the model that has this output layer are its own, after all that it does to them, or are not.
-
-    Slower, and they exist; right for a head that is more than a matrix, and for capped or scaled logits.
-    """
-    setattr(head, _READ_WHOLE, whole)
-
-
-_READ_WHOLE = "posttrain_reads_whole_logits"
-
-
 def _run(model: Any, inputs: ModelInputs, head_forward: Callable[[Tensor], Tensor]) -> Tensor:
     options: dict[str, Any] = {"attention_mask": inputs.attention_mask}
     if inputs.layout is not None:
@@ -155,12 +153,10 @@ def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) ->
 
 
 def _scores(columns: Columns, index: Int[Tensor, " n"], loss_mask: Bool[Tensor, "B T"], *, entropy: bool) -> Scores:
-    placed = [_place(column, index, loss_mask) for column in columns.unbind(1)]
-    return Scores(
-        logp=placed[0],
-        entropy=placed[1] if entropy else None,
-        kl=placed[-1] if len(placed) > 1 + entropy else None,
-    )
+    of = named(columns, entropy=entropy)
+    logp, *others = (None if one is None else _place(one[:, 0], index, loss_mask) for one in of)
+    assert logp is not None
+    return Scores(logp, *others)
 
 
 def _place(values: Float[Tensor, " n"], index: Int[Tensor, " n"], loss_mask: Bool[Tensor, "B T"]) -> Tensor:

@@ -15,33 +15,32 @@ from posttrain.model.layout.attention import take_layouts
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.packed import packed_inputs
 from posttrain.model.layout.padded import model_inputs
-from posttrain.model.scoring import is_linear, output_head, read_whole, score
+from posttrain.model.scoring import Scorer, is_linear, output_head
 from posttrain.settings.training import HeadPath, RowLayout
 
 log = logging.getLogger(__name__)
 
 
-def settle_head(model: Any, asked: HeadPath, vocabulary: int) -> HeadPath:
+def usable_head(model: Any, asked: HeadPath, vocabulary: int) -> HeadPath:
     """The path of the head that was asked for, or `whole` where the model does more to its logits than multiply by a matrix.
 
-    Such a model is told of once. Whoever scores with it reads its own logits from now on.
+    Such a model is told of once.
     """
-    head = output_head(model)
-    read_whole(head, False)
-    reason = None if is_linear(head) else f"its output layer is a {type(head).__name__}"
-    if reason is None and asked != "whole":
+    head, reason = output_head(model), None
+    if not is_linear(head):
+        reason = f"its output layer is a {type(head).__name__}"
+    elif asked != "whole":
         inputs, mask = _padded(vocabulary)
-        difference = (_scored(model, inputs, mask) - _of_own_logits(model, inputs, mask)).abs().max().item()
+        difference = (_scored(model, inputs, mask, Scorer()) - _of_own_logits(model, inputs, mask)).abs().max().item()
         if not difference <= _bound(model, 1e-3):
             reason = f"it changes its logits after the output layer (log-probs differ by {difference:.3g})"
-    if reason is not None and asked != "whole":
-        log.warning("%s: %s, so that its whole logits are made.", type(model).__name__, reason)
-    settled: HeadPath = asked if reason is None else "whole"
-    read_whole(head, settled == "whole")
-    return settled
+    if reason is None or asked == "whole":
+        return asked
+    log.warning("%s: %s, so that its whole logits are made.", type(model).__name__, reason)
+    return "whole"
 
 
-def settle_layout(model: Any, asked: RowLayout, vocabulary: int) -> RowLayout:
+def usable_layout(model: Any, asked: RowLayout, vocabulary: int) -> RowLayout:
     """The layout of rows that was asked for, or `padded` where the model cannot keep documents of a row apart.
 
     Such a model is told of once. Of one that can, the attention layers take layouts from now on.
@@ -64,12 +63,12 @@ def _attends_to_part(config: Any) -> str | None:
 
 
 def _fails_with_packed_rows(model: Any, vocabulary: int) -> str | None:
-    former = model.config._attn_implementation
+    former, whole = model.config._attn_implementation, Scorer("whole")  # right for every model
     try:
         take_layouts(model)
         inputs, mask = _padded(vocabulary)
         packed = packed_inputs(_rows(vocabulary), Batch(loss_mask=mask), share=True).to(inputs.input_ids.device)
-        difference = (_scored(model, packed, mask) - _scored(model, inputs, mask)).abs().max().item()
+        difference = (_scored(model, packed, mask, whole) - _scored(model, inputs, mask, whole)).abs().max().item()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it takes no packed rows ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     else:
@@ -97,11 +96,11 @@ def _padded(vocabulary: int) -> tuple[ModelInputs, Tensor]:
 
 
 @torch.no_grad()
-def _scored(model: Any, inputs: ModelInputs, mask: Tensor) -> Tensor:
+def _scored(model: Any, inputs: ModelInputs, mask: Tensor, scorer: Scorer) -> Tensor:
     device, training = output_head(model).weight.device, model.training
     model.eval()
     try:
-        return score(model, inputs.to(device), mask.to(device)).logp
+        return scorer.score(model, inputs.to(device), mask.to(device)).logp
     finally:
         model.train(training)
 

@@ -14,7 +14,8 @@ from posttrain.recipe.resolve import with_rollout, with_stages
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
-from posttrain.rewards.config import AnyReward, with_verdict
+from posttrain.rewards.kinds import AnyReward
+from posttrain.rewards.make import with_verdict
 from posttrain.settings.base import Config, location
 from posttrain.settings.data import DataConfig, TaskSource
 from posttrain.settings.distributed import DistributedConfig
@@ -179,7 +180,7 @@ def read_recipe(source: YamlSource) -> Recipe:
         RecipeError: as `load_recipe`.
     """
     try:
-        return Recipe.model_validate(source.values)
+        return Recipe.model_validate(source.values, context={"folder": source.folder})
     except ValidationError as error:
         faults = error.errors()
         in_stages = {location(fault)[2:] for fault in faults if fault["loc"][:1] == ("stages",)}

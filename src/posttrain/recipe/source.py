@@ -21,6 +21,8 @@ class YamlSource:
     values: dict[str, Any]
     lines: dict[Keys, int]
     overridden: dict[Keys, str] = field(default_factory=dict[Keys, str])
+    folder: Path | None = None
+    """Of the file, to which paths of code are relative."""
 
     @classmethod
     def read(cls, path: Path) -> YamlSource:
@@ -49,7 +51,7 @@ class YamlSource:
             _lines(str(path), node, (), lines)
         except RecursionError:
             raise RecipeError(f"{path}: a value holds itself.") from None
-        return cls(str(path), values, lines)
+        return cls(str(path), values, lines, folder=path.parent)
 
     def override(self, assignment: str) -> None:
         """Sets `key.path=value`.

@@ -10,6 +10,20 @@ from pydantic import Field, field_validator, model_validator
 from posttrain.settings.base import Config, Count, NonNegative, Positive
 from posttrain.settings.training import Budget, HeadPath, RowLayout
 from posttrain.settings.transformers_arguments import OURS, TRAINING_ARGUMENTS
+from posttrain.train.schedules import AnySchedule
+
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+]
 
 
 class TrainingConfig(Config):
@@ -29,19 +43,10 @@ class TrainingConfig(Config):
     head: HeadPath = "one_pass"
     layout: RowLayout = "shared"
     learning_rate: NonNegative = 1e-5
-    lr_scheduler_type: Literal[
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "cosine_with_min_lr",
-        "cosine_warmup_with_min_lr",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-        "warmup_stable_decay",
-    ] = "linear"
-    """Options of a schedule go to extra.lr_scheduler_kwargs."""
+    lr_scheduler_type: Scheduler | None = None
+    """One of transformers'; linear where no schedule is given either. Its options go to extra.lr_scheduler_kwargs."""
+    schedule: AnySchedule | None = None
+    """One of our own, or of yours, in place of lr_scheduler_type."""
     warmup_steps: NonNegative = 0
     """Below 1: a share of all steps."""
     weight_decay: NonNegative = 0.0
@@ -60,6 +65,19 @@ class TrainingConfig(Config):
     report_to: list[Literal["wandb", "tensorboard", "trackio", "mlflow"]] = []
     extra: dict[str, Any] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_schedule(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("schedule") is None and values.get("lr_scheduler_type") is None:
+            return {**values, "lr_scheduler_type": "linear"}
+        return values
+
+    @model_validator(mode="after")
+    def _has_one_schedule(self) -> TrainingConfig:
+        if self.schedule is not None and self.lr_scheduler_type is not None:
+            raise ValueError("schedule: give it or lr_scheduler_type, not both (null takes back what is said elsewhere)")
+        return self
+
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainingConfig:
         if (self.max_steps is None) == (self.epochs is None):
@@ -68,7 +86,7 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _schedule_knows_the_end(self) -> TrainingConfig:
-        if self.budget is not None and not self.lr_scheduler_type.startswith("constant"):
+        if self.budget is not None and not (self.lr_scheduler_type or "").startswith("constant"):
             raise ValueError(
                 "budget: take lr_scheduler_type: constant or constant_with_warmup; others need the number of steps"
             )

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from scipy import stats
 
 from posttrain.errors import RewardError
-from posttrain.rewards.base import Rewarded, Weighted
+from posttrain.rewards.base import Weighted
+from posttrain.rewards.rewarded import Rewarded
 
 WINDOW = 1024  # of the latest rows, at least, or those of the latest collection
 SURE = 0.001  # a run ends when so many failures would be seen less often at the rate that is allowed; asked of every group

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.rewards.base import Group, Judgement, Reward, Rewarded, Weighted
+from posttrain.rewards.base import Group, Judgement, Reward, Weighted
+from posttrain.rewards.rewarded import Rewarded
 from posttrain.rewards.values import MAX_SCORE, Refused, listed, number, text, told
 
 

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from posttrain.distributed.ranks import any_of
 from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
-from posttrain.model.load import eos_ids
+from posttrain.model.load import context_of, eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing
@@ -66,7 +66,7 @@ class HFEngine:
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         """See `RolloutEngine.generate`."""
-        check_requests(requests, sampling, getattr(self._model.config, "max_position_embeddings", None))
+        check_requests(requests, sampling, context_of(self._model))
         samples = [_samples(number, request, sampling) for number, request in enumerate(requests)]
         training = self._model.training
         self._model.eval()

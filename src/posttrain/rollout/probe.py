@@ -14,7 +14,7 @@ from posttrain.data.rows import Row
 from posttrain.errors import EngineError
 from posttrain.estimator.batch import Batch, Request
 from posttrain.model.layout.padded import model_inputs
-from posttrain.model.scoring import output_head, score
+from posttrain.model.scoring import Scorer, output_head
 from posttrain.rollout.engine import Completion, Sampling
 
 PROMPT_TOKENS = 300
@@ -43,6 +43,7 @@ class Probe:
         self.alone = Request(self._prompt, question=0)
         """One answer: its bits depend on the weights alone, where those of several depend on how they were batched too."""
         self.sampling = Sampling(max_tokens=ANSWER_TOKENS, temperature=0.7)
+        self._scorer = Scorer("whole", self.sampling.temperature)  # right for every model, and the probe is short
 
     def difference(self, model: Any, answers: Sequence[Completion]) -> float:
         """The largest difference, in nats, between the engine's log-probs and the model's."""
@@ -56,7 +57,7 @@ class Probe:
         model.eval()
         try:
             with torch.no_grad():
-                own = score(model, inputs, mask.to(device), temperature=self.sampling.temperature).logp.cpu()
+                own = self._scorer.score(model, inputs, mask.to(device)).logp.cpu()
         finally:
             model.train(training)
         theirs = torch.zeros(mask.shape, dtype=own.dtype)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from posttrain.settings.base import Config
+from posttrain.settings.base import Config, Count, Share
 from posttrain.settings.rollout import CollectConfig
 
 Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"]
@@ -16,7 +16,7 @@ Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answ
 class _Source(Config):
     columns: dict[Column, str] = {}
     """Ours: theirs. A name that is not mapped is looked up as it is."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Count | None = None
     """The first rows only."""
 
 
@@ -40,10 +40,10 @@ class TaskSource(Config):
 
     task: Literal["chain", "running_totals", "countdown"]
     split: Literal["train", "validation", "held_out", "ood"] = "train"
-    rows: Annotated[int, Field(ge=1)]
-    hard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    rows: Count
+    hard: Share = 0.0
     """The share of harder questions, which the split ood has none of: all of its own are harder still."""
-    wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
+    wrong: Share = 0.0
     """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are."""
     seed: int = 0
 
@@ -65,23 +65,16 @@ Source = Annotated[
 ]
 
 
-class DataConfig(Config):
-    """Where the rows come from, and how they become tokens."""
+class Encoding(Config):
+    """How rows become tokens, and what becomes of rows that do not fit."""
 
-    train: Source
-    eval: dict[str, Source] = {}
-    demonstrations: Source | None = None
-    """A set of its own, for algorithms that train on one beside the questions."""
     chat_template: bool = True
     """Render prompts and completions with the tokenizer's chat template; False joins them as plain text."""
-    collect: CollectConfig | None = None
-    """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
-    demonstrations of its right answers."""
     prompt_template: str = "{prompt}"
     """Wraps the prompt's text; its fields are columns."""
     system_prompt: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
-    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_prompt_tokens: Count | None = None
     max_tokens: Annotated[int, Field(ge=2)] | None = None
     """Of prompt and completion together; the model's own limit if not set."""
     on_long_prompt: Literal["skip", "raise", "keep_end"] = "skip"
@@ -90,11 +83,6 @@ class DataConfig(Config):
     """One that the rewards' verdict does not call right; its question stays. on_long_completion holds for one that is longer
     than an answer may be."""
     on_bad_row: Literal["skip", "raise"] = "raise"
-
-    @property
-    def makes_data(self) -> bool:
-        """What is trained on, or demonstrated, is sampled before training."""
-        return self.collect is not None and self.collect.rejection_sampling is not None
 
     @field_validator("prompt_template")
     @classmethod
@@ -105,7 +93,24 @@ class DataConfig(Config):
         return template
 
     @model_validator(mode="after")
-    def _system_prompt_has_a_place(self) -> DataConfig:
+    def _system_prompt_has_a_place(self) -> Encoding:
         if not self.chat_template and (self.system_prompt is not None or self.chat_template_kwargs):
             raise ValueError("system_prompt and chat_template_kwargs need chat_template: true")
         return self
+
+
+class DataConfig(Encoding):
+    """Where the rows come from, and how they become tokens."""
+
+    train: Source
+    eval: dict[str, Source] = {}
+    demonstrations: Source | None = None
+    """A set of its own, for algorithms that train on one beside the questions."""
+    collect: CollectConfig | None = None
+    """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
+    demonstrations of its right answers."""
+
+    @property
+    def makes_data(self) -> bool:
+        """What is trained on, or demonstrated, is sampled before training."""
+        return self.collect is not None and self.collect.rejection_sampling is not None

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
-from posttrain.errors import CheckpointError, Interrupted
+from posttrain.errors import Interrupted
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.train.checkpoint import collection_file as collection_files
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.checkpoint import shards
-from posttrain.train.collect.collection import Collection, Collector
-from posttrain.train.watch.nonfinite import NonFinite
+from posttrain.train.run_state import RunState
 from posttrain.train.watch.records import RunFiles
-
-COLLECTION = "collection.safetensors"
 
 
 class Checkpointed(Trainer):
@@ -34,16 +30,12 @@ class Checkpointed(Trainer):
 
     mode: str = "one process"
     """How the model is spread over the ranks, once it is."""
-    _algorithm: Algorithm
-    _collector: Collector
-    _nonfinite: NonFinite
+    run_state: RunState
     run_files: RunFiles
+    _algorithm: Algorithm
     _interruption: Interruption | None
     _facts: Mapping[str, Any]
     _keep: int | None
-    _opened: Collection | None = None
-    _saved: int | None = None
-    _evaluation_due = False
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """See transformers. A signal that `interruption` listens to ends it between two steps, with a checkpoint.
@@ -70,14 +62,13 @@ class Checkpointed(Trainer):
     @contextlib.contextmanager
     def _saving_when_interrupted(self) -> Iterator[None]:
         """The same, and the run ends with a checkpoint of what was before."""
-        before = None if self._interruption is None else (self._collector.state(), torch.get_rng_state())
+        mark = None if self._interruption is None else self.run_state.mark()
         try:
             with self._let_through():
                 yield
         except Interrupted:
-            if before is not None:
-                self._collector.restore(before[0])
-                torch.set_rng_state(before[1])
+            if mark is not None:
+                self.run_state.come_back(mark)
             self._end_with_checkpoint()
 
     def _end_if_interrupted(self) -> None:
@@ -89,7 +80,7 @@ class Checkpointed(Trainer):
         step, by = self.state.global_step, (self._interruption and self._interruption.by) or "a signal to another process"
         if not step:
             raise Interrupted(f"{by}: ended before the first step was done. The same command begins again.")
-        if self._saved != step:
+        if self.run_state.saved != step:
             self._save_checkpoint(self.model, None)
         raise Interrupted(f"{by}: ended with checkpoint-{step}. The same command goes on from it.")
 
@@ -107,18 +98,11 @@ class Checkpointed(Trainer):
                 super(Checkpointed, self)._save_checkpoint(model, trial)
                 if ranks.leads():
                     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle, with tokens in it; nobody reads it
-            if step % self._algorithm.needs.updates and self._opened is not None and ranks.leads():
-                collection_files.save(self._opened, staging / COLLECTION)
-            remembered = {
-                "collector": self._collector.state(),
-                "nonfinite": self._nonfinite.in_a_row,
-                "evaluation_due": self._evaluation_due,
-            }
-            (staging / f"loop_{ranks.rank()}.json").write_text(json.dumps(remembered))
+            self.run_state.save(staging, within_collection=step % self._algorithm.needs.updates > 0)
 
         with self._held():
             checkpoints.write(Path(str(self.args.output_dir)), step, fill, self._facts, keep=self._keep)
-        self._saved = step
+        self.run_state.saved = step
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """See transformers. In a checkpoint a model that ranks share is among the states of the ranks, and not once more."""
@@ -153,18 +137,19 @@ class Checkpointed(Trainer):
         super()._load_rng_state(checkpoint)
         if checkpoint is None:
             return
-        path = Path(checkpoint) / f"loop_{ranks.rank()}.json"
-        if not path.is_file():
-            raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
-        remembered = json.loads(path.read_text())
-        self._collector.restore(remembered["collector"])
-        self._nonfinite.in_a_row = remembered["nonfinite"]
-        if (opened := Path(checkpoint) / COLLECTION).is_file():
-            self._opened = collection_files.load(opened)
-        self._saved = self.state.global_step
-        self._evaluation_due = remembered["evaluation_due"]
-        if self._evaluation_due:
+        self.run_state.load(Path(checkpoint), self.state.global_step)
+        self._take_rate_of_this_schedule()
+        if self.run_state.evaluation_due:
             if ranks.leads():
                 self.run_files.evaluate_again(self.state.global_step)
             with self._saving_when_interrupted():
                 self.evaluate()
+
+    def _take_rate_of_this_schedule(self) -> None:
+        """The next step's rate is of the schedule as it is now; the checkpoint's is of a run that may have been shorter."""
+        scheduler: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        if not isinstance(scheduler, LambdaLR):
+            return
+        groups = scheduler.optimizer.param_groups
+        for group, rate, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(scheduler.last_epoch)

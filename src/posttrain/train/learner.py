@@ -20,11 +20,9 @@ from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import LossOutput, policy_gradient_loss
 from posttrain.estimator.parts.select import demonstrations, rollouts
 from posttrain.model.layout.inputs import ModelInputs
-from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
-from posttrain.model.layout.padded import micro_batches, model_inputs
+from posttrain.model.layout.make import Rows
 from posttrain.model.reference import Reference
-from posttrain.model.scoring import Scores, loss_in_one_pass, score
-from posttrain.settings.training import HeadPath, RowLayout
+from posttrain.model.scoring import Scorer, Scores
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.watch.metrics import gap_shares
@@ -71,10 +69,9 @@ class Learner:
         algorithm: whose needs and losses these are.
         reference: the start model, where the algorithm needs one.
         accelerator: of accelerate: device, ranks and autocast.
-        pad_id: fills rows up.
-        temperature: of the sampling distribution that log-probs are of.
+        scorer: how tokens are scored.
+        layout: how rows are laid out for the model.
         rows: units of a micro-batch, at most. tokens: tokens of it that the model reads, padding included, at most.
-        head, layout: how the same numbers are made.
     """
 
     def __init__(
@@ -83,17 +80,14 @@ class Learner:
         reference: Reference | None,
         accelerator: Any,
         *,
-        pad_id: int,
-        temperature: float,
+        scorer: Scorer,
+        layout: Rows,
         rows: int | None,
         tokens: int | None,
-        head: HeadPath,
-        layout: RowLayout,
     ) -> None:
-        self._algorithm, self._accelerator = algorithm, accelerator
-        self._pad_id, self._temperature, self._bounds = pad_id, temperature, {"rows": rows, "tokens": tokens}
-        self._reference, self._layout = reference, layout
-        self._one_pass = head == "one_pass" and algorithm.needs.scope == "token"
+        self._algorithm, self._reference, self._accelerator = algorithm, reference, accelerator
+        self._scorer, self._layout, self._bounds = scorer, layout, {"rows": rows, "tokens": tokens}
+        self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token"
         self._kept: dict[Row, Float[Tensor, " t"]] = {}
 
     def open(self, model: nn.Module, collection: Collection) -> Collection:
@@ -164,20 +158,20 @@ class Learner:
         """The loss of one micro-batch, divided by the counts of the whole step."""
         with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
             local, inputs = self._local(step.collection, micro)
-            teacher, needs = None, self._algorithm.needs
+            states, needs = None, self._algorithm.needs
             if self._reference is not None and needs.ref_logp and local.ref_logp is None:
                 local = local.replace(ref_logp=self._reference_logp(inputs, local))
             if self._reference is not None and needs.full_kl:
-                teacher = self._reference.teacher(inputs)
-            options: Any = {"temperature": self._temperature, "entropy": needs.entropy, "teacher": teacher}
+                states = self._reference.states(inputs)
+            options: Any = {"entropy": needs.entropy, "reference": states}
 
             def loss_of(scores: Scores) -> LossOutput:
                 return policy_gradient_loss(self._algorithm, scores.logp, local, scores.entropy, scores.kl, step.counts)
 
             if self._one_pass and torch.is_grad_enabled():
-                scores, output = loss_in_one_pass(model, inputs, local.loss_mask, loss_of, **options)
+                scores, output = self._scorer.loss_in_one_pass(model, inputs, local.loss_mask, loss_of, **options)
             else:
-                scores = score(model, inputs, local.loss_mask, **options)
+                scores = self._scorer.score(model, inputs, local.loss_mask, **options)
                 output = loss_of(scores)
         if local.behavior_logp is not None and step.sampled:
             own = scores.logp if local.old_logp is None or needs.old_of_sampler else local.old_logp
@@ -192,25 +186,14 @@ class Learner:
         if not micro:
             local = local.replace(loss_mask=torch.zeros_like(local.loss_mask))
         device = self._accelerator.device
-        if self._layout == "padded":
-            inputs = model_inputs(rows, local, pad_id=self._pad_id)
-        else:
-            inputs = packed_inputs(rows, local, share=self._layout == "shared")
-        return local.to(device), inputs.to(device)
+        return local.to(device), self._layout.inputs(rows, local).to(device)
 
     def _read(self, collection: Collection, micro: Micro) -> int:
-        rows = [collection.rows[row] for unit in micro for row in collection.units[unit]]
-        if self._layout != "padded":
-            return packed_tokens(rows, share=self._layout == "shared")
-        return len(rows) * max(map(len, rows), default=0)
+        return self._layout.tokens([collection.rows[row] for unit in micro for row in collection.units[unit]])
 
     def _dealt(self, collection: Collection, units: Sequence[int]) -> list[Micro]:
-        ranks = self._accelerator.num_processes
-        if self._layout == "padded":
-            dealt = micro_batches([self._read(collection, [unit]) for unit in units], ranks=ranks, **self._bounds)
-        else:
-            rows = [[collection.rows[row] for row in collection.units[unit]] for unit in units]
-            dealt = packed_micro_batches(rows, ranks=ranks, share=self._layout == "shared", **self._bounds)
+        rows = [[collection.rows[row] for row in collection.units[unit]] for unit in units]
+        dealt = self._layout.deal(rows, ranks=self._accelerator.num_processes, **self._bounds)
         return [[units[i] for i in micro] for micro in dealt[self._accelerator.process_index]]
 
     def _with_own_scores(self, model: nn.Module, collection: Collection) -> Batch:
@@ -235,12 +218,13 @@ class Learner:
                 return torch.stack([one for one in (scores.logp, scores.entropy) if one is not None], -1)
 
             made = self._collected(collection, scored, units)
-        if entropy:
-            batch = batch.replace(entropy=made[..., 1])
+        own, *entropies = made.unbind(-1)
+        if entropies:
+            batch = batch.replace(entropy=entropies[0])
         if old and batch.behavior_logp is not None and needs.old_of_sampler:
-            sampled = batch.behavior_logp.to(made.dtype)
-            return batch.replace(old_logp=torch.where(batch.origin == Origin.ROLLOUT, sampled, made[..., 0]))
-        return batch.replace(old_logp=made[..., 0]) if old else batch
+            sampled = batch.behavior_logp.to(own.dtype)
+            own = torch.where(batch.origin == Origin.ROLLOUT, sampled, own)
+        return batch.replace(old_logp=own) if old else batch
 
     def _with_demonstrations(self, collection: Collection) -> list[int]:
         shown = demonstrations(collection.batch).any(-1).tolist()
@@ -250,13 +234,13 @@ class Learner:
         training = model.training
         model.eval()
         try:
-            return score(model, inputs, local.loss_mask, temperature=self._temperature, entropy=entropy)
+            return self._scorer.score(model, inputs, local.loss_mask, entropy=entropy)
         finally:
             model.train(training)
 
     def _reference_logp(self, inputs: ModelInputs, local: Batch) -> Float[Tensor, "B T"]:
         assert self._reference is not None
-        return self._reference.logp(inputs, local.loss_mask, temperature=self._temperature)
+        return self._reference.logp(inputs, local.loss_mask, self._scorer)
 
     @torch.no_grad()
     def _collected(

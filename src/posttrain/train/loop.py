@@ -11,11 +11,11 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from posttrain.data.rows import Example
@@ -23,12 +23,11 @@ from posttrain.distributed import ranks
 from posttrain.distributed.self_check import check_accumulation
 from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard
 from posttrain.errors import SetupError
-from posttrain.settings.distributed import DistributedConfig
-from posttrain.settings.training import Budget
 from posttrain.train.checkpointed import Checkpointed
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.learner import Learner, Step
+from posttrain.train.options import Execution, Watching
 from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
 from posttrain.train.watch.records import Listener
 
@@ -43,12 +42,10 @@ class Loop(Checkpointed):
     """Whether training began, or went on: all that comes before it has been done."""
     listeners: list[Listener]
     _learner: Learner
+    _execution: Execution
+    _watching: Watching
     _eval_examples: dict[str, list[Example]]
-    _sample_evaluation: Callable[[int], dict[str, float]] | None
-    _evaluate_first: bool
     _reads_again: bool
-    _distributed: DistributedConfig | None
-    _budget: Budget | None
     _record: dict[str, float]
     _recorded: int | None = None
     _clock = _step_began = 0.0
@@ -63,13 +60,13 @@ class Loop(Checkpointed):
         reshard(self.model)  # type: ignore[arg-type]
         prepared: Any = super()._prepare_for_training(*arguments, **options)
         self.mode = mode_in_effect(self.accelerator, prepared[0])
-        check_mode(self._distributed, self.mode)
+        check_mode(self._execution.distributed, self.mode)
         for listener in self.listeners:
             listener.on_mode(self.mode, self.args.world_size)
         if self._reads_again:
             with self._let_through():
                 self._learner.keep_reference(self.train_dataset)  # type: ignore[arg-type]
-        if self._evaluate_first and not self.state.global_step:
+        if self._watching.evaluate_first and not self.state.global_step:
             with self._let_through():
                 self.evaluate()
         self.began = True
@@ -89,24 +86,40 @@ class Loop(Checkpointed):
         self._step_began = time.monotonic()
         done, updates = self.state.global_step, self._algorithm.needs.updates
         progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
-        if self._opened is None or done % updates == 0:
-            self._opened = None
+        state = self.run_state
+        if state.opened is None or done % updates == 0:
+            state.opened = None
             with self._saving_when_interrupted():
-                self._opened = self._collected(done, progress)
-        return [self._learner.step(self._opened, done % updates, progress)], None
+                state.opened = self._collected(done, progress)
+        assert state.opened is not None
+        return [self._learner.step(state.opened, done % updates, progress)], None
 
     def _spent(self) -> float:
-        budget, step = self._budget, self.state.global_step
+        budget, step = self._execution.budget, self.state.global_step
         return 0.0 if budget is None else ranks.told(budget.share(self.run_files.steps_until(step)), "the budget")
 
     def _collected(self, done: int, progress: float) -> Collection:
         """The collection that begins at step `done`, with its advantages."""
         with self.accelerator.autocast():
-            collection = self._collector.collect(self.model, done, progress)
+            collection = self.run_state.collector.collect(self.model, done, progress)
         for listener in self.listeners if collection.samples else ():
             listener.on_rollouts(done + 1, collection.samples)
         self._record.update(collection.metrics)
         return self._learner.open(self.model, collection)  # type: ignore[arg-type]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """See transformers; of our own where the learning rate has a schedule of ours."""
+        schedule = self._execution.schedule
+        if schedule is not None and self.lr_scheduler is None:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+
+            def factor(step: int) -> float:
+                return schedule(step, num_training_steps, warmup)
+
+            of: Any = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = LambdaLR(of, factor)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of all micro-batches of the step; returns the loss of the step.
@@ -129,7 +142,7 @@ class Loop(Checkpointed):
                 torch.cuda.empty_cache()
 
     def _backward(self, model: nn.Module, step: Step) -> Tensor:
-        self._nonfinite.begin(self.state.global_step + 1, step)
+        self.run_state.nonfinite.begin(self.state.global_step + 1, step)
         shares, state, deepspeed = Shares(), self.accelerator.gradient_state, self.is_deepspeed_enabled
         options = {"scale_wrt_gas": False} if deepspeed else {}
         total = torch.zeros((), dtype=torch.float64, device=self.args.device)
@@ -139,9 +152,10 @@ class Loop(Checkpointed):
             meeting = contextlib.nullcontext() if last or deepspeed else self.accelerator.no_sync(model)
             with meeting:
                 scored = self._learner.loss(model, step, micro)
-                self._nonfinite.see(micro, scored.finite)
+                self.run_state.nonfinite.see(micro, scored.finite)
                 total += scored.output.loss.detach().double()
-                loss = scored.output.loss * math.nan if last and self._nonfinite.spoils(total) else scored.output.loss
+                spoilt = last and self.run_state.nonfinite.spoils(total)
+                loss = scored.output.loss * math.nan if spoilt else scored.output.loss
                 with ranks.waiting(f"the gradients of step {self.state.global_step + 1}"):
                     self.accelerator.backward(loss * self.args.world_size, **options)
             shares.add(scored.output.metrics)
@@ -174,7 +188,7 @@ class Loop(Checkpointed):
             vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on
             if left_out:
                 model.zero_grad(set_to_none=True)  # an optimizer passes over parameters that have no gradient
-        self._nonfinite.settle(float(norm))
+        self.run_state.nonfinite.settle(float(norm))
         self._record["train/left_out"] = float(left_out)
         return 0.0 if left_out else norm
 
@@ -192,7 +206,7 @@ class Loop(Checkpointed):
                 listener.on_step(self.state.global_step, self._record)
             if self._spent() >= 1:
                 self.control.should_training_stop = True
-        self._evaluation_due = self.control.should_evaluate
+        self.run_state.evaluation_due = self.control.should_evaluate
         with self._saving_when_interrupted():
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate, **options)
         self._record = {}
@@ -211,11 +225,11 @@ class Loop(Checkpointed):
         metrics: dict[str, float] = {}
         for name, data in self._eval_examples.items():
             metrics.update({f"eval/{name}/{key}": value for key, value in self._evaluated(data).items()})
-        if self._sample_evaluation is not None:
+        if (sample := self._watching.sample_evaluation) is not None:
             with self.accelerator.autocast():
-                metrics.update(self._sample_evaluation(self.state.global_step))
+                metrics.update(sample(self.state.global_step))
         with self._held():  # it is told as a whole, or made again
-            self._evaluation_due = False
+            self.run_state.evaluation_due = False
             for listener in self.listeners:
                 listener.on_evaluation(self.state.global_step, metrics)
             self.log({name.replace("eval/", "eval_", 1): value for name, value in metrics.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,22 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 from posttrain.distributed.sharding import shard
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import SetupError
-from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator import Algorithm
+from posttrain.model.layout.make import make_layout
 from posttrain.model.load import disable_dropout
 from posttrain.model.reference import Reference
-from posttrain.model.trials import settle_head, settle_layout
+from posttrain.model.scoring import Scorer
+from posttrain.model.trials import usable_head, usable_layout
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
-from posttrain.settings.distributed import DistributedConfig
-from posttrain.settings.training import Budget, HeadPath, RowLayout
 from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
-from posttrain.train.watch.nonfinite import LIMIT, NonFinite
-from posttrain.train.watch.records import Listener, RunFiles
+from posttrain.train.options import Execution, Watching
+from posttrain.train.run_state import RunState
+from posttrain.train.watch.nonfinite import NonFinite
+from posttrain.train.watch.records import RunFiles
 from posttrain.train.watch.trackers import welcome
 
 
@@ -49,15 +51,8 @@ class PostTrainer(Loop):
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
-        micro_batch_tokens: a further bound, on the tokens of a micro-batch that the model reads, padding included.
-        head, layout: how the same numbers are made; what the model cannot take is not taken, and said.
-        budget: ends the run before max_steps, and is what progress is measured by.
-        distributed: how the model is spread over the ranks; the modes of DeepSpeed need args.deepspeed as well. What is in
-            effect must be what it says.
-        nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
-        listeners: besides the files in args.output_dir.
-        sample_evaluation: step → metrics of sampled answers, called at each evaluation.
-        start_metrics: written with the first step. evaluate_first: there is an evaluation before it.
+        execution: how steps are made.
+        watching: what is measured and told.
         interruption: signals that end the run between two steps, with a checkpoint; none are listened to without it.
         facts: are written into the manifest of each checkpoint.
 
@@ -80,24 +75,17 @@ class PostTrainer(Loop):
         sampling: Sampling | None = None,
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
-        micro_batch_tokens: int | None = None,
-        head: HeadPath = "one_pass",
-        layout: RowLayout = "shared",
-        budget: Budget | None = None,
-        distributed: DistributedConfig | None = None,
-        nonfinite_limit: int = LIMIT,
-        listeners: Sequence[Listener] = (),
-        sample_evaluation: Callable[[int], dict[str, float]] | None = None,
-        start_metrics: Mapping[str, float] | None = None,
-        evaluate_first: bool = False,
+        execution: Execution = Execution(),  # noqa: B008  (frozen)
+        watching: Watching = Watching(),  # noqa: B008
         interruption: Interruption | None = None,
         facts: Mapping[str, Any] | None = None,
         callbacks: list[Any] | None = None,
     ) -> None:
         check_devices(args)
-        self._algorithm, self._tokenizer, self._distributed = algorithm, tokenizer, distributed
+        self._algorithm, self._execution, self._watching = algorithm, execution, watching
+        self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        data, self._collector = collected_data(
+        data, collector = collected_data(
             train_dataset,
             algorithm,
             model,
@@ -111,15 +99,18 @@ class PostTrainer(Loop):
             mask_cut_off=mask_cut_off,
             resamples=resamples,
         )
+        folder, distributed = Path(str(args.output_dir)), execution.distributed
+        self.run_state, self.run_files = RunState(collector, NonFinite(folder, execution.nonfinite_limit)), RunFiles(folder)
         self._eval_examples = {
             name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
             for name, examples in (eval_dataset or {}).items()
         }
         if algorithm.needs.exact_logp:
             disable_dropout(model)
-        head, layout = settle_head(model, head, len(tokenizer)), settle_layout(model, layout, len(tokenizer))
+        head = usable_head(model, execution.head, len(tokenizer))
         if head == "whole" and algorithm.needs.full_kl:
             raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
+        layout = make_layout(usable_layout(model, execution.layout, len(tokenizer)), pad_id=tokenizer.pad_token_id or 0)
         reference = Reference(model) if algorithm.needs.reference else None
         if distributed is not None:
             shard(model, distributed, bf16=args.bf16)
@@ -141,24 +132,19 @@ class PostTrainer(Loop):
         vars(self.accelerator.ddp_handler)["gradient_as_bucket_view"] = True  # else all gradients are there twice
         if reference is not None:
             reference.place(self.accelerator, distributed)
+        compared = sampling is not None and algorithm.needs.rollouts
         self._learner = Learner(
             algorithm,
             reference,
             self.accelerator,
-            pad_id=tokenizer.pad_token_id or 0,
-            temperature=sampling.temperature if sampling is not None and algorithm.needs.rollouts else 1.0,
-            rows=args.per_device_train_batch_size,
-            tokens=micro_batch_tokens,
-            head=head,
+            scorer=Scorer(head, sampling.temperature if sampling is not None and compared else 1.0),
             layout=layout,
+            rows=args.per_device_train_batch_size,
+            tokens=execution.micro_batch_tokens,
         )
         self._reads_again = self.args.max_steps * rows > len(data)
-        self.run_files = RunFiles(Path(str(args.output_dir)))
-        self.listeners = [self.run_files, *listeners] if self.is_world_process_zero() else []
-        self._sample_evaluation, self._evaluate_first = sample_evaluation, evaluate_first
-        self._nonfinite = NonFinite(Path(str(args.output_dir)), nonfinite_limit)
-        self._record, self._budget = dict(start_metrics or {}), budget
-        self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
+        self.listeners = [self.run_files, *watching.listeners] if self.is_world_process_zero() else []
+        self._record = dict(watching.start_metrics)
 
 
 def check_devices(args: TrainingArguments) -> None:

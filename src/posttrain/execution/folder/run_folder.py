@@ -99,24 +99,29 @@ def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
     return found
 
 
-def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> None:
-    """Whether a checkpoint is of this run's data and number of processes.
+def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
+    """Whether a checkpoint is of this run's data and number of processes; and what is to be told of it, in sentences.
 
     Raises:
         CheckpointError: says what is different.
     """
     before = checkpoints.facts_of(checkpoint)
-    if before.get("processes") != facts["processes"]:
+    lacking = [name for name, value in facts.items() if value and name not in before]
+    told = [f"{checkpoint} does not say with which {name} it was made, so that it is not compared." for name in lacking]
+    if before.get("processes", facts["processes"]) != facts["processes"]:
         raise CheckpointError(
             f"{checkpoint} was written by {before.get('processes')} processes, and this run has {facts['processes']}. Start "
             "as many, for each has a state of its own, or choose another output_dir."
         )
-    different = [name for name, digest in facts["data"].items() if before.get("data", {}).get(name) != digest]
+    data, code = before.get("data", facts["data"]), before.get("code", {})
+    different = [name for name, digest in facts["data"].items() if data.get(name) != digest]
     if different:
         raise CheckpointError(
             f"{checkpoint} was trained on other data: {', '.join(different)} changed since. Bring them back, or choose "
             "another output_dir."
         )
+    changed = [path for path, state in facts.get("code", {}).items() if code.get(path, state) != state]
+    return told + [f"{path} changed since {checkpoint} was written: the run goes on with it as it is." for path in changed]
 
 
 def clear(folder: Path) -> None:

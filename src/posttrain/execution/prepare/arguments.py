@@ -39,7 +39,7 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=share // micro,
             learning_rate=training.learning_rate,
-            lr_scheduler_type=training.lr_scheduler_type,
+            lr_scheduler_type=training.lr_scheduler_type or "constant",  # where the schedule is our own, which is used then
             warmup_steps=training.warmup_steps if training.warmup_steps < 1 else round(training.warmup_steps),
             weight_decay=training.weight_decay,
             adam_beta1=training.adam_beta1,

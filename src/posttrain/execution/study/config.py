@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from posttrain.errors import RecipeError
 from posttrain.recipe.source import YamlSource
@@ -46,6 +46,12 @@ class StudyConfig(Config):
     processes: Annotated[int, Field(ge=1)] = 1
     """Runs at a time; the cores are shared out."""
     output_dir: Annotated[str, Field(min_length=1)]
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Of its file, to which paths of code are relative."""
+        return self._folder
 
     @field_validator("recipe")
     @classmethod
@@ -80,9 +86,11 @@ def load_study(path: str | Path) -> StudyConfig:
     """
     source = YamlSource.read(Path(path))
     try:
-        return StudyConfig.model_validate(source.values)
+        study = StudyConfig.model_validate(source.values)
     except ValidationError as error:
         raise RecipeError("\n".join(_fault(source, fault) for fault in error.errors())) from None
+    study._folder = source.folder
+    return study
 
 
 def _fault(source: YamlSource, error: Any) -> str:

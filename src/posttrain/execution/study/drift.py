@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import problems
+from posttrain.data.reader import Reader
 from posttrain.data.rows import Problem, Row
 from posttrain.data.sources import read
 from posttrain.estimator.batch import Batch, Request
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import eos_ids, load
-from posttrain.model.scoring import score
+from posttrain.model.scoring import Scorer
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
@@ -36,7 +35,7 @@ def drift(model: Any, start: Any, tokenizer: Any, problems: Sequence[Problem], a
     """
     requests = [Request(problem.prompt, question=i) for i, problem in enumerate(problems)]
     answers = [group[0].tokens for group in HFEngine(model, tokenizer).generate(requests, at)]
-    gaps: list[float] = []
+    scorer, gaps = Scorer("whole", at.temperature), list[float]()
     tokens, entropy = 0, 0.0
     for first in range(0, len(answers), ROWS):
         rows = [
@@ -47,8 +46,8 @@ def drift(model: Any, start: Any, tokenizer: Any, problems: Sequence[Problem], a
         for i, row in enumerate(rows):
             mask[i, : len(row.completion)] = True
         inputs = model_inputs(rows, Batch(loss_mask=mask), pad_id=tokenizer.pad_token_id or 0).to(model.device)
-        own = score(model, inputs, mask.to(model.device), temperature=at.temperature, entropy=True)
-        before = score(start, inputs, mask.to(model.device), temperature=at.temperature)
+        own = scorer.score(model, inputs, mask.to(model.device), entropy=True)
+        before = scorer.score(start, inputs, mask.to(model.device))
         assert own.entropy is not None
         gaps += (own.logp - before.logp).sum(-1).tolist()
         tokens, entropy = tokens + int(mask.sum()), entropy + float(own.entropy.sum())
@@ -59,7 +58,6 @@ def write_drift(recipe: Recipe, folder: Path, start: str, name: str) -> None:
     """`drift.json` of a run: of its final model, from the model it began as, on an evaluation set's questions."""
     model, tokenizer = load(ModelConfig(name=str(folder / "final"), dtype=recipe.model.dtype), seed=0)
     before, _ = load(ModelConfig(name=start, dtype=recipe.model.dtype), seed=0)
-    encoder = Encoder(tokenizer, recipe.data, eos_ids(model, tokenizer))
-    asked, _ = problems(read(recipe.data.eval[name]), encoder)
+    asked, _ = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer)).problems(read(recipe.data.eval[name]))
     found = drift(model, before, tokenizer, asked[: recipe.eval.limit], sampling(recipe.eval))
     write(folder / "drift.json", json.dumps(found))

@@ -22,10 +22,12 @@ from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.plots import plot
 from posttrain.execution.study.table import tables
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.permissions import Permissions
 from posttrain.train.watch.records import write
 
 Say = Callable[[str], None]
 NOT_FINITE = "not_finite.txt"
+DENIED = Permissions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Job:
     may_fail: bool = False
 
 
-def execute(study: StudyConfig, say: Say = print, *, allow_remote_engine: bool = False, allow_code: bool = False) -> Path:
+def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = DENIED) -> Path:
     """Runs what is missing, and writes `table.md`, `results.json` and `plots/`; returns the folder.
 
     Every run's recipe is checked before the first one begins. A run that was broken off goes on from its last checkpoint; a
@@ -51,20 +53,18 @@ def execute(study: StudyConfig, say: Say = print, *, allow_remote_engine: bool =
     Args:
         study: from `load_study`.
         say: is told of progress.
-        allow_remote_engine: of all runs, as `run` has it.
-        allow_code: likewise.
+        permissions: of all runs.
 
     Raises:
         RecipeError: the recipe of a run is wrong, or a metric is not measured.
         PosttrainError: the first that a run raised; the others were finished.
     """
     matrix = Matrix(study)
-    say(matrix.check())
+    say(matrix.check(permissions))
     tuning = list(matrix.tuning())
-    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     cores = max(1, (os.cpu_count() or 1) // study.processes)
     with ProcessPoolExecutor(study.processes, get_context("spawn"), _share_cores, (cores,)) as pool:
-        begin = partial(_all, pool, say=say, **allowed)
+        begin = partial(_all, pool, say=say, permissions=permissions)
         begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in matrix.begun()])
         begin("learning rates", [Job(matrix.recipe(run), may_fail=True) for run in tuning])
         chosen = choose(study, tuning)
@@ -123,9 +123,9 @@ def report(study: StudyConfig, runs: list[Run], chosen: Mapping[tuple[str, str],
     return folder
 
 
-def _all(pool: ProcessPoolExecutor, what: str, jobs: Sequence[Job], *, say: Say, **allowed: bool) -> None:
+def _all(pool: ProcessPoolExecutor, what: str, jobs: Sequence[Job], *, say: Say, permissions: Permissions) -> None:
     began, failure = time.monotonic(), None
-    futures = {pool.submit(_one, job, **allowed): job.recipe.output_dir for job in jobs}
+    futures = {pool.submit(_one, job, permissions): job.recipe.output_dir for job in jobs}
     for done, future in enumerate(as_completed(futures), 1):
         error = future.exception()
         if error is not None:
@@ -144,7 +144,7 @@ def _share_cores(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _one(job: Job, *, allow_remote_engine: bool, allow_code: bool) -> None:
+def _one(job: Job, permissions: Permissions) -> None:
     from posttrain.execution.runner import run
     from posttrain.execution.study.drift import write_drift
 
@@ -152,7 +152,7 @@ def _one(job: Job, *, allow_remote_engine: bool, allow_code: bool) -> None:
     if job.may_fail and (folder / NOT_FINITE).is_file():
         return
     try:
-        run(job.recipe, allow_remote_engine=allow_remote_engine, allow_code=allow_code)
+        run(job.recipe, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
     except NonFiniteError as error:
         if not job.may_fail:
             raise

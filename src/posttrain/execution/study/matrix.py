@@ -9,10 +9,12 @@ from typing import Any
 
 from posttrain.errors import RecipeError
 from posttrain.execution.study.config import StudyConfig
+from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe, read_recipe
 from posttrain.recipe.resolve import OF_THE_TASK, over
 from posttrain.recipe.source import YamlSource
 from posttrain.settings.evaluation import EvalConfig
+from posttrain.settings.permissions import Permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,18 @@ class Matrix:
         for seed in self._study.seeds:
             yield Run(start, algorithm, seed, rate, self._folder / "runs" / start / algorithm / f"seed-{seed}")
 
-    def check(self) -> str:
+    def check(self, permissions: Permissions) -> str:
         """Checks the recipe of every run, and says how many there are.
 
         Raises:
-            RecipeError: one of them is wrong, or does not measure what the study asks for.
+            RecipeError: one of them is wrong, runs code that is not allowed, or does not measure what the study asks for.
         """
         starts = [self.start_recipe(start, seed) for start, seed in self.begun()]
         tuning = [self._checked(run) for run in self.tuning()]
         rate = self._study.tuning.learning_rates[0]
         final = [self._checked(run) for pair in self.pairs() for run in self.final(*pair, rate)]
+        for recipe in (*starts, *tuning, *final):
+            check_code(recipe, permissions)
         return f"{len(starts)} start models, {len(tuning)} runs to choose learning rates by, {len(final)} to report."
 
     def pairs(self) -> Iterator[tuple[str, str]]:
@@ -99,7 +103,7 @@ class Matrix:
         """
         values = {**_merged(self._study.recipe, self._study.starts[start]), "seed": seed}
         values["output_dir"] = str(self.start_folder(start, seed))
-        return read_recipe(YamlSource(f"starts.{start}", values, {}))
+        return read_recipe(YamlSource(f"starts.{start}", values, {}, folder=self._study.folder))
 
     def recipe(self, run: Run) -> Recipe:
         """How a run trains. A stage gets its share of the budget, and the run's learning rate times its rate.
@@ -116,7 +120,7 @@ class Matrix:
             values["stages"] = [self._stage(stage, run, len(changes["stages"])) for stage in changes["stages"]]
         else:
             values["training"] = {**values.get("training", {}), **self._training(run, 1.0)}
-        return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}))
+        return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}, folder=self._study.folder))
 
     def _checked(self, run: Run) -> Recipe:
         recipe, asked = self.recipe(run), [("tuning.metrics", metric) for metric in self._study.tuning.metrics]

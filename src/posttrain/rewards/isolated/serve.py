@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from posttrain.rewards.values import told
+
 
 def serve(make: Callable[[], Callable[[Any], Any]]) -> None:
     """Answers until the input ends. `make` gives the function that does; what it raises is told in place of "ready"."""
@@ -17,7 +19,7 @@ def serve(make: Callable[[], Callable[[Any], Any]]) -> None:
     try:
         answer = make()
     except Exception as error:
-        print(json.dumps(f"{type(error).__name__}: {error}"), file=answers, flush=True)
+        print(json.dumps(told(error)), file=answers, flush=True)
         return
     print(json.dumps("ready"), file=answers, flush=True)
     for line in requests:

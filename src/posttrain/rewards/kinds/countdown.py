@@ -7,15 +7,27 @@ import operator
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.grading import last_box
+from posttrain.rewards.options import Judged, RewardConfig
 from posttrain.rewards.values import Refused
 
 LONGEST = 200  # characters of an expression
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _WRITTEN = {"\\times": "*", "\\cdot": "*", "×": "*", "·": "*", "\\div": "/", "÷": "/", "−": "-", "$": ""}
+
+
+class CountdownReward(RewardConfig):
+    """An expression of the column `nums` that makes `target`."""
+
+    columns, says_right = ("nums", "target"), True
+    name: Literal["countdown"] = "countdown"
+
+    def build(self, judged: Judged) -> Countdown:
+        """Nothing is started."""
+        return Countdown()
 
 
 class Countdown:

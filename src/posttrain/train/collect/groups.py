@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from posttrain.data.rows import Problem
-from posttrain.rewards.base import Rewarded
 from posttrain.rewards.kinds.repetition import repeated
+from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import Completion
 
 SHOWN = 16  # completions of a collection that are kept to be read

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from posttrain.data.demonstrations import DemonstrationReader
-from posttrain.data.encoder import Encoder
-from posttrain.data.prepare import examples, problems
+from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.model.load import eos_ids
+from posttrain.model.load import context_of, eos_ids
 from posttrain.rewards.base import Reward, Weighted
+from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.rollout.engine import RolloutEngine, Sampling
-from posttrain.settings.data import DataConfig, PathSource
+from posttrain.settings.data import Encoding
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
-from posttrain.train.collect.right_demonstrations import with_right_demonstrations
 from posttrain.train.collect.rollouts import RolloutCollector
 
 
@@ -30,7 +28,7 @@ def as_examples(data: Any, model: Any, tokenizer: Any, *, preference: bool) -> l
     """
     if len(data) and isinstance(data[0], Example):
         return list(data)
-    return examples(_records(data), _encoder(model, tokenizer), preference=preference)[0]
+    return _reader(model, tokenizer).examples(_records(data), preference=preference)[0]
 
 
 def as_problems(
@@ -50,11 +48,14 @@ def as_problems(
     if len(data) and isinstance(data[0], Problem):
         return list(data)
     judges = weighted(rewards)
-    needs = dict.fromkeys(name for judge in judges for name in getattr(judge.reward, "columns", ()))
-    reader = DemonstrationReader(_encoder(model, tokenizer), max_tokens, "skip") if demonstrations else None
-    encoder = _encoder(model, tokenizer, max_tokens - 1)
-    asked, report = problems(_records(data), encoder, needs=needs, demonstrations=reader)
-    return with_right_demonstrations(asked, judges, tokenizer, report, on_wrong="skip") if demonstrations else asked
+    asked, _ = _reader(model, tokenizer).problems(
+        _records(data),
+        room=max_tokens,
+        needs=dict.fromkeys(name for judge in judges for name in getattr(judge.reward, "columns", ())),
+        demonstrated=demonstrations,
+        faults=demonstration_faults(judges, tokenizer),
+    )
+    return asked
 
 
 def weighted(rewards: Iterable[Reward | Weighted]) -> list[Weighted]:
@@ -173,7 +174,6 @@ def _records(data: Any) -> Iterator[Record]:
     return (Record(f"row {number}", dict(columns)) for number, columns in enumerate(data, 1))
 
 
-def _encoder(model: Any, tokenizer: Any, kept_free: int = 0) -> Encoder:
-    limit = getattr(model.config, "max_position_embeddings", None)
-    config = DataConfig(train=PathSource(path=""), chat_template=bool(tokenizer.chat_template))
-    return Encoder(tokenizer, config, eos_ids(model, tokenizer), None if limit is None else limit - kept_free)
+def _reader(model: Any, tokenizer: Any) -> Reader:
+    encoding = Encoding(chat_template=bool(tokenizer.chat_template))
+    return Reader(encoding, tokenizer, eos_ids(model, tokenizer), context_of(model))

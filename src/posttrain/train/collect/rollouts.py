@@ -16,9 +16,10 @@ from posttrain.distributed import ranks
 from posttrain.errors import EngineError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch, Origin, Question
-from posttrain.rewards.base import Group, Rewarded, Weighted
+from posttrain.rewards.base import Group, Weighted
 from posttrain.rewards.error_rate import ErrorRate
 from posttrain.rewards.judge import Judges
+from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown

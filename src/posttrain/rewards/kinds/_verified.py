@@ -1,4 +1,4 @@
-"""Rewards that compare with a reference answer."""
+"""What rewards share that compare with a reference answer."""
 
 from __future__ import annotations
 

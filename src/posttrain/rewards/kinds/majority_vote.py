@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Literal
 
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.grading import Grader, Verdict
+from posttrain.rewards.grading import GRADERS, Grader, TaskGrader, Verdict
 from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.options import Judged, RewardConfig
+from posttrain.settings.data import TaskSource
+
+
+class MajorityVoteReward(RewardConfig):
+    """The group's most frequent answer, without any label."""
+
+    says_right = True
+    name: Literal["majority_vote"] = "majority_vote"
+    reads: Literal["math_verify", "exact_match", "task"] | None = None
+    """How answers are read and compared; a generated task's own way, or math_verify, if not set."""
+
+    def build(self, judged: Judged) -> MajorityVote:
+        """With the grader that reads answers."""
+        if isinstance(judged.source, TaskSource) and self.reads in (None, "task"):
+            return MajorityVote(TaskGrader(judged.source.task))
+        return MajorityVote(GRADERS[self.reads or "math_verify"]())
 
 
 class MajorityVote:

@@ -2,13 +2,16 @@ r"""Whether a completion has the form that was asked for: an answer in \boxed{} 
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC
+from typing import Literal, Protocol
 
 import regex
+from pydantic import field_validator, model_validator
 
-from posttrain.rewards.base import Group, Judgement
+from posttrain.rewards.base import Judgement
 from posttrain.rewards.grading import MathVerify, last_box
 from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.options import RewardConfig
 
 PATTERN_DEADLINE = 1.0  # seconds for one completion
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
@@ -86,24 +89,6 @@ class Pattern:
         """Nothing was started."""
 
 
-class Format:
-    """1 where a completion has the form, else 0."""
-
-    name = "format"
-    columns = ()
-
-    def __init__(self, form: Form) -> None:
-        self._form = form
-
-    def judge(self, group: Group) -> list[Judgement]:
-        """See `Reward`."""
-        return [in_form(self._form, completion) for completion in group.completions]
-
-    def close(self) -> None:
-        """See `Form`."""
-        self._form.close()
-
-
 def in_form(form: Form, completion: str) -> Judgement:
     """1 with what stands in the form, 0 where a completion does not have it, a failure where nobody knows."""
     try:
@@ -113,3 +98,32 @@ def in_form(form: Form, completion: str) -> Judgement:
     except ChildDied:
         return Judgement.failed("crash")
     return Judgement(float(answer is not None), answer=answer)
+
+
+class OfForm(RewardConfig, ABC):
+    """Of rewards that ask for a form."""
+
+    form: Literal["boxed", "tags", "pattern"] = "boxed"
+    pattern: str | None = None
+    """For form: pattern, a regular expression for the whole completion."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            regex.compile(pattern or "", regex.DOTALL)
+        except regex.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _has_its_pattern(self) -> OfForm:
+        if (self.form == "pattern") != (self.pattern is not None):
+            raise ValueError("pattern: it goes with form: pattern")
+        return self
+
+    def made_form(self) -> Form:
+        """The form, with what it needs started."""
+        if self.pattern is not None:
+            return Pattern(self.pattern)
+        return Boxed() if self.form == "boxed" else Tags()

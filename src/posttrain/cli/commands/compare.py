@@ -1,0 +1,49 @@
+"""`posttrain compare`: a study, or finished runs beside each other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posttrain.cli.options import AllowCode, AllowRemoteEngine
+from posttrain.cli.screen import out, say
+from posttrain.errors import RecipeError
+
+
+def compare(
+    what: Annotated[list[str], typer.Argument(metavar="STUDY_OR_RUN…", help="A study, in YAML; or folders of runs.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and its runs' recipes, run nothing.")] = False,
+    allow_remote_engine: AllowRemoteEngine = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Run what a study still lacks and write its table and plots; or show what came of runs beside each other."""
+    if not any(name.endswith((".yaml", ".yml")) for name in what):
+        from posttrain.cli import console
+        from posttrain.execution.study.outcome import Outcome
+
+        unknown = [name for name in what if not (Path(name) / "recipe.yaml").is_file()]
+        if unknown:
+            raise RecipeError(f"compare: {unknown[0]} is neither a study (.yaml) nor the folder of a run.")
+        out.print(console.runs_table({name: Outcome.of(Path(name)) for name in what}))
+        return
+    if len(what) > 1:
+        raise RecipeError("compare: one study, or folders of runs, are expected.")
+    from posttrain.execution.study.config import load_study
+
+    study = load_study(what[0])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from posttrain.execution.study.matrix import Matrix
+    from posttrain.settings.permissions import Permissions
+
+    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
+    if dry_run:
+        say(Matrix(study).check(permissions))
+        return
+    from posttrain.execution.study.execute import execute
+
+    folder = execute(study, say=say, permissions=permissions)
+    out.print((folder / "table.md").read_text(), markup=False, soft_wrap=True)
+    say(f"Study: {folder.resolve()}")

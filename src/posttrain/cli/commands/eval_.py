@@ -1,0 +1,52 @@
+"""`posttrain eval`: a model, or a run's final model, on a set of problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posttrain.cli.screen import out
+
+
+def eval_(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="A run's folder, a model's, or a hub name.")],
+    data: Annotated[str, typer.Option(help="A file, hub:NAME:CONFIG:SPLIT, task:NAME:SPLIT, or a set of the run.")],
+    samples: Annotated[int, typer.Option(min=1, help="Answers for each problem.")] = 4,
+    k: Annotated[list[int], typer.Option("--k", min=1, help="pass@k besides pass@1; may be repeated.")] = [],  # noqa: B006
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    top_p: Annotated[float, typer.Option()] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first problems only.")] = None,
+    columns: Annotated[list[str], typer.Option(metavar="OURS=THEIRS", help="Names of the data's columns.")] = [],  # noqa: B006
+    grader: Annotated[str | None, typer.Option(help="math_verify or exact_match, in place of the run's.")] = None,
+    prompt_template: Annotated[str | None, typer.Option(help="In place of the run's; {prompt} by default.")] = None,
+    chat_template: Annotated[bool | None, typer.Option(help="In place of the run's; on by default.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    output: Annotated[Path | None, typer.Option(help="eval.jsonl of the run, or here, by default.")] = None,
+) -> None:
+    """Sample answers, grade them, and give pass@1, pass@k, majority@k and length with 95 % intervals."""
+    from posttrain.cli.evaluate import Asked, answer
+
+    templates = {"prompt_template": prompt_template, "chat_template": chat_template}
+    asked = Asked(
+        model=model,
+        data=data,
+        settings={
+            "samples": samples,
+            "k": k,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "limit": limit,
+        },
+        columns=columns,
+        grader=grader,
+        templates={name: value for name, value in templates.items() if value is not None},
+        dtype=dtype,
+        output=output,
+    )
+    out.print(answer(asked))

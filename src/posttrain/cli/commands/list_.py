@@ -1,0 +1,74 @@
+"""`posttrain list`: what there is, of this package, of installed ones, and in the folder of recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from posttrain.cli.screen import out
+from posttrain.errors import RecipeError
+from posttrain.settings.kinds import Kind
+
+
+def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|recipes")]) -> None:
+    """Show what there is."""
+    listings = {"algorithms": _algorithms, "rewards": _rewards, "schedules": _schedules, "recipes": _recipes}
+    if what not in listings:
+        raise RecipeError(f"list {what}: one of {', '.join(listings)} is expected.")
+    out.print(listings[what](), soft_wrap=what == "algorithms")
+
+
+def _algorithms() -> Text:
+    from posttrain.algorithms import KIND, example_values
+
+    lines = ["grad = mask · 1/pi_ref · A · grad pi_theta, averaged; one line for each term", "", *map(repr, example_values())]
+    lines += [f"{name}: {summary}" for name, summary in _brought(KIND)]
+    return Text("\n".join(lines))
+
+
+def _rewards() -> Table:
+    from posttrain.rewards.kinds import KIND
+
+    table = Table(Column("reward", no_wrap=True), "what", "reads", "verdict")
+    for name, config in KIND.members.items():
+        columns = ", ".join(config.columns) or "no label"
+        table.add_row(name, _summary(config), columns, "can be" if config.says_right else "")
+    for name, summary in _brought(KIND):
+        table.add_row(name, Text(summary))
+    return table
+
+
+def _schedules() -> Table:
+    from posttrain.train.schedules import KIND
+
+    table = Table(Column("schedule", no_wrap=True), "what")
+    for name, summary in (*((name, _summary(config)) for name, config in KIND.members.items()), *_brought(KIND)):
+        table.add_row(name, Text(summary))
+    return table
+
+
+def _recipes() -> RenderableType:
+    found = sorted(Path("recipes").glob("*.yaml"))
+    if not found:
+        raise RecipeError("There is no folder recipes/ here: it comes with the project's source.")
+    table = Table(Column("recipe", no_wrap=True), "what")
+    for path in found:
+        table.add_row(str(path), path.read_text().splitlines()[0].lstrip("# "))
+    return table
+
+
+def _brought(kind: Kind[Any]) -> list[tuple[str, str]]:
+    """What installed packages bring, the broken ones with the reason."""
+    return [
+        (one.name, f"of {one.package}: {_summary(one.member) if one.member is not None else f'not usable: {one.fault}'}")
+        for one in kind.installed()
+    ]
+
+
+def _summary(config: type[Any]) -> str:
+    return (config.__doc__ or "").split("\n", 1)[0]

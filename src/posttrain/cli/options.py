@@ -1,0 +1,33 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from posttrain.recipe import Recipe
+
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, in YAML.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as a.b=value.")]
+AllowRemoteEngine = Annotated[
+    bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
+]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Code that the recipe names by path may run.")]
+
+
+def checked_recipe(path: str, overrides: list[str], output_dir: str | None = None, processes: int | None = None) -> Recipe:
+    """The recipe, with what the command line has in its place.
+
+    Raises:
+        RecipeError: with a line for each fault.
+    """
+    from posttrain.recipe import load_recipe
+
+    if output_dir is not None:
+        overrides = [*overrides, f"output_dir={json.dumps(output_dir)}"]
+    if processes is not None:
+        overrides = [*overrides, f"distributed.processes={processes}"]
+    return load_recipe(path, overrides)

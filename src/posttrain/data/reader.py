@@ -1,0 +1,167 @@
+"""The records of a set → examples to train on, or problems to answer, with a report of what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from posttrain.data.demonstrations import Faults, only_right, read_demonstration
+from posttrain.data.encoder import Encoder, Notes
+from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
+from posttrain.data.sources import Record
+from posttrain.errors import DataError
+from posttrain.settings.data import Encoding
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads the sets of a run in one way.
+
+    Args:
+        data: templates, limits and policies.
+        tokenizer: of transformers.
+        ends: every token that ends an answer.
+        context: the model's maximal length; None: it has none.
+    """
+
+    def __init__(self, data: Encoding, tokenizer: Any, ends: Sequence[int], context: int | None = None) -> None:
+        self._data, self._tokenizer, self._ends, self._context = data, tokenizer, ends, context
+
+    def examples(
+        self, records: Iterable[Record], *, preference: bool, label: str = "the data"
+    ) -> tuple[list[Example], DataReport]:
+        """Demonstrations, or preference pairs.
+
+        Raises:
+            DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
+        """
+        encoder = self._encoder(self._context)
+
+        def encode(record: Record) -> tuple[Example, Notes]:
+            if preference:
+                pair, notes = encoder.preference(record.columns)
+                return Example(pair, record.where), notes
+            row, notes = encoder.demonstration(record.columns)
+            return Example((row,), record.where), notes
+
+        wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
+        return self._all(records, encode, wanted, label)
+
+    def problems(
+        self,
+        records: Iterable[Record],
+        *,
+        room: int = 1,
+        context: int | None = None,
+        needs: Iterable[str] = ("answer",),
+        demonstrated: bool = False,
+        faults: Faults | None = None,
+        label: str = "the data",
+    ) -> tuple[list[Problem], DataReport]:
+        """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have.
+
+        Args:
+            records: of the set.
+            room: tokens that the prompt must leave free for an answer.
+            context: of who answers, where it is smaller than the model's.
+            needs: columns.
+            demonstrated: questions bring demonstrations.
+            faults: why demonstrations are not right; None checks nothing.
+            label: of the set, for messages.
+
+        Raises:
+            DataError: as for `examples`, or not one row has a demonstration that can be used.
+        """
+        needs = tuple(needs)
+        limits = [limit for limit in (self._context, context) if limit is not None]
+        asking = self._encoder(min(limits) - room + 1 if limits else None)
+        answering = self._encoder(self._context)
+
+        def encode(record: Record) -> tuple[Problem, Notes]:
+            columns = dict(record.columns)
+            if "answer" in needs:
+                columns["answer"] = _answer(record)
+            for name in needs:
+                if columns.get(name) is None:
+                    raise BadRow(f"{name} is missing")
+            prompt, notes = asking.prompt(record.columns)
+            if not demonstrated:
+                return Problem(prompt, columns, record.where), notes
+            on_long = self._data.on_long_completion
+            shown, more = read_demonstration(answering, columns, prompt, max_tokens=room, on_long=on_long)
+            return Problem(prompt, columns, record.where, shown), notes + more
+
+        wanted = [("prompt", *needs)]
+        if "answer" in needs:
+            wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
+        kept, report = self._all(records, encode, wanted, label)
+        if not demonstrated:
+            return kept, report
+        if all(problem.demonstration is None for problem in kept):
+            raise DataError(
+                f"{label}: no row has a demonstration that can be used; the first: {report.notes[0][1]}: "
+                f"{report.notes[0][2]}. Name their column in the recipe: columns: {{demonstration: <your column>}}."
+            )
+        return only_right(kept, report, faults, on_wrong=self._data.on_wrong_demonstration), report
+
+    def _encoder(self, limit: int | None) -> Encoder:
+        return Encoder(self._tokenizer, self._data, self._ends, limit)
+
+    def _all(
+        self,
+        records: Iterable[Record],
+        encode: Callable[[Record], tuple[T, Notes]],
+        wanted: list[tuple[str, ...]],
+        label: str,
+    ) -> tuple[list[T], DataReport]:
+        report, kept = DataReport(), list[T]()
+        first = True
+        for record in records:
+            if first and record.fault is None:
+                _check_columns(record, wanted)
+                first = False
+            try:
+                if record.fault is not None:
+                    raise BadRow(record.fault)
+                row, notes = encode(record)
+                kept.append(row)
+                for counter, reason in notes:
+                    report.note(record.where, reason, counter)
+            except LongRow as long:
+                if long.refused:
+                    raise DataError(f"{record.where}: {long}. Raise it, or set data.on_{long.counter}: skip.") from None
+                report.note(record.where, str(long), long.counter)
+            except BadRow as bad:
+                if self._data.on_bad_row == "raise":
+                    raise DataError(f"{record.where}: {bad}. Mend it, or set data.on_bad_row: skip.") from None
+                report.note(record.where, str(bad))
+        report.rows = len(kept)
+        if not kept:
+            raise DataError(f"{label}: no row can be used. {_why(report)}")
+        return kept, report
+
+
+def _answer(record: Record) -> str:
+    reference = record.columns.get("answer", record.columns.get("solution"))
+    if not isinstance(reference, str) or not reference.strip():
+        raise BadRow(f"answer must be text, not {type(reference).__name__}")
+    return reference
+
+
+def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
+    if any(all(name in record.columns for name in names) for names in wanted):
+        return
+    needed = " or ".join(" + ".join(names) for names in wanted)
+    missing = next(name for name in wanted[-1] if name not in record.columns)
+    raise DataError(
+        f"{record.where}: the columns {needed} are needed; the row has {', '.join(record.columns) or 'none'}. "
+        f"Name them in the recipe: columns: {{{missing}: <your column>}}."
+    )
+
+
+def _why(report: DataReport) -> str:
+    if not report.notes:
+        return "The source is empty."
+    _, where, reason = report.notes[0]
+    return f"All {len(report.notes)} were left out; the first: {where}: {reason}."

@@ -1,0 +1,113 @@
+"""A recipe's sets as rows and questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from posttrain.data.reader import Reader
+from posttrain.data.rows import DataReport, Example, Problem
+from posttrain.data.sources import Record, read
+from posttrain.errors import DataError, RecipeError
+from posttrain.estimator import Algorithm
+from posttrain.model.load import context_of, eos_ids
+from posttrain.recipe import Recipe
+from posttrain.rewards.base import Weighted
+from posttrain.rewards.demonstrations import demonstration_faults
+from posttrain.settings.rollout import SamplingConfig
+
+
+@dataclass(slots=True)
+class Sets:
+    """All that a recipe's data became: what is trained on, what is evaluated, and what was left out of each.
+
+    `candidates` are questions that are sampled before training, where the recipe says so. `demonstrations` are those of a
+    set of their own.
+    """
+
+    train: list[Example] | list[Problem]
+    candidates: list[Problem] = field(default_factory=list[Problem])
+    demonstrations: list[Example] = field(default_factory=list[Example])
+    held_out: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
+    problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
+    reports: dict[str, DataReport] = field(default_factory=dict[str, DataReport])
+
+
+def read_sets(recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, rewards: Sequence[Weighted]) -> Sets:
+    """Reads every set of the recipe.
+
+    Args:
+        recipe: says which.
+        algorithm: says whether they are demonstrations, pairs or questions.
+        model: whose context bounds them.
+        tokenizer: of the model.
+        rewards: of training; they say which columns they read, and which demonstrations are right.
+
+    Raises:
+        RecipeError: answers have no room in the context.
+        DataError: a set cannot be used.
+    """
+    reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
+    sets = Sets([])
+    if recipe.data.collect is not None:
+        chosen = recipe.data.collect.chosen
+        room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens")
+        sets.candidates, sets.reports["candidates"] = reader.problems(read(recipe.data.train), **room, label="data.train")
+    if recipe.data.makes_data and recipe.rollout is None:
+        sets.train, sets.reports["train"] = sets.candidates, sets.reports.pop("candidates")
+    else:
+        sets.train, sets.reports["train"] = _train(recipe, algorithm, model, tokenizer, reader, rewards)
+    if (source := recipe.data.demonstrations) is not None:
+        shown = reader.examples(read(source), preference=False, label="data.demonstrations")
+        sets.demonstrations, sets.reports["demonstrations"] = shown
+    for name in recipe.data.eval:
+        _evaluated(name, recipe, algorithm, model, reader, sets)
+    return sets
+
+
+def _train(
+    recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, reader: Reader, rewards: Sequence[Weighted]
+) -> tuple[list[Example] | list[Problem], DataReport]:
+    """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
+    records = read(recipe.data.train)
+    if recipe.rollout is None:
+        return reader.examples(records, preference=algorithm.needs.preference, label="data.train")
+    needs = dict.fromkeys(name for entry in rewards for name in getattr(entry.reward, "columns", ()))
+    return reader.problems(
+        records,
+        **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens"),
+        needs=needs,
+        demonstrated=algorithm.needs.own_demonstrations and not recipe.data.makes_data,
+        faults=demonstration_faults(rewards, tokenizer),
+        label="data.train",
+    )
+
+
+def _evaluated(name: str, recipe: Recipe, algorithm: Algorithm, model: Any, reader: Reader, sets: Sets) -> None:
+    """Of an evaluation set what the loss is computed on, and the questions that are asked."""
+    records, label, preference = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs.preference
+    if not records:
+        raise DataError(f"{label}: the source is empty.")
+    if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
+        sets.held_out[name], sets.reports[name] = reader.examples(records, preference=preference, label=label)
+    if recipe.eval.samples:
+        room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
+        asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)
+        sets.problems[name] = asked[: recipe.eval.limit]
+    if name not in sets.held_out and name not in sets.problems:
+        raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
+
+
+def _room(model: Any, sampling: SamplingConfig | None, max_tokens: int, key: str) -> dict[str, Any]:
+    """That answers must find room in the context, the model's or the engine's, in the words of `Reader.problems`."""
+    served = sampling.vllm.max_model_len if sampling is not None and sampling.engine == "vllm" else None
+    context = min((limit for limit in (context_of(model), served) if limit is not None), default=None)
+    if context is not None and context <= max_tokens:
+        raise RecipeError(f"{key}: {max_tokens} leaves no room in a context of {context}.")
+    return {"room": max_tokens, "context": context}
+
+
+def _has_completions(records: Sequence[Record], preference: bool) -> bool:
+    first = next((record.columns for record in records if record.fault is None), {})
+    return {"chosen", "rejected"} <= set(first) if preference else bool({"completion", "messages"} & set(first))

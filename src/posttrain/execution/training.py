@@ -1,0 +1,92 @@
+"""The trainer of a prepared run, and its evaluations of sampled answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from posttrain.distributed import ranks
+from posttrain.execution.evaluation import evaluate
+from posttrain.execution.folder.best import Best
+from posttrain.execution.prepare.preparation import Prepared
+from posttrain.model.saving import save_model
+from posttrain.rollout.engine import RolloutEngine
+from posttrain.rollout.make import rollout_sampling, sampling
+from posttrain.train.options import Execution, Watching
+from posttrain.train.schedules import built_schedule
+from posttrain.train.trainer import PostTrainer
+from posttrain.train.watch.records import JsonLines, Listener
+
+
+def make_trainer(
+    prepared: Prepared,
+    arguments: TrainingArguments,
+    folder: Path,
+    listeners: Sequence[Listener],
+    engine: RolloutEngine,
+    **options: Any,
+) -> PostTrainer:
+    """The trainer that the recipe asks for; `options` are more of its own."""
+    recipe = prepared.recipe
+    start_metrics = {f"data/{name}": value for name, value in prepared.collected.items()}
+    for name, report in prepared.sets.reports.items():
+        start_metrics.update(report.metrics(f"data/{name}"))
+    rollouts: dict[str, Any] = {}
+    if recipe.rollout is not None:
+        rollouts = {
+            "demonstrations": prepared.sets.demonstrations,
+            "rewards": prepared.rewards,
+            "engine": engine,
+            "sampling": rollout_sampling(recipe.rollout, recipe.seed),
+            "mask_cut_off": recipe.rollout.mask_cut_off,
+            "resamples": recipe.rollout.resamples,
+        }
+    trainer = PostTrainer(
+        prepared.model,
+        prepared.algorithm,
+        tokenizer=prepared.tokenizer,
+        train_dataset=prepared.sets.train,
+        eval_dataset=prepared.sets.held_out,
+        args=arguments,
+        execution=Execution(
+            **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"}),
+            budget=recipe.training.budget,
+            distributed=recipe.distributed,
+            schedule=None if recipe.training.schedule is None else built_schedule(recipe.training.schedule),
+        ),
+        watching=Watching(
+            listeners=listeners,
+            sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.sets.problems else None,
+            start_metrics=start_metrics,
+            evaluate_first=bool(prepared.sets.held_out or prepared.sets.problems),
+        ),
+        **rollouts,
+        **options,
+    )
+    if recipe.eval.metric is not None:
+        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best")
+        trainer.listeners.append(Best(recipe.eval.metric, folder / "best", save))
+    return trainer
+
+
+def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) -> dict[str, float]:
+    config, metrics = prepared.recipe.eval, dict[str, float]()
+    engine.sync(prepared.model, step)
+    for name, asked in prepared.sets.problems.items():
+        result = evaluate(
+            engine,
+            prepared.tokenizer,
+            asked,
+            prepared.graders.of(prepared.recipe.data.eval[name]),
+            sampling(config),
+            samples=config.samples,
+            ks=config.k,
+        )
+        metrics.update(result.metrics(f"eval/{name}"))
+        if ranks.leads():
+            JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
+    return metrics

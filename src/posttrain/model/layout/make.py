@@ -1,0 +1,90 @@
+"""The layouts: how rows become the inputs of a micro-batch, what the model then reads, and how a step's rows are dealt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from posttrain.data.rows import Row
+from posttrain.estimator.batch import Batch
+from posttrain.model.layout.inputs import ModelInputs
+from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
+from posttrain.model.layout.padded import micro_batches, model_inputs
+from posttrain.settings.training import RowLayout
+
+
+class Rows(Protocol):
+    """One way to lay rows out. A unit is some rows that stay in one micro-batch."""
+
+    def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
+        """The inputs of a micro-batch: its rows, and the same rows of the batch, on CPU.
+
+        Raises:
+            ValueError: a token that carries loss has nothing before it.
+        """
+        ...
+
+    def tokens(self, rows: Sequence[Row]) -> int:
+        """Tokens that the model reads of these rows in one micro-batch, at most."""
+        ...
+
+    def deal(
+        self, units: Sequence[Sequence[Row]], *, ranks: int, rows: int | None, tokens: int | None
+    ) -> list[list[list[int]]]:
+        """For each rank its micro-batches, equally many on every rank; some may be empty. The gradient does not depend on it.
+
+        Args:
+            units: the rows of each.
+            ranks: to deal to.
+            rows: units of a micro-batch, at most.
+            tokens: of a micro-batch that the model reads, at most.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """A row for each completion, filled up to the longest."""
+
+    pad_id: int
+
+    def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
+        """See `Rows`."""
+        return model_inputs(rows, batch, pad_id=self.pad_id)
+
+    def tokens(self, rows: Sequence[Row]) -> int:
+        """See `Rows`."""
+        return len(rows) * max(map(len, rows), default=0)
+
+    def deal(
+        self, units: Sequence[Sequence[Row]], *, ranks: int, rows: int | None, tokens: int | None
+    ) -> list[list[list[int]]]:
+        """See `Rows`."""
+        return micro_batches([self.tokens(unit) for unit in units], ranks=ranks, rows=rows, tokens=tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One row without padding; with `share` a prompt stands once for all of its answers."""
+
+    share: bool
+
+    def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
+        """See `Rows`."""
+        return packed_inputs(rows, batch, share=self.share)
+
+    def tokens(self, rows: Sequence[Row]) -> int:
+        """See `Rows`."""
+        return packed_tokens(rows, share=self.share)
+
+    def deal(
+        self, units: Sequence[Sequence[Row]], *, ranks: int, rows: int | None, tokens: int | None
+    ) -> list[list[list[int]]]:
+        """See `Rows`."""
+        return packed_micro_batches(units, ranks=ranks, share=self.share, rows=rows, tokens=tokens)
+
+
+def make_layout(name: RowLayout, *, pad_id: int) -> Rows:
+    """The layout of that name."""
+    return Padded(pad_id) if name == "padded" else Packed(share=name == "shared")

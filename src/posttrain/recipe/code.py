@@ -1,0 +1,78 @@
+"""Which code of the user's a recipe runs: whether it may, and what tells one state of it from another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from posttrain.algorithms import built
+from posttrain.errors import RecipeError
+from posttrain.recipe.recipe import Recipe
+from posttrain.rewards.options import Judged
+from posttrain.settings.code import fingerprint
+from posttrain.settings.door import Door
+from posttrain.settings.permissions import Permissions
+from posttrain.train.schedules import built_schedule
+
+
+def check_code(recipe: BaseModel, permissions: Permissions) -> None:
+    """Refuses code of the user's, unless it is allowed. What installed packages bring is allowed: who installs, trusts.
+
+    Raises:
+        RecipeError: names it.
+    """
+    paths = own_paths(recipe)
+    if paths and not permissions.code:
+        raise RecipeError(
+            f"The recipe runs code: {', '.join(paths)}. Who trusts it says --allow-code (in Python: allow_code=True of run)."
+        )
+
+
+def own_paths(recipe: BaseModel) -> list[str]:
+    """The paths that it names; not those that installed packages bring."""
+    return list(dict.fromkeys(part.path for part in _parts(recipe) if isinstance(part, Door) and not part.trusted))
+
+
+def try_code(recipe: Recipe) -> None:
+    """Loads the recipe's code, and checks what can be told only then. torch is imported.
+
+    Raises:
+        RecipeError, SetupError: it cannot be used.
+    """
+    recipe.check_built(built(recipe.algorithm))
+    for reward in recipe.rewards:
+        if isinstance(reward, Door):
+            reward.build(Judged(recipe.data.train, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
+    if recipe.training.schedule is not None:
+        built_schedule(recipe.training.schedule)
+
+
+def fingerprints(recipe: BaseModel) -> dict[str, str]:
+    """For each path of the user's code, and each config of an installed package, the state that it is in.
+
+    Raises:
+        RecipeError: a file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for part in _parts(recipe):
+        module, name = type(part).__module__, type(part).__qualname__
+        path = part.path if isinstance(part, Door) else None if module.startswith("posttrain.") else f"{module}:{name}"
+        try:
+            found |= {} if path is None else {path: fingerprint(path)}
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+    return found
+
+
+def _parts(value: Any) -> Iterator[BaseModel]:
+    """Every config in a config, itself included."""
+    if isinstance(value, BaseModel):
+        yield value
+        value = [getattr(value, name) for name in type(value).model_fields]
+    elif isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _parts(one)

@@ -1,0 +1,46 @@
+"""What rewards of the user's code share in a recipe."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from posttrain.rewards.isolated.own import MARGIN
+from posttrain.rewards.options import RewardConfig
+from posttrain.settings.code import object_name
+from posttrain.settings.door import Door
+
+RESERVED = ("mean", "right_minus_wrong")  # reward/mean and reward/right_minus_wrong are metrics of their own
+
+
+class OwnReward(Door, RewardConfig, ABC):
+    """Of rewards by path, which run in a process of their own."""
+
+    says_right = True
+    deadline: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Seconds for a group, after which its process is ended."""
+
+    @property
+    def deadline_of_group(self) -> float:
+        """Later than its process's own."""
+        return self.deadline + MARGIN
+
+    @field_validator("path")
+    @classmethod
+    def _has_a_name_of_its_own(cls, path: str) -> str:
+        name = object_name(path)
+        if name in RESERVED:
+            raise ValueError(f"reward/{name} is another metric: give it another name")
+        return path
+
+    @field_validator("options")
+    @classmethod
+    def _are_plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"they go to another process as JSON: {error}") from None
+        return options

@@ -1,0 +1,51 @@
+"""What a trainer can be told besides its model, algorithm and data, in two groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.training import Budget, HeadPath, RowLayout
+from posttrain.train.schedules._schedule import Factor
+from posttrain.train.watch.nonfinite import LIMIT
+from posttrain.train.watch.records import Listener
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How steps are made. Nothing here but budget and schedule changes what is trained.
+
+    micro_batch_tokens: a bound on the tokens of a micro-batch that the model reads, padding included, beside the rows that
+        args names.
+    head, layout: how the same numbers are made; what the model cannot take is not taken, and said.
+    distributed: how the model is spread over the ranks; the modes of DeepSpeed need args.deepspeed as well. What is in effect
+        must be what it says.
+    budget: ends the run before max_steps, and is what progress is measured by.
+    schedule: of the learning rate, in place of args.lr_scheduler_type.
+    nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
+    """
+
+    micro_batch_tokens: int | None = None
+    head: HeadPath = "one_pass"
+    layout: RowLayout = "shared"
+    distributed: DistributedConfig | None = None
+    budget: Budget | None = None
+    schedule: Factor | None = None
+    nonfinite_limit: int = LIMIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watching:
+    """What is measured and told while a model trains.
+
+    listeners: besides the files in args.output_dir.
+    sample_evaluation: step → metrics of sampled answers, called at each evaluation.
+    evaluate_first: there is an evaluation before the first step.
+    start_metrics: written with the first step.
+    """
+
+    listeners: Sequence[Listener] = ()
+    sample_evaluation: Callable[[int], dict[str, float]] | None = None
+    evaluate_first: bool = False
+    start_metrics: Mapping[str, float] = field(default_factory=dict[str, float])

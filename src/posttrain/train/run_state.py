@@ -1,0 +1,74 @@
+"""What a run remembers beside its model, its optimizer and the generators, and how a checkpoint keeps it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.distributed import ranks
+from posttrain.errors import CheckpointError
+from posttrain.train.checkpoint import collection_file
+from posttrain.train.collect.collection import Collection, Collector
+from posttrain.train.watch.nonfinite import NonFinite
+
+COLLECTION = "collection.safetensors"
+
+
+class RunState:
+    """The collector, the collection that steps are made of, and what the loop counts.
+
+    Args:
+        collector: remembers over steps what its algorithm asks for.
+        nonfinite: counts steps without an update.
+    """
+
+    def __init__(self, collector: Collector, nonfinite: NonFinite) -> None:
+        self.collector, self.nonfinite = collector, nonfinite
+        self.opened: Collection | None = None
+        """With its advantages."""
+        self.saved: int | None = None
+        """The step of the last checkpoint."""
+        self.evaluation_due = False
+
+    def save(self, folder: Path, *, within_collection: bool) -> None:
+        """What this rank remembers; the first one keeps the collection, if the checkpoint lies between two of its updates."""
+        if within_collection and self.opened is not None and ranks.leads():
+            collection_file.save(self.opened, folder / COLLECTION)
+        remembered = {
+            "collector": self.collector.state(),
+            "nonfinite": self.nonfinite.in_a_row,
+            "evaluation_due": self.evaluation_due,
+        }
+        _file(folder).write_text(json.dumps(remembered))
+
+    def load(self, checkpoint: Path, step: int) -> None:
+        """Goes on from a checkpoint of that step.
+
+        Raises:
+            CheckpointError: this rank has nothing there.
+        """
+        if not (path := _file(checkpoint)).is_file():
+            raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
+        remembered = json.loads(path.read_text())
+        self.collector.restore(remembered["collector"])
+        self.nonfinite.in_a_row = remembered["nonfinite"]
+        self.evaluation_due = remembered["evaluation_due"]
+        if (opened := checkpoint / COLLECTION).is_file():
+            self.opened = collection_file.load(opened)
+        self.saved = step
+
+    def mark(self) -> Any:
+        """Where it stands, to come back to: the collector's state, and torch's generator."""
+        return self.collector.state(), torch.get_rng_state()
+
+    def come_back(self, mark: Any) -> None:
+        """As it was at the mark."""
+        self.collector.restore(mark[0])
+        torch.set_rng_state(mark[1])
+
+
+def _file(folder: Path) -> Path:
+    return folder / f"loop_{ranks.rank()}.json"

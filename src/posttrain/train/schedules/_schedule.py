@@ -1,0 +1,36 @@
+"""What a schedule is: the share of the learning rate that a step is made with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from posttrain.settings.base import Config
+
+Factor = Callable[[int, int, int], float]
+"""(step, steps of the run, steps of warm-up) → a factor of the learning rate. Step 0 is the first."""
+
+
+class ScheduleConfig(Config, ABC):
+    """The options of one schedule."""
+
+    name: str
+
+    @abstractmethod
+    def build(self) -> Factor:
+        """The schedule that these options describe.
+
+        Raises:
+            ValueError: it cannot be had, or is none.
+        """
+
+
+def after_warmup(shape: Callable[[float], float]) -> Factor:
+    """A linear warm-up from 0 to 1, as transformers have it, then `shape` of the share of the steps after it."""
+
+    def factor(step: int, steps: int, warmup: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return shape(min((step - warmup) / max(steps - warmup, 1), 1.0))
+
+    return factor
