@@ -19,7 +19,7 @@ from posttrain import PostTrainer
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import prepare
 from posttrain.recipe.recipe import Recipe
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.options import Execution
 
 PAGE, HEADING, NEXT = Path("docs/scaling.md"), "### Activations, measured", "\n## "

@@ -19,11 +19,11 @@ from transformers import TrainerCallback
 
 from posttrain import PostTrainer, load_recipe
 from posttrain.distributed import deepspeed, ranks
-from posttrain.execution.memory.held import held
+from posttrain.execution.memory.process import held
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import prepare
 from posttrain.settings.distributed import DistributedConfig
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.options import Execution
 
 PROCESSES, STEPS, LAYERS, BUCKET = 2, 4, (6, 12), 5_000_000
@@ -90,8 +90,8 @@ def train(path: Path) -> None:
         callbacks=[watch],
     ).train()
     found = {"between": watch.between, "peak": watch.peak, "parameters": parameters}
-    both = ranks.gathered(found, "the figures")
-    if ranks.leads():
+    both = ranks.all_gather(found, "the figures")
+    if ranks.is_main():
         path.with_suffix(".json").write_text(json.dumps({name: max(one[name] for one in both) for name in found}))
 
 

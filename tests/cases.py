@@ -17,7 +17,7 @@ from torch import Tensor
 
 from posttrain import Algorithm, Batch, LossOutput, Origin, build_algorithm, policy_gradient_loss
 from posttrain.algorithms import ALGORITHMS
-from posttrain.settings.kinds import name_of
+from posttrain.settings.doors.kinds import name_of
 
 NAMES = [name_of(config) for config in ALGORITHMS]
 VOCABULARY = 7

@@ -16,8 +16,8 @@ from contract.recipes import SCRATCH, Command, recipe, write
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.model import ModelConfig
-from posttrain.settings.permissions import Permissions
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -223,7 +223,7 @@ OTHER = yaml.safe_dump({"model": SCRATCH, "algorithm": {"name": "dft"}})
     ("make", "message"),
     [
         (occupied("mine", "notes.txt"), "not empty and holds no run"),
-        (occupied(OTHER), "is no recipe of this version (data: Field required)"),
+        (occupied(OTHER), "is no recipe of this version (data: is required)"),
         (occupied("a: [1"), "cannot be read"),
         (occupied("text"), "out"),
         (occupied(None), "out"),

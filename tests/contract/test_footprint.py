@@ -20,7 +20,7 @@ from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.runner import plan
 from posttrain.recipe.recipe import load_recipe
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 
 TRAINING = {"max_steps": 2, "rows_per_step": 4, "lr_scheduler_type": "constant"}
 ROW, LENGTH = {"prompt": "1+1=", "completion": "2" * 10}, 4 + 10 + 1  # with its end

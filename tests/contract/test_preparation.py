@@ -11,7 +11,7 @@ from contract.recipes import SCRATCH, recipe, write
 from posttrain.errors import DataError
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.recipe.recipe import load_recipe
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 
 CONTEXT, ANSWER = 32, 20
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 6}

@@ -23,7 +23,7 @@ def test_one_raises_where_it_comes_and_handlers_are_put_back(number: signal.Sign
 
 def test_one_that_is_held_is_remembered_and_let_through_later() -> None:
     with Interruption() as interruption:
-        with interruption.held():
+        with interruption.deferred():
             with interruption.let_through():
                 pass
             os.kill(os.getpid(), signal.SIGTERM)
@@ -35,10 +35,10 @@ def test_one_that_is_held_is_remembered_and_let_through_later() -> None:
 
 
 def test_let_through_it_raises_and_is_held_again_after() -> None:
-    with Interruption() as interruption, interruption.held():
+    with Interruption() as interruption, interruption.deferred():
         with pytest.raises(Interrupted), interruption.let_through():
             os.kill(os.getpid(), signal.SIGUSR1)
-        assert interruption._held and interruption.by == "SIGUSR1"
+        assert interruption._deferring and interruption.by == "SIGUSR1"
 
 
 def in_a_child(do: Callable[[], None]) -> int:
@@ -52,7 +52,7 @@ def in_a_child(do: Callable[[], None]) -> int:
 
 def test_a_second_one_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
     def twice() -> None:
-        with Interruption() as interruption, interruption.held():
+        with Interruption() as interruption, interruption.deferred():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
 

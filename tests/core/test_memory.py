@@ -13,7 +13,7 @@ from activation_memory import compared
 from transformers import GPT2Config, MixtralConfig, Qwen2Config
 
 from posttrain.execution.memory.activations import Activations, Shape, activations
-from posttrain.execution.memory.held import Held, Room, checkpointing, held, room
+from posttrain.execution.memory.process import Held, Room, checkpointing, held, room
 from posttrain.model.head import CHUNK_ROWS
 from posttrain.settings.distributed import DistributedConfig
 

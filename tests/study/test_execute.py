@@ -22,8 +22,8 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.grading import TaskGrader
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.evaluation import EvalConfig
-from posttrain.settings.permissions import Permissions
 from study.made import STUDY, finished, study
 from tiny import make_model
 

@@ -23,7 +23,7 @@ from posttrain.execution.study.execute import report
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.table import Interval
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 from study.made import STUDY, finished, study
 from tiny import make_model
 

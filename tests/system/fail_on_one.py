@@ -15,12 +15,12 @@ from posttrain.execution import runner
 
 def run(*_: Any, **__: Any) -> None:
     ranks.join(float(os.environ.get("TIMEOUT", "60")), cpu=True)
-    ranks.met("the recipe")
+    ranks.barrier("the recipe")
     if ranks.rank() == int(os.environ.get("FAILING", "-1")):
         raise DataError("row 3 is torn")
     if ranks.rank() == int(os.environ.get("SLEEPING", "-1")):
         time.sleep(60)
-    ranks.met("the data")
+    ranks.barrier("the data")
 
 
 if __name__ == "__main__":

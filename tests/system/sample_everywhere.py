@@ -83,14 +83,14 @@ def main() -> None:
         for one in (alone, engine):
             forwards.since()
             seen.append((plain(one.generate(mine, SAMPLING)), forwards.since()))
-        facts["dealt"][name] = ranks.gathered(seen, "what came of it")
+        facts["dealt"][name] = ranks.all_gather(seen, "what came of it")
     for count, whole in expected.items():
         found, graded = evaluated(engine, tokenizer, problems[:count])
         same = found == whole and found.metrics("x") == whole.metrics("x")
-        facts["evaluations"][count] = ranks.gathered((same, graded), "the evaluations")
+        facts["evaluations"][count] = ranks.all_gather((same, graded), "the evaluations")
     shard(model, DistributedConfig(mode="fsdp2"), bf16=False)
     mine = [REQUESTS[i] for i in DEALT["unequal"][ranks.rank()]]
-    facts["spread"] = ranks.gathered((is_sharded(model), plain(engine.generate(mine, SAMPLING))), "the spread model")
+    facts["spread"] = ranks.all_gather((is_sharded(model), plain(engine.generate(mine, SAMPLING))), "the spread model")
     facts["pass@1"] = expected[7].estimates["pass@1"].mean
     facts["world"] = ranks.world()
     if ranks.rank() == 0:

@@ -141,9 +141,9 @@ def test_the_reference_scores_a_data_set_that_is_read_again_once(
     """Of 24 pairs, six a step: at each step of a single pass, or all together before the first; to the same parameters."""
     calls, honest = list[int](), Reference.logp
 
-    def counted(self: Reference, inputs: Any, loss_mask: Any, **options: Any) -> torch.Tensor:
+    def counted(self: Reference, inputs: Any, loss_mask: Any, scorer: Scorer) -> torch.Tensor:
         calls.append(1)
-        return honest(self, inputs, loss_mask, **options)
+        return honest(self, inputs, loss_mask, scorer)
 
     monkeypatch.setattr(Reference, "logp", counted)
     kept = make_trainer("dpo", max_steps=steps, micro_rows=6)

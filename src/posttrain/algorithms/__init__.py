@@ -29,8 +29,8 @@ from posttrain.algorithms.on_rollouts.reinforce import Reinforce
 from posttrain.algorithms.on_rollouts.rloo import RLOO
 from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.errors import RecipeError
-from posttrain.settings.base import location
-from posttrain.settings.kinds import Kind, name_of
+from posttrain.settings.doors.kinds import Kind, name_of
+from posttrain.settings.faults import faults
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -91,8 +91,7 @@ def build_algorithm(name: str, **options: Any) -> Algorithm:
     try:
         return built(config.model_validate({"name": name, **options}))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(location(e))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"{name}: {faults}") from None
+        raise RecipeError(f"{name}: {'; '.join(map(str, faults(error)))}") from None
 
 
 def built(config: AlgorithmConfig) -> Algorithm:

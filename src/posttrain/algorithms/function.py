@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.settings.base import Count
-from posttrain.settings.door import Door, check_call, installed, takes
+from posttrain.settings.doors.door import Door, check_call, installed, takes
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm

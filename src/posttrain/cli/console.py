@@ -113,7 +113,7 @@ def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def runs_table(outcomes: Mapping[str, Outcome]) -> Table:
-    """What came of runs beside each other: their last evaluations, and what they spent."""
+    """Runs beside each other: their last evaluations, and what they spent."""
     table = evaluation_table({name: outcome.after for name, outcome in outcomes.items()})
     table.title = "Runs"
     for name in ("steps", "tokens", "tokens_trained", "tokens_generated", "seconds"):

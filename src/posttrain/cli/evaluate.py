@@ -24,9 +24,10 @@ from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
 from posttrain.rollout.hf import HFEngine
-from posttrain.rollout.make import sampling
+from posttrain.rollout.make import evaluation_sampling
 from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
 from posttrain.settings.evaluation import EvalConfig
+from posttrain.settings.faults import faults
 from posttrain.settings.model import ModelConfig
 from posttrain.train.watch.records import JsonLines, write
 
@@ -82,7 +83,7 @@ def answer(asked: Asked) -> Table:
             tokenizer,
             problems[: config.limit],
             graders.of(source),
-            sampling(config),
+            evaluation_sampling(config),
             samples=config.samples,
             ks=config.k,
         )
@@ -126,7 +127,7 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
     try:
         return TypeAdapter[PathSource | HubSource | TaskSource](Source).validate_python(given)
     except ValidationError as error:
-        raise RecipeError(f"--data {asked.data}: {_first(error)}") from None
+        raise RecipeError(f"--data {asked.data}: {faults(error)[0]}") from None
 
 
 def _graders(asked: str | None, of_run: list[Any]) -> Graders:
@@ -135,7 +136,7 @@ def _graders(asked: str | None, of_run: list[Any]) -> Graders:
     try:
         rewards = TypeAdapter(list[AnyReward]).validate_python(of_run if asked is None else [{"name": asked}])
     except ValidationError as error:
-        raise RecipeError(f"rewards: {_first(error)}") from None
+        raise RecipeError(f"rewards: {faults(error)[0]}") from None
     return Graders(rewards)
 
 
@@ -143,13 +144,7 @@ def _checked(kind: Any, values: dict[str, Any]) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(_first(error)) from None
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = "".join(f"{part}: " for part in first["loc"] if part not in ("path source", "hub source", "task source"))
-    return where + first["msg"].removeprefix("Value error, ")
+        raise RecipeError(str(faults(error)[0])) from None
 
 
 def _table(result: Evaluation, samples: int, target: Path, answers: Path) -> Table:

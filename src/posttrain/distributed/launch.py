@@ -54,8 +54,8 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
             if failure.exitcode >= 0:
                 return failure.exitcode
             outside = " It comes from outside: most often the machine's memory was full."
-            told = f"error: rank {rank} was ended by {failure.signal_name()}."
-            print(told + outside * (failure.exitcode == -signal.SIGKILL), file=sys.stderr)
+            message = f"error: rank {rank} was ended by {failure.signal_name()}."
+            print(message + outside * (failure.exitcode == -signal.SIGKILL), file=sys.stderr)
             return 128 - failure.exitcode
         except SignalException as ended:
             return 128 + ended.sigval

@@ -62,7 +62,7 @@ def waiting(what: str) -> Iterator[None]:
         yield
 
 
-def gathered(value: T, what: str) -> list[T]:
+def all_gather(value: T, what: str) -> list[T]:
     """Every rank's value, in the order of the ranks."""
     if world() == 1:
         return [value]
@@ -72,7 +72,7 @@ def gathered(value: T, what: str) -> list[T]:
     return values
 
 
-def told(value: T, what: str) -> T:
+def broadcast(value: T, what: str) -> T:
     """Rank 0's value."""
     if world() == 1:
         return value
@@ -82,27 +82,27 @@ def told(value: T, what: str) -> T:
     return box[0]
 
 
-def shared_out(items: Sequence[T]) -> Sequence[T]:
+def my_share(items: Sequence[T]) -> Sequence[T]:
     """This rank's share of them: every `world()`-th."""
     return items[rank() :: world()]
 
 
-def collected(share: list[T], what: str) -> list[T]:
-    """What came of the shares of all ranks, in the order of the items that were shared out."""
-    shares = gathered(share, what)
+def all_shares(share: list[T], what: str) -> list[T]:
+    """The results of all ranks for their shares, in the order of the items that `my_share` divided."""
+    shares = all_gather(share, what)
     return [shares[i % len(shares)][i // len(shares)] for i in range(sum(map(len, shares)))]
 
 
-def leads() -> bool:
+def is_main() -> bool:
     """Whether this rank writes the run's files."""
     return rank() == 0
 
 
-def met(what: str) -> None:
+def barrier(what: str) -> None:
     """Returns when every rank has come here."""
-    gathered(None, what)
+    all_gather(None, what)
 
 
 def any_of(flag: bool, what: str) -> bool:
     """Whether it is so on a rank."""
-    return flag if world() == 1 else any(gathered(flag, what))
+    return flag if world() == 1 else any(all_gather(flag, what))

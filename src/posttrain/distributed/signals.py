@@ -24,7 +24,7 @@ class Interruption:
     def __init__(self) -> None:
         self.by: str | None = None
         """The name of the signal that came, if one did."""
-        self._held = False
+        self._deferring = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -37,16 +37,16 @@ class Interruption:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """While entered, a signal is remembered and does nothing."""
-        with self._holding(True):
+        with self._set(True):
             yield
 
     @contextlib.contextmanager
     def let_through(self) -> Iterator[None]:
         """While entered, a signal raises `Interrupted` where it comes; one that came before raises it now."""
         self.check()
-        with self._holding(False):
+        with self._set(False):
             yield
 
     def check(self) -> None:
@@ -55,12 +55,12 @@ class Interruption:
             raise Interrupted(self._ended())
 
     @contextlib.contextmanager
-    def _holding(self, held: bool) -> Iterator[None]:
-        before, self._held = self._held, held
+    def _set(self, deferring: bool) -> Iterator[None]:
+        before, self._deferring = self._deferring, deferring
         try:
             yield
         finally:
-            self._held = before
+            self._deferring = before
 
     def _came(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -70,7 +70,7 @@ class Interruption:
             os.kill(os.getpid(), number)
             return
         self.by = name
-        if not self._held:
+        if not self._deferring:
             raise Interrupted(self._ended())
         os.write(2, f"{name}: saving a checkpoint; a second signal ends at once.\n".encode())  # print cannot be re-entered
 

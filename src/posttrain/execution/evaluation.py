@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came of one set: estimates by name, shares of failed grades and of answers cut off, and every answer."""
+    """The results of one set: estimates by name, shares of failed grades and of answers cut off, and every answer."""
 
     estimates: dict[str, Estimate]
     shares: dict[str, float]
@@ -81,13 +81,13 @@ def evaluate(
     C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared. Failed
     grades are in none of them, and a problem with nothing but failed grades is left out.
     """
-    mine = ranks.shared_out(range(len(problems)))
+    mine = ranks.my_share(range(len(problems)))
     sampled = engine.generate([Request(problems[i].prompt, n=samples, question=i) for i in mine], sampling)
     share = [
         [_graded(problems[i], completion, tokenizer, grader) for completion in group]
         for i, group in zip(mine, sampled, strict=True)
     ]
-    answers = ranks.collected(share, "the answers of an evaluation")
+    answers = ranks.all_shares(share, "the answers of an evaluation")
     groups = [[Grade(a.verdict, a.value) for a in group if not a.verdict.failed] for group in answers]
     groups = [group for group in groups if group]
     right = [sum(grade.verdict is Verdict.RIGHT for grade in group) for group in groups]

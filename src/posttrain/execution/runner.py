@@ -34,7 +34,7 @@ from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.make import make_engine
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.trainer import PostTrainer
 from posttrain.train.watch.records import Listener, write
 
@@ -77,13 +77,13 @@ def run(
     ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
     folder = Path(recipe.output_dir)
     check_ground(folder)
-    if ranks.told(is_finished(folder, recipe), "the state of the run's folder"):
+    if ranks.broadcast(is_finished(folder, recipe), "the state of the run's folder"):
         if recipe.stages:
             return _run_stages(recipe, listeners, permissions)
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True)
-    with Interruption() as interruption, locked(folder) if ranks.leads() else contextlib.nullcontext():
-        ranks.met("the lock of the run's folder")
+    with Interruption() as interruption, locked(folder) if ranks.is_main() else contextlib.nullcontext():
+        ranks.barrier("the lock of the run's folder")
         if recipe.stages:
             return _run_stages(recipe, listeners, permissions)
         return _run(recipe, listeners, permissions, interruption)
@@ -91,10 +91,10 @@ def run(
 
 def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions, interruption: Interruption) -> RunResult:
     folder = Path(recipe.output_dir)
-    checkpoint = _told(newest_checkpoint, folder, recipe)
-    untouched = ranks.leads() and not (folder / "recipe.yaml").is_file()
+    checkpoint = _on_main(newest_checkpoint, folder, recipe)
+    untouched = ranks.is_main() and not (folder / "recipe.yaml").is_file()
     prepared = prepare(recipe, permissions)
-    checkpointing = prepared.footprint().settled()
+    checkpointing = prepared.footprint().decide_checkpointing()
     arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
     trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
@@ -102,7 +102,7 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
         try:
             if recipe.data.collect is not None:
                 untouched = False  # what is sampled is kept, whatever comes after
-                if ranks.leads():
+                if ranks.is_main():
                     write(folder / "recipe.yaml", _as_yaml(recipe))
                 prepared = presampled(prepared, folder / "collected.jsonl", permissions)
                 arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
@@ -116,14 +116,14 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
             stack.callback(engine.close)
             facts = {**prepared.facts(), "processes": ranks.world()}
             if checkpoint is not None:
-                told = check_facts(checkpoint, facts)
-                for sentence in told if ranks.leads() else ():
+                notes = check_facts(checkpoint, facts)
+                for sentence in notes if ranks.is_main() else ():
                     log.warning("%s", sentence)
             trainer = make_trainer(prepared, arguments, folder, listeners, engine, interruption=interruption, facts=facts)
-            if ranks.leads():
+            if ranks.is_main():
                 withdraw(folder / "final")  # of a run that is longer now
                 write(folder / "recipe.yaml", _as_yaml(recipe))
-            if checkpoint is None and ranks.leads():
+            if checkpoint is None and ranks.is_main():
                 trainer.run_files.resume_at(-1)
                 write_left_out(folder, prepared.sets.reports)
             return _finish(trainer, prepared, folder, checkpoint)
@@ -133,16 +133,16 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
             raise
 
 
-def _told(function: Callable[..., T], *arguments: Any) -> T:
+def _on_main(function: Callable[..., T], *arguments: Any) -> T:
     """What a function gives on the first rank; where it fails, all ranks have that error."""
     found: T | None = None
     error: PosttrainError | None = None
-    if ranks.leads():
+    if ranks.is_main():
         try:
             found = function(*arguments)
         except PosttrainError as raised:
             error = raised
-    found, error = ranks.told((found, error), function.__name__.replace("_", " "))
+    found, error = ranks.broadcast((found, error), function.__name__.replace("_", " "))
     if error is not None:
         raise error
     return found  # type: ignore[return-value]
@@ -155,25 +155,25 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
     """
     folder, first = Path(recipe.output_dir), Path(recipe.stages[0].output_dir)
     finished, begun = (folder / "final").is_dir(), first.exists()
-    _told(check_folder, folder, recipe)
+    _on_main(check_folder, folder, recipe)
     if not begun:
         _plan(recipe, permissions)
-    ranks.met("the state of the run's folder")
-    if ranks.leads() and not finished:
+    ranks.barrier("the state of the run's folder")
+    if ranks.is_main() and not finished:
         write(folder / "recipe.yaml", _as_yaml(recipe))
     results: dict[str, RunResult] = {}
     try:
         for number, stage in enumerate(recipe.stages, 1):
-            for listener in listeners if ranks.leads() and not finished else ():
+            for listener in listeners if ranks.is_main() and not finished else ():
                 listener.on_stage(stage.name, number, len(recipe.stages))
             results[stage.name] = run(
                 stage, listeners=listeners, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code
             )
     except BaseException:
-        if ranks.leads() and not first.exists():
+        if ranks.is_main() and not first.exists():
             clear(folder)
         raise
-    if ranks.leads() and not finished:
+    if ranks.is_main() and not finished:
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
     metrics = {name: result.metrics for name, result in results.items()}
     start = results[recipe.stages[0].name].start_metrics
@@ -209,7 +209,7 @@ def _as_yaml(recipe: Recipe) -> str:
 
 
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None) -> RunResult:
-    if checkpoint is not None and ranks.leads():
+    if checkpoint is not None and ranks.is_main():
         trainer.run_files.resume_at(int(checkpoint.name.partition("-")[2]))
     with _memory_is_named():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -217,7 +217,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
         if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
     save_model(trainer.model, prepared.tokenizer, folder / "final")
-    start, last = ranks.told(evaluations(folder) if ranks.leads() else ({}, {}), "the evaluations")
+    start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start)
 
 

@@ -15,7 +15,7 @@ from posttrain.execution.folder.best import Best
 from posttrain.execution.prepare.preparation import Prepared
 from posttrain.model.saving import save_model
 from posttrain.rollout.engine import RolloutEngine
-from posttrain.rollout.make import rollout_sampling, sampling
+from posttrain.rollout.make import evaluation_sampling, rollout_sampling
 from posttrain.train.options import Execution, Watching
 from posttrain.train.schedules import built_schedule
 from posttrain.train.trainer import PostTrainer
@@ -82,11 +82,11 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) 
             prepared.tokenizer,
             asked,
             prepared.graders.of(prepared.recipe.data.eval[name]),
-            sampling(config),
+            evaluation_sampling(config),
             samples=config.samples,
             ks=config.k,
         )
         metrics.update(result.metrics(f"eval/{name}"))
-        if ranks.leads():
+        if ranks.is_main():
             JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
     return metrics

@@ -100,7 +100,7 @@ def in_one_pass(
 
 
 def full_logprobs(logits: Float[Tensor, "n V"], targets: Int[Tensor, " n"], temperature: float, entropy: bool) -> Columns:
-    """The columns of logits that are there, by autograd, for a model that does more to them than its head."""
+    """The columns of logits that were made whole, by autograd, for a model that does more to them than its head."""
     wide = torch.promote_types(torch.float32, logits.dtype)
     log_p = torch.log_softmax(logits.to(wide) / temperature, -1)
     columns = [log_p.gather(1, targets[:, None])]

@@ -1,4 +1,4 @@
-"""Models as folders that are there whole or not at all, and the best one of a run."""
+"""Models saved as folders: whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def save_model(model: Any, tokenizer: Any, folder: Path, note: Mapping[str, Any]
     note.json.
     """
     fresh, former = (folder.with_name(f"{folder.name}.{word}") for word in ("partial", "former"))
-    for path in (fresh, former) if ranks.leads() else ():
+    for path in (fresh, former) if ranks.is_main() else ():
         shutil.rmtree(path, ignore_errors=True)
     if is_sharded(model):
         _save_gathered(model, fresh)
-    elif ranks.leads():
+    elif ranks.is_main():
         _save(model, fresh)
-    if ranks.leads():
+    if ranks.is_main():
         tokenizer.save_pretrained(fresh)
         if note is not None:
             (fresh / "note.json").write_text(json.dumps(note))
@@ -36,7 +36,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, note: Mapping[str, Any]
             os.replace(folder, former)
         os.replace(fresh, folder)
         shutil.rmtree(former, ignore_errors=True)
-    ranks.met(f"saving {folder.name}")
+    ranks.barrier(f"saving {folder.name}")
 
 
 def _save(model: Any, folder: Path) -> None:
@@ -51,7 +51,7 @@ def _save_gathered(model: Any, folder: Path) -> None:
     tied = base.config.tie_word_embeddings
     weights = ((name, tensor) for name, tensor in engine_weights(model) if not (tied and name == "lm_head.weight"))
     adapter = {name: whole_copy(p).cpu() for name, p in model.named_parameters() if "lora_" in name}
-    if ranks.leads():
+    if ranks.is_main():
         folder.mkdir(parents=True)
         config = copy.deepcopy(base.config)
         vars(config).pop("distributed_config", None)

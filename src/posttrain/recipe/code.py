@@ -11,9 +11,9 @@ from posttrain.algorithms import built
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.options import Judged
-from posttrain.settings.code import fingerprint
-from posttrain.settings.door import Door
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.code import fingerprint
+from posttrain.settings.doors.door import Door
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.schedules import built_schedule
 
 

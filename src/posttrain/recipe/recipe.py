@@ -184,5 +184,5 @@ def read_recipe(source: YamlSource) -> Recipe:
     except ValidationError as error:
         faults = error.errors()
         in_stages = {location(fault)[2:] for fault in faults if fault["loc"][:1] == ("stages",)}
-        told = [fault for fault in faults if location(fault) not in in_stages]  # the top level repeats the last stage
-        raise RecipeError("\n".join(sentence(source, fault) for fault in told)) from None
+        shown = [fault for fault in faults if location(fault) not in in_stages]  # the top level repeats the last stage
+        raise RecipeError("\n".join(sentence(source, fault) for fault in shown)) from None

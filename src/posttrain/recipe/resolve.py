@@ -8,9 +8,9 @@ from typing import Any
 
 from posttrain.algorithms import KIND
 from posttrain.algorithms.options import AlgorithmConfig
-from posttrain.settings.code import object_name
 from posttrain.settings.distributed import DistributedConfig
-from posttrain.settings.door import Door
+from posttrain.settings.doors.code import object_name
+from posttrain.settings.doors.door import Door
 from posttrain.settings.rollout import RolloutConfig
 
 OF_THE_TASK = ("dtype", "attn_implementation", "adapter")

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
 from posttrain.settings.training import Budget, HeadPath, RowLayout
-from posttrain.settings.transformers_arguments import OURS, TRAINING_ARGUMENTS
+from posttrain.settings.transformers_arguments import OURS, training_argument_names
 from posttrain.train.schedules import AnySchedule
 
 Scheduler = Literal[
@@ -106,8 +106,8 @@ class TrainingConfig(Config):
         for name in extra:
             if name in OURS:
                 raise ValueError(f"{name} is set by the recipe itself: {OURS[name]}")
-            if name not in TRAINING_ARGUMENTS:
-                near = difflib.get_close_matches(name, TRAINING_ARGUMENTS, n=1)
+            if name not in training_argument_names():
+                near = difflib.get_close_matches(name, training_argument_names(), n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{name} is no field of transformers.TrainingArguments{hint}")
         return extra

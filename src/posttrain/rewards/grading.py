@@ -20,7 +20,7 @@ DEADLINE = 2.0  # seconds for one answer; an ordinary one takes 2 ms
 
 
 class Verdict(StrEnum):
-    """What came of grading one answer."""
+    """The outcome of grading one answer."""
 
     RIGHT = "right"
     WRONG = "wrong"

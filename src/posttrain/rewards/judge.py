@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posttrain.rewards.base import Group, Judgement, Reward, Weighted
 from posttrain.rewards.rewarded import Rewarded
-from posttrain.rewards.values import MAX_SCORE, Refused, listed, number, text, told
+from posttrain.rewards.values import MAX_SCORE, Refused, as_text, listed, number, text
 
 
 class Judges:
@@ -102,7 +102,7 @@ def _judged(reward: Reward, group: Group) -> list[Judgement]:
             raise Refused(f"gave {len(given)} judgements for {rows} completions")
         return [_plain(one) for one in given]
     except BaseException as error:
-        return [Judgement.failed(told(error))] * rows
+        return [Judgement.failed(as_text(error))] * rows
 
 
 def _copy(group: Group) -> Group:
@@ -125,7 +125,7 @@ def _plain(given: Any) -> Judgement:
             None if one.answer is None else text(one.answer),
         )
     except Exception as error:
-        return Judgement.failed(told(error))
+        return Judgement.failed(as_text(error))
 
 
 def _bounded(score: float) -> float:

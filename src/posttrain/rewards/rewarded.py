@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewarded:
-    """What came of judging rows: the weighted sum and its parts, 0 where a reward said nothing.
+    """The judgements of some rows: the weighted sum and its parts, 0 where a reward said nothing.
 
     `scored` is True where that reward gave a score; `graded` is False in a row of which a reward with a weight said nothing.
     `known` is True where there is a verdict.
@@ -29,7 +29,7 @@ class Rewarded:
     answers: tuple[str | None, ...]
 
     def take(self, rows: Sequence[int]) -> Rewarded:
-        """What came of some of the rows."""
+        """Those of some of the rows."""
         index = torch.tensor(rows, dtype=torch.int64)
         return Rewarded(
             total=self.total[index],

@@ -36,7 +36,7 @@ def text(given: Any) -> str:
     return str(given).encode(errors="replace").decode()
 
 
-def told(error: BaseException) -> str:
+def as_text(error: BaseException) -> str:
     """An exception in few words."""
     try:
         message = text(error)

@@ -38,6 +38,6 @@ def rollout_sampling(config: SamplingConfig, seed: int) -> Sampling:
     )
 
 
-def sampling(config: EvalConfig) -> Sampling:
+def evaluation_sampling(config: EvalConfig) -> Sampling:
     """How a recipe's evaluation samples."""
     return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)

@@ -1,6 +1,11 @@
-"""Names of transformers.TrainingArguments (5.19), so that a recipe is checked without importing it; a test compares them."""
+"""What `training.extra` may hold: the names of transformers.TrainingArguments that the recipe does not set itself."""
 
 from __future__ import annotations
+
+import ast
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 OURS = {
     "output_dir": "output_dir",
@@ -56,119 +61,13 @@ OURS = {
 }
 """Fields that the recipe or the trainer sets, and where."""
 
-TRAINING_ARGUMENTS = frozenset(
-    (
-        "accelerator_config",
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "auto_find_batch_size",
-        "average_tokens_across_devices",
-        "batch_eval_metrics",
-        "bf16",
-        "bf16_full_eval",
-        "data_seed",
-        "dataloader_drop_last",
-        "dataloader_in_order",
-        "dataloader_multiprocessing_context",
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "dataloader_prefetch_factor",
-        "ddp_backend",
-        "ddp_broadcast_buffers",
-        "ddp_bucket_cap_mb",
-        "ddp_find_unused_parameters",
-        "ddp_static_graph",
-        "ddp_timeout",
-        "debug",
-        "deepspeed",
-        "disable_tqdm",
-        "do_eval",
-        "do_predict",
-        "do_train",
-        "enable_jit_checkpoint",
-        "eval_accumulation_steps",
-        "eval_delay",
-        "eval_do_concat_batches",
-        "eval_on_start",
-        "eval_steps",
-        "eval_strategy",
-        "eval_use_gather_object",
-        "fp16",
-        "fp16_full_eval",
-        "fsdp",
-        "fsdp_config",
-        "full_determinism",
-        "gradient_accumulation_steps",
-        "gradient_checkpointing",
-        "gradient_checkpointing_kwargs",
-        "greater_is_better",
-        "hub_always_push",
-        "hub_model_id",
-        "hub_private_repo",
-        "hub_revision",
-        "hub_strategy",
-        "hub_token",
-        "ignore_data_skip",
-        "include_for_metrics",
-        "include_num_input_tokens_seen",
-        "label_names",
-        "label_smoothing_factor",
-        "learning_rate",
-        "length_column_name",
-        "liger_kernel_config",
-        "load_best_model_at_end",
-        "local_rank",
-        "log_level",
-        "log_level_replica",
-        "log_on_each_node",
-        "logging_first_step",
-        "logging_nan_inf_filter",
-        "logging_steps",
-        "logging_strategy",
-        "lr_scheduler_kwargs",
-        "lr_scheduler_type",
-        "max_grad_norm",
-        "max_steps",
-        "metric_for_best_model",
-        "neftune_noise_alpha",
-        "num_train_epochs",
-        "optim",
-        "optim_args",
-        "optim_target_modules",
-        "output_dir",
-        "parallelism_config",
-        "per_device_eval_batch_size",
-        "per_device_train_batch_size",
-        "prediction_loss_only",
-        "project",
-        "push_to_hub",
-        "remove_unused_columns",
-        "report_to",
-        "restore_callback_states_from_checkpoint",
-        "resume_from_checkpoint",
-        "run_name",
-        "save_on_each_node",
-        "save_only_model",
-        "save_steps",
-        "save_strategy",
-        "save_total_limit",
-        "seed",
-        "skip_memory_metrics",
-        "tf32",
-        "torch_compile",
-        "torch_compile_backend",
-        "torch_compile_mode",
-        "torch_empty_cache_steps",
-        "trackio_bucket_id",
-        "trackio_space_id",
-        "trackio_static_space_id",
-        "train_sampling_strategy",
-        "use_cache",
-        "use_cpu",
-        "use_liger_kernel",
-        "warmup_steps",
-        "weight_decay",
-    )
-)
+
+@cache
+def training_argument_names() -> frozenset[str]:
+    """The fields of the installed transformers' TrainingArguments, read from its source: importing it would take seconds."""
+    found = find_spec("transformers")
+    assert found is not None and found.origin is not None  # it is a requirement
+    tree = ast.parse(Path(found.origin).with_name("training_args.py").read_text(encoding="utf-8"))
+    of_class = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments")
+    fields = [node for node in of_class.body if isinstance(node, ast.AnnAssign)]
+    return frozenset(field.target.id for field in fields if isinstance(field.target, ast.Name))

@@ -43,12 +43,12 @@ class Checkpointed(Trainer):
         Raises:
             Interrupted: a signal came.
         """
-        with self._held():
+        with self._signals_deferred():
             return super().train(*arguments, **options)
 
-    def _held(self) -> contextlib.AbstractContextManager[None]:
+    def _signals_deferred(self) -> contextlib.AbstractContextManager[None]:
         """Signals are remembered while it is entered."""
-        return contextlib.nullcontext() if self._interruption is None else self._interruption.held()
+        return contextlib.nullcontext() if self._interruption is None else self._interruption.deferred()
 
     @contextlib.contextmanager
     def _let_through(self) -> Iterator[None]:
@@ -96,11 +96,11 @@ class Checkpointed(Trainer):
                 self._save_shards(staging)
             else:
                 super(Checkpointed, self)._save_checkpoint(model, trial)
-                if ranks.leads():
+                if ranks.is_main():
                     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle, with tokens in it; nobody reads it
             self.run_state.save(staging, within_collection=step % self._algorithm.needs.updates > 0)
 
-        with self._held():
+        with self._signals_deferred():
             checkpoints.write(Path(str(self.args.output_dir)), step, fill, self._facts, keep=self._keep)
         self.run_state.saved = step
 
@@ -114,7 +114,7 @@ class Checkpointed(Trainer):
         shards.save(self.model, self.optimizer, staging)
         self._save_rng_state(str(staging))
         scheduler: Any = self.lr_scheduler
-        if ranks.leads():
+        if ranks.is_main():
             torch.save(scheduler.state_dict(), staging / "scheduler.pt")
             self.state.save_to_json(str(staging / "trainer_state.json"))
 
@@ -140,7 +140,7 @@ class Checkpointed(Trainer):
         self.run_state.load(Path(checkpoint), self.state.global_step)
         self._take_rate_of_this_schedule()
         if self.run_state.evaluation_due:
-            if ranks.leads():
+            if ranks.is_main():
                 self.run_files.evaluate_again(self.state.global_step)
             with self._saving_when_interrupted():
                 self.evaluate()

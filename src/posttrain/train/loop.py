@@ -96,7 +96,7 @@ class Loop(Checkpointed):
 
     def _spent(self) -> float:
         budget, step = self._execution.budget, self.state.global_step
-        return 0.0 if budget is None else ranks.told(budget.share(self.run_files.steps_until(step)), "the budget")
+        return 0.0 if budget is None else ranks.broadcast(budget.share(self.run_files.steps_until(step)), "the budget")
 
     def _collected(self, done: int, progress: float) -> Collection:
         """The collection that begins at step `done`, with its advantages."""
@@ -188,7 +188,7 @@ class Loop(Checkpointed):
             vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on
             if left_out:
                 model.zero_grad(set_to_none=True)  # an optimizer passes over parameters that have no gradient
-        self.run_state.nonfinite.settle(float(norm))
+        self.run_state.nonfinite.finish(float(norm))
         self._record["train/left_out"] = float(left_out)
         return 0.0 if left_out else norm
 
@@ -228,7 +228,7 @@ class Loop(Checkpointed):
         if (sample := self._watching.sample_evaluation) is not None:
             with self.accelerator.autocast():
                 metrics.update(sample(self.state.global_step))
-        with self._held():  # it is told as a whole, or made again
+        with self._signals_deferred():  # it is told as a whole, or made again
             self.run_state.evaluation_due = False
             for listener in self.listeners:
                 listener.on_evaluation(self.state.global_step, metrics)

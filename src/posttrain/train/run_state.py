@@ -35,7 +35,7 @@ class RunState:
 
     def save(self, folder: Path, *, within_collection: bool) -> None:
         """What this rank remembers; the first one keeps the collection, if the checkpoint lies between two of its updates."""
-        if within_collection and self.opened is not None and ranks.leads():
+        if within_collection and self.opened is not None and ranks.is_main():
             collection_file.save(self.opened, folder / COLLECTION)
         remembered = {
             "collector": self.collector.state(),

@@ -19,7 +19,7 @@ def compare(
     allow_remote_engine: AllowRemoteEngine = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Run what a study still lacks and write its table and plots; or show what came of runs beside each other."""
+    """Run what a study still lacks and write its table and plots; or show the results of runs beside each other."""
     if not any(name.endswith((".yaml", ".yml")) for name in what):
         from posttrain.cli import console
         from posttrain.execution.study.outcome import Outcome
@@ -36,7 +36,7 @@ def compare(
     study = load_study(what[0])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from posttrain.execution.study.matrix import Matrix
-    from posttrain.settings.permissions import Permissions
+    from posttrain.settings.doors.permissions import Permissions
 
     permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
     if dry_run:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from posttrain.cli.screen import out
 from posttrain.errors import RecipeError
-from posttrain.settings.kinds import Kind
+from posttrain.settings.doors.kinds import Kind
 
 
 def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|recipes")]) -> None:

@@ -13,7 +13,7 @@ from posttrain.cli.options import AllowCode, AllowRemoteEngine, Overrides, Recip
 from posttrain.cli.screen import out, say
 from posttrain.errors import RecipeError
 from posttrain.execution.folder.lock import check_unlocked
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 
 
 def run(

@@ -18,6 +18,7 @@ from posttrain.errors import CheckpointError
 from posttrain.execution.folder.lock import LOCK
 from posttrain.execution.folder.redaction import redacted
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.faults import faults
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.watch.records import JsonLines
 
@@ -107,7 +108,7 @@ def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
     """
     before = checkpoints.facts_of(checkpoint)
     lacking = [name for name, value in facts.items() if value and name not in before]
-    told = [f"{checkpoint} does not say with which {name} it was made, so that it is not compared." for name in lacking]
+    notes = [f"{checkpoint} does not say with which {name} it was made, so that it is not compared." for name in lacking]
     if before.get("processes", facts["processes"]) != facts["processes"]:
         raise CheckpointError(
             f"{checkpoint} was written by {before.get('processes')} processes, and this run has {facts['processes']}. Start "
@@ -121,7 +122,7 @@ def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
             "another output_dir."
         )
     changed = [path for path, state in facts.get("code", {}).items() if code.get(path, state) != state]
-    return told + [f"{path} changed since {checkpoint} was written: the run goes on with it as it is." for path in changed]
+    return notes + [f"{path} changed since {checkpoint} was written: the run goes on with it as it is." for path in changed]
 
 
 def clear(folder: Path) -> None:
@@ -132,7 +133,7 @@ def clear(folder: Path) -> None:
 
 
 def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder's run is of this recipe, but for where it lies and how it is told; True if it is to be longer now.
+    """Whether the folder's run is of this recipe, but for where it lies and how it is notes; True if it is to be longer now.
 
     Raises:
         CheckpointError: it is not, or its recipe cannot be read.
@@ -141,10 +142,8 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
         values = yaml.safe_load((folder / "recipe.yaml").read_text())
         before = type(recipe).model_validate(values)  # with the defaults of keys that are newer
     except ValidationError as error:
-        first = error.errors()[0]
         raise CheckpointError(
-            f"{folder}/recipe.yaml is no recipe of this version ({'.'.join(map(str, first['loc']))}: {first['msg']}). "
-            "Choose another output_dir."
+            f"{folder}/recipe.yaml is no recipe of this version ({faults(error)[0]}). Choose another output_dir."
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
@@ -152,9 +151,9 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
     different = [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
     longer = "training.max_steps" in different and (now["training.max_steps"] or 0) > (then["training.max_steps"] or math.inf)
     if different != ["training.max_steps"] * longer:
-        told = "; ".join(f"{key}: {then.get(key, 'absent')} then, {now.get(key, 'absent')} now" for key in different[:4])
+        notes = "; ".join(f"{key}: {then.get(key, 'absent')} then, {now.get(key, 'absent')} now" for key in different[:4])
         raise CheckpointError(
-            f"{folder} holds a run of another recipe ({told}). Choose another output_dir. Of a run that is there, "
+            f"{folder} holds a run of another recipe ({notes}). Choose another output_dir. Of a run that is there, "
             "training.max_steps may grow, and what is logged may change."
         )
     return longer

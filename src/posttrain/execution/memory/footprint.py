@@ -11,7 +11,7 @@ import torch
 from posttrain.distributed import ranks
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
-from posttrain.execution.memory.held import Checkpointing, Held, Room, checkpointing, held, room
+from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
 from posttrain.recipe.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ class Footprint:
             "gradient checkpointing": str(self.checkpointing),
         }
 
-    def settled(self) -> bool:
+    def decide_checkpointing(self) -> bool:
         """Whether layers are computed again; said once, aloud where it is the estimate that wants it or speaks against it."""
-        decided = ranks.told(self.checkpointing, "gradient checkpointing")  # a machine's free memory is another on each
-        if ranks.leads():
+        decided = ranks.broadcast(self.checkpointing, "gradient checkpointing")  # a machine's free memory is another on each
+        if ranks.is_main():
             loud = decided.doubt or (decided.on and not decided.asked)
             log.log(logging.WARNING if loud else logging.INFO, "Gradient checkpointing is %s.", decided)
         return decided.on

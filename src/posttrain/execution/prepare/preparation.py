@@ -26,7 +26,7 @@ from posttrain.rewards.make import Graders, make_rewards
 from posttrain.rewards.options import Judged
 from posttrain.rollout.make import make_engine, rollout_sampling
 from posttrain.rollout.vllm.backend import check_usable
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.collect.make import check_sampling
 
 

@@ -28,8 +28,8 @@ CHUNK = 256  # questions that are sampled, graded and written at a time
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What came of a question: how many answers were right, how many could not be graded, and the different right ones that
-    came to their end.
+    """The answers to one question: how many were right, how many could not be graded, and the different right ones that came
+    to their end.
     """
 
     where: str
@@ -51,22 +51,22 @@ def presample(
     that are there already are not sampled again.
     """
     file, k = JsonLines(path), config.chosen.k
-    done = ranks.told([Sampled(**line) for line in file.read()] if ranks.leads() else [], "what was sampled before")
-    if ranks.leads():
+    done = ranks.broadcast([Sampled(**line) for line in file.read()] if ranks.is_main() else [], "what was sampled before")
+    if ranks.is_main():
         file.rewrite(map(dataclasses.asdict, done))
     for first in range(len(done), len(problems), CHUNK):
-        mine = ranks.shared_out(range(first, min(first + CHUNK, len(problems))))
+        mine = ranks.my_share(range(first, min(first + CHUNK, len(problems))))
         requests = [Request(problems[i].prompt, n=k, question=i) for i in mine]
         answered = zip(mine, engine.generate(requests, sampling), strict=True)
-        share = [_graded(problems[i], completions, grader, tokenizer) for i, completions in answered]
-        fresh = ranks.collected(share, f"the answers to questions {first + 1} and after")
-        for one in fresh if ranks.leads() else ():
+        share = [_sampled_of(problems[i], completions, grader, tokenizer) for i, completions in answered]
+        fresh = ranks.all_shares(share, f"the answers to questions {first + 1} and after")
+        for one in fresh if ranks.is_main() else ():
             file.append(dataclasses.asdict(one))
         done += fresh
     return done
 
 
-def _graded(problem: Problem, completions: Sequence[Completion], grader: Grader, tokenizer: Any) -> Sampled:
+def _sampled_of(problem: Problem, completions: Sequence[Completion], grader: Grader, tokenizer: Any) -> Sampled:
     texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
     prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
     verdicts = [grader.grade(text, prompt, reference).verdict for text in texts]
@@ -84,7 +84,7 @@ def filtered(
     Args:
         config: what is kept, or made.
         data: examples, or questions; for rejection sampling the questions that were sampled.
-        sampled: what came of each question.
+        sampled: the answers to each question.
         demonstrations: right answers become demonstrations of their questions, not examples of their own.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Comparisons: a matrix of start models, algorithms and seeds from one YAML, and one table of what came of it."""
+"""Comparisons: a matrix of start models, algorithms and seeds from one YAML, and one table of their results."""

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from posttrain.errors import RecipeError
+from posttrain.recipe.faults import sentence
 from posttrain.recipe.source import YamlSource
-from posttrain.settings.base import Config, location
+from posttrain.settings.base import Config
 from posttrain.settings.training import Budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
@@ -88,14 +89,6 @@ def load_study(path: str | Path) -> StudyConfig:
     try:
         study = StudyConfig.model_validate(source.values)
     except ValidationError as error:
-        raise RecipeError("\n".join(_fault(source, fault) for fault in error.errors())) from None
+        raise RecipeError("\n".join(sentence(source, fault, whole="study") for fault in error.errors())) from None
     study._folder = source.folder
     return study
-
-
-def _fault(source: YamlSource, error: Any) -> str:
-    where, message = source.path_of(location(error)), error["msg"].removeprefix("Value error, ")
-    if not where and error["type"] == "value_error" and ": " in message:
-        key, _, message = message.partition(": ")
-        where = tuple(key.split("."))
-    return f"{source.place(where)}: {'.'.join(where) or 'study'}: {message}"

@@ -22,7 +22,7 @@ from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.plots import plot
 from posttrain.execution.study.table import tables
 from posttrain.recipe.recipe import Recipe
-from posttrain.settings.permissions import Permissions
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.watch.records import write
 
 Say = Callable[[str], None]
@@ -111,7 +111,7 @@ def _measured(run: Run, metrics: Sequence[str]) -> list[float]:
 
 
 def report(study: StudyConfig, runs: list[Run], chosen: Mapping[tuple[str, str], float]) -> Path:
-    """Writes what came of the reported runs."""
+    """Writes the results of the reported runs."""
     folder = Path(study.output_dir)
     outcomes = {run: Outcome.of(run.folder) for run in runs}
     rows = [{**asdict(run), "folder": str(run.folder), **asdict(outcome)} for run, outcome in outcomes.items()]

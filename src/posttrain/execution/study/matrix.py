@@ -13,8 +13,8 @@ from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe, read_recipe
 from posttrain.recipe.resolve import OF_THE_TASK, over
 from posttrain.recipe.source import YamlSource
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.evaluation import EvalConfig
-from posttrain.settings.permissions import Permissions
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What came of a run, from the files in its folder."""
+"""The outcome of a run, from the files in its folder."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Own:
 
     Args:
         kind: what the path leads to.
-        path: see `posttrain.settings.code`.
+        path: see `posttrain.settings.doors.code`.
         options: keyword arguments, plain data.
         deadline: seconds for a group.
 

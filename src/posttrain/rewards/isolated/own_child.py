@@ -11,8 +11,8 @@ from typing import Any
 
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.isolated.serve import serve
-from posttrain.rewards.values import Refused, listed, number, told
-from posttrain.settings import code
+from posttrain.rewards.values import Refused, as_text, listed, number
+from posttrain.settings.doors import code
 
 Ask = Callable[[dict[str, Any]], Any]
 
@@ -35,7 +35,7 @@ def function(path: str, options: dict[str, Any]) -> Ask:
             scores = listed(found(**_arguments(taken, **request), **options))
             return {"scores": [None if score is None else number(score) for score in scores]}
         except Exception as error:
-            return {"error": told(error)}
+            return {"error": as_text(error)}
 
     def _arguments(taken: Mapping[str, Parameter], given: dict[str, Any], withheld: dict[str, str]) -> dict[str, Any]:
         for column, kind in withheld.items():
@@ -59,7 +59,7 @@ def class_(path: str, options: dict[str, Any]) -> Ask:
     try:
         reward = kind(**options)
     except Exception as error:
-        raise Refused(f"{path} {told(error)}") from error
+        raise Refused(f"{path} {as_text(error)}") from error
     if not callable(getattr(reward, "judge", None)):
         raise Refused(f"{path} has no method judge(group), which gives a score for each completion")
 
@@ -72,7 +72,7 @@ def class_(path: str, options: dict[str, Any]) -> Ask:
             judged = [one if isinstance(one, Judgement) else Judgement(one) for one in given]
             return {"judgements": [_plain(one) for one in judged]}
         except Exception as error:
-            return {"error": told(error)}
+            return {"error": as_text(error)}
 
     return answer
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from posttrain.rewards.values import told
+from posttrain.rewards.values import as_text
 
 
 def serve(make: Callable[[], Callable[[Any], Any]]) -> None:
@@ -19,7 +19,7 @@ def serve(make: Callable[[], Callable[[Any], Any]]) -> None:
     try:
         answer = make()
     except Exception as error:
-        print(json.dumps(told(error)), file=answers, flush=True)
+        print(json.dumps(as_text(error)), file=answers, flush=True)
         return
     print(json.dumps("ready"), file=answers, flush=True)
     for line in requests:

@@ -18,8 +18,8 @@ from posttrain.rewards.kinds.overlong import OverlongReward
 from posttrain.rewards.kinds.repetition import RepetitionReward
 from posttrain.rewards.kinds.task import TaskReward
 from posttrain.rewards.options import RewardConfig
-from posttrain.settings.door import installed
-from posttrain.settings.kinds import Kind
+from posttrain.settings.doors.door import installed
+from posttrain.settings.doors.kinds import Kind
 
 REWARDS: tuple[type[RewardConfig], ...] = (
     MathVerifyReward,

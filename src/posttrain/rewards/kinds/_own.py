@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from posttrain.rewards.isolated.own import MARGIN
 from posttrain.rewards.options import RewardConfig
-from posttrain.settings.code import object_name
-from posttrain.settings.door import Door
+from posttrain.settings.doors.code import object_name
+from posttrain.settings.doors.door import Door
 
 RESERVED = ("mean", "right_minus_wrong")  # reward/mean and reward/right_minus_wrong are metrics of their own
 

@@ -9,7 +9,7 @@ from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.isolated.own import Own, no_json
 from posttrain.rewards.kinds._own import OwnReward
 from posttrain.rewards.options import Judged
-from posttrain.settings.code import object_name
+from posttrain.settings.doors.code import object_name
 
 
 class FunctionReward(OwnReward):

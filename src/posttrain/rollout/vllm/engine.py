@@ -109,7 +109,7 @@ class VLLMEngine:
                 f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
                 "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
             )
-        ranks.met(f"the sync of the engine to version {version}")
+        ranks.barrier(f"the sync of the engine to version {version}")
         [answers] = self._generate([self._probe.request], self._probe.sampling)
         self.probe_difference = self._probe.check(model, answers, version, self._bound)
         self.version, self._fingerprint = version, fingerprint.value
@@ -132,7 +132,7 @@ class VLLMEngine:
         from posttrain.rollout.vllm.server import Server
 
         server = Server(self._folder, dtype, config, cpu=cpu) if self._leads else None
-        url = ranks.told(server.url if server is not None else "", "the start of the vLLM server")
+        url = ranks.broadcast(server.url if server is not None else "", "the start of the vLLM server")
         return server or Server(self._folder, dtype, config.model_copy(update={"url": url}), cpu=cpu)
 
     def _running(self) -> Backend:

@@ -1,4 +1,4 @@
-"""Checkpoints as folders that are there whole or not at all: written under another name, proved by a manifest, found again.
+"""Checkpoints as folders, whole or not at all: written under another name, proved by a manifest, found again.
 
 A checkpoint has `manifest.json`, written last: the size and the SHA-256 of each of its files, the facts that a run which
 goes on from it must share, and its own sum. In `.partial/` lies what was being written, or deleted, when its process ended.
@@ -45,20 +45,20 @@ def write(
     target = folder / f"checkpoint-{step}"
     staging = staging_of(folder) / target.name
     try:
-        if ranks.leads():
+        if ranks.is_main():
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-        ranks.met(f"the start of {target.name}")
+        ranks.barrier(f"the start of {target.name}")
         fill(staging)
-        ranks.met(f"the files of {target.name}")
+        ranks.barrier(f"the files of {target.name}")
         files = [path for path in _files(staging) if path.name != MANIFEST]
-        share = {str(path.relative_to(staging)): _settled(path) for path in ranks.shared_out(files)}
-        proofs = {name: proof for one in ranks.gathered(share, f"the sums of {target.name}") for name, proof in one.items()}
-        if ranks.leads():
+        share = {str(path.relative_to(staging)): _written_through(path) for path in ranks.my_share(files)}
+        proofs = {name: proof for one in ranks.all_gather(share, f"the sums of {target.name}") for name, proof in one.items()}
+        if ranks.is_main():
             manifest = staging / MANIFEST
             described = {"format": FORMAT, "step": step, **facts, "files": proofs}
             manifest.write_text(json.dumps({**described, "sha256": _seal(described)}, indent=1))
-            _settled(manifest)
+            _written_through(manifest)
             _publish(staging, target)
             for path in _superseded(folder, step, keep):
                 _remove(path)
@@ -70,7 +70,7 @@ def write(
             f"{target} cannot be written: {reason}. The checkpoints before it are whole; make room, and the same command "
             "resumes from the newest."
         ) from error
-    ranks.met(f"{target.name}")
+    ranks.barrier(f"{target.name}")
     return target
 
 
@@ -162,7 +162,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def _settled(path: Path) -> dict[str, Any]:
+def _written_through(path: Path) -> dict[str, Any]:
     """The size and sum of a file that is on the disk, whatever becomes of the machine."""
     _sync(path)
     return {"bytes": path.stat().st_size, "sha256": _digest(path)}

@@ -121,8 +121,8 @@ class RolloutCollector:
 
     def _judged_answers(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
         """The groups of these questions, on every rank; each has sampled and judged its share of them."""
-        share = self._share(ranks.shared_out(questions), step, progress)
-        groups = ranks.collected(share, f"the rollouts of step {step + 1}")
+        share = self._share(ranks.my_share(questions), step, progress)
+        groups = ranks.all_shares(share, f"the rollouts of step {step + 1}")
         problems = [self._problems[question.id % len(self._problems)] for question in questions]
         return [dataclasses.replace(group, problem=problem) for group, problem in zip(groups, problems, strict=True)]
 

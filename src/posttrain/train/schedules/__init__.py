@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from posttrain.errors import RecipeError
-from posttrain.settings.kinds import Kind
+from posttrain.settings.doors.kinds import Kind
 from posttrain.train.schedules._schedule import Factor, ScheduleConfig
 from posttrain.train.schedules.function import FunctionSchedule, installed_schedule
 from posttrain.train.schedules.rex import REX

@@ -6,7 +6,7 @@ import math
 from importlib.metadata import EntryPoint
 from typing import Any, Literal
 
-from posttrain.settings.door import Door, check_call, installed
+from posttrain.settings.doors.door import Door, check_call, installed
 from posttrain.train.schedules._schedule import Factor, ScheduleConfig
 
 TRIED = (0, 1, 50, 99, 100)

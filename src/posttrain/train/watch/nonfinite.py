@@ -49,8 +49,8 @@ class NonFinite:
             self._what = "loss, or an advantage or reward of it,"
         return spoilt
 
-    def settle(self, norm: float) -> None:
-        """What came of the step, by the norm of its gradient over all ranks.
+    def finish(self, norm: float) -> None:
+        """Ends the step, by the norm of its gradient over all ranks.
 
         Raises:
             NonFiniteError: no update was made of it, the last of `limit` such steps in a row.
@@ -58,10 +58,10 @@ class NonFinite:
         self.in_a_row = 0 if math.isfinite(norm) else self.in_a_row + 1
         if not self.in_a_row:
             return
-        found = ranks.gathered([row for seen in self._seen for row in _at_fault(self._step, *seen)], "the rows at fault")
+        found = ranks.all_gather([row for seen in self._seen for row in _at_fault(self._step, *seen)], "the rows at fault")
         rows = [row for share in found for row in share]
         path = self._folder / "nonfinite" / f"step-{self._number:06d}.jsonl"
-        if ranks.leads():
+        if ranks.is_main():
             path.parent.mkdir(parents=True, exist_ok=True)
             noted = rows or [{"rows": list(self._step.where)}]
             JsonLines(path).rewrite({"step": self._number, "what": self._what, **row} for row in noted)

@@ -19,9 +19,9 @@ class Guest(TrainerCallback):
     def __init__(self, theirs: TrainerCallback) -> None:
         self.theirs, self._gone = theirs, False
         for event in EVENTS:
-            setattr(self, event, partial(self._told, event))
+            setattr(self, event, partial(self._forward, event))
 
-    def _told(self, event: str, *arguments: Any, **options: Any) -> Any:
+    def _forward(self, event: str, *arguments: Any, **options: Any) -> Any:
         if self._gone:
             return None
         try:

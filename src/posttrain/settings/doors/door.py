@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, ValidationInfo, create_model
 
-from posttrain.settings import code
 from posttrain.settings.base import Config
+from posttrain.settings.doors import code
 
 
 def _placed(path: str, info: ValidationInfo) -> str:

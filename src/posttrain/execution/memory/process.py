@@ -27,7 +27,7 @@ class Held:
     reference: float
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {_told(size)}" for name, size in asdict(self).items() if size)
+        return ", ".join(f"{name} {gigabytes(size)}" for name, size in asdict(self).items() if size)
 
     @property
     def total(self) -> float:
@@ -75,7 +75,7 @@ class Room:
     where: str
 
     def __str__(self) -> str:
-        return f"{_told(self.size)}: {self.where}"
+        return f"{gigabytes(self.size)}: {self.where}"
 
 
 def room(*, cuda: bool, processes: int, loaded: float, engine: float) -> Room:
@@ -128,18 +128,19 @@ def checkpointing(wanted: bool | None, kept: Held, passing: Activations | None, 
         there: the device.
     """
     if passing is None:
-        told = "there is no estimate for this model" if wanted is None else "the recipe says so"
-        return Checkpointing(bool(wanted), told, asked=wanted is not None)
+        reason = "there is no estimate for this model" if wanted is None else "the recipe says so"
+        return Checkpointing(bool(wanted), reason, asked=wanted is not None)
     plain, again = (kept.total + size for size in (passing.plain, passing.checkpointed))
     limit = USABLE * there.size
     on = plain > limit if wanted is None else wanted
     needed = again if on else plain
-    fits = f"{_told(needed)} {'fit' if needed <= limit else 'do not fit'} into {USABLE:g} of the memory"
+    fits = f"{gigabytes(needed)} {'fit' if needed <= limit else 'do not fit'} into {USABLE:g} of the memory"
     if wanted is not None:
         return Checkpointing(on, f"the recipe says so, and about {fits}", asked=True, doubt=needed > limit)
-    told = f"about {fits}, and without it would be {_told(plain)}" if on else f"about {fits} without it"
-    return Checkpointing(on, told, doubt=needed > limit)
+    reason = f"about {fits}, and without it would be {gigabytes(plain)}" if on else f"about {fits} without it"
+    return Checkpointing(on, reason, doubt=needed > limit)
 
 
-def _told(size: float) -> str:
+def gigabytes(size: float) -> str:
+    """A number of bytes for people."""
     return f"{size / 1e9:.3g} GB"
