@@ -1,5 +1,14 @@
-"""What all tests share: one hypothesis profile, the same examples in every run."""
+"""What all tests share: one hypothesis profile, the same examples in every run; and the command line, as a function.
 
+Nothing of the package is imported here: its types are to be checked, by a hook that comes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import Phase, settings
 
 settings.register_profile(
@@ -11,3 +20,27 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 settings.load_profile("posttrain")
+
+
+@pytest.fixture
+def posttrain(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in an empty folder: exit code, stdout, stderr. An error of another kind fails the test."""
+    from posttrain.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["posttrain", *arguments])
+        capsys.readouterr()
+        try:
+            app.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

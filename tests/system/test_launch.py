@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from contract.recipes import recipe
+from recipes import recipe
 from system.processes import environment as clean_environment
 from system.processes import gone
 

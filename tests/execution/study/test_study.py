@@ -12,8 +12,7 @@ import pytest
 import torch
 import yaml
 
-from contract.conftest import posttrain as posttrain_fixture
-from contract.recipes import Command
+from execution.study.made import STUDY, finished, study
 from posttrain import Sampling
 from posttrain.data.rows import Problem
 from posttrain.errors import RecipeError
@@ -24,11 +23,10 @@ from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.table import Interval
 from posttrain.settings.doors.permissions import Permissions
-from study.made import STUDY, finished, study
+from recipes import Command
 from tiny import make_model
 
-posttrain = posttrain_fixture
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def written(tmp_path: Path, **changes: Any) -> str:

@@ -20,7 +20,7 @@ from posttrain.errors import NonFiniteError
 from posttrain.settings.model import Adapter
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from tiny import make_examples, make_model, parameters
-from trainer import naive
+from train import naive
 
 MakeTrainer = Callable[..., PostTrainer]
 OFFLINE = ["sft", "dft", "asft", "iw_sft", "dpo", "ipo"]

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from contract.recipes import Command, recipe, write
 from posttrain.errors import SetupError
 from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.make import make_rewards, named
 from posttrain.rewards.options import Judged
 from posttrain.settings.data import TaskSource
+from recipes import Command, recipe, write
 
 MODULE = """
     import zlib

@@ -1,6 +1,6 @@
 """What the documents say is what the code does: their examples run, and their table is generated.
 
-`python tests/contract/test_documents.py` writes docs/algorithms.md anew.
+`python tests/house/test_documents.py` writes docs/algorithms.md anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _table() -> str:
     lines = [
         "# Algorithms",
         "",
-        "Generated from the values (`python tests/contract/test_documents.py`). One row for each term:",
+        "Generated from the values (`python tests/house/test_documents.py`). One row for each term:",
         "`grad = mask · (1 / denominator) · advantage · grad pi_theta`, divided by the count that `average` names.",
         "",
         "| algorithm | " + " | ".join(heads) + " | scope | paper |",

@@ -16,7 +16,7 @@ from posttrain import Completion, Group, Judgement, PostTrainer, Request, Sampli
 from posttrain.errors import RecipeError, SetupError
 from posttrain.rollout.hf import HFEngine
 from tiny import make_model, parameters
-from trainer import naive
+from train import naive
 
 MakeTrainer = Callable[..., PostTrainer]
 GROUP = {"rollouts": 4}

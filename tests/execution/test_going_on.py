@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from contract.recipes import SCRATCH, Command, recipe, write
 from posttrain import PostTrainer
 from posttrain.execution.folder.lock import LOCK
 from posttrain.execution.prepare import preparation
 from posttrain.train.checkpoint import folders as checkpoints
+from recipes import SCRATCH, Command, recipe, write
 
 TRAINING = {"max_steps": 6, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 2, "save_total_limit": None}
 ROWS = [{"prompt": f"{i} + 1 =", "completion": str(i + 1)} for i in range(16)]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from contract.recipes import SCRATCH, recipe, write
 from posttrain.errors import DataError
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.recipe.recipe import load_recipe
 from posttrain.settings.doors.permissions import Permissions
+from recipes import SCRATCH, recipe, write
 
 CONTEXT, ANSWER = 32, 20
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 6}

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from cases import NAMES
-from contract.recipes import SCRATCH, Command, recipe, write
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.model import ModelConfig
+from recipes import SCRATCH, Command, recipe, write
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from contract.recipes import Command, recipe
 from posttrain.recipe.recipe import load_recipe
+from recipes import Command, recipe
 
 GRPO = {
     "algorithm": {"name": "grpo", "kl_coef": 0.0},

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from contract.recipes import Command, recipe
 from posttrain.cli import app as cli
 from posttrain.distributed import launch
 from posttrain.execution import runner
 from posttrain.execution.runner import RunResult
+from recipes import Command, recipe
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contract.recipes import SCRATCH, Command, recipe, write
+from recipes import SCRATCH, Command, recipe, write
 
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 6}
 CHARACTERS = {**SCRATCH, "tokenizer": {"characters": "0123456789+-*="}}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from execution.study.made import STUDY, finished, study
 from posttrain.data.rows import Problem
 from posttrain.errors import NonFiniteError, RecipeError
 from posttrain.execution.evaluation import evaluate
@@ -24,7 +25,6 @@ from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.evaluation import EvalConfig
-from study.made import STUDY, finished, study
 from tiny import make_model
 
 TOO_FAST = 1e30

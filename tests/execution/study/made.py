@@ -7,8 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from contract.recipes import SCRATCH
 from posttrain.execution.study.config import StudyConfig
+from recipes import SCRATCH
 
 SETS = {
     name: {"task": "running_totals", "split": split, "rows": 8}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
-from contract.recipes import SCRATCH, Command, recipe, write
 from posttrain import PostTrainer
 from posttrain.execution.memory import footprint
 from posttrain.execution.memory.activations import Lora, Shape
@@ -21,6 +20,7 @@ from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.runner import plan
 from posttrain.recipe.recipe import load_recipe
 from posttrain.settings.doors.permissions import Permissions
+from recipes import SCRATCH, Command, recipe, write
 
 TRAINING = {"max_steps": 2, "rows_per_step": 4, "lr_scheduler_type": "constant"}
 ROW, LENGTH = {"prompt": "1+1=", "completion": "2" * 10}, 4 + 10 + 1  # with its end
