@@ -82,7 +82,7 @@ def test_a_rank_that_does_not_come_is_named_by_the_one_that_waits(
     out, err = done.communicate(timeout=120)
     assert (done.returncode, out) == (4, "")
     told = "error: rank 1 has waited 2 s in the data: rank 0 has not come, and was last seen after the recipe."
-    assert err.startswith(told) and "in met" in err  # the stack
+    assert err.startswith(told) and "in barrier" in err  # the stack
 
 
 @pytest.mark.parametrize("how", [["-m", "posttrain", "run", "--processes", "2"], [*TORCHRUN, "run"]])

@@ -62,12 +62,25 @@ class Estimator:
     @torch.no_grad()
     def weights(self, view: View) -> Weights:
         """sg(mask · correction · A · pi/pi_ref), 0 outside the view's selection."""
-        log_ratio = view.logp - self.denominator(view)
-        ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp().expand(view.logp.shape)
-        advantage = self.advantage(view).expand(view.logp.shape)
-        kept = self.mask(view, ratio, advantage)
-        value = torch.where(kept, self.correction(view) * advantage * ratio, 0.0)
+        shape = view.logp.shape
+        log_ratio = view.logp - _fitting("denominator", self.denominator, self.denominator(view), shape)
+        ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp().expand(shape)
+        advantage = _fitting("advantage", self.advantage, self.advantage(view), shape).expand(shape)
+        kept = _fitting("mask", self.mask, self.mask(view, ratio, advantage), shape)
+        correction = _fitting("correction", self.correction, self.correction(view), shape)
+        value = torch.where(kept, correction * advantage * ratio, 0.0)
         return Weights(value, ratio, kept, (log_ratio > MAX_LOG_RATIO) & view.select)
+
+
+def _fitting(what: str, part: Callable[..., Tensor], values: Tensor, shape: torch.Size) -> Tensor:
+    """What a part gave, if it is one number for each token, for each row, or for all."""
+    given = tuple(values.shape)
+    if given not in (tuple(shape), (*shape[:-1], 1), (1,) * len(shape), ()):
+        raise ValueError(
+            f"The {what} {describe(part)} has the shape {given}, where {tuple(shape)}, one number for each token, or "
+            f"{(*shape[:-1], 1)}, one for each row, is expected."
+        )
+    return values
 
 
 @dataclass(frozen=True, slots=True)

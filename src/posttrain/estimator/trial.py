@@ -93,9 +93,11 @@ def _explained(algorithm: Algorithm, batch: Batch, make: Callable[[], T]) -> T:
     try:
         return make()
     except Exception as error:  # parts may be anybody's
+        if isinstance(error, ValueError) and "batch has none" not in str(error):
+            raise
         absent = [f"{name} (Needs: {how})" for name, how in _DECLARED.items() if getattr(batch, name) is None]
         raise ValueError(
-            f"{algorithm.name} fails on a small batch: {type(error).__name__}: {error}. A batch has what "
+            f"{algorithm.name} fails on a small batch: {type(error).__name__}: {str(error).rstrip('.')}. A batch has what "
             f"Needs asks for; this one has no {', '.join(absent)}"
         ) from error
 

@@ -54,7 +54,7 @@ class View:
         """
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"The algorithm needs Batch.{name}, and the batch has none.")
+            raise ValueError(f"The algorithm needs Batch.{name}, and the batch has none: its Needs must ask for it.")
         return value
 
 
