@@ -150,6 +150,7 @@ class Checkpointed(Trainer):
         scheduler: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         if not isinstance(scheduler, LambdaLR):
             return
-        groups = scheduler.optimizer.param_groups
-        for group, rate, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
-            group["lr"] = rate * factor(scheduler.last_epoch)
+        factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        scheduler._last_lr = [rate * factor(scheduler.last_epoch) for rate, factor in factors]
+        for group, rate in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
+            group["lr"] = rate

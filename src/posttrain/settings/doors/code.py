@@ -26,7 +26,7 @@ def placed(path: str, folder: Path | None) -> str:
         ValueError: it has another form.
     """
     match = FORM.fullmatch(path)
-    if match is None:
+    if match is None or path.endswith(".py"):
         raise ValueError(f"{EXPECTED} is expected")
     if match["file"] is None:
         return path
