@@ -5,7 +5,8 @@ A new algorithm is added to `CASES`; all tests under `parity/` and `properties/`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posttrain import Algorithm, Batch, LossOutput, Origin, build_algorithm, policy_gradient_loss
+from posttrain import Algorithm, Batch, LossOutput, Needs, Origin, build_algorithm, policy_gradient_loss
 from posttrain.algorithms import ALGORITHMS
 from posttrain.settings.doors.kinds import name_of
 
@@ -114,6 +115,23 @@ BY_ID = {str(case): case for case in CASES}
 def over(wanted: Callable[[Case], Any] = lambda case: True) -> Any:
     """Parametrise a test by `case`, over those that are wanted."""
     return pytest.mark.parametrize("case", [case for case in CASES if wanted(case)], ids=str)
+
+
+def each_needs(variants: Iterable[tuple[str, Mapping[str, Any]]]) -> Any:
+    """Parametrise by `name` and `options`: the first of each distinct set of needs here, the others in the system tier.
+
+    Needs are alike where they differ in numbers of rollouts, demonstrations and updates only, one update apart.
+    """
+    seen: set[Needs] = set()
+    params: list[Any] = []
+    for name, options in variants:
+        needs = build_algorithm(name, **options).needs
+        few = {field: min(getattr(needs, field), 2) for field in ("rollouts", "updates", "demonstrations")}
+        alike = dataclasses.replace(needs, **few)
+        words = "-".join(f"{key}={value}" for key, value in options.items())
+        params.append(pytest.param(name, options, marks=[pytest.mark.system] * (alike in seen), id=f"{name}-{words}"))
+        seen.add(alike)
+    return pytest.mark.parametrize(("name", "options"), params)
 
 
 def on_policy(case: Case) -> bool:

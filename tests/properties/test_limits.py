@@ -119,7 +119,12 @@ def test_unclipped_grpo_is_reinforce_with_the_same_advantage(shape: dict[str, in
     close(differentiate(grpo, batch, inputs)[1], differentiate(per_row, batch, inputs)[1])
 
 
-@over(lambda case: case.algorithm.needs.preference)
+def has_a_margin(case: Case) -> bool:
+    """Its loss is of the margin against a reference: one without a reference has another, or none."""
+    return any(metric.name == "preference/margin" for term in case.algorithm.terms for metric in term.metrics)
+
+
+@over(has_a_margin)
 @given(shape=shapes)
 def test_swapping_chosen_and_rejected_turns_the_margin(case: Case, shape: dict[str, int]) -> None:
     drawn = sample(case.algorithm, **shape)

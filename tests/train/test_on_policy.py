@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from cases import each_needs
 from posttrain import Completion, Group, Judgement, PostTrainer, Request, Sampling, build_algorithm
 from posttrain.errors import RecipeError, SetupError
 from posttrain.rollout.hf import HFEngine
@@ -37,6 +38,9 @@ HYBRIDS: dict[str, dict[str, Any]] = {
     "chord": {**GROUP, "demonstrations": 3},
     "grpo_sft": GROUP,
 }
+CREDITS = ("grpo", "dr_grpo", "dapo", "reinforce", "rloo")
+"""One for each way from rewards to advantages."""
+ALIKE = [name for name in FAMILY if name not in CREDITS]
 CORRECTIONS = [
     {"level": level, "form": form, "cap": 1.05}
     for level in ("token", "sequence", "geometric")
@@ -55,15 +59,6 @@ VARIANTS = [
     *(("grpo", {**GROUP, "correction": correction, "updates": 2}) for correction in CORRECTIONS),
     *(("reinforce", {**GROUP, "correction": correction}) for correction in CORRECTIONS),
 ]
-
-
-def _id(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    shown = {
-        name: option for name, option in value.items() if name not in ("rollouts", "max_tokens", "clip_low", "clip_high")
-    }
-    return "-".join(str(v) if not isinstance(v, dict) else "-".join(map(str, v.values())) for v in shown.values())
 
 
 class Shifted:
@@ -100,7 +95,7 @@ def steps_of(trainer: PostTrainer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=_id)
+@each_needs(VARIANTS)
 def test_all_updates_have_the_gradients_of_the_models_own_full_logits(
     name: str, options: dict[str, Any], make_trainer: MakeTrainer
 ) -> None:
@@ -131,9 +126,13 @@ def test_all_updates_have_the_gradients_of_the_models_own_full_logits(
     assert (moved - expected).abs().max() < 1e-10 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", [*FAMILY, *HYBRIDS, "psft"])
-def test_any_split_of_the_steps_gives_the_same_parameters(name: str, make_trainer: MakeTrainer) -> None:
-    options = {**FAMILY.get(name, HYBRIDS.get(name, {})), "updates": 1 if name == "reinforce" else 2}
+@each_needs(
+    (name, {**FAMILY.get(name, HYBRIDS.get(name, {})), "updates": 1 if name == "reinforce" else 2})
+    for name in (*FAMILY, *HYBRIDS, "psft")
+)
+def test_any_split_of_the_steps_gives_the_same_parameters(
+    name: str, options: dict[str, Any], make_trainer: MakeTrainer
+) -> None:
     trained = []
     for i, split in enumerate([{}, {"micro_rows": 1}, {"micro_rows": 4}, {"micro_tokens": 40}]):
         trainer = make_trainer(name, options=options, rows_per_step=8, output=str(i), learning_rate=1e-2, **split)
@@ -176,7 +175,7 @@ def test_the_gap_between_sampler_and_trainer_is_logged_at_every_step(make_traine
         assert 0.8 < step["rollout/effective_sample_size"] < 0.95
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", [*CREDITS, *(pytest.param(name, marks=pytest.mark.system) for name in ALIKE)])
 @pytest.mark.parametrize("score", [0.3, None])
 def test_where_no_reward_says_anything_nothing_is_trained(name: str, score: float | None, make_trainer: MakeTrainer) -> None:
     options = {**FAMILY[name], "kl_coef": 0.0}

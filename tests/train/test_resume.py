@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from cases import NAMES
+from cases import NAMES, each_needs
 from posttrain import PostTrainer
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
@@ -50,6 +50,10 @@ TIMES = ("seconds", "tokens_per_second")
 Ended = tuple[torch.Tensor, list[torch.Tensor], list[dict[str, Any]]]
 
 
+def options_of(name: str) -> dict[str, Any]:
+    return {**({"rollouts": 4} if name in GROUPS else {}), **OPTIONS.get(name, {})}
+
+
 def trainer(make: MakeTrainer, name: str, output: str, **options: Any) -> PostTrainer:
     """With dropout, so that the generators matter, where the algorithm allows it."""
     on_rollouts = name in GROUPS
@@ -58,7 +62,7 @@ def trainer(make: MakeTrainer, name: str, output: str, **options: Any) -> PostTr
         name,
         output=output,
         model=make_model(attention_dropout=0.2),
-        options={**({"rollouts": 4} if on_rollouts else {}), **OPTIONS.get(name, {})},
+        options=options_of(name),
         rows_per_step=8,
         optim="adamw_torch",
         learning_rate=1e-3,
@@ -98,8 +102,9 @@ def goes_on(make: MakeTrainer, name: str, output: str, step: int) -> Ended:
     return ended(again)
 
 
-@pytest.mark.parametrize("name", [*NAMES])
-def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, make_trainer: MakeTrainer) -> None:
+@each_needs((name, options_of(name)) for name in NAMES)
+def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, options: dict[str, Any], make_trainer: MakeTrainer) -> None:
+    assert options == options_of(name)
     every = name in ("sft", "dpo", "grpo", "hpt", "prefix_rft")
     whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1 if every else 3)
     whole.train()

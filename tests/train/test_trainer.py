@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
+from cases import each_needs
 from posttrain import PostTrainer, build_algorithm
 from posttrain.errors import NonFiniteError
 from posttrain.settings.model import Adapter
@@ -54,8 +55,11 @@ def test_a_step_has_the_gradient_of_the_models_own_full_logits(name: str, make_t
     assert difference < 1e-10
 
 
-@pytest.mark.parametrize("name", OFFLINE)
-def test_any_split_of_the_steps_gives_the_same_parameters(name: str, make_trainer: MakeTrainer) -> None:
+@each_needs((name, {}) for name in OFFLINE)
+def test_any_split_of_the_steps_gives_the_same_parameters(
+    name: str, options: dict[str, Any], make_trainer: MakeTrainer
+) -> None:
+    assert not options
     splits = [{}, {"micro_rows": 1}, {"micro_rows": 3}, {"micro_tokens": 70}]
     trained = []
     for i, split in enumerate(splits):
