@@ -83,8 +83,8 @@ sparse-study: setup
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml
 
 lint: setup
-	$(BIN)/ruff check src tests studies benchmarks
-	$(BIN)/ruff format --check src tests studies benchmarks
+	$(BIN)/ruff check src tests studies benchmarks recipes
+	$(BIN)/ruff format --check src tests studies benchmarks recipes
 
 type: setup
 	$(BIN)/pyright

@@ -5,6 +5,7 @@ Nothing of the package is imported here: its types are to be checked, by a hook 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,17 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 settings.load_profile("posttrain")
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: accelerate collects garbage at the start of each training, by looking at all there is."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Extensions that watch for leaks see all that they made again."""
+    gc.unfreeze()
 
 
 @pytest.fixture
