@@ -1,31 +1,54 @@
-"""What the documents say is what the code does: their examples run, and their table is generated.
+"""What the documents say is what the code does: their examples run; tables, map and picture are generated.
 
-`python tests/house/test_documents.py` writes docs/algorithms.md anew.
+`python tests/house/test_documents.py` writes docs/algorithms.md, docs/architecture.svg and the map of CONTRIBUTING.md anew.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+import runpy
+import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pytest
 import torch
+import yaml
 
-from posttrain import Batch, policy_gradient_loss
+from posttrain import Batch, Group, HFEngine, Request, Sampling, policy_gradient_loss
 from posttrain.algorithms import example_values
 from posttrain.estimator.algorithm import table_rows
+from posttrain.estimator.trial import try_out
+from posttrain.settings.doors import code
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))  # where it is run as a script
+from house.test_layout import FLOORS, PACKAGE  # noqa: E402
+
+Command = Callable[..., tuple[int, str, str]]
 
 
-def _code(document: str) -> str:
-    [block] = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    return block
+def blocks(document: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def _table() -> str:
+def block(document: str, word: str) -> str:
+    [found] = [text for text in blocks(document) if word in text]
+    return found
+
+
+def defined(text: str) -> dict[str, Any]:
+    module = types.ModuleType(f"example_{hash(text):x}")
+    sys.modules[module.__name__] = module  # pydantic looks up what annotations name
+    exec(compile(text, "an example", "exec", dont_inherit=True), module.__dict__)
+    return module.__dict__
+
+
+def table() -> str:
     heads = ["term", "mask", "denominator", "advantage", "likelihood", "average", "penalties"]
     lines = [
         "# Algorithms",
@@ -43,21 +66,117 @@ def _table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_table_of_algorithms_is_the_codes() -> None:
-    assert (ROOT / "docs/algorithms.md").read_text() == _table()
+def caption(name: str) -> str:
+    """The first sentence of what a folder, or a file, says of itself."""
+    path = PACKAGE / name / "__init__.py" if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py"
+    said = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return re.split(r"(?<=\.)\s", said.replace("\n", " "), maxsplit=1)[0].rstrip(".")
+
+
+def there(floor: tuple[str, ...]) -> list[str]:
+    return [name for name in floor if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()]
+
+
+def the_map() -> str:
+    """One line for each folder, from the top floor down."""
+    lines = [f"    {name + '/' if (PACKAGE / name).is_dir() else name + '.py':14}{caption(name)}" for name in _downward()]
+    return "\n".join(["<!-- map -->", *lines, "<!-- /map -->"])
+
+
+def _downward() -> Iterator[str]:
+    for floor in reversed(FLOORS):
+        yield from there(floor)
+
+
+WIDTH, HIGH, GAP, LEFT = 1000, 64, 22, 24
+
+
+def picture() -> str:
+    """The floors, each folder a room with its caption."""
+    floors = [there(floor) for floor in reversed(FLOORS)]
+    height = len(floors) * (HIGH + GAP) + GAP
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+    ]
+    for number, rooms in enumerate(floors):
+        top, wide = GAP + number * (HIGH + GAP), (WIDTH - 2 * LEFT - (len(rooms) - 1) * 16) / len(rooms)
+        if number:
+            arrow = f"M{WIDTH / 2:g} {top - GAP + 2} v{GAP - 8} m-4 -5 l4 6 l4 -6"
+            lines.append(f'<path d="{arrow}" fill="none" stroke="#888"/>')
+        for place, name in enumerate(rooms):
+            left = LEFT + place * (wide + 16)
+            lines.append(
+                f'<rect x="{left:.0f}" y="{top}" width="{wide:.0f}" height="{HIGH}" rx="6" fill="#f4f6f8" stroke="#456"/>'
+            )
+            lines.append(f'<text x="{left + 10:.0f}" y="{top + 20}" font-weight="bold">{name}</text>')
+            for line, words in enumerate(_wrapped(caption(name), int((wide - 20) / 6.2))[:2]):
+                lines.append(f'<text x="{left + 10:.0f}" y="{top + 38 + 16 * line}" fill="#345">{escape(words)}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) + 1 > width and lines[-1]:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def with_map(document: str) -> str:
+    return re.sub(r"<!-- map -->.*<!-- /map -->", lambda _: the_map(), document, flags=re.DOTALL)
+
+
+def test_what_is_generated_is_the_codes() -> None:
+    assert (ROOT / "docs/algorithms.md").read_text() == table()
+    assert (ROOT / "docs/architecture.svg").read_text() == picture()
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    assert the_map() in contributing and with_map(contributing) == contributing
+
+
+def test_every_folder_has_its_paragraph() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    for name in _downward():
+        assert f"- **`{name}/`**" in text or f"- **`{name}.py`**" in text
+
+
+def test_the_functions_that_a_row_passes_are_there() -> None:
+    trip = (ROOT / "docs/architecture.md").read_text().partition("## The trip of a row")[2].partition("## ")[0]
+    named = re.findall(r"`((?:data|train|rewards|model|estimator)\.[\w.]+)`", trip)
+    assert len(named) >= 8
+    for name in named:
+        parts = name.split(".")
+        cut = next(i for i in range(len(parts), 0, -1) if (PACKAGE.joinpath(*parts[:i])).with_suffix(".py").is_file() or
+                   (PACKAGE.joinpath(*parts[:i])).is_dir())  # fmt: skip
+        if cut < len(parts):
+            found = code.load(f"posttrain.{'.'.join(parts[:cut])}:{parts[cut]}")
+            for attribute in parts[cut + 1 :]:
+                found = getattr(found, attribute)
 
 
 def test_the_readmes_example_runs() -> None:
-    names: dict[str, Any] = {}
-    exec(compile(_code("README.md"), "README.md", "exec", dont_inherit=True), names)
+    names = defined(block("README.md", "import torch"))
     assert names["logits"].grad.abs().sum() > 0
     assert "group_normalised" in repr(names["algorithm"])
 
 
+def test_the_readmes_own_loss_trains_from_file_to_model(posttrain: Command, tmp_path: Path) -> None:
+    """25 lines of loss, and a recipe, as the README has them."""
+    loss, [recipe] = block("README.md", "def phi_sft"), blocks("README.md", "yaml")
+    assert loss.count("\n") <= 25
+    (tmp_path / "my_loss.py").write_text(loss)
+    (tmp_path / "mine.yaml").write_text(recipe)
+    assert posttrain("run", "mine.yaml")[0] == 2
+    done, _, err = posttrain("run", "mine.yaml", "--allow-code")
+    output = Path(yaml.safe_load(recipe)["output_dir"])
+    assert (done, err) == (0, "") and (output / "final" / "model.safetensors").is_file()
+
+
 def test_an_algorithm_is_added_in_one_file_as_the_guide_shows() -> None:
-    module = types.ModuleType("phi_sft")
-    exec(compile(_code("CONTRIBUTING.md"), "phi_sft.py", "exec", dont_inherit=True), module.__dict__)
-    algorithm = module.build(module.PhiSFT())
+    names = defined(block("CONTRIBUTING.md", "class PhiSFT"))
+    algorithm = names["PhiSFT"]().build()
+    try_out(algorithm)
     mask = torch.tensor([[True, True, False], [True, False, False]])
     logp = (-torch.rand(2, 3, dtype=torch.float64)).requires_grad_()
     policy_gradient_loss(algorithm, logp, Batch(loss_mask=mask)).loss.backward()
@@ -68,12 +187,57 @@ def test_an_algorithm_is_added_in_one_file_as_the_guide_shows() -> None:
     assert "indecision" in repr(algorithm)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_guides_reward_and_schedule_are_what_they_say() -> None:
+    reward = defined(block("CONTRIBUTING.md", "class QuestionReward"))["QuestionReward"]().build(None)
+    group = Group(completions=["a?", "b"], tokens=[[1], [2]], finished=[True, True], columns={"prompt": "p"})
+    assert [one.score for one in reward.judge(group)] == [1.0, 0.0]
+    factor = defined(block("CONTRIBUTING.md", "class Root"))["Root"](power=2.0).build()
+    assert [factor(step, 100, 0) for step in (0, 50, 100)] == [1.0, 0.25, 0.0]
+
+
+def test_what_one_writes_oneself_works_as_the_page_has_it() -> None:
+    algorithm = defined(block("docs/architecture.md", "def careful_grpo"))["careful_grpo"](4, 2, limit=0.5)
+    try_out(algorithm)
+    group = Group(
+        completions=["a", "b"], tokens=[[1], [2] * 9], finished=[True, True], columns={"prompt": "p", "answer": "a"}
+    )
+    judged = defined(block("docs/architecture.md", "class Short"))["Short"](4).judge(group)
+    assert [one.score for one in judged] == [1.0, 0.0]
+    sawtooth = defined(block("docs/architecture.md", "def sawtooth"))["sawtooth"]
+    assert [sawtooth(step, 100, 0, teeth=2) for step in (0, 25, 50)] == [1.0, 0.5, 1.0]
+    engine = defined(block("docs/architecture.md", "class Coin"))["Coin"](64)
+    engine.sync(None, 3)
+    sampling = Sampling(max_tokens=6, seed=1)
+    answers = engine.generate([Request([2, 3], n=4), Request([2], prefix=(5,), n=1)], sampling)
+    assert [len(one.tokens) for one in answers[0]] == [6] * 4 and len(answers[1][0].tokens) == 5
+    assert answers[0][0].version == 3 and len({one.tokens for one in answers[0]}) > 1
+    assert engine.generate([Request([2, 3], n=4)], sampling)[0] == answers[0]
+    assert {name for name in dir(HFEngine) if not name.startswith("_")} >= {"generate", "sync", "close"}
+
+
+@pytest.mark.parametrize(
+    ("loop", "options", "least"), [("sft", [], 0.9), ("grpo", [], 0.9), ("grpo", ["--algorithm", "dr_grpo"], 0.7)]
+)
+def test_the_bare_loops_learn(loop: str, options: list[str], least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "recipes" / "loops" / f"{loop}.py"
+    assert path.read_text().count("\n") < 120
+    monkeypatch.setattr("sys.argv", [str(path), *options])
+    assert runpy.run_path(str(path))["main"]() >= least
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
 def test_files_that_documents_name_exist(document: str) -> None:
+    if document == "docs/LOG.md":  # of its day
+        return
     named = re.findall(r"`((?:docs|tests|recipes|studies|src|benchmarks)/[\w./-]+)`", (ROOT / document).read_text())
-    missing = [name for name in named if not (ROOT / name).exists() and "phi_sft" not in name]
+    missing = [name for name in named if not (ROOT / name).exists() and not re.search("phi_sft|question|root", name)]
     assert not missing
 
 
 if __name__ == "__main__":
-    (ROOT / "docs/algorithms.md").write_text(_table())
+    (ROOT / "docs/algorithms.md").write_text(table())
+    (ROOT / "docs/architecture.svg").write_text(picture())
+    guide = ROOT / "CONTRIBUTING.md"
+    guide.write_text(with_map(guide.read_text()))
