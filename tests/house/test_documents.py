@@ -1,6 +1,6 @@
 """What the documents say is what the code does: their examples run; tables, map and picture are generated.
 
-`python tests/house/test_documents.py` writes docs/algorithms.md, docs/architecture.svg and the map of CONTRIBUTING.md anew.
+`python tests/house/test_documents.py` writes docs/algorithms.md, docs/architecture.svg and what `GENERATED` names anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from posttrain import Batch, Group, HFEngine, Request, Sampling, policy_gradient
 from posttrain.algorithms import example_values
 from posttrain.estimator.algorithm import table_rows
 from posttrain.estimator.trial import try_out
+from posttrain.rewards.kinds import REWARDS
 from posttrain.settings.doors import code
+from posttrain.settings.doors.kinds import name_of
+from posttrain.train.schedules import KIND as SCHEDULE
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))  # where it is run as a script
@@ -80,7 +83,32 @@ def there(floor: tuple[str, ...]) -> list[str]:
 def the_map() -> str:
     """One line for each folder, from the top floor down."""
     lines = [f"    {name + '/' if (PACKAGE / name).is_dir() else name + '.py':14}{caption(name)}" for name in _downward()]
-    return "\n".join(["<!-- map -->", *lines, "<!-- /map -->"])
+    return "\n".join(lines)
+
+
+def rewards() -> str:
+    lines = ["| reward | what | reads | verdict |", "|---|---|---|---|"]
+    for config in REWARDS:
+        reads = ", ".join(f"`{name}`" for name in config.columns) or "no label"
+        lines.append(f"| `{name_of(config)}` | {summary(config)} | {reads} | {'can be' if config.says_right else ''} |")
+    return "\n".join(lines)
+
+
+def schedules() -> str:
+    lines = ["| schedule | what |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {summary(config)} |" for name, config in SCHEDULE.members.items())])
+
+
+def summary(config: type[Any]) -> str:
+    return (config.__doc__ or "").split("\n", 1)[0]
+
+
+GENERATED: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
+    "CONTRIBUTING.md": (("map", the_map),),
+    "docs/rewards.md": (("rewards", rewards),),
+    "docs/architecture.md": (("schedules", schedules),),
+}
+"""What stands between `<!-- word -->` and `<!-- /word -->` in a document."""
 
 
 def _downward() -> Iterator[str]:
@@ -124,15 +152,21 @@ def _wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def with_map(document: str) -> str:
-    return re.sub(r"<!-- map -->.*<!-- /map -->", lambda _: the_map(), document, flags=re.DOTALL)
+def made_anew(document: str) -> str:
+    text = (ROOT / document).read_text()
+    for word, make in GENERATED[document]:
+        assert text.count(f"<!-- {word} -->") == 1
+        inside = rf"<!-- {word} -->.*<!-- /{word} -->"
+        between = f"<!-- {word} -->\n{make()}\n<!-- /{word} -->"
+        text = re.sub(inside, lambda _, between=between: between, text, flags=re.DOTALL)
+    return text
 
 
 def test_what_is_generated_is_the_codes() -> None:
     assert (ROOT / "docs/algorithms.md").read_text() == table()
     assert (ROOT / "docs/architecture.svg").read_text() == picture()
-    contributing = (ROOT / "CONTRIBUTING.md").read_text()
-    assert the_map() in contributing and with_map(contributing) == contributing
+    for document in GENERATED:
+        assert (ROOT / document).read_text() == made_anew(document), document
 
 
 def test_every_folder_has_its_paragraph() -> None:
@@ -239,5 +273,5 @@ def test_files_that_documents_name_exist(document: str) -> None:
 if __name__ == "__main__":
     (ROOT / "docs/algorithms.md").write_text(table())
     (ROOT / "docs/architecture.svg").write_text(picture())
-    guide = ROOT / "CONTRIBUTING.md"
-    guide.write_text(with_map(guide.read_text()))
+    for document in GENERATED:
+        (ROOT / document).write_text(made_anew(document))

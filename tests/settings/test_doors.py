@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_a_field_takes_members_of_both_and_writes_them_as_they_are_read(kind: Ki
     brought = adapter.validate_python({"name": "hexagon", "options": {"a": 1}})
     assert isinstance(brought, Own) and brought.trusted and brought.path == f"{__name__}:wrap" and brought.label == "hexagon"
     assert adapter.validate_python(adapter.dump_python(brought)) == brought
+    assert pickle.loads(pickle.dumps(brought)) == brought and installed(Own, "hexagon", brought.path) is type(brought)
     assert adapter.json_schema()["discriminator"]["mapping"].keys() == {"round", "square", "function"}
 
 

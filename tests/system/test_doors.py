@@ -172,7 +172,7 @@ def test_own_files_train_on_two_ranks(name: str, site: Path, outside: Path) -> N
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3, abs=1e-5)
 
 
-def test_own_files_compare_in_a_study(site: Path, outside: Path) -> None:
+def test_own_files_and_what_a_package_brings_compare_in_a_study(furnished: Path, outside: Path) -> None:
     rows = {"train": TRAIN, "eval": {"held_out": {"task": "chain", "split": "held_out", "rows": 8}}}
     study = {
         "recipe": {
@@ -188,18 +188,18 @@ def test_own_files_compare_in_a_study(site: Path, outside: Path) -> None:
             "eval": {"samples": 1, "max_tokens": 6},
         },
         "starts": {"short": {"algorithm": SFT["algorithm"], "training": {"learning_rate": 0.01}}},
-        "algorithms": {"own": {"algorithm": SFT["algorithm"]}, "plain": {"algorithm": {"name": "sft"}}},
+        "algorithms": {"own": {"algorithm": SFT["algorithm"]}, "theirs": {"algorithm": {"name": "undecided"}}},
         "budget": {"tokens": 400},
         "tuning": {"learning_rates": [0.001], "seeds": [7], "metrics": ["held_out/pass@1"]},
         "seeds": [0, 1],
         "output_dir": "study",
     }
     (outside / "study.yaml").write_text(yaml.safe_dump(study))
-    shell = Shell(site, outside)
+    shell = Shell(furnished, outside)
     code, _, err = shell("compare", "study.yaml")
     assert code == 2 and "--allow-code" in err and not (outside / "study").exists()
     code, out, err = shell("compare", "study.yaml", "--allow-code")
-    assert code == 0 and "| own |" in out, err
+    assert code == 0 and "| own |" in out and "| theirs |" in out, err
 
 
 ENTRY_POINTS = """[posttrain.algorithms]

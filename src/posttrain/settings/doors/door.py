@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, ValidationInfo, create_model
@@ -20,6 +21,8 @@ class Door(Config):
 
     trusted: ClassVar[bool] = False
     """An installed package brings it by an entry point: who installs a package trusts it."""
+    behind: ClassVar[type[Door] | None] = None
+    """The door that such a one was made of."""
 
     path: Annotated[str, AfterValidator(_placed)]
     """`file.py:object`, relative to the recipe's file, or `package.module:object`, or `package.module.object`."""
@@ -30,6 +33,12 @@ class Door(Config):
     def label(self) -> str:
         """What the object is called, or the name that an installed package gives it."""
         return getattr(self, "name") if self.trusted else code.object_name(self.path)  # noqa: B009  (every kind's doors have one)
+
+    def __reduce__(self) -> Any:
+        """Runs of a study go to other processes, where the class of an installed object must be made again."""
+        if self.behind is None:
+            return super().__reduce__()
+        return _made_again, (self.behind, self.label, self.path, self.model_dump())
 
     def load(self) -> Any:
         """The object.
@@ -46,12 +55,17 @@ class Door(Config):
 D = TypeVar("D", bound=Door)
 
 
+@cache
 def installed(door: type[D], name: str, path: str) -> type[D]:
     """The door to one object that an installed package brings, under a name of its own."""
     fields: dict[str, Any] = {"name": (Literal[name], name), "path": (Literal[path], path)}
     made = create_model(name, __base__=door, **fields)
-    made.trusted = True
+    made.trusted, made.behind = True, door
     return made
+
+
+def _made_again(door: type[Door], name: str, path: str, values: dict[str, Any]) -> Door:
+    return installed(door, name, path).model_validate(values)
 
 
 def check_call(path: str, function: Any, given: dict[str, Any]) -> None:

@@ -92,6 +92,8 @@ def collected_data(
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
+    if algorithm.needs.memory == "buffer":
+        raise SetupError(f"{algorithm.name} asks for a buffer of questions over steps, which this version does not keep.")
     if not algorithm.needs.rollouts:
         shown = as_examples(data, model, tokenizer, preference=algorithm.needs.preference)
         return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed)
