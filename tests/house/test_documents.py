@@ -225,7 +225,7 @@ def test_the_guides_reward_and_schedule_are_what_they_say() -> None:
     reward = defined(block("CONTRIBUTING.md", "class QuestionReward"))["QuestionReward"]().build(None)
     group = Group(completions=["a?", "b"], tokens=[[1], [2]], finished=[True, True], columns={"prompt": "p"})
     assert [one.score for one in reward.judge(group)] == [1.0, 0.0]
-    factor = defined(block("CONTRIBUTING.md", "class Root"))["Root"](power=2.0).build()
+    factor = defined(block("CONTRIBUTING.md", "class Poly"))["Poly"]().build()
     assert [factor(step, 100, 0) for step in (0, 50, 100)] == [1.0, 0.25, 0.0]
 
 
@@ -266,7 +266,7 @@ def test_files_that_documents_name_exist(document: str) -> None:
     if document == "docs/LOG.md":  # of its day
         return
     named = re.findall(r"`((?:docs|tests|recipes|studies|src|benchmarks)/[\w./-]+)`", (ROOT / document).read_text())
-    missing = [name for name in named if not (ROOT / name).exists() and not re.search("phi_sft|question|root", name)]
+    missing = [name for name in named if not (ROOT / name).exists() and not re.search("phi_sft|question|poly", name)]
     assert not missing
 
 
