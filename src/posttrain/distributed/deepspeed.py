@@ -24,7 +24,7 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
     Raises:
         SetupError: DeepSpeed is not installed.
     """
-    if not config.mode.startswith("zero"):
+    if not config.by_deepspeed:
         return None
     if find_spec("deepspeed") is None:
         raise SetupError(
@@ -32,13 +32,15 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
         )
     renamed = r"`torch\.distributed\.\w+` is deprecated"  # names by which DeepSpeed calls torch, at every step
     warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
-    stage = int(config.mode.removeprefix("zero"))
     away = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    sizes = {"reduce_bucket_size": BUCKET, "stage3_prefetch_bucket_size" if stage == 3 else "allgather_bucket_size": BUCKET}
-    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True, **sizes}
+    sizes = {
+        "reduce_bucket_size": BUCKET,
+        "stage3_prefetch_bucket_size" if config.shares_parameters else "allgather_bucket_size": BUCKET,
+    }
+    zero: dict[str, Any] = {"stage": config.stage, "overlap_comm": True, "contiguous_gradients": True, **sizes}
     if config.offload:
         zero["offload_optimizer"] = away
-        if stage == 3:
+        if config.shares_parameters:
             zero["offload_param"] = away
     return {
         "zero_optimization": zero,

@@ -21,9 +21,11 @@ def shard(model: Any, config: DistributedConfig, *, bf16: bool) -> None:
     Raises:
         SetupError: fsdp2, and the model has no plan of what goes together.
     """
-    if world() > 1 and config.mode == "zero3":
+    if world() == 1 or not config.shares_parameters:
+        return
+    if config.by_deepspeed:
         _shard_by_deepspeed(model, config, bf16=bf16)
-    elif world() > 1 and config.mode == "fsdp2":
+    else:
         _shard_by_torch(model, config)
 
 
@@ -116,7 +118,7 @@ def check_mode(asked: DistributedConfig | None, effect: str) -> None:
     Raises:
         SetupError: names both.
     """
-    if asked is None or (world() == 1 and asked.mode in ("ddp", "fsdp2")):
+    if asked is None or (world() == 1 and not asked.by_deepspeed):
         return
     if asked.mode != effect:
         raise SetupError(

@@ -66,7 +66,7 @@ def run(
         recipe: from `load_recipe`.
         listeners: are told of steps and evaluations.
         allow_remote_engine: a rollout server on another machine may be used; whoever reaches it can control it.
-        allow_code: reward functions that the recipe names may run.
+        allow_code: code that the recipe names by path may run.
 
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
@@ -94,11 +94,11 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
     checkpoint = _on_main(newest_checkpoint, folder, recipe)
     untouched = ranks.is_main() and not (folder / "recipe.yaml").is_file()
     prepared = prepare(recipe, permissions)
-    checkpointing = prepared.footprint().decide_checkpointing()
-    arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
     trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(prepared.close)
+        checkpointing = prepared.footprint().decide_checkpointing()
+        arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
         try:
             if recipe.data.collect is not None:
                 untouched = False  # what is sampled is kept, whatever comes after
@@ -111,7 +111,7 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
                 prepared.model,
                 prepared.tokenizer,
                 allow_remote=permissions.remote_engine,
-                lockstep=recipe.distributed.mode in ("zero3", "fsdp2") and ranks.world() > 1,
+                lockstep=recipe.distributed.shares_parameters and ranks.world() > 1,
             )
             stack.callback(engine.close)
             facts = {**prepared.facts(), "processes": ranks.world()}

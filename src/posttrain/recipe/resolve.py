@@ -67,7 +67,7 @@ def over(key: str, below: Any, above: Any) -> Any:
 def _label(algorithm: Any) -> str | None:
     """What the algorithm is called, as far as it can be told."""
     config = _config(algorithm)
-    if config is not None and issubclass(config, Door) and isinstance(algorithm.get("path"), str):
+    if config is not None and issubclass(config, Door) and not config.trusted and isinstance(algorithm.get("path"), str):
         return object_name(algorithm["path"])
     return algorithm.get("name") if isinstance(algorithm, dict) else None
 

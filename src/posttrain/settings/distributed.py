@@ -24,6 +24,21 @@ class DistributedConfig(Config):
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds that a process waits for the others; then it says for whom, and the run ends."""
 
+    @property
+    def stage(self) -> int:
+        """What is shared out: 0 nothing, 1 the optimizer's state, 2 gradients as well, 3 parameters as well."""
+        return {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp2": 3}[self.mode]
+
+    @property
+    def by_deepspeed(self) -> bool:
+        """DeepSpeed does it."""
+        return self.mode.startswith("zero")
+
+    @property
+    def shares_parameters(self) -> bool:
+        """No process holds the whole model: a forward pass is one that all make together."""
+        return self.stage == 3
+
     @model_validator(mode="after")
     def _has_something_to_offload(self) -> DistributedConfig:
         if self.offload and self.mode == "ddp":

@@ -97,7 +97,7 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int)
 
 def _precision(recipe: Recipe, model: Any, number: int, processes: int) -> dict[str, Any]:
     """Bytes of numbers: stored, and in matrix products; and the adapter."""
-    deepspeed = recipe.distributed.mode.startswith("zero")
+    deepspeed = recipe.distributed.by_deepspeed
     bf16 = recipe.training.bf16 or (deepspeed and recipe.model.dtype == "bfloat16")
     casts = bf16 and deepspeed and processes > 1  # it casts all parameters
     lora = None

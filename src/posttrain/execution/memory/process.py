@@ -55,8 +55,8 @@ def held(
     """
     if processes < 1:
         raise ValueError(f"processes is {processes}, expected at least 1")
-    deepspeed = config.mode.startswith("zero") and processes > 1
-    shared = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp2": 3}[config.mode] if processes > 1 else 0
+    deepspeed = config.by_deepspeed and processes > 1
+    shared = config.stage if processes > 1 else 0
     share = 0.0 if on_device and config.offload else 1 / processes
     weights = parameters * number * (share if shared >= 3 else 1)
     return Held(

@@ -30,7 +30,7 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
             f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
             f"on each of {ranks.world()} processes."
         )
-    bf16 = training.bf16 or (recipe.distributed.mode.startswith("zero") and recipe.model.dtype == "bfloat16")
+    bf16 = training.bf16 or (recipe.distributed.by_deepspeed and recipe.model.dtype == "bfloat16")
     on_cpu = {"use_cpu": True} if ranks.world() > 1 and not torch.cuda.is_available() else {}
     try:
         arguments = TrainingArguments(
