@@ -41,7 +41,7 @@ class YamlSource:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise RecipeError(f"{path}{_line(error)}: not YAML: {_problem(error)}") from None
+            raise RecipeError(f"{path}{_at_line(error)}: not YAML: {_problem(error)}") from None
         except (ValueError, RecursionError) as error:  # a date in month 13, `!!int x`; a value that holds itself
             raise RecipeError(f"{path}: not YAML: {error}") from None
         if not isinstance(values, dict):
@@ -112,7 +112,7 @@ def _place(parent: Any, key: str, assignment: str) -> str | int:
     raise RecipeError(f"--set {assignment}: before {key} there is {what}.")
 
 
-def _line(error: Exception) -> str:
+def _at_line(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f":{mark.line + 1}" if mark is not None else ""
 
