@@ -65,7 +65,9 @@ def kind(monkeypatch: pytest.MonkeyPatch) -> Kind[Shape]:
         "ruined": "not_there:x",
         "round": f"{__name__}:Theirs",
     }
-    points = [EntryPoint(name, value, "tests.shapes") for name, value in values.items()]
+    points = [
+        EntryPoint(name, value, "tests.shapes") for name, value in [*values.items(), ("twice", "a:b"), ("twice", "c:d")]
+    ]
     monkeypatch.setattr(kinds, "entry_points", lambda group: points if group == "tests.shapes" else [])
     return Kind("shape", group="tests.shapes", base=Shape, members=(Round, Square, Own), wrap=wrap)
 
@@ -87,6 +89,7 @@ def test_a_field_takes_members_of_both_and_writes_them_as_they_are_read(kind: Ki
     [
         ({"name": "rund"}, "name: rund is unknown; did you mean round?"),
         ({"name": "ruined"}, "ruined (not_there:x) cannot be loaded: ModuleNotFoundError: No module named 'not_there'"),
+        ({"name": "twice"}, "twice is brought by several packages: a:b, c:d"),
         ({"name": "three"}, "calls itself 'triangle', and its entry point 'three'"),
         ({"name": "number"}, "math:pi is of no use"),
         ({"name": "triangle"}, "side: is required"),
@@ -104,7 +107,7 @@ def test_what_cannot_be_had_is_a_sentence(kind: Kind[Shape], values: dict[str, A
 def test_what_is_installed_is_listed_and_the_broken_ones_say_why(kind: Kind[Shape]) -> None:
     found = {one.name: one for one in kind.installed()}
     assert found["triangle"].member is Theirs and found["hexagon"].member is not None
-    assert [name for name, one in found.items() if one.member is None] == ["number", "round", "ruined", "three"]
+    assert [name for name, one in found.items() if one.member is None] == ["number", "round", "ruined", "three", "twice"]
     assert found["round"].fault == "posttrain has a shape of this name, which is taken instead"
 
 

@@ -15,6 +15,7 @@ import torch
 
 from cases import NAMES, each_needs
 from posttrain import PostTrainer
+from posttrain.algorithms import KIND
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
 from tiny import make_model, parameters
@@ -31,32 +32,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "psft": {"updates": 3},
     "chord": {"demonstrations": 3},
 }
-GROUPS = (
-    "grpo",
-    "dr_grpo",
-    "dapo",
-    "gspo",
-    "cispo",
-    "reinforce",
-    "rloo",
-    "hpt",
-    "prefix_rft",
-    "luffy",
-    "srft",
-    "chord",
-    "grpo_sft",
-)
 TIMES = ("seconds", "tokens_per_second")
 Ended = tuple[torch.Tensor, list[torch.Tensor], list[dict[str, Any]]]
 
 
 def options_of(name: str) -> dict[str, Any]:
-    return {**({"rollouts": 4} if name in GROUPS else {}), **OPTIONS.get(name, {})}
+    return {**({"rollouts": 4} if _samples(name) else {}), **OPTIONS.get(name, {})}
+
+
+def _samples(name: str) -> bool:
+    return "rollouts" in KIND.members[name].model_fields
 
 
 def trainer(make: MakeTrainer, name: str, output: str, **options: Any) -> PostTrainer:
     """With dropout, so that the generators matter, where the algorithm allows it."""
-    on_rollouts = name in GROUPS
+    on_rollouts = _samples(name)
     more = {"sample_evaluation": lambda step: {"eval/questions/step": float(step)}} if on_rollouts else {}
     return make(
         name,

@@ -36,13 +36,15 @@ def try_out(algorithm: Algorithm) -> None:
         ValueError: says which part fails, has a wrong shape, or reads what it did not ask for; that the gradient is not
             finite; or that an algorithm of token scope has weights that depend on other tokens.
     """
-    batch, logp = _batch(algorithm)
+    batch, logp, random = _batch(algorithm)
     quantities = {"entropy": algorithm.needs.entropy, "kl": algorithm.needs.full_kl}
     for penalty in algorithm.penalties:
         if not quantities[penalty.quantity]:
             asked = {"entropy": "entropy", "kl": "full_kl"}[penalty.quantity]
             raise ValueError(f"{algorithm.name}: the penalty {penalty.name} reads {penalty.quantity}: Needs({asked}=True)")
-    given = {name: torch.rand_like(logp) for name, needed in quantities.items() if needed}
+    given = {
+        name: torch.rand(logp.shape, dtype=logp.dtype, generator=random) for name, needed in quantities.items() if needed
+    }
     logp.requires_grad_()
     prepared = _explained(algorithm, batch, lambda: algorithm.prepare(batch))
     if prepared.advantage is not None and prepared.advantage.shape != logp.shape:
@@ -58,7 +60,7 @@ def try_out(algorithm: Algorithm) -> None:
             _check_token_scope(algorithm, term, prepared, logp.detach())
 
 
-def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"]]:
+def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Generator]:
     needs, random = algorithm.needs, torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
@@ -86,19 +88,18 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"]]:
         chosen=torch.arange(ROWS) % 2 == 0 if needs.preference else None,
         progress=0.5,
     )
-    return batch, logp
+    return batch, logp, random
 
 
 def _explained(algorithm: Algorithm, batch: Batch, make: Callable[[], T]) -> T:
     try:
         return make()
     except Exception as error:  # parts may be anybody's
-        if isinstance(error, ValueError) and "batch has none" not in str(error):
-            raise
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         absent = [f"{name} (Needs: {how})" for name, how in _DECLARED.items() if getattr(batch, name) is None]
         raise ValueError(
-            f"{algorithm.name} fails on a small batch: {type(error).__name__}: {str(error).rstrip('.')}. A batch has what "
-            f"Needs asks for; this one has no {', '.join(absent)}"
+            f"{algorithm.name} fails on a small batch: {what.rstrip('.')}. A batch has what Needs asks for; this one has no "
+            f"{', '.join(absent)}"
         ) from error
 
 

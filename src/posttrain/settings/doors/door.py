@@ -24,6 +24,7 @@ class Door(Config):
     behind: ClassVar[type[Door] | None] = None
     """The door that such a one was made of."""
 
+    name: str
     path: Annotated[str, AfterValidator(_placed)]
     """`file.py:object`, relative to the recipe's file, or `package.module:object`, or `package.module.object`."""
     options: dict[str, Any] = {}
@@ -32,7 +33,7 @@ class Door(Config):
     @property
     def label(self) -> str:
         """What the object is called, or the name that an installed package gives it."""
-        return getattr(self, "name") if self.trusted else code.object_name(self.path)  # noqa: B009  (every kind's doors have one)
+        return self.name if self.trusted else code.object_name(self.path)
 
     def __reduce__(self) -> Any:
         """Runs of a study go to other processes, where the class of an installed object must be made again."""

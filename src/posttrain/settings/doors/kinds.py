@@ -59,11 +59,14 @@ class Kind(Generic[C]):
         """The member of this name, of this package or of an installed one.
 
         Raises:
-            ValueError: an installed package brings it, and it cannot be used.
+            ValueError: an installed package brings it, and it cannot be used; or several do.
         """
         if name in self.members:
             return self.members[name]
-        return next((self._load(point) for point in entry_points(group=self.group) if point.name == name), None)
+        brought = [point for point in entry_points(group=self.group) if point.name == name]
+        if len(brought) > 1:
+            raise ValueError(f"{name} is brought by several packages: {', '.join(point.value for point in brought)}")
+        return self._load(brought[0]) if brought else None
 
     def installed(self) -> Iterator[Installed[C]]:
         """All that installed packages bring, the broken ones with their fault."""
@@ -72,7 +75,7 @@ class Kind(Generic[C]):
             try:
                 if point.name in self.members:
                     raise ValueError(f"posttrain has {article(self.what)} of this name, which is taken instead")
-                yield Installed(point.name, package, self._load(point))
+                yield Installed(point.name, package, self.find(point.name))
             except ValueError as error:
                 yield Installed(point.name, package, None, str(error))
 
