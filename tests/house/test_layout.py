@@ -10,7 +10,7 @@ import posttrain
 
 PACKAGE = Path(posttrain.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "settings", "estimator"),
+    ("errors", "telling", "settings", "estimator"),
     ("algorithms", "data", "distributed"),
     ("model", "rewards"),
     ("rollout", "environments"),
