@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 log = logging.getLogger("posttrain")
 
@@ -20,29 +20,39 @@ class Told:
     step: int | None = None
 
 
-_heard: ContextVar[list[Told] | None] = ContextVar("heard", default=None)
+@dataclass(frozen=True, slots=True)
+class _Hearing:
+    to: Callable[[Told], None] | None
+    heard: list[Told] = field(default_factory=list[Told])
+
+    def is_new(self, told: Told) -> bool:
+        """Whether this sentence has not been heard; from now on it has."""
+        if any((one.rule, one.sentence) == (told.rule, told.sentence) for one in self.heard):
+            return False
+        self.heard.append(told)
+        if self.to is not None:
+            self.to(told)
+        return True
+
+
+_hearings: ContextVar[tuple[_Hearing, ...]] = ContextVar("hearings", default=())
 
 
 def tell(rule: str, sentence: str, step: int | None = None) -> None:
-    """Says a sentence, once while one `hearing` lasts, and each time outside of any."""
-    told, heard = Told(rule, sentence, step), _heard.get()
-    if heard is not None:
-        if any((one.rule, one.sentence) == (rule, sentence) for one in heard):
-            return
-        heard.append(told)
-    log.warning("%s", sentence)
+    """Says a sentence, by a warning of the logger `posttrain`: once while a `hearing` lasts, and each time outside of any."""
+    news = [hearing.is_new(Told(rule, sentence, step)) for hearing in _hearings.get()]
+    if all(news[:1]):
+        log.warning("%s", sentence)
 
 
 @contextmanager
-def hearing() -> Iterator[list[Told]]:
-    """Keeps what is told in its body, in order. Inside another one, it is part of that one."""
-    heard = _heard.get()
-    if heard is not None:
-        yield heard
-        return
-    heard = list[Told]()
-    token = _heard.set(heard)
+def hearing(to: Callable[[Told], None] | None = None) -> Iterator[list[Told]]:
+    """Keeps what is told in its body, in order, and hands each on, once. One inside of another hears what the other hears,
+    and the sentence is said once in the outer one.
+    """
+    own = _Hearing(to)
+    token = _hearings.set((*_hearings.get(), own))
     try:
-        yield heard
+        yield own.heard
     finally:
-        _heard.reset(token)
+        _hearings.reset(token)

@@ -14,7 +14,7 @@ import time
 import typer
 
 from posttrain.cli.commands import COMMANDS
-from posttrain.cli.screen import err, out
+from posttrain.cli.screen import err, out, warnings_on_screen
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted, PosttrainError
 from posttrain.execution.folder.redaction import redacted
@@ -35,7 +35,7 @@ def main() -> None:
     rank = int(os.environ.get("RANK", "0")) if several else 0
     out.quiet = rank > 0
     try:
-        with Interruption():
+        with Interruption(), warnings_on_screen(quiet=rank > 0):
             app()
     except (PosttrainError, Interrupted) as error:
         time.sleep(PATIENCE if rank else 0)

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from posttrain.execution.study.outcome import Outcome
+from posttrain.telling import Told
 from posttrain.train.watch.records import Listener
 
 TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
@@ -143,10 +144,18 @@ def _with_interval(metrics: Mapping[str, float], name: str) -> str:
     return f"{value} [{metrics[f'{name}/low']:.3g}, {metrics[f'{name}/high']:.3g}]"
 
 
+def warnings_table(warnings: Sequence[Told]) -> Table:
+    """What was told in a run, with its steps."""
+    table = Table("step", "warning", title="Warnings", caption="warnings.jsonl in the run's folder has them")
+    for told in warnings:
+        table.add_row("" if told.step is None else str(told.step), Text(told.sentence))
+    return table
+
+
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """A resolved plan, a row for each entry."""
     table = Table(show_header=False, title="Plan")
     for name, value in plan.items():
-        text = f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name, text or "none")
+        text = f"{value:,}" if isinstance(value, int) else "\n".join(value) if isinstance(value, list) else str(value)
+        table.add_row(Text(name), Text(text or "none"))
     return table

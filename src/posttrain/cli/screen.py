@@ -1,12 +1,61 @@
-"""What is printed: answers on stdout, errors on stderr."""
+"""What is printed: answers on stdout, errors and what is told on stderr; nothing that a terminal would obey but our own."""
 
 from __future__ import annotations
 
-from rich.console import Console
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-out, err = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from posttrain.execution.folder.redaction import redacted
+
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, those that turn the direction of writing around, and half characters."""
+
+
+class Screen(Console):
+    """A console on which text of a model, of data or of another machine is only shown: what a terminal would obey in it is
+    replaced, wherever it is printed.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See rich."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=OBEYED.sub("\N{REPLACEMENT CHARACTER}", segment.text))
+
+
+out, err = Screen(), Screen(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """A line, as it is."""
     out.print(text, markup=False, soft_wrap=True)
+
+
+class _ToScreen(logging.Handler):
+    """Above the progress bar, where there is one; else on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console = out if out.is_terminal else err
+        console.print("warning:", style="bold yellow", end=" ")
+        console.print(redacted(record.getMessage()), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def warnings_on_screen(*, quiet: bool) -> Iterator[None]:
+    """While entered, what the package warns of is on the screen, and not where Python's logging would bring it.
+
+    Args:
+        quiet: this is a process beside another one that says the same.
+    """
+    log, handler = logging.getLogger("posttrain"), logging.NullHandler() if quiet else _ToScreen()
+    log.addHandler(handler)
+    before, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +34,11 @@ from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.make import make_engine
 from posttrain.settings.doors.permissions import Permissions
+from posttrain.telling import Told, hearing, tell
 from posttrain.train.trainer import PostTrainer
-from posttrain.train.watch.records import Listener, write
+from posttrain.train.watch.records import Listener, RunFiles, write
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class RunResult:
     """Where the run lies, its last evaluation and training metrics, and whether it had been finished before.
 
     Names are those of metrics.jsonl and eval.jsonl. `start_metrics` is the evaluation before the first step; `stages` has
-    the metrics of each stage by its name, where the recipe has any.
+    the metrics of each stage by its name, where the recipe has any; `warnings` is what was told, in this process and before.
     """
 
     output_dir: Path
@@ -55,6 +54,7 @@ class RunResult:
     start_metrics: dict[str, float] = field(default_factory=dict[str, float])
     was_finished: bool = False
     stages: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    warnings: tuple[Told, ...] = ()
 
 
 def run(
@@ -81,15 +81,18 @@ def run(
         if recipe.stages:
             return _run_stages(recipe, listeners, permissions)
         start, last = evaluations(folder)
-        return RunResult(folder, last, start, was_finished=True)
+        return RunResult(folder, last, start, was_finished=True, warnings=RunFiles(folder).warnings())
     with Interruption() as interruption, locked(folder) if ranks.is_main() else contextlib.nullcontext():
         ranks.barrier("the lock of the run's folder")
         if recipe.stages:
             return _run_stages(recipe, listeners, permissions)
-        return _run(recipe, listeners, permissions, interruption)
+        with hearing() as heard:
+            return _run(recipe, listeners, permissions, interruption, heard)
 
 
-def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions, interruption: Interruption) -> RunResult:
+def _run(
+    recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions, interruption: Interruption, heard: list[Told]
+) -> RunResult:
     folder = Path(recipe.output_dir)
     checkpoint = _on_main(newest_checkpoint, folder, recipe)
     untouched = ranks.is_main() and not (folder / "recipe.yaml").is_file()
@@ -117,8 +120,8 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
             facts = {**prepared.facts(), "processes": ranks.world()}
             if checkpoint is not None:
                 notes = check_facts(checkpoint, facts)
-                for sentence in notes if ranks.is_main() else ():
-                    log.warning("%s", sentence)
+                for sentence in notes:
+                    tell("facts", sentence)
             trainer = make_trainer(prepared, arguments, folder, listeners, engine, interruption=interruption, facts=facts)
             if ranks.is_main():
                 withdraw(folder / "final")  # of a run that is longer now
@@ -126,7 +129,7 @@ def _run(recipe: Recipe, listeners: Sequence[Listener], permissions: Permissions
             if checkpoint is None and ranks.is_main():
                 trainer.run_files.resume_at(-1)
                 write_left_out(folder, prepared.sets.reports)
-            return _finish(trainer, prepared, folder, checkpoint)
+            return _finish(trainer, prepared, folder, checkpoint, heard)
         except BaseException:
             if untouched and (trainer is None or not trainer.began):
                 clear(folder)
@@ -177,7 +180,9 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
     metrics = {name: result.metrics for name, result in results.items()}
     start = results[recipe.stages[0].name].start_metrics
-    return RunResult(folder, metrics[recipe.stages[-1].name], start, was_finished=finished, stages=metrics)
+    warnings = tuple(told for result in results.values() for told in result.warnings)
+    last = metrics[recipe.stages[-1].name]
+    return RunResult(folder, last, start, was_finished=finished, stages=metrics, warnings=warnings)
 
 
 def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
@@ -198,27 +203,41 @@ def _plan(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
         stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
         plans = {name: _plan(stage, permissions) for name, stage in stages.items()}
         return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
-    prepared = prepare(recipe, permissions)
-    prepared.close()
-    training_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
-    return prepared.plan()
+    with hearing() as heard:
+        prepared = prepare(recipe, permissions)
+        prepared.close()
+        training_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
+    told = {"warnings": [one.sentence for one in heard]} if heard else {}
+    return {**prepared.plan(), **told}
 
 
 def _as_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False)
 
 
-def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None) -> RunResult:
+def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None, heard: list[Told]) -> RunResult:
     if checkpoint is not None and ranks.is_main():
         trainer.run_files.resume_at(int(checkpoint.name.partition("-")[2]))
-    with _memory_is_named():
+    with _memory_is_named(), _kept(heard, trainer.run_files):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         every = prepared.recipe.eval.every
         if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
-    save_model(trainer.model, prepared.tokenizer, folder / "final")
+        save_model(trainer.model, prepared.tokenizer, folder / "final")
     start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
-    return RunResult(folder, last, start)
+    return RunResult(folder, last, start, warnings=trainer.run_files.warnings())
+
+
+@contextlib.contextmanager
+def _kept(heard: list[Told], files: RunFiles) -> Iterator[None]:
+    """What was heard before and what is heard in its body is in warnings.jsonl."""
+    try:
+        for told in heard if ranks.is_main() else ():
+            files.warn(told)
+        yield
+    finally:
+        for told in heard if ranks.is_main() else ():
+            files.warn(told)
 
 
 @contextlib.contextmanager

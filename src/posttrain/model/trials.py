@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from posttrain.model.layout.packed import packed_inputs
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.scoring import Scorer, is_linear, output_head
 from posttrain.settings.training import HeadPath, RowLayout
-
-log = logging.getLogger(__name__)
+from posttrain.telling import tell
 
 
 def usable_head(model: Any, asked: HeadPath, vocabulary: int) -> HeadPath:
@@ -36,7 +34,7 @@ def usable_head(model: Any, asked: HeadPath, vocabulary: int) -> HeadPath:
             reason = f"it changes its logits after the output layer (log-probs differ by {difference:.3g})"
     if reason is None or asked == "whole":
         return asked
-    log.warning("%s: %s, so that its whole logits are made.", type(model).__name__, reason)
+    tell("head", f"{type(model).__name__}: {reason}, so that its whole logits are made.")
     return "whole"
 
 
@@ -50,7 +48,7 @@ def usable_layout(model: Any, asked: RowLayout, vocabulary: int) -> RowLayout:
     reason = _attends_to_part(model.config.get_text_config()) or _fails_with_packed_rows(model, vocabulary)
     if reason is None:
         return asked
-    log.warning("%s: %s, so that rows are padded.", type(model).__name__, reason)
+    tell("layout", f"{type(model).__name__}: {reason}, so that rows are padded.")
     return "padded"
 
 

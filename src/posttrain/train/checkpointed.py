@@ -16,6 +16,7 @@ from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.telling import hearing
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.checkpoint import shards
 from posttrain.train.run_state import RunState
@@ -43,7 +44,7 @@ class Checkpointed(Trainer):
         Raises:
             Interrupted: a signal came.
         """
-        with self._signals_deferred():
+        with self._signals_deferred(), hearing(self.run_files.warn if ranks.is_main() else None):
             return super().train(*arguments, **options)
 
     def _signals_deferred(self) -> contextlib.AbstractContextManager[None]:

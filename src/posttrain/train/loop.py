@@ -8,7 +8,6 @@ meet in the last one only. Rows and their order are a pure function of (seed, st
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import time
 from typing import Any
@@ -23,6 +22,7 @@ from posttrain.distributed import ranks
 from posttrain.distributed.self_check import check_accumulation
 from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard
 from posttrain.errors import SetupError
+from posttrain.telling import tell
 from posttrain.train.checkpointed import Checkpointed
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
@@ -30,8 +30,6 @@ from posttrain.train.learner import Learner, Step
 from posttrain.train.options import Execution, Watching
 from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
 from posttrain.train.watch.records import Listener
-
-log = logging.getLogger(__name__)
 
 
 class Loop(Checkpointed):
@@ -175,9 +173,11 @@ class Loop(Checkpointed):
                 f"training.micro_batch_tokens: {max(tokens // 2, 1)}, set training.gradient_checkpointing: true, or train an "
                 f"adapter. The last checkpoint is whole; the same command resumes from it. ({reason})"
             ) from error
-        log.warning(
-            "Step %d did not fit into the device's memory: it is done again, in micro-batches of %d tokens from here on.",
-            *(number, self._learner.micro_batch_tokens(half)),
+        tell(
+            "device-memory",
+            f"Step {number} did not fit into the device's memory: it is done again, in micro-batches of "
+            f"{self._learner.micro_batch_tokens(half)} tokens from here on.",
+            number,
         )
         return half
 

@@ -53,6 +53,8 @@ def run(
     if result.start_metrics:
         after = {f"after {name}": metrics for name, metrics in result.stages.items()} or {"after": result.metrics}
         out.print(console.evaluation_table({"start": result.start_metrics, **after}))
+    if result.warnings:
+        out.print(console.warnings_table(result.warnings))
     say(f"Run: {result.output_dir.resolve()}")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from posttrain.execution.folder.lock import LOCK
 from posttrain.execution.folder.redaction import redacted
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.faults import faults
+from posttrain.telling import tell
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.watch.records import JsonLines
 
@@ -31,7 +32,6 @@ MAY_CHANGE = (
     "rollout.log_completions",
 )
 """Keys that change nothing of what is trained, but for rounding. `training.max_steps` may grow as well."""
-log = logging.getLogger(__name__)
 
 
 def check_ground(folder: Path) -> None:
@@ -91,7 +91,7 @@ def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
     """
     if not check_folder(folder, recipe):
         return None
-    found = checkpoints.newest(folder, log.warning)
+    found = checkpoints.newest(folder, partial(tell, "checkpoint"))
     if found is None and (folder / "final").is_dir():
         raise CheckpointError(
             f"{folder} is finished and has kept no checkpoint (training.save_every: 0) from which more steps could be made. "

@@ -10,6 +10,7 @@ from typing import Any
 
 from posttrain.errors import CheckpointError
 from posttrain.settings.training import SPENT
+from posttrain.telling import Told
 
 HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON escape, and read as the same
 
@@ -79,12 +80,13 @@ class Listener:
 
 
 class RunFiles(Listener):
-    """`metrics.jsonl`, one object per optimizer step, `eval.jsonl`, one per evaluation, and the first completions of each
-    collection in `completions/step-NNNNNN.jsonl`.
+    """`metrics.jsonl`, one object per optimizer step, `eval.jsonl`, one per evaluation, `warnings.jsonl`, one for each
+    sentence that was told, and the first completions of each collection in `completions/step-NNNNNN.jsonl`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._steps, self._evaluations = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "eval.jsonl")
+        self._warnings = JsonLines(folder / "warnings.jsonl")
         self._completions = folder / "completions"
         self._summed: int | None = None
         self._spent: dict[str, float] = {}
@@ -97,10 +99,23 @@ class RunFiles(Listener):
         return self._spent
 
     def resume_at(self, step: int) -> None:
-        """Drops what the resumed run will write again."""
+        """Drops what the resumed run will write again; before the first step (-1), all."""
         self._summed = None
+        if step < 0 and self._warnings.path.exists():
+            self._warnings.rewrite([])
+        self._warnings.keep_until(step)
         self._steps.keep_until(step)
         self._evaluations.keep_until(step)
+
+    def warn(self, told: Told) -> None:
+        """Writes what was told; what is there stays as it is."""
+        if not any((line["rule"], line["sentence"]) == (told.rule, told.sentence) for line in self._warnings.read()):
+            at = {} if told.step is None else {"step": told.step}
+            self._warnings.append({"rule": told.rule, "sentence": told.sentence, **at})
+
+    def warnings(self) -> tuple[Told, ...]:
+        """All that was told, by this process and those before it."""
+        return tuple(Told(line["rule"], line["sentence"], line.get("step")) for line in self._warnings.read())
 
     def evaluate_again(self, step: int) -> None:
         """Drops the evaluation of a step that a run which goes on makes: another that went on from there may have made it."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 
+from posttrain.telling import tell
+
 EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
-log = logging.getLogger(__name__)
 
 
 class Guest(TrainerCallback):
@@ -29,7 +29,7 @@ class Guest(TrainerCallback):
         except Exception as error:
             self._gone = True
             tracker, kind = type(self.theirs).__name__.removesuffix("Callback"), type(error).__name__
-            log.warning("%s failed (%s: %s): it is told nothing more, and metrics.jsonl has all.", tracker, kind, error)
+            tell("tracker-failed", f"{tracker} failed ({kind}: {error}): it is told nothing more, and metrics.jsonl has all.")
             return None
 
 
