@@ -31,7 +31,7 @@ class TrainingConfig(Config):
 
     max_steps: Count | None = None
     epochs: Positive | None = None
-    """Passes over the data, where max_steps is not set."""
+    """Passes over the data, where max_steps is not set; the last step takes what is left of them, and is smaller."""
     budget: Budget | None = None
     """Ends the run before max_steps, for comparisons of algorithms."""
     rows_per_step: Count = 64

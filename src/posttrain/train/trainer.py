@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from posttrain.model.trials import usable_head, usable_layout
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.train.collect.make import as_examples, collected_data
+from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
@@ -44,7 +44,8 @@ class PostTrainer(Loop):
         eval_dataset: `Example`s or such a data set by name, for the validation loss.
         args: rows of a step (rollouts, for an algorithm over them) are per_device_train_batch_size ×
             gradient_accumulation_steps × ranks, and a micro-batch has at most per_device_train_batch_size rows of each rank;
-            read once, the parent runs with 1.
+            read once, the parent runs with 1. With num_train_epochs so many passes are made, and the last step is smaller;
+            max_steps are all whole.
         demonstrations: `Example`s or a data set, for an algorithm that trains on a set of its own beside the questions.
         rewards: judge rollouts; a reward by itself has weight 1.
         engine: samples rollouts.
@@ -98,7 +99,9 @@ class PostTrainer(Loop):
             demonstrations=demonstrations,
             mask_cut_off=mask_cut_off,
             resamples=resamples,
+            epochs=args.num_train_epochs if args.max_steps <= 0 else None,
         )
+        read = examples_of_epochs(args.num_train_epochs, len(data)) * max(algorithm.needs.rollouts, 1)
         folder, distributed = Path(str(args.output_dir)), execution.distributed
         self.run_state, self.run_files = RunState(collector, NonFinite(folder, execution.nonfinite_limit)), RunFiles(folder)
         self._eval_examples = {
@@ -118,7 +121,7 @@ class PostTrainer(Loop):
             model=model,
             args=for_the_parent(
                 args,
-                len(data) * max(algorithm.needs.rollouts, 1) / rows,
+                -(-read // rows),
                 fsdp2=distributed is not None and distributed.mode == "fsdp2" and args.world_size > 1,
             ),
             train_dataset=data,  # type: ignore[arg-type]
@@ -142,7 +145,7 @@ class PostTrainer(Loop):
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )
-        self._reads_again = self.args.max_steps * rows > len(data)
+        self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
         self.listeners = [self.run_files, *watching.listeners] if self.is_world_process_zero() else []
         self._record = dict(watching.start_metrics)
 
@@ -162,12 +165,14 @@ def check_devices(args: TrainingArguments) -> None:
         raise SetupError("float16 is not supported: use bf16, or float32.")
 
 
-def for_the_parent(args: TrainingArguments, steps_per_epoch: float, *, fsdp2: bool) -> TrainingArguments:
-    """A copy with which the parent sees one batch for each optimizer step, and hides nothing."""
+def for_the_parent(args: TrainingArguments, steps: int, *, fsdp2: bool) -> TrainingArguments:
+    """A copy with which the parent sees one batch for each optimizer step, and hides nothing. `steps` are those of its
+    epochs.
+    """
     args = copy.copy(args)
     args.save_only_model = args.save_only_model or fsdp2  # of which the parent saves nothing; we do
     args.gradient_accumulation_steps, args.save_total_limit = 1, None
     args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
     if args.max_steps <= 0:
-        args.max_steps = math.ceil(args.num_train_epochs * steps_per_epoch)
+        args.max_steps = steps
     return args

@@ -11,6 +11,7 @@ from posttrain.errors import DataError
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.recipe.recipe import load_recipe
 from posttrain.settings.doors.permissions import Permissions
+from posttrain.telling import hearing
 from recipes import SCRATCH, recipe, write
 
 CONTEXT, ANSWER = 32, 20
@@ -72,3 +73,15 @@ def test_questions_that_cannot_be_sampled_before_training_are_named(
 def test_no_question_that_can_be_sampled_is_an_error() -> None:
     with pytest.raises(DataError, match=r"data\.train: no row can be used"):
         prepared([{**GOOD, "answer": None}], data={"collect": {"rif": {"max_tokens": 4}}, "on_bad_row": "skip"})
+
+
+def test_the_plan_of_epochs_names_the_rows_of_the_last_step_and_a_step_that_is_larger_than_the_data() -> None:
+    made = prepared([GOOD] * 10, training={"epochs": 1, "rows_per_step": 8})
+    assert made.steps == 2
+    assert made.plan() | {"rows of the last step": 2, "passes over the data": 1.0} == made.plan()
+    with hearing() as told:
+        made = prepared([GOOD] * 10, training={"epochs": 3})
+    assert made.steps == 1 and made.plan()["passes over the data"] == 3.0
+    assert [one.sentence for one in told] == [
+        "training.rows_per_step: 30 rows of a step are more than the 10 that the data give."
+    ]

@@ -28,7 +28,7 @@ from posttrain import (
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import EngineError
 from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
-from posttrain.train.collect.order import step_indices
+from posttrain.train.collect.order import Order
 from posttrain.train.collect.rollouts import RolloutCollector
 from rollout.engine_contract import Scripted
 
@@ -336,7 +336,7 @@ def test_a_set_of_demonstrations_stands_beside_the_rollouts_of_each_step(updates
     assert len(set(batch.group[own:].tolist()) - set(batch.group[:own].tolist())) == 2 * updates
     for k, step in enumerate(collection.steps):
         assert step[:-2] == alone.steps[k]
-        assert [collection.where[unit] for unit in step[-2:]] == [f"shown {i}" for i in step_indices(5, 2, 4 + k, 0)]
+        assert [collection.where[unit] for unit in step[-2:]] == [f"shown {i}" for i in Order(5, 2, 0).of(4 + k)]
 
 
 def test_where_a_verdict_is_asked_for_rows_without_one_are_not_graded() -> None:

@@ -35,7 +35,7 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
     try:
         arguments = TrainingArguments(
             output_dir=recipe.output_dir,
-            max_steps=steps,
+            **({"max_steps": steps} if training.epochs is None else {"num_train_epochs": training.epochs}),
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=share // micro,
             learning_rate=training.learning_rate,

@@ -27,7 +27,9 @@ from posttrain.rewards.options import Judged
 from posttrain.rollout.make import make_engine, rollout_sampling
 from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.doors.permissions import Permissions
+from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
+from posttrain.train.collect.order import examples_of_epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,15 @@ class Prepared:
         training = self.recipe.training
         if training.max_steps is not None:
             return training.max_steps
-        per_question = self.algorithm.needs.rollouts or 1
-        return max(1, -(-int((training.epochs or 0) * len(self.sets.train) * per_question) // training.rows_per_step))
+        return -(-self.rows_read // training.rows_per_step)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows, or rollouts, of the whole run: those of its epochs, or of its steps, which are all whole."""
+        training, per_question = self.recipe.training, self.algorithm.needs.rollouts or 1
+        if training.max_steps is not None:
+            return training.max_steps * training.rows_per_step
+        return examples_of_epochs(training.epochs or 0, len(self.sets.train)) * per_question
 
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""
@@ -84,6 +93,7 @@ class Prepared:
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
+        last = self.rows_read - (self.steps - 1) * rows
         lengths = [one.tokens if isinstance(one, Example) else len(one.prompt) for one in self.sets.train]
         fed = {"tokens per step": round(sum(lengths) / len(lengths) * rows)}
         if self.recipe.rollout is not None:
@@ -110,7 +120,8 @@ class Prepared:
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),
             **({"questions sampled before training": len(self.sets.candidates)} if self.sets.candidates else {}),
             "steps": self.steps,
-            "passes over the data": round(self.steps * rows / (needs.rollouts or 1) / len(self.sets.train), 2),
+            **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
+            "passes over the data": round(self.rows_read / (needs.rollouts or 1) / len(self.sets.train), 2),
             "dropout": "off: the algorithm compares log-probs" if needs.exact_logp else "as the model has it",
             "output": self.recipe.output_dir,
         }
@@ -148,7 +159,14 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         model, tokenizer = load(recipe.model, seed=recipe.seed)
         sets = read_sets(recipe, algorithm, model, tokenizer, rewards)
         started.pop_all()
-    return Prepared(recipe, algorithm, model, tokenizer, sets, rewards, Graders(recipe.rewards))
+    prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, Graders(recipe.rewards))
+    per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)
+    if step > (once := len(sets.train) * per_question):
+        tell(
+            "rows per step",
+            f"training.rows_per_step: {step} rows of a step are more than the {once} that the data give.",
+        )
+    return prepared
 
 
 def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prepared:

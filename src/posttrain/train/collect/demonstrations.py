@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from posttrain.data.rows import Example, Row
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.train.collect.collection import Collection, Collector
-from posttrain.train.collect.order import step_indices
+from posttrain.train.collect.order import Order
 
 
 class DemonstrationCollector:
@@ -25,15 +25,17 @@ class DemonstrationCollector:
         rows: examples of an optimizer step, over all ranks.
         updates: optimizer steps of a collection.
         seed: of the order.
+        end: examples that the run reads in all; None: every step is whole.
     """
 
-    def __init__(self, examples: Sequence[Example], *, rows: int, updates: int, seed: int) -> None:
-        self._examples, self._rows, self._updates, self._seed = examples, rows, updates, seed
+    def __init__(self, examples: Sequence[Example], *, rows: int, updates: int, seed: int, end: int | None = None) -> None:
+        self._examples, self._rows, self._updates = examples, rows, updates
+        self._order = Order(len(examples), rows, seed, end)
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         """See `Collector`; no model is asked."""
-        chosen = step_indices(len(self._examples), self._rows, step, self._seed, self._updates)
-        return collect_demonstrations([self._examples[i] for i in chosen], progress=progress, updates=self._updates)
+        chosen = [self._examples[i] for i in self._order.of(step, self._updates)]
+        return collect_demonstrations(chosen, progress=progress, per_step=self._rows, updates=self._updates)
 
     def state(self) -> dict[str, Any]:
         """See `Collector`: nothing."""
@@ -43,8 +45,12 @@ class DemonstrationCollector:
         """See `Collector`."""
 
 
-def collect_demonstrations(chosen: Sequence[Example], *, progress: float, updates: int = 1) -> Collection:
-    """A collection without rollouts: every token is a demonstration's. Each of `updates` steps takes as many examples."""
+def collect_demonstrations(
+    chosen: Sequence[Example], *, progress: float, per_step: int | None = None, updates: int = 1
+) -> Collection:
+    """A collection without rollouts: every token is a demonstration's. Each of `updates` steps takes `per_step` examples, or
+    all; the last ones what is left.
+    """
     rows: list[Row] = []
     units: list[tuple[int, ...]] = []
     for example in chosen:
@@ -64,11 +70,11 @@ def collect_demonstrations(chosen: Sequence[Example], *, progress: float, update
         chosen=torch.arange(len(rows)) % 2 == 0 if paired else None,
         progress=progress,
     )
-    size = len(units) // updates
+    size = per_step or len(units)
     return Collection(
         rows=tuple(rows),
         units=tuple(units),
-        steps=tuple(tuple(range(k * size, (k + 1) * size)) for k in range(updates)),
+        steps=tuple(tuple(range(len(units))[k * size : (k + 1) * size]) for k in range(updates)),
         where=tuple(example.where for example in chosen),
         batch=batch,
     )

@@ -17,6 +17,7 @@ from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
+from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RolloutCollector
 
 
@@ -63,15 +64,17 @@ def weighted(rewards: Iterable[Reward | Weighted]) -> list[Weighted]:
     return [reward if isinstance(reward, Weighted) else Weighted(reward) for reward in rewards]
 
 
-def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, *, rows: int, seed: int) -> Collector:
-    """Of `rows` examples a step.
+def demonstration_collector(
+    data: Sequence[Example], algorithm: Algorithm, *, rows: int, seed: int, end: int | None = None
+) -> Collector:
+    """Of `rows` examples a step, and `end` in all.
 
     Raises:
         SetupError: the algorithm needs more than demonstrations or pairs.
     """
     if algorithm.needs.demonstration not in ("none", "row"):
         raise SetupError(f"{algorithm.name} needs {algorithm.needs.demonstration}, which this version cannot collect.")
-    return DemonstrationCollector(data, rows=rows, updates=algorithm.needs.updates, seed=seed)
+    return DemonstrationCollector(data, rows=rows, updates=algorithm.needs.updates, seed=seed, end=end)
 
 
 def collected_data(
@@ -85,9 +88,11 @@ def collected_data(
     rewards: Sequence[Reward | Weighted],
     sampling: Sampling | None,
     demonstrations: Any,
+    epochs: float | None = None,
     **options: Any,
 ) -> tuple[list[Any], Collector]:
-    """The examples or questions of a data set, and the collector that makes the algorithm's steps of them.
+    """The examples or questions of a data set, and the collector that makes the algorithm's steps of them: so many passes
+    over them, or steps without end.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
@@ -96,7 +101,7 @@ def collected_data(
         raise SetupError(f"{algorithm.name} asks for a buffer of questions over steps, which this version does not keep.")
     if not algorithm.needs.rollouts:
         shown = as_examples(data, model, tokenizer, preference=algorithm.needs.preference)
-        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed)
+        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=_end(epochs, shown))
     asked = as_problems(
         data,
         model,
@@ -107,8 +112,20 @@ def collected_data(
     )
     beside = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
     return asked, rollout_collector(
-        asked, algorithm, rows=rows, rewards=rewards, sampling=sampling, tokenizer=tokenizer, demonstrations=beside, **options
+        asked,
+        algorithm,
+        rows=rows,
+        rewards=rewards,
+        sampling=sampling,
+        tokenizer=tokenizer,
+        demonstrations=beside,
+        end=_end(epochs, asked),
+        **options,
     )
+
+
+def _end(epochs: float | None, data: Sequence[Any]) -> int | None:
+    return None if epochs is None else examples_of_epochs(epochs, len(data))
 
 
 def rollout_collector(

@@ -23,7 +23,7 @@ from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown
-from posttrain.train.collect.order import step_indices
+from posttrain.train.collect.order import Order
 
 RESAMPLES = 8  # rounds in which groups without signal are replaced; DAPO's own code allows ten batches
 
@@ -44,6 +44,7 @@ class RolloutCollector:
         questions: of each optimizer step.
         mask_cut_off: completions that max_tokens cut off carry no loss; they stay in their group's baseline.
         resamples: rounds of replacing.
+        end: questions that the run asks in all, replaced ones not counted; None: every step is whole.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class RolloutCollector:
         questions: int,
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
+        end: int | None = None,
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
         self._judges, self._error_rate = Judges(rewards), ErrorRate(rewards)
         self._sampling, self._tokenizer, self._mask_cut_off = sampling, tokenizer, mask_cut_off
+        self._order = Order(len(problems), questions, sampling.seed, end)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
@@ -101,14 +104,12 @@ class RolloutCollector:
 
     def _next(self, step: int) -> list[Question]:
         """The questions of a step, and of those that share its collection; another epoch has other samples of each."""
-        updates, size = self._algorithm.needs.updates, len(self._problems)
-        chosen = step_indices(size, self._questions, step, self._sampling.seed, updates)
-        return [self._question(i, position // size) for position, i in enumerate(chosen, step * self._questions)]
+        return [self._question(i, epoch) for i, epoch in self._order.turns(step, self._algorithm.needs.updates)]
 
     def _others(self, seen: Sequence[Rollouts], step: int, attempt: int, count: int) -> list[Question]:
         """Questions that the collection has not seen yet, as far as there are any."""
         size = len(self._problems)
-        order = step_indices(size, size, step, self._sampling.seed + (attempt << 32))
+        order = Order(size, size, self._sampling.seed + (attempt << 32)).of(step)
         used = {id(group.problem) for group in seen}
         unused = [i for i in order if id(self._problems[i]) not in used]
         chosen = (unused + order * (1 + count // size))[:count]
