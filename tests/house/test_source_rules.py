@@ -14,7 +14,7 @@ from trl import chat_template_utils
 import posttrain
 from posttrain.data.trl_templates import training_chat_template
 from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
-from posttrain.settings.transformers_arguments import OURS, training_argument_names
+from posttrain.settings.transformers_arguments import training_argument_names
 
 ROOT = Path(posttrain.__file__).parent
 FILES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
@@ -77,4 +77,3 @@ def test_there_is_none_for_a_template_that_trl_does_not_know_or_that_needs_none(
 def test_the_names_of_training_arguments_are_those_of_transformers() -> None:
     fields = transformers.TrainingArguments.__dataclass_fields__
     assert training_argument_names() == {name for name, field in fields.items() if field.init}
-    assert set(OURS) <= training_argument_names()

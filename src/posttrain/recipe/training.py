@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
 from posttrain.settings.training import Budget, HeadPath, RowLayout
-from posttrain.settings.transformers_arguments import OURS, training_argument_names
+from posttrain.settings.transformers_arguments import extra_fault
 from posttrain.train.schedules import AnySchedule
 
 Scheduler = Literal[
@@ -76,6 +75,8 @@ class TrainingConfig(Config):
     def _has_one_schedule(self) -> TrainingConfig:
         if self.schedule is not None and self.lr_scheduler_type is not None:
             raise ValueError("schedule: give it or lr_scheduler_type, not both (null takes back what is said elsewhere)")
+        if self.schedule is not None and "lr_scheduler_kwargs" in self.extra:
+            raise ValueError("extra: lr_scheduler_kwargs are of lr_scheduler_type; a schedule has options of its own")
         return self
 
     @model_validator(mode="after")
@@ -104,10 +105,6 @@ class TrainingConfig(Config):
     @classmethod
     def _are_training_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
         for name in extra:
-            if name in OURS:
-                raise ValueError(f"{name} is set by the recipe itself: {OURS[name]}")
-            if name not in training_argument_names():
-                near = difflib.get_close_matches(name, training_argument_names(), n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{name} is no field of transformers.TrainingArguments{hint}")
+            if (fault := extra_fault(name)) is not None:
+                raise ValueError(fault)
         return extra
