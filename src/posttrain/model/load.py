@@ -7,9 +7,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -19,6 +16,7 @@ from transformers import (
 )
 
 from posttrain.errors import SetupError
+from posttrain.model.pretrained import first_line, pretrained
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig, adapter_options
 
 VOCABULARY_MULTIPLE = 16  # rows of the embedding are padded to it; ids beyond the tokenizer's are never produced by it
@@ -43,7 +41,7 @@ def load(config: ModelConfig, *, seed: int) -> tuple[Any, Any]:
         tokenizer = make_tokenizer(config.tokenizer)
         model = make_model(config.from_scratch, tokenizer, seed=seed).to(getattr(torch, config.dtype))
     else:
-        model, tokenizer = _pretrained(config)
+        model, tokenizer = pretrained(config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -110,38 +108,6 @@ def make_model(config: FromScratch, tokenizer: Any, *, seed: int) -> Any:
     return model
 
 
-def _pretrained(config: ModelConfig) -> tuple[Any, Any]:
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.label, **options)
-    except Exception as error:
-        raise SetupError(f"The tokenizer of {config.name} cannot be loaded: {_first_line(error)}") from error
-    try:
-        own = AutoConfig.from_pretrained(config.label, **options)
-        _change(own, config)
-        model = AutoModelForCausalLM.from_pretrained(
-            config.label,
-            config=own,
-            dtype=getattr(torch, config.dtype),
-            attn_implementation=config.attn_implementation,
-            **options,
-        )
-    except SetupError:
-        raise
-    except Exception as error:
-        raise SetupError(f"The model {config.name} cannot be loaded: {_first_line(error)}") from error
-    return model, tokenizer
-
-
-def _change(own: Any, config: ModelConfig) -> None:
-    """The fields of the model's own config that the recipe changes; one that is a mapping keeps its other keys."""
-    for name, value in config.config.items():
-        if not hasattr(own, name):
-            raise SetupError(f"model.config: {name} is no field of {config.name}'s {type(own).__name__}.")
-        before = getattr(own, name)
-        setattr(own, name, {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value)
-
-
 def _adapted(model: Any, config: ModelConfig, seed: int) -> Any:
     if config.adapter is None:
         return model
@@ -153,11 +119,7 @@ def _adapted(model: Any, config: ModelConfig, seed: int) -> Any:
         try:
             return get_peft_model(model, LoraConfig(**options))
         except ValueError as error:
-            raise SetupError(f"{config.label}: the adapter does not fit: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SetupError(f"{config.label}: the adapter does not fit: {first_line(error)}") from error
 
 
 def disable_dropout(model: torch.nn.Module) -> None:

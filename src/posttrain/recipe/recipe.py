@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,11 @@ class Recipe(Config):
             if key in values:
                 raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
         return with_rollout(with_stages(values))
+
+    @field_validator("output_dir")
+    @classmethod
+    def _is_at_home(cls, folder: str) -> str:
+        return os.path.expanduser(folder)
 
     @field_validator("rewards")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal
 
@@ -71,6 +72,11 @@ class ModelConfig(Config):
     adapter: Adapter | None = None
     config: dict[str, Any] = {}
     """Fields of a named model's own config.json to change: for a longer context, for instance."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_at_home(cls, name: str | None) -> str | None:
+        return os.path.expanduser(name) if name else name
 
     @field_validator("revision")
     @classmethod

@@ -1,0 +1,196 @@
+"""A model by name or folder, read whole: no weight that it lacks is made up, no pickle is opened, and it can be saved again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from posttrain.errors import SetupError
+from posttrain.settings.model import ModelConfig
+from posttrain.telling import tell
+
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
+NAMED = 4  # tensors, in a message; the others are counted
+
+
+def pretrained(config: ModelConfig) -> tuple[Any, Any]:
+    """Model and tokenizer; of an adapter's folder, its base with the adapter on it, which is trained further.
+
+    Raises:
+        SetupError: there is no such folder, it cannot be read, or its files are not all of the model.
+    """
+    assert config.name is not None
+    folder = Path(config.name)
+    _check_place(config.name)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return _with_its_base(config, folder)
+    return _model(config), _tokenizer(config, config.name)
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_place(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir():
+        return
+    if folder.is_file():
+        raise SetupError(f"model.name: {name} is a file; name the folder that it lies in.")
+    if not HUB_NAME.fullmatch(name) or (folder.parent != Path() and folder.parent.is_dir()) or name in (".", ".."):
+        raise SetupError(f"model.name: there is no such folder: {folder.absolute()}")
+
+
+def _tokenizer(config: ModelConfig, place: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(place, **_source(config))
+    except Exception as error:
+        raise SetupError(f"The tokenizer of {place} cannot be loaded: {first_line(error)}") from error
+
+
+def _source(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
+def _model(config: ModelConfig) -> Any:
+    name = config.label
+    try:
+        own = AutoConfig.from_pretrained(name, **_source(config))
+        _change(own, config)
+        _check_no_pickles(Path(name))
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=own,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attn_implementation,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **_source(config),
+        )
+    except SetupError:
+        raise
+    except Exception as error:
+        raise SetupError(f"The model {name} cannot be loaded: {_reason(error)}") from error
+    _check_report(name, report)
+    _mend_generation(name, model)
+    return model
+
+
+def _reason(error: Exception) -> str:
+    hint = " Only safetensors are read." if "safetensors" in str(error) else ""
+    return first_line(error) + hint
+
+
+def _check_no_pickles(folder: Path) -> None:
+    """Of a folder whose weights are pickles only, says so."""
+    pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)] if folder.is_dir() else []
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise SetupError(
+            f"{folder} has its weights in {sorted(pickles)[0]}, a pickle, which is not opened: only safetensors are read. If "
+            "you trust it, write it anew: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) of transformers."
+        )
+
+
+def _check_report(name: str, report: dict[str, Any]) -> None:
+    """Of transformers' loading: a tensor that was not there, or has another shape, would be trained from random numbers."""
+    shapes = [
+        f"{key} ({_shape(there)} in the file, {_shape(here)} in the model)" for key, there, here in report["mismatched_keys"]
+    ]
+    for what, names in (("lack", report["missing_keys"]), ("have in another shape", shapes)):
+        if names:
+            raise SetupError(
+                f"{name}: its files {what} {listed(names)}; these would be random numbers. Bring the whole model, or the "
+                "config.json that belongs to these files."
+            )
+    if report["unexpected_keys"]:
+        tell(
+            "weights not used",
+            f"{name}: its files have {listed(report['unexpected_keys'])}, for which the model has no place.",
+        )
+
+
+def _shape(size: Iterable[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names, and how many more there are."""
+    ordered = sorted(names)
+    more = len(ordered) - NAMED
+    return ", ".join(ordered[:NAMED]) + (f" and {more} more tensors" if more > 0 else "")
+
+
+def _mend_generation(name: str, model: Any) -> None:
+    """Takes out of its generation config what would be ignored in sampling and cannot be saved."""
+    own: GenerationConfig | None = getattr(model, "generation_config", None)
+    if own is None:
+        return
+    taken: dict[str, Any] = {}
+    while (fault := _fault(own)) is not None:
+        field = next((one for one in re.findall(r"`(\w+)`:", fault) if getattr(own, one, None) is not None), None)
+        if field is None:
+            raise SetupError(f"{name}: its generation_config.json cannot be saved again: {fault.splitlines()[0]}")
+        taken[field] = getattr(own, field)
+        setattr(own, field, None)
+    if taken:
+        values = ", ".join(f"{field}: {value}" for field, value in taken.items())
+        tell(
+            "generation config",
+            f"{name}: its generation_config.json cannot be saved as it is, and is kept without what it says in vain: {values}.",
+        )
+
+
+def _fault(generation: GenerationConfig) -> str | None:
+    try:
+        generation.validate(strict=True)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _change(own: Any, config: ModelConfig) -> None:
+    """The fields of the model's own config that the recipe changes; one that is a mapping keeps its other keys."""
+    for name, value in config.config.items():
+        if not hasattr(own, name):
+            raise SetupError(f"model.config: {name} is no field of {config.name}'s {type(own).__name__}.")
+        before = getattr(own, name)
+        setattr(own, name, {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value)
+
+
+def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    if config.adapter is not None:
+        raise SetupError(
+            f"model.name: {folder} is an adapter, which is trained further as it is: leave model.adapter out, or name a "
+            "folder with the whole model (a run's final/)."
+        )
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not base:
+        raise SetupError(
+            f"model.name: {folder} is an adapter and does not say of which model. Write its folder into "
+            "base_model_name_or_path of adapter_config.json, or name a folder with the whole model (a run's final/)."
+        )
+    _check_place(base)
+    _check_no_pickles(folder)
+    model = _model(config.model_copy(update={"name": base}))
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SetupError(f"{folder}: the adapter does not fit {base}: {first_line(error)}") from error
+    there, here = load_peft_weights(str(folder), device="cpu"), get_peft_model_state_dict(adapted)
+    if there.keys() != here.keys():
+        raise SetupError(
+            f"{folder}: the adapter does not fit {base}: only one of them has {listed(there.keys() ^ here.keys())}."
+        )
+    own = (folder / "tokenizer_config.json").is_file()
+    return adapted, _tokenizer(config, str(folder) if own else base)
