@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,11 @@ setup-deepspeed: $(VENV)/.installed-deepspeed
 $(VENV)/.installed-deepspeed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[deepspeed]'
 	touch $@
+
+# test data: a real model, and tokenizers of real families, into POSTTRAIN_REAL_MODELS or the user's cache folder; two minutes, 0.6 GB.
+# REAL_MODELS_MORE=1 makes those of Llama and Gemma too, which are under terms of their makers
+real-models: setup
+	PYTHONPATH=tests HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m ground.make
 
 quickstart: setup
 	$(BIN)/posttrain run recipes/quickstart.yaml

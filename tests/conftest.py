@@ -6,11 +6,14 @@ Nothing of the package is imported here: its types are to be checked, by a hook 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
+
+from ground import catalogue
 
 settings.register_profile(
     "posttrain",
@@ -56,3 +59,21 @@ def posttrain(
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Callable[[str], Path]:
+    """The folder of a real model or tokenizer, by its name in `ground.catalogue`.
+
+    Where POSTTRAIN_REAL_MODELS is set, as `.ci/run` does, one that was not made is a failure; elsewhere the test is skipped.
+    """
+
+    def folder(name: str) -> Path:
+        if (found := catalogue.finished(name)) is not None:
+            return found
+        lacking = f"no {name} in {catalogue.root()}: `make real-models` makes it"
+        if name not in catalogue.MORE and "POSTTRAIN_REAL_MODELS" in os.environ:
+            pytest.fail(lacking)
+        pytest.skip(f"{lacking}, with REAL_MODELS_MORE=1" if name in catalogue.MORE else lacking)
+
+    return folder
