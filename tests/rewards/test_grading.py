@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.rewards.grading import GRADERS, ExactMatch, MathVerify, TaskGrader, Verdict, final_answer
+from rewards.used import used
 
 DATA = os.environ.get("POSTTRAIN_TEST_DATA")
 ROWS = 200
@@ -89,9 +89,9 @@ def test_right_answers_vote_for_one_value(judge: MathVerify) -> None:
 def test_a_hostile_answer_is_out_at_its_deadline_and_the_next_is_graded(completion: str) -> None:
     grader = MathVerify(deadline=1.0)
     try:
-        started = time.monotonic()
+        before = used()
         grade = grader.grade(completion, "", "18")
-        assert grade.verdict.failed and time.monotonic() - started < 2.0
+        assert grade.verdict.failed and used() - before < 1.0 + 2.0  # with its start
         assert grader.grade("#### 18", "", "18").verdict is Verdict.RIGHT
     finally:
         grader.close()

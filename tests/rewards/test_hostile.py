@@ -1,25 +1,32 @@
-"""Answers made to freeze, to fill the memory, or to be executed: each is out within its deadline, and nothing happens."""
+"""Answers made to freeze, to fill the memory, or to be executed: each is out at its deadline, and nothing happens.
+
+Deadlines are of the child's own time, and so is what is asserted of them: these tests pass on a machine that is busy.
+"""
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from posttrain.rewards.grading import MathVerify, Verdict
+from posttrain.rewards.isolated.clock import LONGEST
 from posttrain.rewards.isolated.math_child import MEMORY
 from posttrain.rewards.kinds._form import Boxed
 from rewards.test_child import together
+from rewards.used import used, used_by
 
 DEADLINE = 0.5
+SLACK = 2.0  # seconds of processor time for a new child to start, and until an old one is seen to be over its deadline
 FREEZING = [
     "10^{10^{10}}", "9^{9^{9^{9}}}", "9**9**9**9", "\\binom{10^8}{10^7}", "\\sum_{k=1}^{10^9} 1/k", "3^{10^8}", "3^{3e8}+1",
     "(10^7)!+1", "7**300000000", "\\int_0^1 \\int_0^1 \\int_0^1 e^{xyz} dx dy dz", "\\prod_{k=1}^{10^8} k",
@@ -56,44 +63,33 @@ EXECUTING = [
 ]
 
 
-def _graded_in_a_thread(grader: MathVerify, text: str, answer: str) -> tuple[Verdict, float]:
-    came: list[Verdict] = []
-    started = time.monotonic()
-    thread = threading.Thread(target=lambda: came.append(grader.grade(text, "", answer).verdict))
-    thread.start()
-    thread.join(30)
-    return came[0], time.monotonic() - started
-
-
 @pytest.mark.parametrize("number", range(len(FREEZING)), ids=[text[:12] for text in FREEZING])
 def test_a_freezing_answer_is_out_in_time_from_a_thread_and_others_are_not_affected(number: int, graders: Any) -> None:
     grader: MathVerify = graders
     text = f"\\boxed{{{FREEZING[number]}}}" if number % 2 else f"#### {FREEZING[number]}"
     allowed = VERDICTS.get(FREEZING[number], OUT)
-    verdict, seconds = _graded_in_a_thread(grader, text, "18")
-    assert verdict in allowed and seconds < DEADLINE + 1
+    before = used() + used_by(grader._pool.pids[-1])
+    [grade] = together(partial(grader.grade, text, "", "18"))
+    assert grade.verdict in allowed and used() - before < DEADLINE + SLACK
     assert grader.grade("#### 18", "", "18").verdict is Verdict.RIGHT
     assert grader.grade("#### 18", "", FREEZING[number]).verdict in allowed
     assert grader.grade("\\boxed{18}", "", "18").verdict is Verdict.RIGHT
 
 
 def test_hostile_answers_of_several_threads_do_not_wait_for_each_other() -> None:
-    grader = MathVerify(deadline=1.0)
-
-    def grade(text: str) -> tuple[Verdict, float]:
-        started = time.monotonic()
-        return grader.grade(text, "", "18").verdict, time.monotonic() - started
-
+    grader = MathVerify(deadline=20.0)
+    hostile = [threading.Thread(target=grader.grade, args=("#### 9^{9^{9^{9}}}", "", "18")) for _ in range(4)]
     try:
-        children = [grader._pool._taken() for _ in range(5)]
-        for child in children:
-            child.start()
-            grader._pool._give_back(child)
-        came = together(*[partial(grade, "#### 9^{9^{9^{9}}}")] * 4, partial(grade, "\\boxed{18}"))
-        assert [verdict for verdict, _ in came] == [Verdict.TIMEOUT] * 4 + [Verdict.RIGHT]
-        assert all(seconds < 1.0 + 1 for _, seconds in came)
+        for thread in hostile:
+            thread.start()
+        while len(grader._pool._busy) < 4:
+            time.sleep(0.01)
+        assert grader.grade("\\boxed{18}", "", "18").verdict is Verdict.RIGHT
+        assert len(grader._pool._busy) == 4  # none of theirs was over by then
     finally:
         grader.close()
+    for thread in hostile:
+        thread.join()
 
 
 def test_a_warm_process_grades_one_answer_after_the_other() -> None:
@@ -172,14 +168,13 @@ def test_the_child_has_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_child_that_hangs_ends_by_itself_when_its_parent_is_gone(tmp_path: Path) -> None:
     code = (
-        "import os; from posttrain.rewards.grading import MathVerify; g = MathVerify(deadline=0.5)\n"
+        "import os; from posttrain.rewards.grading import MathVerify; g = MathVerify(deadline=0.3)\n"
         "print(g._pool.pids[0], flush=True)\n"
-        "import threading; threading.Timer(0.2, os._exit, (0,)).start(); g.grade('#### 9^{9^{9^{9}}}', '', '18')"
+        "import threading; threading.Timer(0.05, os._exit, (0,)).start(); g.grade('#### 9^{9^{9^{9}}}', '', '18')"
     )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    end = time.monotonic() + 10
-    while time.monotonic() < end and os.path.exists(f"/proc/{child.stdout.strip()}/stat"):
-        if Path(f"/proc/{child.stdout.strip()}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.1)
-    assert not os.path.exists(f"/proc/{child.stdout.strip()}")
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with suppress(psutil.NoSuchProcess):  # it ended; one that nobody waits for stays a zombie
+        orphan = psutil.Process(int(child.stdout))
+        while orphan.status() != psutil.STATUS_ZOMBIE:
+            assert used_by(orphan.pid) < LONGEST * 0.3 + SLACK
+            time.sleep(0.1)

@@ -187,10 +187,9 @@ def test_groups_are_judged_in_turn_by_one_thread_and_a_fault_is_its_own_groups()
 
     def judges(group: Group) -> list[float]:
         threads.add(threading.get_ident())
-        time.sleep(0.02)
         return [1.0] * (3 if len(group.completions) == 2 else len(group.completions))
 
-    judged, thread = guarded(Returns(judges), [group(rows) for rows in (4, 2, 0, 3)], deadline=0.5)
+    judged, thread = guarded(Returns(judges), [group(rows) for rows in (4, 2, 0, 3)], deadline=60)
     assert [[one.score for one in rows] for rows in judged] == [[1.0] * 4, [None] * 2, [], [1.0] * 3]
     assert judged[1][0].fault == "gave 3 judgements for 2 completions"
     assert len(threads) == 1 and not thread.is_alive()
@@ -201,36 +200,34 @@ def test_a_deadline_is_each_groups_and_after_a_group_that_hangs_none_is_judged()
 
     def hangs_at_the_fourth(group: Group) -> list[float]:
         calls.append(len(calls))
-        time.sleep(0.2)
+        time.sleep(0.7)
         if len(calls) == 4:
-            release.wait(30)
+            release.wait()
         return [1.0] * len(group.completions)
 
-    judged, thread = guarded(Returns(hangs_at_the_fourth), [group(1)] * 6, deadline=0.5)
+    judged, thread = guarded(Returns(hangs_at_the_fourth), [group(1)] * 6, deadline=2.0)
     assert [one.fault for [one] in judged] == [None] * 3 + ["timeout"] * 3
     assert thread.is_alive()
     release.set()
-    thread.join(5)
-    assert not thread.is_alive() and calls == [0, 1, 2, 3]
+    thread.join()
+    assert calls == [0, 1, 2, 3]
 
 
 def test_a_reward_that_hangs_is_left_behind_and_not_called_again_while_it_does() -> None:
-    release, calls = threading.Event(), list[float]()
+    release, calls = threading.Event(), list[threading.Thread]()
 
     def hangs(group: Group) -> list[float]:
-        calls.append(time.monotonic())
-        release.wait(30)
+        calls.append(threading.current_thread())
+        release.wait()
         return [1.0] * 4
 
-    judges = Judges([Weighted(Returns(hangs), deadline=0.2), Weighted(Returns(lambda group: [1.0] * 4, "good"))])
+    judges = Judges([Weighted(Returns(hangs), deadline=1.0), Weighted(Returns(lambda group: [1.0] * 4, "good"))])
     for _ in range(3):
-        started = time.monotonic()
         rewarded = judges.judge(group())
-        assert time.monotonic() - started < 2
         assert rewarded.faults["odd"] == ("timeout",) * 4 and rewarded.faults["good"] == (None,) * 4
     assert len(calls) == 1
     release.set()
-    time.sleep(0.2)
+    calls[0].join()
     assert judges.judge(group()).graded.all() and len(calls) == 2
 
 

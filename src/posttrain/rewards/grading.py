@@ -16,7 +16,7 @@ from posttrain.data.tasks import TASKS
 from posttrain.rewards.isolated.child import ChildDied
 from posttrain.rewards.isolated.pool import Pool
 
-DEADLINE = 2.0  # seconds for one answer; an ordinary one takes 2 ms
+DEADLINE = 2.0  # seconds of the child's own for one answer; an ordinary one takes 2 ms
 
 
 class Verdict(StrEnum):

@@ -10,13 +10,15 @@ import os
 import selectors
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-START_DEADLINE = 60.0  # seconds for the child to import what it needs, on a busy machine
+import psutil
+
+from posttrain.rewards.isolated.clock import LONGEST, Clock
+
+START_DEADLINE = 60.0  # seconds of its own for the child to import what it needs
 KILL_DEADLINE = 5.0  # seconds until a killed process that cannot die is left to the system
-TICK = 0.1  # seconds after which a process is seen to have ended though another one keeps its pipe open
 
 
 class ChildDied(Exception):
@@ -39,6 +41,7 @@ class Child:
         )
         assert process.stdin is not None and process.stdout is not None
         self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        self._watched = psutil.Process(process.pid)
         os.set_blocking(self._stdin.fileno(), False)
         os.set_blocking(self._stdout.fileno(), False)
         self._command, self._read, self._asked = command, b"", 0
@@ -58,7 +61,7 @@ class Child:
         if self._started:
             return
         try:
-            said = self._line(time.monotonic() + START_DEADLINE)
+            said = self._line(self._clock(START_DEADLINE))
         except (TimeoutError, ChildDied):
             said = f"it did not start. Try: {' '.join(self._command)}"
         if said != "ready":
@@ -69,16 +72,17 @@ class Child:
         """The child's answer. After an exception of any kind it must be ended: it may still be busy with the request.
 
         Raises:
-            TimeoutError: none came in `deadline` seconds.
+            TimeoutError: none came in `deadline` seconds of the child's own (see `Clock`).
             ChildDied: see there.
         """
         self.start()
         if self._read or _ready(self._stdout.fileno(), selectors.EVENT_READ, 0.0):
             raise ChildDied("it spoke without being asked")
         self._asked += 1
-        end = time.monotonic() + deadline
-        self._write(json.dumps({"id": self._asked, "request": request, "deadline": deadline}).encode() + b"\n", end)
-        said = self._line(end)
+        clock = self._clock(deadline)
+        longest = LONGEST * deadline
+        self._write(json.dumps({"id": self._asked, "request": request, "longest": longest}).encode() + b"\n", clock)
+        said = self._line(clock)
         try:
             asked, answer = said["id"], said["answer"]
         except (TypeError, KeyError):
@@ -103,17 +107,23 @@ class Child:
         self._stdin.close()
         self._stdout.close()
 
-    def _write(self, data: bytes, end: float) -> None:
+    def _clock(self, deadline: float) -> Clock:
+        try:
+            return Clock(self._watched, deadline)
+        except psutil.Error:
+            raise ChildDied("it ended") from None
+
+    def _write(self, data: bytes, clock: Clock) -> None:
         while data:
-            self._wait(self._stdin.fileno(), selectors.EVENT_WRITE, end)
+            self._wait(self._stdin.fileno(), selectors.EVENT_WRITE, clock)
             try:
                 data = data[os.write(self._stdin.fileno(), data) :]
             except BrokenPipeError:
                 raise ChildDied("it ended") from None
 
-    def _line(self, end: float) -> Any:
+    def _line(self, clock: Clock) -> Any:
         while b"\n" not in self._read:
-            self._wait(self._stdout.fileno(), selectors.EVENT_READ, end)
+            self._wait(self._stdout.fileno(), selectors.EVENT_READ, clock)
             more = os.read(self._stdout.fileno(), 2**16)
             if not more:
                 raise ChildDied("it ended")
@@ -124,16 +134,18 @@ class Child:
         except ValueError:
             raise ChildDied("it said what is no JSON") from None
 
-    def _wait(self, file: int, event: int, end: float) -> None:
-        while not _ready(file, event, min(TICK, end - time.monotonic())):
-            if time.monotonic() >= end:
-                raise TimeoutError
-            ended = self._killed or self._process.poll() is not None
-            if ended and not _ready(file, event, 0.0):
+    def _wait(self, file: int, event: int, clock: Clock) -> None:
+        while not _ready(file, event, clock.tick):
+            ended = self._killed or self._process.poll() is not None  # though another one may keep its pipe open
+            if _ready(file, event, 0.0):
+                return
+            if ended:
                 raise ChildDied("it ended")
+            if clock.is_over():
+                raise TimeoutError
 
 
 def _ready(file: int, event: int, seconds: float) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(file, event)
-        return bool(selector.select(max(0.0, seconds)))
+        return bool(selector.select(seconds))

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from posttrain.rewards.base import Judgement
 from posttrain.rewards.isolated.child import START_DEADLINE, ChildDied
+from posttrain.rewards.isolated.clock import LONGEST
 from posttrain.rewards.isolated.pool import Pool
-
-MARGIN = START_DEADLINE + 10.0  # seconds after which such a process has started anew, and was ended at its own deadline
 
 
 class Own:
@@ -21,7 +20,7 @@ class Own:
         kind: what the path leads to.
         path: see `posttrain.settings.doors.code`.
         options: keyword arguments, plain data.
-        deadline: seconds for a group.
+        deadline: seconds of the process's own for a group.
 
     Raises:
         SetupError: it cannot be loaded.
@@ -49,6 +48,11 @@ class Own:
     def close(self) -> None:
         """Ends the processes."""
         self._pool.close()
+
+
+def longest(deadline: float) -> float:
+    """Seconds by the wall in which such a process has started anew and was ended at its deadline, on the busiest machine."""
+    return LONGEST * (START_DEADLINE + deadline) + 10.0
 
 
 def no_json(columns: Mapping[str, Any]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Pool:
         """A child's answer.
 
         Raises:
-            TimeoutError: none came in `deadline` seconds.
+            TimeoutError: none came in `deadline` seconds of its own (see `Clock`).
             ChildDied: the child ended or did not start, or the pool is closed.
         """
         child = self._taken()

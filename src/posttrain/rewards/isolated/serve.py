@@ -24,7 +24,7 @@ def serve(make: Callable[[], Callable[[Any], Any]]) -> None:
     print(json.dumps("ready"), file=answers, flush=True)
     for line in requests:
         asked = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, asked["deadline"] + 1)  # ends this process, should its parent be gone by then
+        signal.setitimer(signal.ITIMER_REAL, asked["longest"] + 1)  # ends this process, should its parent be gone by then
         answered = answer(asked["request"])
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps({"id": asked["id"], "answer": answered}), file=answers, flush=True)

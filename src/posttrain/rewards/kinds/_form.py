@@ -13,7 +13,7 @@ from posttrain.rewards.grading import MathVerify, last_box
 from posttrain.rewards.isolated.child import ChildDied
 from posttrain.rewards.options import RewardConfig
 
-PATTERN_DEADLINE = 1.0  # seconds for one completion
+PATTERN_DEADLINE = 1.0  # seconds of processor time for one completion
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
 
 

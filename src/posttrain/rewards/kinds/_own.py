@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from posttrain.rewards.isolated.own import MARGIN
+from posttrain.rewards.isolated.own import longest
 from posttrain.rewards.options import RewardConfig
 from posttrain.settings.doors.code import object_name
 from posttrain.settings.doors.door import Door
@@ -21,12 +21,13 @@ class OwnReward(Door, RewardConfig, ABC):
 
     says_right = True
     deadline: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """Seconds for a group, after which its process is ended."""
+    """Seconds for a group in which its process computes or sleeps, after which it is ended; waiting for a busy processor is
+    not counted."""
 
     @property
     def deadline_of_group(self) -> float:
         """Later than its process's own."""
-        return self.deadline + MARGIN
+        return longest(self.deadline)
 
     @field_validator("path")
     @classmethod
