@@ -41,7 +41,7 @@ def pytest_unconfigure() -> None:
 def posttrain(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in an empty folder: exit code, stdout, stderr. An error of another kind fails the test."""
+    """Runs the command in an empty folder: exit code, stdout, stderr."""
     from posttrain.cli import app
 
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
-"""The command line. Exit codes: 0 done, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 6 engine, 7 rewards,
-8 checkpoint, 75 interrupted.
+"""The command line. Exit codes: 0 done, 1 unforeseen, 2 recipe or usage, 3 data, 4 environment, 5 non-finite, 6 engine,
+7 rewards, 8 checkpoint, 75 interrupted.
 
 torch and transformers are imported by the commands that need them, after the recipe has been checked. Of several
 processes the first one prints; an error of another is told where the first has none.
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import typer
 
 from posttrain.cli.commands import COMMANDS
 from posttrain.cli.screen import err, out, warnings_on_screen
+from posttrain.cli.unforeseen import Unforeseen, tracebacks_kept_in
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted, PosttrainError
 from posttrain.execution.folder.redaction import redacted
@@ -26,22 +29,21 @@ for name, command in COMMANDS:
 
 
 def main() -> None:
-    """Runs the command; a known error, or a signal, is one message on stderr and its exit code.
+    """Runs the command; an error, or a signal, is one message on stderr and its exit code: 1 for an error that nobody
+    foresaw, whose traceback is kept in a file.
 
     Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
-    ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before a traceback.
+    ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before an unforeseen one.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     rank = int(os.environ.get("RANK", "0")) if several else 0
     out.quiet = rank > 0
     try:
-        with Interruption(), warnings_on_screen(quiet=rank > 0):
+        with Interruption(), warnings_on_screen(quiet=rank > 0), tracebacks_kept_in(Path(tempfile.gettempdir())):
             app()
     except (PosttrainError, Interrupted) as error:
-        time.sleep(PATIENCE if rank else 0)
+        first = PATIENCE if several and isinstance(error, Unforeseen) else 0
+        time.sleep(first + (PATIENCE if rank else 0))
         err.print(f"{error.label} (rank {rank}):" if rank else f"{error.label}:", style="bold red", end=" ")
         err.print(redacted(str(error)), markup=False)
         sys.exit(error.exit_code)
-    except Exception:
-        time.sleep((2 if rank else 1) * PATIENCE if several else 0)
-        raise

@@ -90,12 +90,15 @@ class ProgressView(Listener):
 
 
 def _of_step(metrics: Mapping[str, float]) -> str:
-    """Reward and length where there are rollouts; else the native objective, for the surrogate's value says little."""
-    native = next((name for name in metrics if name.startswith("objective/")), "loss")
-    shown = f"loss {metrics[native]:.4f}"
-    if "reward/mean" in metrics:
-        shown = f"reward {metrics['reward/mean']:.3f}  length {metrics['rollout/length']:.1f}"
-    return f"{shown}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
+    """Reward and length where there are rollouts; else the native objective, for the surrogate's value says little. What is
+    not finite is not among a step's metrics.
+    """
+    speed = f"{metrics['train/tokens_per_second']:,.0f} tokens/s"
+    if "rollout/length" in metrics:
+        reward = f"{metrics['reward/mean']:.3f}" if "reward/mean" in metrics else "none"
+        return f"reward {reward}  length {metrics['rollout/length']:.1f}  {speed}"
+    native = next((name for name in ("loss", *metrics) if name.startswith("objective/")), "loss")
+    return f"loss {metrics[native]:.4f}  {speed}" if native in metrics else f"loss not finite  {speed}"
 
 
 def _is_shown(name: str) -> bool:

@@ -11,6 +11,7 @@ import typer
 
 from posttrain.cli.options import AllowCode, AllowRemoteEngine, Overrides, RecipePath, checked_recipe
 from posttrain.cli.screen import out, say
+from posttrain.cli.unforeseen import tracebacks_kept_in
 from posttrain.errors import RecipeError
 from posttrain.execution.folder.lock import check_unlocked
 from posttrain.settings.doors.permissions import Permissions
@@ -46,7 +47,8 @@ def run(
         out.print(console.plan_table({**several, **plan(checked, **allowed)}))
         return
     shown = {one.name: one.rollout.log_completions for one in checked.stages if one.rollout}
-    with console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown) as view:
+    view = console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown)
+    with tracebacks_kept_in(Path(checked.output_dir), beside="recipe.yaml"), view:
         result = run(checked, listeners=[view], **allowed)
     if result.was_finished:
         say(f"{result.output_dir} is finished; nothing was done. Choose another output_dir to run it again.")
