@@ -175,6 +175,16 @@ CASES = [
         "num_train_epochs is set by the recipe itself: training.epochs",
         15,
     ),
+    *(
+        Case(("  max_steps: 2", f"  max_steps: 2\n  extra: {{optim: {name}}}"), f"training.extra: optim: {name} {says}", 15)
+        for name, says in {
+            "adamw_8bits": "is no optimizer of transformers; did you mean adamw_8bit or ",
+            "lion": "is no optimizer of transformers; did you mean ",
+            "lomo": "changes weights during the backward pass",
+            "galore_adamw_layerwise": "changes weights during the backward pass",
+            "galore_adamw": "needs optim_target_modules beside it",
+        }.items()
+    ),
     # What this version does not do.
     *(
         top(f"{key}: {{}}", f"{key}: {what} is not part of this version; the README lists what is")

@@ -300,3 +300,32 @@ def test_a_micro_batch_without_rows_gives_zero_gradients(make_trainer: MakeTrain
     learner.loss(model, step, []).output.loss.backward()
     gradients = [p.grad for p in model.parameters()]
     assert all(g is not None and bool((g == 0).all()) for g in gradients)
+
+
+class _OtherWeights(torch.optim.SGD):
+    """Steps in the mode `train` only, as schedule-free optimizers do, and notes in which mode it is asked for what."""
+
+    mode = "eval"
+
+    def train(self) -> None:
+        self.mode = "train"
+
+    def eval(self) -> None:
+        self.mode = "eval"
+
+    def step(self, *arguments: Any, **options: Any) -> Any:
+        assert self.mode == "train"
+        return super().step(*arguments, **options)
+
+
+def test_an_optimizer_with_other_weights_in_training_is_told_which_are_wanted(make_trainer: Any) -> None:
+    seen: list[str] = []
+
+    def sampled(step: int) -> dict[str, float]:
+        seen.append(trainer.optimizer.optimizer.mode if step else "eval")
+        return {}
+
+    trainer = make_trainer("sft", trainer_options={"sample_evaluation": sampled}, eval_strategy="steps", eval_steps=1)
+    trainer.optimizer = _OtherWeights(trainer.model.parameters(), lr=0.1)
+    trainer.train()
+    assert seen == ["eval"] * 4 and trainer.optimizer.optimizer.mode == "eval"

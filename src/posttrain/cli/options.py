@@ -23,11 +23,15 @@ def checked_recipe(path: str, overrides: list[str], output_dir: str | None = Non
 
     Raises:
         RecipeError: with a line for each fault.
+        SetupError: with a line for each package that it needs and that is not installed.
     """
     from posttrain.recipe import load_recipe
+    from posttrain.recipe.packages import check_packages
 
     if output_dir is not None:
         overrides = [*overrides, f"output_dir={json.dumps(output_dir)}"]
     if processes is not None:
         overrides = [*overrides, f"distributed.processes={processes}"]
-    return load_recipe(path, overrides)
+    recipe = load_recipe(path, overrides)
+    check_packages(recipe)
+    return recipe

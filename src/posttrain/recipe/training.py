@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from posttrain.settings.base import Config, Count, NonNegative, Positive
 from posttrain.settings.training import Budget, HeadPath, RowLayout
 from posttrain.settings.transformers_arguments import extra_fault
+from posttrain.settings.transformers_optimizers import optimizer_fault
 from posttrain.train.schedules import AnySchedule
 
 Scheduler = Literal[
@@ -107,4 +108,6 @@ class TrainingConfig(Config):
         for name in extra:
             if (fault := extra_fault(name)) is not None:
                 raise ValueError(fault)
+        if (fault := optimizer_fault(extra)) is not None:
+            raise ValueError(fault)
         return extra

@@ -130,6 +130,7 @@ class Loop(Checkpointed):
         step: Step = inputs
         self._clock = time.monotonic()
         model.train()
+        self._take_weights_of("train")
         while True:
             try:
                 return self._backward(model, step)
@@ -138,6 +139,13 @@ class Loop(Checkpointed):
             model.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _take_weights_of(self, mode: str) -> None:
+        """Schedule-free optimizers train other weights than those that are sampled, evaluated and saved: all but a step itself
+        sees the latter.
+        """
+        if callable(switch := getattr(self.optimizer, mode, None)):
+            switch()
 
     def _backward(self, model: nn.Module, step: Step) -> Tensor:
         self.run_state.nonfinite.begin(self.state.global_step + 1, step)
@@ -196,6 +204,7 @@ class Loop(Checkpointed):
         self, tr_loss: Any, grad_norm: Any, *arguments: Any, learning_rate: float | None = None, **options: Any
     ) -> None:
         """Records the step, whatever logging_steps says, then lets the parent log, evaluate and save."""
+        self._take_weights_of("eval")
         if self._record and self.state.global_step != self._recorded:
             seconds = time.monotonic() - self._clock
             self._recorded = self.state.global_step

@@ -21,6 +21,7 @@ from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.load import load
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_code, fingerprints
+from posttrain.recipe.packages import check_packages
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.make import Graders, make_rewards
 from posttrain.rewards.options import Judged
@@ -138,6 +139,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     check_code(recipe, permissions)
+    check_packages(recipe)
     algorithm = built(recipe.algorithm)
     recipe.check_built(algorithm)
     if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):

@@ -1,0 +1,47 @@
+"""Packages that a recipe asks for and that this one does not bring: whether they are there, before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from posttrain.errors import SetupError
+from posttrain.recipe.recipe import Recipe
+from posttrain.settings.transformers_optimizers import PACKAGE_OF
+
+TRACKERS = {"wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow"}
+"""For each tracker of training.report_to: the package that it is imported from, and by the same name installed."""
+
+
+def check_packages(recipe: Recipe) -> None:
+    """Whether what the recipe names can be imported here.
+
+    Raises:
+        SetupError: with a line for each package that is missing, and how to install it.
+    """
+    asked = dict.fromkeys(need for one in recipe.stages or [recipe] for need in _needs(one))
+    lacking = [
+        f"{key} needs the package {name}: pip install {install}" for key, name, install in asked if not _is_there(name)
+    ]
+    if lacking:
+        raise SetupError("\n".join(lacking))
+
+
+def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """The key and its value, the package's name in Python, and what is to be installed."""
+    for tracker in recipe.training.report_to:
+        yield f"training.report_to: {tracker}", TRACKERS[tracker], TRACKERS[tracker]
+    optimizer = recipe.training.extra.get("optim")
+    if optimizer in PACKAGE_OF:
+        yield f"training.extra.optim: {optimizer}", *PACKAGE_OF[optimizer]
+    if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
+        yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
+    for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
+        if sampling is not None and sampling.engine == "vllm" and sampling.vllm.url is None:
+            yield "engine: vllm", "vllm", "'posttrain[vllm]' (on a CPU: make setup-vllm)"
+
+
+def _is_there(package: str) -> bool:
+    """A folder of that name without code is none: some trackers leave one where they write."""
+    found = find_spec(package)
+    return found is not None and found.origin is not None

@@ -1,0 +1,80 @@
+"""Optional packages are asked for before anything is loaded: exit code 4 and how to install each."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.training_args import OptimizerNames
+
+from posttrain.errors import SetupError
+from posttrain.recipe.packages import TRACKERS, check_packages
+from posttrain.recipe.recipe import load_recipe
+from posttrain.settings.transformers_optimizers import IN_BACKWARD, OF_TORCH, PACKAGE_OF
+from recipes import Command, recipe
+
+
+def absent(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """As on a machine that has them not."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "posttrain.recipe.packages.find_spec", lambda name: None if name in names else real(name), raising=True
+    )
+
+
+def training(**values: Any) -> dict[str, Any]:
+    return {"training": {"max_steps": 2, **values}}
+
+
+def optimizer(name: str) -> dict[str, Any]:
+    return training(extra={"optim": name, "optim_target_modules": ["attn"]})
+
+
+CASES = [
+    *((training(report_to=[name]), package, f"training.report_to: {name} needs") for name, package in TRACKERS.items()),
+    *((optimizer(name), module, f"training.extra.optim: {name} needs") for name, (module, _) in PACKAGE_OF.items()),
+    ({"eval": {}, "distributed": {"mode": "zero2", "processes": 2}}, "deepspeed", "distributed.mode: zero2 needs"),
+    (
+        {"algorithm": {"name": "grpo"}, "rollout": {"engine": "vllm"}, **training()},
+        "vllm",
+        "engine: vllm needs the package vllm: pip install",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "package", "says"), CASES)
+def test_each_package_that_a_recipe_can_ask_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, Any], package: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    absent(monkeypatch, package)
+    checked = load_recipe(recipe(**changes))
+    with pytest.raises(SetupError, match="pip install") as raised:
+        check_packages(checked)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("command", [["validate"], ["run", "--dry-run"], ["run"]])
+def test_each_command_asks_before_it_loads(
+    posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
+) -> None:
+    absent(monkeypatch, "wandb", "bitsandbytes")
+    path = recipe(model={"name": "./absent"}, **training(report_to=["wandb"], extra={"optim": "adamw_8bit"}))
+    code, _, err = posttrain(*command, path)
+    assert code == 4 and "pip install wandb\n" in err and "pip install bitsandbytes" in err and "absent" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_what_a_tracker_writes_is_not_taken_for_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mlflow").mkdir()
+    if importlib.util.find_spec("mlflow").origin is None:  # type: ignore[union-attr]
+        with pytest.raises(SetupError, match="pip install mlflow"):
+            check_packages(load_recipe(recipe(**training(report_to=["mlflow"]))))
+
+
+def test_all_optimizers_of_transformers_have_a_place() -> None:
+    assert sorted((*OF_TORCH, *PACKAGE_OF, *IN_BACKWARD)) == sorted(name.value for name in OptimizerNames)
