@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.data.encoder import Encoder
 from posttrain.errors import SetupError
-from posttrain.model.load import VOCABULARY_MULTIPLE, disable_dropout, eos_ids, load, make_tokenizer
+from posttrain.model.load import VOCABULARY_MULTIPLE, eos_ids, load, make_tokenizer
 from posttrain.settings.data import DataConfig
 from posttrain.settings.model import CharacterTokenizer, ModelConfig
 
-TALK = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+TALK = [{"role": "user", "content": "1 + 1 =\n"}, {"role": "assistant", "content": "2"}]
 CUSTOM = "0123+é\u0301日 "
 
 
@@ -69,7 +69,7 @@ def test_an_alphabet_holds_its_own_characters(tokenizers: Any, text: str) -> Non
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
-@pytest.mark.parametrize("kind", ["bytes", "characters", {"characters": "12+"}])
+@pytest.mark.parametrize("kind", ["bytes", "characters", {"characters": "12+ =\n"}])
 def test_a_saved_model_is_the_same_model(tmp_path: Path, architecture: str, kind: Any) -> None:
     model, tokenizer = load(config(architecture, kind), seed=3)
     model.save_pretrained(tmp_path)
@@ -110,21 +110,6 @@ def test_end_tokens_are_the_tokenizers_and_the_generation_configs(listed: Any) -
     model, tokenizer = load(config(), seed=0)
     model.generation_config.eos_token_id = listed
     assert eos_ids(model, tokenizer) == ([1] if listed is None else [1, 4])
-
-
-@pytest.mark.parametrize("adapter", [None, {"r": 2, "alpha": 4, "dropout": 0.5}])
-def test_disable_dropout(adapter: Any) -> None:
-    model, tokenizer = load(config(size={"attention_dropout": 0.5}, adapter=adapter), seed=0)
-    if adapter:  # an untouched adapter adds zero, dropout or not
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter)
-    ids = torch.tensor([tokenizer.apply_chat_template(TALK, return_dict=False)])
-    model.train()
-    assert not torch.equal(model(ids).logits, model(ids).logits)
-    disable_dropout(model)
-    assert torch.equal(model(ids).logits, model(ids).logits)
-    torch.testing.assert_close(model(ids).logits, model.eval()(ids).logits)
 
 
 def test_fields_of_a_named_models_config_can_be_changed(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
         every = prepared.recipe.eval.every
         if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
-        save_model(trainer.model, prepared.tokenizer, folder / "final")
+        save_model(trainer.model, prepared.tokenizer, folder / "final", rows=prepared.first_rows)
     start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start, warnings=trainer.run_files.warnings())
 

@@ -18,6 +18,7 @@ from transformers import (
 from posttrain.errors import SetupError
 from posttrain.model.pretrained import first_line, pretrained
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig, adapter_options
+from posttrain.telling import tell
 
 VOCABULARY_MULTIPLE = 16  # rows of the embedding are padded to it; ids beyond the tokenizer's are never produced by it
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
@@ -76,11 +77,18 @@ def make_tokenizer(kind: Any) -> PreTrainedTokenizerFast:
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         core.decoder = decoders.ByteLevel()
     else:
-        alphabet = kind.characters if isinstance(kind, CharacterTokenizer) else string.printable
-        vocabulary = {symbol: i for i, symbol in enumerate([*specials, *dict.fromkeys(alphabet)])}
-        core = Tokenizer(models.WordLevel(vocabulary, UNKNOWN))
-        core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-        core.decoder = decoders.Fuse()
+        alphabet = list(dict.fromkeys(kind.characters if isinstance(kind, CharacterTokenizer) else string.printable))
+        as_bytes = all(character.isascii() for character in alphabet)
+        symbols = [*map(_byte_symbol, alphabet)] if as_bytes else alphabet
+        vocabulary = {symbol: i for i, symbol in enumerate([*specials, *symbols])}
+        if as_bytes:  # as `bytes`: AutoTokenizer gives a model of a kind the pre-tokenizer of that kind, which is of bytes
+            core = Tokenizer(models.BPE(vocabulary, [], unk_token=UNKNOWN))
+            core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            core.decoder = decoders.ByteLevel()
+        else:
+            core = Tokenizer(models.WordLevel(vocabulary, UNKNOWN))
+            core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+            core.decoder = decoders.Fuse()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -91,6 +99,14 @@ def make_tokenizer(kind: Any) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _byte_symbol(character: str) -> str:
+    """What stands for an ASCII character in a vocabulary of bytes."""
+    from tokenizers import pre_tokenizers
+
+    [(symbol, _)] = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(character)
+    return symbol
 
 
 def make_model(config: FromScratch, tokenizer: Any, *, seed: int) -> Any:
@@ -117,16 +133,39 @@ def _adapted(model: Any, config: ModelConfig, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, LoraConfig(**options))
+            adapted = get_peft_model(model, LoraConfig(**options))
         except ValueError as error:
             raise SetupError(f"{config.label}: the adapter does not fit: {first_line(error)}") from error
+    untie(adapted)
+    return adapted
 
 
-def disable_dropout(model: torch.nn.Module) -> None:
-    """Sets every dropout rate to 0: modules, LoRA's among them, and the rates that attention layers keep as numbers."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "dropout", "dropout_p", "attn_dropout", "hidden_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+def untie(model: Any) -> None:
+    """Gives an embedding and a head that share a matrix one each, where an adapter changes one of them: it would change both
+    when it is merged. A model without an adapter stays as it is.
+    """
+    if not hasattr(model, "peft_config"):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    base = model.get_base_model()
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    shared = _matrix_owner(embedding).weight is _matrix_owner(head).weight
+    if not shared or not any(isinstance(one, BaseTunerLayer | ModulesToSaveWrapper) for one in (embedding, head)):
+        return
+    owner = _matrix_owner(head)
+    owner.weight = torch.nn.Parameter(owner.weight.detach().clone(), requires_grad=owner.weight.requires_grad)
+    base.config.tie_word_embeddings = False
+    tell(
+        "untied",
+        "The adapter changes the model's head or its embedding, which share a matrix: each has its own from here on, in what "
+        "is saved as well.",
+    )
+
+
+def _matrix_owner(module: Any) -> Any:
+    """The module below adapters and copies that holds the matrix of the base."""
+    while (below := getattr(module, "base_layer", None) or getattr(module, "original_module", None)) is not None:
+        module = below
+    return module

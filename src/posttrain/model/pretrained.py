@@ -1,14 +1,15 @@
-"""A model by name or folder, read whole: no weight that it lacks is made up, no pickle is opened, and it can be saved again."""
+"""A model by name or folder, read whole: no weight that it lacks is made up, no pickle is opened, and it can be saved."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from posttrain.errors import SetupError
 from posttrain.settings.model import ModelConfig
@@ -16,6 +17,7 @@ from posttrain.telling import tell
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
+GENERIC = "TokenizersBackend"
 NAMED = 4  # tensors, in a message; the others are counted
 
 
@@ -50,9 +52,17 @@ def _check_place(name: str) -> None:
 
 def _tokenizer(config: ModelConfig, place: str) -> Any:
     try:
+        if _is_all_in_its_file(Path(place)):
+            return PreTrainedTokenizerFast.from_pretrained(place)
         return AutoTokenizer.from_pretrained(place, **_source(config))
     except Exception as error:
         raise SetupError(f"The tokenizer of {place} cannot be loaded: {first_line(error)}") from error
+
+
+def _is_all_in_its_file(folder: Path) -> bool:
+    """Whether a tokenizer was saved as one of no class of its own; AutoTokenizer may give it that of its model's kind."""
+    described = folder / "tokenizer_config.json"
+    return described.is_file() and json.loads(described.read_text()).get("tokenizer_class") == GENERIC
 
 
 def _source(config: ModelConfig) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def _model(config: ModelConfig) -> Any:
         own = AutoConfig.from_pretrained(name, **_source(config))
         _change(own, config)
         _check_no_pickles(Path(name))
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             config=own,
             dtype=getattr(torch, config.dtype),
@@ -75,6 +85,7 @@ def _model(config: ModelConfig) -> Any:
             output_loading_info=True,
             **_source(config),
         )
+        model, report = loaded
     except SetupError:
         raise
     except Exception as error:
@@ -144,7 +155,7 @@ def _mend_generation(name: str, model: Any) -> None:
         values = ", ".join(f"{field}: {value}" for field, value in taken.items())
         tell(
             "generation config",
-            f"{name}: its generation_config.json cannot be saved as it is, and is kept without what it says in vain: {values}.",
+            f"{name}: its generation_config.json cannot be saved as it is, and is kept without what has no effect: {values}.",
         )
 
 

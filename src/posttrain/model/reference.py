@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,20 +21,32 @@ class Reference:
     """Scores rows under the model as it was when this was made. Its dropout is off and it takes no gradient.
 
     It is made of a policy that is not spread over ranks yet, and has its memory until `place`, before the policy is trained,
-    gives it its own: a whole one on the device, or a share of one where the policy is shared out.
+    gives it its own: a whole one on the device, or a share of one where the policy is shared out. What is not trained stays
+    one tensor for both, if it is not shared out.
+
+    Args:
+        policy: with its adapter, where it has one.
+        shared_out: its parameters will be spread over the ranks.
+        apart: a copy, also where switching the adapter off would do.
     """
 
-    def __init__(self, policy: Any) -> None:
-        self._adapted = hasattr(policy, "disable_adapter")
-        if self._adapted:
+    def __init__(self, policy: Any, *, shared_out: bool = False, apart: bool = False) -> None:
+        self.is_policy = hasattr(policy, "disable_adapter") and not apart
+        self._shared_with_policy = set[int]()
+        if self.is_policy:
             self._model = policy
             return
-        same = {id(p): torch.nn.Parameter(p.detach(), requires_grad=False) for p in policy.parameters()}
+        if not shared_out:
+            self._shared_with_policy = {id(p) for p in policy.parameters() if not p.requires_grad}
+        same = {
+            id(p): p if id(p) in self._shared_with_policy else torch.nn.Parameter(p.detach(), requires_grad=False)
+            for p in policy.parameters()
+        }
         self._model = copy.deepcopy(policy, same).eval()  # a large model's copy would not fit beside it
 
     def place(self, accelerator: Any, distributed: DistributedConfig | None) -> None:
         """Makes it independent of the policy, on the device or on the ranks that share the policy."""
-        if self._adapted:
+        if self.is_policy:
             return
         if distributed is not None:
             shard(self._model, distributed, bf16=accelerator.mixed_precision == "bf16")
@@ -43,12 +54,13 @@ class Reference:
             self._model = readable(self._model, accelerator)
         elif not is_sharded(self._model):
             for parameter in self._model.parameters():
+                if id(parameter) in self._shared_with_policy:
+                    continue
                 parameter.data = parameter.data.to(accelerator.device, copy=True)
             self._model.to(accelerator.device)
 
     def _frozen(self) -> AbstractContextManager[Any]:
-        disable: Callable[[], AbstractContextManager[Any]] = getattr(self._model, "disable_adapter", nullcontext)
-        return disable()
+        return self._model.disable_adapter() if self.is_policy else nullcontext()
 
     @torch.no_grad()
     def logp(self, inputs: ModelInputs, loss_mask: Bool[Tensor, "B T"], scorer: Scorer) -> Float[Tensor, "B T"]:

@@ -1,49 +1,104 @@
-"""Models saved as folders: whole or not at all."""
+"""Models saved as folders: whole, on the disk and proved, or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import filecmp
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded, whole_copy
+from posttrain.errors import CheckpointError
+from posttrain.model import disk
+from posttrain.model.proofs.saved import saved_fault
 from posttrain.model.weights import engine_weights, write_shards
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path, note: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    note: Mapping[str, Any] | None = None,
+    *,
+    rows: Sequence[Sequence[int]] = (),
+) -> None:
     """Model and tokenizer, in place of what was there; an adapter is merged into a copy of its base, and kept beside it.
 
     All ranks call it, and the first writes. A model that they share is gathered a bucket at a time. `note` is written to
-    note.json.
+    note.json. `rows` are token ids of the first rows of the data, on which what was saved is tried.
+
+    Raises:
+        CheckpointError: it cannot be written, or it is not what was trained; then it lies under another name.
     """
-    fresh, former = (folder.with_name(f"{folder.name}.{word}") for word in ("partial", "former"))
-    for path in (fresh, former) if ranks.is_main() else ():
-        shutil.rmtree(path, ignore_errors=True)
-    if is_sharded(model):
-        _save_gathered(model, fresh)
-    elif ranks.is_main():
-        _save(model, fresh)
-    if ranks.is_main():
-        tokenizer.save_pretrained(fresh)
-        if note is not None:
-            (fresh / "note.json").write_text(json.dumps(note))
-        if folder.exists():
-            os.replace(folder, former)
-        os.replace(fresh, folder)
-        shutil.rmtree(former, ignore_errors=True)
+    with writing(folder) as fresh:
+        merged = None
+        if is_sharded(model):
+            _save_gathered(model, fresh)
+        elif ranks.is_main():
+            merged = _save(model, fresh)
+        if ranks.is_main():
+            tokenizer.save_pretrained(fresh)
+            if note is not None:
+                (fresh / "note.json").write_text(json.dumps(note))
+            disk.open_to_others(fresh)
+        ranks.barrier(f"the files of {folder.name}")
+        fault = saved_fault(fresh, model, tokenizer, rows, merged)
+        if fault is not None:
+            _keep_apart(fresh, folder, fault)
+        if ranks.is_main():
+            disk.publish(fresh, folder)
     ranks.barrier(f"saving {folder.name}")
 
 
-def _save(model: Any, folder: Path) -> None:
-    whole = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Where a folder is written before it is whole; what is left there goes if it cannot be written.
+
+    Raises:
+        CheckpointError: says why.
+    """
+    fresh = folder.with_name(f"{folder.name}.partial")
+    try:
+        for path in (fresh, folder.with_name(f"{folder.name}.former")) if ranks.is_main() else ():
+            shutil.rmtree(path, ignore_errors=True)
+        yield fresh
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{folder} cannot be written: {reason}. What was there before is whole, and so is the last checkpoint; make "
+            "room, and the same command goes on."
+        ) from error
+
+
+def _keep_apart(fresh: Path, folder: Path, fault: str) -> None:
+    apart = folder.with_name(f"{folder.name}.unproved")
+    if ranks.is_main():
+        shutil.rmtree(apart, ignore_errors=True)
+        os.replace(fresh, apart)
+    raise CheckpointError(
+        f"{folder} would not be the model that was trained: {fault}. What was written lies in {apart}; the last checkpoint "
+        "is whole."
+    )
+
+
+def _save(model: Any, folder: Path) -> Any:
+    """Writes it, and returns the whole model that was written where it is another object."""
+    if not hasattr(model, "merge_and_unload"):
+        model.save_pretrained(folder)
+        return None
+    whole = copy.deepcopy(model).merge_and_unload()
     whole.save_pretrained(folder)
-    if whole is not model:
-        model.save_pretrained(folder / "adapter")
+    model.save_pretrained(folder / "adapter")
+    return whole
 
 
 def _save_gathered(model: Any, folder: Path) -> None:
@@ -74,8 +129,14 @@ def withdraw(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """A copy that is there whole or not at all."""
-    fresh = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(source, fresh)
-    os.replace(fresh, target)
+    """A copy that is there whole, byte by byte, or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    with writing(target) as fresh:
+        shutil.copytree(source, fresh)
+        for path in disk.files(source):
+            if not filecmp.cmp(path, fresh / path.relative_to(source), shallow=False):
+                raise OSError(f"{path.relative_to(source)} is not what was copied")
+        disk.publish(fresh, target)

@@ -80,6 +80,24 @@ def _buckets(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
         yield run
 
 
+def aliases(model: Any) -> list[set[str]]:
+    """The names in a checkpoint that one tensor has, where it has several, as an embedding that is the head's matrix."""
+    prefix, names = "base_model.model." if hasattr(model, "peft_config") else "", dict[int, set[str]]()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), set()).add(name.removeprefix(prefix).replace(".base_layer.", "."))
+    names.setdefault(id(model.get_output_embeddings().weight), set()).add("lm_head.weight")
+    return [group for group in names.values() if len(group) > 1]
+
+
+def is_plain(model: Any) -> bool:
+    """Whether an adapter is LoRA on linear layers, which `engine_weights` can add."""
+    try:
+        _adapted(model)
+    except SetupError:
+        return False
+    return True
+
+
 class Fingerprint:
     """A number that changes when a weight does: the sum of all bits, as integers, of the weights that passed through."""
 

@@ -14,8 +14,8 @@ from posttrain.distributed.signals import Interruption
 from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
 from posttrain.model.layout.make import make_layout
-from posttrain.model.load import disable_dropout
-from posttrain.model.reference import Reference
+from posttrain.model.load import untie
+from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import Scorer
 from posttrain.model.trials import usable_head, usable_layout
 from posttrain.rewards.base import Reward, Weighted
@@ -108,13 +108,15 @@ class PostTrainer(Loop):
             name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
             for name, examples in (eval_dataset or {}).items()
         }
+        untie(model)
         if algorithm.needs.exact_logp:
-            disable_dropout(model)
+            switch_off_noise(model, len(tokenizer))
         head = usable_head(model, execution.head, len(tokenizer))
         if head == "whole" and algorithm.needs.full_kl:
             raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
         layout = make_layout(usable_layout(model, execution.layout, len(tokenizer)), pad_id=tokenizer.pad_token_id or 0)
-        reference = Reference(model) if algorithm.needs.reference else None
+        shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
+        reference = reference_of(model, len(tokenizer), shared_out=shared_out) if algorithm.needs.reference else None
         if distributed is not None:
             shard(model, distributed, bf16=args.bf16)
         super().__init__(

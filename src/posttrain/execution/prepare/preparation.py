@@ -19,6 +19,7 @@ from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.load import load
+from posttrain.model.proofs.tokens import ROWS
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_code, fingerprints
 from posttrain.recipe.packages import check_packages
@@ -68,6 +69,15 @@ class Prepared:
         if training.max_steps is not None:
             return training.max_steps * training.rows_per_step
         return examples_of_epochs(training.epochs or 0, len(self.sets.train)) * per_question
+
+    @property
+    def first_rows(self) -> list[list[int]]:
+        """Token ids of the first rows of the data, on which what is saved is tried."""
+        first = self.sets.train[:ROWS]
+        return [
+            [*map(int, (*one.rows[0].prompt, *one.rows[0].completion))] if isinstance(one, Example) else [*one.prompt]
+            for one in first
+        ]
 
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""

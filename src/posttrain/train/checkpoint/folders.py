@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from posttrain.distributed import ranks
 from posttrain.errors import CheckpointError
+from posttrain.model import disk
 
 MANIFEST, PARTIAL, FORMAT = "manifest.json", ".partial", 1
 
@@ -50,8 +51,10 @@ def write(
             staging.mkdir(parents=True)
         ranks.barrier(f"the start of {target.name}")
         fill(staging)
+        if ranks.is_main():
+            disk.open_to_others(staging)
         ranks.barrier(f"the files of {target.name}")
-        files = [path for path in _files(staging) if path.name != MANIFEST]
+        files = [path for path in disk.files(staging) if path.name != MANIFEST]
         share = {str(path.relative_to(staging)): _written_through(path) for path in ranks.my_share(files)}
         proofs = {name: proof for one in ranks.all_gather(share, f"the sums of {target.name}") for name, proof in one.items()}
         if ranks.is_main():
@@ -144,12 +147,11 @@ def _superseded(folder: Path, step: int, keep: int | None) -> list[Path]:
 
 
 def _publish(staging: Path, target: Path) -> None:
-    for path in {parent for file in _files(staging) for parent in file.parents if parent.is_relative_to(staging)}:
-        _sync(path)
+    disk.sync_folders(staging)
     if target.exists():  # damaged: a whole one would have been resumed from
         _remove(target)
     os.replace(staging, target)
-    _sync(target.parent)
+    disk.sync(target.parent)
 
 
 def _remove(checkpoint: Path) -> None:
@@ -158,13 +160,9 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(partial)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
 def _written_through(path: Path) -> dict[str, Any]:
     """The size and sum of a file that is on the disk, whatever becomes of the machine."""
-    _sync(path)
+    disk.sync(path)
     return {"bytes": path.stat().st_size, "sha256": _digest(path)}
 
 
@@ -176,11 +174,3 @@ def _seal(described: Mapping[str, Any]) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,102 @@
+"""The proofs of a start: no noise where log-probs are compared, and a reference that is what the policy is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posttrain.errors import SetupError
+from posttrain.model.proofs.rows import ProbeRows, agree, largest
+from posttrain.model.reference import Reference
+from posttrain.model.scoring import Scorer, output_head
+from posttrain.telling import tell
+
+NOISE = re.compile(r"(drop|jitter|noise)(?!.*(type|mode|seed))", re.IGNORECASE)
+"""Names under which models keep rates of noise."""
+PASSES = 4  # in training, of which each draws its own noise
+NOTHING = 1e-7  # nats: two passes of one model are equal to the last bit, but for kernels that sum in any order
+
+
+def switch_off_noise(model: Any, vocabulary: int) -> None:
+    """Makes training score rows as evaluation does: every rate of noise, dropout above all, is 0, and what was not is told.
+
+    Raises:
+        SetupError: the model's log-probs in training are still others than in evaluation.
+    """
+    rows = ProbeRows.of((), vocabulary)
+    told = Counter(f"{name} {rate:g}" for module in model.modules() for name, rate in _silenced(module))
+    if _noise(model, rows) > NOTHING:
+        configs = {id(one): one for module in model.modules() if (one := getattr(module, "config", None)) is not None}
+        for config in configs.values():
+            told.update(f"{name} {rate:g} of its config, which is saved so" for name, rate in _silenced(config))
+        if (left := _noise(model, rows)) > NOTHING:
+            raise SetupError(
+                f"{type(model).__name__} gives other log-probs in training than in evaluation (by up to {left:.3g} nats), "
+                "from noise that no rate of its modules or its config says. The algorithm compares log-probs: take another "
+                "model, or sft."
+            )
+    if told:
+        tell("noise", f"Off, for the algorithm compares log-probs: {', '.join(told)}.")
+
+
+def _silenced(owner: Any) -> Iterator[tuple[str, float]]:
+    """Sets the rates of a module, or of a config, to 0; those that were not."""
+    kind = type(owner).__name__
+    if isinstance(owner, torch.nn.modules.dropout._DropoutNd) and owner.p:  # pyright: ignore[reportPrivateUsage]
+        yield kind, owner.p
+        owner.p = 0.0
+    for name, rate in list(vars(owner).items()):
+        if NOISE.search(name) and isinstance(rate, float) and rate:
+            yield name, rate
+            setattr(owner, name, 0.0)
+
+
+def _noise(model: Any, rows: ProbeRows) -> float:
+    """The largest difference between a log-prob in evaluation and in training; the generators stay where they were."""
+    device = output_head(model).weight.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        still = rows.logp(model)
+        return max(largest(rows.logp(model, training=True), still) for _ in range(PASSES))
+
+
+def reference_of(model: Any, vocabulary: int, *, shared_out: bool) -> Reference:
+    """The frozen start: the policy with its adapter switched off where that is what it starts from, else a copy.
+
+    Args:
+        model: the policy, before it is spread over ranks and trained.
+        vocabulary: token ids are below it.
+        shared_out: the parameters will be spread over ranks.
+
+    Raises:
+        SetupError: the log-ratio is not 0.
+    """
+    rows = ProbeRows.of((), vocabulary)
+    reference = Reference(model, shared_out=shared_out)
+    if reference.is_policy and largest(*_both(model, reference, rows)) > 0:
+        reference = Reference(model, shared_out=shared_out, apart=True)
+        tell(
+            "reference",
+            "The adapter is not 0 at the start (it was trained before, or begins so): the reference is a frozen copy of the "
+            "model with it, not the model without it.",
+        )
+    own, there = _both(model, reference, rows)
+    if not agree(own, there, model):
+        raise SetupError(
+            f"The reference is not what the policy starts from: a log-ratio is {largest(own, there):.3g}, not 0."
+        )
+    return reference
+
+
+def _both(model: Any, reference: Reference, rows: ProbeRows) -> tuple[Tensor, Tensor]:
+    """Log-probs under the policy and under its reference."""
+    inputs, mask = rows.inputs()
+    device, training = output_head(model).weight.device, model.training
+    model.eval()
+    there = reference.logp(inputs.to(device), mask.to(device), Scorer("whole")).cpu()[mask]
+    model.train(training)
+    return rows.logp(model), there
