@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,12 @@ DEMONSTRATIONS = [
     (GOOD | {"completion": "é"}, "does not know"),
     (GOOD | {"prompt": "é"}, "does not know"),
     (GOOD | {"completion": "\ud800"}, ""),
-    (GOOD | {"messages": TALK[:1]}, "no turn of the assistant"),
-    (GOOD | {"messages": [{"role": "robot", "content": "b"}]}, "role 'robot'"),
-    (GOOD | {"messages": [{"content": "b"}]}, "role None"),
-    (GOOD | {"messages": [{"role": "user", "content": None}]}, "content: text"),
-    (GOOD | {"messages": ["a"]}, "content: text"),
-    (GOOD | {"messages": [TALK[0], {"role": "assistant", "content": ""}]}, "empty"),
+    ({"messages": TALK[:1]}, "no turn of the assistant"),
+    ({"messages": [{"role": "robot", "content": "b"}]}, "role 'robot'"),
+    ({"messages": [{"content": "b"}]}, "role None"),
+    ({"messages": [{"role": "user", "content": None}]}, "content: text"),
+    ({"messages": ["a"]}, "content: text"),
+    ({"messages": [TALK[0], {"role": "assistant", "content": ""}]}, "empty"),
     (GOOD | {"completion": [{"role": "user", "content": "b"}]}, "no turn of the assistant"),
     (GOOD | {"completion": [{"role": "assistant", "content": ""}]}, "empty"),
 ]
@@ -72,7 +73,20 @@ PREFERENCES = [
     ({"chosen": TALK, "rejected": TALK}, "equal"),
     ({"chosen": TALK, "rejected": [{"role": "user", "content": "b"}, TALK[1]]}, "begin with the same messages"),
 ]
-PROBLEMS = [(without("answer"), "answer"), (GOOD | {"answer": 42}, "answer must be text"), (GOOD | {"answer": " "}, "answer")]
+PROBLEMS = [
+    (without("answer"), "answer"),
+    *(
+        (GOOD | {"answer": answer}, f"answer {reason}")
+        for answer, reason in [
+            (" ", "is empty"),
+            (True, "must be text or a number, not True"),
+            (math.nan, "must be text or a number, not nan"),
+            ({"value": 1}, "must be text or a number"),
+            (["1", "2"], "lists 2 values"),
+            ([], "lists 0 values"),
+        ]
+    ),
+]
 ALL = [
     *((kind, line, reason) for kind in ("demonstration", "preference", "problem") for line, reason in UNREADABLE),
     *(("demonstration", line, reason) for line, reason in DEMONSTRATIONS),

@@ -69,7 +69,7 @@ def test_limit(tmp_path: Path, limit: int) -> None:
     ("name", "content", "reason"),
     [
         ("absent.jsonl", None, "no such file"),
-        ("rows.csv", b"a,b\n", r"must end in \.jsonl or \.parquet"),
+        ("rows.xlsx", b"a,b\n", r"must end in \.jsonl, \.json, \.csv"),
         ("rows.parquet", b"not parquet", "cannot be loaded"),
         ("rows.parquet", b"", "cannot be loaded"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.data.columns import TemplateFields
 from posttrain.data.rows import BadRow, LongRow, Row
 from posttrain.data.trl_templates import training_chat_template
 from posttrain.errors import DataError, SetupError
@@ -45,7 +46,8 @@ class Encoder:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
         if config.chat_template and not tokenizer.chat_template:
             raise DataError(
-                "The tokenizer has no chat template. Join plain text: chat_template: false, or --no-chat-template."
+                "The tokenizer has no chat template. Join plain text: data.chat_template: false in a recipe, or "
+                "--no-chat-template of posttrain eval."
             )
         bos = tokenizer("").input_ids
         self._bos = bos if bos == [tokenizer.bos_token_id] else []
@@ -91,7 +93,7 @@ class Encoder:
             columns = _with_common_prompt(columns)
         (chosen, cuts), (rejected, more) = self._answer(columns, "chosen"), self._answer(columns, "rejected")
         if np.array_equal(chosen.completion, rejected.completion):
-            raise BadRow("chosen and rejected are equal")
+            raise BadRow(f"chosen and rejected are equal{' once they are cut to max_tokens' if cuts or more else ''}")
         return (chosen, rejected), cuts + more
 
     def _answer(self, columns: Mapping[str, Any], column: str) -> tuple[Row, Notes]:
@@ -123,9 +125,9 @@ class Encoder:
         if not isinstance(columns.get("prompt"), str):
             raise BadRow(f"prompt must be text, not {type(columns.get('prompt')).__name__}")
         try:
-            text = self._config.prompt_template.format_map(columns)
-        except KeyError as error:
-            raise BadRow(f"prompt_template names the column {error}, which the row does not have") from None
+            text = self._config.prompt_template.format_map(TemplateFields(columns))
+        except BadRow:
+            raise
         except (ValueError, TypeError) as error:
             raise BadRow(f"prompt_template does not fit the row: {error}") from None
         if not text.strip():
@@ -145,6 +147,8 @@ class Encoder:
         turns = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
         if not turns:
             raise BadRow("no turn of the assistant")
+        if not turns[0]:
+            raise BadRow("it begins with a turn of the assistant, and nothing before it asks for that")
         if not all(messages[i]["content"].strip() for i in turns):
             raise BadRow("a turn of the assistant is empty")
         pieces: list[tuple[str, bool]] = []

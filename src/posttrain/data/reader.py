@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from posttrain.data.columns import Use, is_number
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
 from posttrain.data.encoder import Encoder, Notes
 from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
@@ -36,17 +38,18 @@ class Reader:
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
-        encoder = self._encoder(self._context)
+        encoder, use = self._encoder(self._context), Use("pairs" if preference else "demonstrations", self._data)
 
         def encode(record: Record) -> tuple[Example, Notes]:
+            columns = use.columns(record)
             if preference:
-                pair, notes = encoder.preference(record.columns)
+                pair, notes = encoder.preference(columns)
                 return Example(pair, record.where), notes
-            row, notes = encoder.demonstration(record.columns)
+            row, notes = encoder.demonstration(columns)
             return Example((row,), record.where), notes
 
         wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
-        return self._all(records, encode, wanted, label)
+        return self._all(records, encode, use, wanted, label)
 
     def problems(
         self,
@@ -55,6 +58,7 @@ class Reader:
         room: int = 1,
         context: int | None = None,
         needs: Iterable[str] = ("answer",),
+        anything: bool = False,
         demonstrated: bool = False,
         faults: Faults | None = None,
         label: str = "the data",
@@ -66,6 +70,7 @@ class Reader:
             room: tokens that the prompt must leave free for an answer.
             context: of who answers, where it is smaller than the model's.
             needs: columns.
+            anything: any other column may be read as well.
             demonstrated: questions bring demonstrations.
             faults: why demonstrations are not right; None checks nothing.
             label: of the set, for messages.
@@ -74,18 +79,19 @@ class Reader:
             DataError: as for `examples`, or not one row has a demonstration that can be used.
         """
         needs = tuple(needs)
+        use = Use("questions", self._data, needs, demonstrated, anything)
         limits = [limit for limit in (self._context, context) if limit is not None]
         asking = self._encoder(min(limits) - room + 1 if limits else None)
         answering = self._encoder(self._context)
 
         def encode(record: Record) -> tuple[Problem, Notes]:
-            columns = dict(record.columns)
+            columns = use.columns(record)
             if "answer" in needs:
                 columns["answer"] = _answer(record)
             for name in needs:
                 if columns.get(name) is None:
                     raise BadRow(f"{name} is missing")
-            prompt, notes = asking.prompt(record.columns)
+            prompt, notes = asking.prompt(columns)
             if not demonstrated:
                 return Problem(prompt, columns, record.where), notes
             on_long = self._data.on_long_completion
@@ -95,7 +101,7 @@ class Reader:
         wanted = [("prompt", *needs)]
         if "answer" in needs:
             wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
-        kept, report = self._all(records, encode, wanted, label)
+        kept, report = self._all(records, encode, use, wanted, label)
         if not demonstrated:
             return kept, report
         if all(problem.demonstration is None for problem in kept):
@@ -112,6 +118,7 @@ class Reader:
         self,
         records: Iterable[Record],
         encode: Callable[[Record], tuple[T, Notes]],
+        use: Use,
         wanted: list[tuple[str, ...]],
         label: str,
     ) -> tuple[list[T], DataReport]:
@@ -124,6 +131,9 @@ class Reader:
             try:
                 if record.fault is not None:
                     raise BadRow(record.fault)
+                report.seen += 1
+                report.forms.update([record.form] if record.form else [])
+                report.unread.update(use.unread(record))
                 row, notes = encode(record)
                 kept.append(row)
                 for counter, reason in notes:
@@ -143,15 +153,31 @@ class Reader:
 
 
 def _answer(record: Record) -> str:
-    reference = record.columns.get("answer", record.columns.get("solution"))
-    if not isinstance(reference, str) or not reference.strip():
-        raise BadRow(f"answer must be text, not {type(reference).__name__}")
+    """The reference as text: text, a finite number, or a list of one of these."""
+    reference = record.columns.get("answer")
+    if reference is None:
+        reference = record.columns.get("solution")
+    if isinstance(reference, (list, tuple)):
+        if len(reference) != 1:
+            raise BadRow(f"answer lists {len(reference)} values, and answers are compared with one")
+        reference = reference[0]
+    if is_number(reference) and math.isfinite(reference):
+        return str(reference)
+    if not isinstance(reference, str):
+        raise BadRow(f"answer must be text or a number, not {reference!r:.40}")
+    if not reference.strip():
+        raise BadRow("answer is empty")
     return reference
 
 
 def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
     if any(all(name in record.columns for name in names) for names in wanted):
         return
+    if "text" in record.columns:
+        raise DataError(
+            f"{record.where}: the row has a text, of which nothing says what is asked and what is to be learnt; this version "
+            "does not train on plain text. Give prompt and completion, or messages."
+        )
     needed = " or ".join(" + ".join(names) for names in wanted)
     missing = next(name for name in wanted[-1] if name not in record.columns)
     raise DataError(

@@ -82,6 +82,12 @@ class DataReport:
     counters: Counter[str] = field(default_factory=Counter[str])
     notes: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     """Counter, place and reason of each."""
+    unread: Counter[str] = field(default_factory=Counter[str])
+    """Columns that nothing reads, with the number of records that have a value there."""
+    forms: Counter[str] = field(default_factory=Counter[str])
+    """How records were written that were in no columns of ours."""
+    seen: int = 0
+    """Records that could be read."""
 
     def note(self, where: str, reason: str, counter: str = "bad") -> None:
         """Counts a record that is not used, or not whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,3 +86,18 @@ class Weighted:
     def __post_init__(self) -> None:
         if not abs(self.weight) <= MAX_WEIGHT:
             raise ValueError(f"weight: {self.weight:g} is not from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The columns that rewards name, which must be there; and whether one of them may read any other as well."""
+
+    columns: tuple[str, ...]
+    anything: bool
+
+    @classmethod
+    def by(cls, rewards: Iterable[Weighted]) -> Wanted:
+        """Of these. A reward that names no columns, and one of somebody's own, may read them all."""
+        given = [entry.reward for entry in rewards]
+        named = dict.fromkeys(name for reward in given for name in getattr(reward, "columns", ()))
+        return cls(tuple(named), any(getattr(one, "reads_anything", not hasattr(one, "columns")) for one in given))

@@ -10,20 +10,26 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from posttrain.settings.base import Config, Count, Share
 from posttrain.settings.rollout import CollectConfig
 
-Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration"]
+Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration", "tools"]
+Format = Literal["messages", "sharegpt", "alpaca"]
 
 
 class _Source(Config):
     columns: dict[Column, str] = {}
     """Ours: theirs. A name that is not mapped is looked up as it is."""
+    unused: list[str] = []
+    """Theirs that are not to be read, as if they were not there: nothing is said of them."""
+    format: Format | None = None
+    """How the rows are written; each by its shape if not set. messages: in columns of ours."""
     limit: Count | None = None
     """The first rows only."""
 
 
 class PathSource(_Source):
-    """A file, `.jsonl` or `.parquet`."""
+    """Files: `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
 
-    path: str
+    path: str | Annotated[list[str], Field(min_length=1)]
+    """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these."""
 
 
 class HubSource(_Source):
@@ -83,6 +89,15 @@ class Encoding(Config):
     """One that the rewards' verdict does not call right; its question stays. on_long_completion holds for one that is longer
     than an answer may be."""
     on_bad_row: Literal["skip", "raise"] = "raise"
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _is_the_tokenizers(cls, given: Any) -> Any:
+        if isinstance(given, str) and given.lower() not in ("true", "false"):
+            raise ValueError(
+                "true or false: a template of your own belongs to the tokenizer, as chat_template.jinja in its folder"
+            )
+        return given
 
     @field_validator("prompt_template")
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from posttrain.data.columns import tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem
 from posttrain.data.sources import Record, read
@@ -13,8 +14,9 @@ from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.model.load import context_of, eos_ids
 from posttrain.recipe import Recipe
-from posttrain.rewards.base import Weighted
+from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
+from posttrain.settings.data import TaskSource
 from posttrain.settings.rollout import SamplingConfig
 
 
@@ -63,7 +65,20 @@ def read_sets(recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, 
         sets.demonstrations, sets.reports["demonstrations"] = shown
     for name in recipe.data.eval:
         _evaluated(name, recipe, algorithm, model, reader, sets)
+    _tell_unread(recipe, sets)
     return sets
+
+
+def _tell_unread(recipe: Recipe, sets: Sets) -> None:
+    """Columns of files and of the hub that nothing reads, of each source once, however often it is read."""
+    sources: dict[str, tuple[Any, tuple[str, ...]]] = {"data.train": (recipe.data.train, ("train", "candidates"))}
+    if recipe.data.demonstrations is not None:
+        sources["data.demonstrations"] = (recipe.data.demonstrations, ("demonstrations",))
+    sources |= {f"data.eval.{name}": (source, (name, f"{name}/problems")) for name, source in recipe.data.eval.items()}
+    for label, (source, names) in sources.items():
+        reports = [sets.reports[name] for name in names if name in sets.reports]
+        if not isinstance(source, TaskSource):
+            tell_unread(label, reports)
 
 
 def _train(
@@ -73,11 +88,12 @@ def _train(
     records = read(recipe.data.train)
     if recipe.rollout is None:
         return reader.examples(records, preference=algorithm.needs.preference, label="data.train")
-    needs = dict.fromkeys(name for entry in rewards for name in getattr(entry.reward, "columns", ()))
+    wanted = Wanted.by(rewards)
     return reader.problems(
         records,
         **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens"),
-        needs=needs,
+        needs=wanted.columns,
+        anything=wanted.anything,
         demonstrated=algorithm.needs.own_demonstrations and not recipe.data.makes_data,
         faults=demonstration_faults(rewards, tokenizer),
         label="data.train",

@@ -101,6 +101,11 @@ class Prepared:
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
         return {"data": data, "code": fingerprints(self.recipe), "versions": versions}
 
+    def _forms(self) -> dict[str, Any]:
+        """How the rows of files are written, where that is in no columns of ours."""
+        found = {name: dict(report.forms) for name, report in self.sets.reports.items() if report.forms}
+        return {"formats of the rows": found} if found else {}
+
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
@@ -122,6 +127,7 @@ class Prepared:
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "questions" if needs.rollouts else "training rows": len(self.sets.train),
             **self.footprint().rows(),
+            **self._forms(),
             "rows left out or cut": {
                 name: dict(report.counters) for name, report in self.sets.reports.items() if report.counters
             },

@@ -37,6 +37,8 @@ class OwnClass:
         SetupError: it cannot be loaded or made.
     """
 
+    reads_anything = True
+
     def __init__(self, path: str, *, deadline: float, options: Mapping[str, Any], name: str) -> None:
         self.name = name
         self._own = Own("class", path, options, deadline)

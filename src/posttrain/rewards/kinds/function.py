@@ -39,7 +39,7 @@ class Function:
         SetupError: it cannot be loaded.
     """
 
-    columns = ()
+    columns, reads_anything = (), True
 
     def __init__(self, path: str, *, deadline: float, options: Mapping[str, Any] = {}, name: str | None = None) -> None:
         self.name = name or object_name(path)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from posttrain.data.columns import tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
-from posttrain.data.sources import Record
+from posttrain.data.sources import records_of
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.load import context_of, eos_ids
-from posttrain.rewards.base import Reward, Weighted
+from posttrain.rewards.base import Reward, Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding
@@ -29,7 +30,9 @@ def as_examples(data: Any, model: Any, tokenizer: Any, *, preference: bool) -> l
     """
     if len(data) and isinstance(data[0], Example):
         return list(data)
-    return _reader(model, tokenizer).examples(_records(data), preference=preference)[0]
+    examples, report = _reader(model, tokenizer).examples(records_of(data), preference=preference)
+    tell_unread("the data", [report])
+    return examples
 
 
 def as_problems(
@@ -49,13 +52,16 @@ def as_problems(
     if len(data) and isinstance(data[0], Problem):
         return list(data)
     judges = weighted(rewards)
-    asked, _ = _reader(model, tokenizer).problems(
-        _records(data),
+    wanted = Wanted.by(judges)
+    asked, report = _reader(model, tokenizer).problems(
+        records_of(data),
         room=max_tokens,
-        needs=dict.fromkeys(name for judge in judges for name in getattr(judge.reward, "columns", ())),
+        needs=wanted.columns,
+        anything=wanted.anything,
         demonstrated=demonstrations,
         faults=demonstration_faults(judges, tokenizer),
     )
+    tell_unread("the data", [report])
     return asked
 
 
@@ -187,10 +193,6 @@ def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:
             "updates, a correction, old: sampler or a KL in the reward) is of the whole one: it would be wrong without a "
             "sign. Leave them at 1 and 0, or do without the comparison."
         )
-
-
-def _records(data: Any) -> Iterator[Record]:
-    return (Record(f"row {number}", dict(columns)) for number, columns in enumerate(data, 1))
 
 
 def _reader(model: Any, tokenizer: Any) -> Reader:

@@ -1,0 +1,145 @@
+"""What the columns of a row are for: which of them are read, which nothing reads, and which change what the row means and
+cannot be honoured.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from posttrain.data.rows import BadRow, DataReport
+from posttrain.data.sources.record import Record
+from posttrain.settings.data import Encoding
+from posttrain.telling import tell
+
+Kind = Literal["demonstrations", "pairs", "questions"]
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+LABELS = ("label", "kto_tag")
+"""KTO's: false where the completion is one that is not wanted."""
+DEMONSTRATIONS = ("demonstration", "completion", "messages")
+"""What a question's demonstration is read from: the first that is there."""
+
+
+class TemplateFields(Mapping[str, Any]):
+    """A row's columns as `prompt_template` takes them: text and finite numbers; null is empty text.
+
+    Its lookup raises BadRow: the column is missing, or is neither.
+    """
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self._columns = columns
+
+    def __getitem__(self, name: str) -> str | int | float:
+        if name not in self._columns:
+            raise BadRow(f"prompt_template names the column {name!r}, which the row does not have")
+        value = self._columns[name]
+        if value is None:
+            return ""
+        if isinstance(value, str) or (is_number(value) and math.isfinite(value)):
+            return value
+        kind = str(value) if is_number(value) else type(value).__name__
+        raise BadRow(f"prompt_template takes text and numbers, and {name} is {kind}")
+
+    def __iter__(self) -> Any:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def is_number(value: Any) -> bool:
+    """An integer or a float, and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What the rows of a set are read for.
+
+    needs: columns that rewards ask for. demonstrated: questions bring demonstrations. anything: a reward of somebody's own
+    may read any column.
+    """
+
+    kind: Kind
+    config: Encoding
+    needs: tuple[str, ...] = ()
+    demonstrated: bool = False
+    anything: bool = False
+
+    def columns(self, record: Record) -> dict[str, Any]:
+        """The row's columns without those that another one takes the place of.
+
+        Raises:
+            BadRow: a column changes what the row means, and cannot be honoured; or two contradict each other.
+        """
+        read, given = self._read(record), record.columns
+        for name in MEDIA:
+            if _says_something(given.get(name)) and name not in read:
+                raise BadRow(f"it has {name}, and only text is trained on; a source's unused: [{name}] takes the text alone")
+        for name in LABELS if self.kind == "demonstrations" else ():
+            if str(given.get(name)).lower() == "false" and name not in read:
+                raise BadRow(f"its {name} is false: its completion is not wanted, and a demonstration is imitated")
+        if _says_something(given.get("chat_template_kwargs")):
+            raise BadRow("its chat_template_kwargs are not read; those of all rows are data.chat_template_kwargs")
+        if _says_something(given.get("tools")) and not self.config.chat_template:
+            raise BadRow("its tools need chat_template: true")
+        if "instruction" in given and _says_something(given.get("input")) and "input" not in read:
+            raise BadRow("its input, a part of its instruction, is not read: name it in prompt_template, or map no columns")
+        taken = {name for name in ("messages", "completion") if given.get(name) is None or name not in read}
+        return {name: value for name, value in given.items() if name not in taken or self.kind != "demonstrations"}
+
+    def unread(self, record: Record) -> list[str]:
+        """Columns with a value that nothing reads."""
+        if self.anything:
+            return []
+        known = self._read(record) | set(record.mapped.values())
+        return [name for name, value in record.columns.items() if value is not None and name not in known]
+
+    def _read(self, record: Record) -> set[str]:
+        given = {name for name, value in record.columns.items() if value is not None}
+        tools = {"tools"} if self.config.chat_template else set[str]()
+        asked = {"prompt", *tools, *names_of(self.config.prompt_template)}
+        if self.kind == "pairs":
+            return asked | {"chosen", "rejected"}
+        if self.kind == "demonstrations":
+            return {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
+        shown = next(([name] for name in DEMONSTRATIONS if name in given), []) if self.demonstrated else []
+        solution = ["solution"] if "answer" in self.needs and "answer" not in given else []
+        return asked | {*self.needs, *shown, *solution}
+
+    def _is_conversation(self, given: set[str], record: Record) -> bool:
+        """Whether a demonstration is its messages, and not its prompt and completion."""
+        if "messages" not in given or not {"prompt", "completion"} <= given:
+            return "messages" in given
+        named = {name for name in ("messages", "completion") if name in record.mapped}
+        if len(named) != 1:
+            raise BadRow(
+                "it has messages, and a prompt and a completion beside them: name the one to be read in columns, such as "
+                "{messages: messages}, or the other in unused"
+            )
+        return named == {"messages"}
+
+
+def names_of(template: str) -> list[str]:
+    """The columns that a template names."""
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+
+
+def tell_unread(label: str, reports: Sequence[DataReport]) -> None:
+    """Tells of the columns of a set that nothing reads, in none of the ways that it is read."""
+    first, *others = reports
+    unread = {name: rows for name, rows in first.unread.items() if all(name in other.unread for other in others)}
+    named = ", ".join(f"{name} ({_share(rows, first.seen)} rows)" for name, rows in unread.items())
+    if unread:
+        tell("unread columns", f"{label}: nothing reads the columns {named}; name them in unused if that is right.")
+
+
+def _share(rows: int, seen: int) -> str:
+    return "all" if rows == seen else f"{rows} of {seen}"
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and value not in ("", [], {}, ())

@@ -1,0 +1,66 @@
+"""Records of a source, each with the place that it came from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from random import Random
+from typing import Any
+
+from posttrain.data.sources.files import files_of, read_file, through_datasets
+from posttrain.data.sources.formats import shaped
+from posttrain.data.sources.record import Record
+from posttrain.data.tasks import generate
+from posttrain.errors import DataError
+from posttrain.settings.data import HubSource, PathSource, TaskSource
+
+__all__ = ["Record", "read", "records_of"]
+
+
+def read(source: PathSource | HubSource | TaskSource) -> Iterator[Record]:
+    """The records of a source, in order.
+
+    Raises:
+        DataError: it cannot be found or read at all.
+    """
+    if isinstance(source, TaskSource):
+        return _task(source)
+    raw = _path(source) if isinstance(source, PathSource) else _hub(source)
+    ours = (shaped(_renamed(record, source), source.format) for record in raw)
+    return itertools.islice(ours, source.limit)
+
+
+def records_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+    """The same of rows that are in memory."""
+    return (shaped(Record(f"row {number}", dict(columns)), None) for number, columns in enumerate(rows, 1))
+
+
+def _renamed(record: Record, source: PathSource | HubSource) -> Record:
+    if record.fault is not None or not (source.columns or source.unused):
+        return record
+    kept = {name: value for name, value in record.columns.items() if name not in {*source.columns, *source.unused}}
+    mapped = {ours: theirs for ours, theirs in source.columns.items() if theirs in record.columns}
+    named = {ours: record.columns[theirs] for ours, theirs in mapped.items()}
+    return Record(record.where, {**kept, **named}, mapped={str(ours): theirs for ours, theirs in mapped.items()})
+
+
+def _task(source: TaskSource) -> Iterator[Record]:
+    slips = Random(f"slips/{source.seed}")
+    try:
+        for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed, source.hard), 1):
+            shown = item.rejected if slips.random() < source.wrong else item.completion
+            yield Record(
+                f"{source.task}/{source.split}:{number}", {**asdict(item), "completion": shown, "chosen": item.completion}
+            )
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def _path(source: PathSource) -> Iterator[Record]:
+    return itertools.chain.from_iterable(map(read_file, files_of(source.path)))
+
+
+def _hub(source: HubSource) -> Iterator[Record]:
+    options = {"name": source.config, "split": source.split, "revision": source.revision}
+    return through_datasets(source.hub, source.hub, **options)

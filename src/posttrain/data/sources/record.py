@@ -1,0 +1,22 @@
+"""One row of a source, with the place that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a source: its columns under our names, or the reason why it has none.
+
+    mapped: of our names those that the recipe says where to find, with theirs. form: how the row was written, where that was
+    named, or in no columns of ours.
+    """
+
+    where: str
+    columns: dict[str, Any]
+    fault: str | None = None
+    mapped: Mapping[str, str] = field(default_factory=dict[str, str])
+    form: str | None = None
