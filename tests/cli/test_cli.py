@@ -115,7 +115,7 @@ def data(**source: Any) -> dict[str, Any]:
 GOOD = {"prompt": "1", "completion": "2"}
 DATA_ERRORS: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     ("missing file", lambda: data(path="absent.jsonl"), "absent.jsonl: no such file"),
-    ("wrong suffix", lambda: data(path=write(Path("rows.csv"), GOOD)), ".jsonl or .parquet"),
+    ("wrong suffix", lambda: data(path=write(Path("rows.txt"), GOOD)), "files must end in .jsonl, .json, .csv"),
     (
         "wrong column",
         lambda: data(path=write(Path("rows.jsonl"), {"question": "1", "reply": "2"})),

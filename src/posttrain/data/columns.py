@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from typing_extensions import TypeIs
+
 from posttrain.data.rows import BadRow, DataReport
 from posttrain.data.sources.record import Record
 from posttrain.settings.data import Encoding
@@ -50,7 +52,7 @@ class TemplateFields(Mapping[str, Any]):
         return len(self._columns)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeIs[int | float]:
     """An integer or a float, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from posttrain.data.sources.record import Record
 from posttrain.errors import DataError
@@ -116,8 +116,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield file
+        with path.open("rb") as file:
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
     except (EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path}: it cannot be read: {str(error) or type(error).__name__}.") from error
 
