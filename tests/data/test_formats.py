@@ -114,4 +114,9 @@ def test_mapped_columns_are_of_the_format(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"talk": [HUMAN, GPT], "score": 3}))
     [record] = read(PathSource(path=str(path), columns={"messages": "talk"}, unused=["score"]))
-    assert record.columns == {"messages": [U, A]} and record.mapped == {"messages": "talk"} and record.form == "sharegpt"
+    assert (
+        record.columns["messages"] == [U, A]
+        and "score" not in record.columns
+        and record.mapped == {"messages": "talk"}
+        and record.form == "sharegpt"
+    )
