@@ -108,8 +108,8 @@ def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], 
 
 def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = None) -> tuple[Term, ...]:
     """coef · KL(pi || ref) in the loss, averaged like the policy's own term; of all tokens, or those that it selects."""
-    from posttrain.estimator import Estimator, Term
-    from posttrain.estimator.parts import advantage, denominator
+    from posttrain.estimator import Estimator, Metric, Term
+    from posttrain.estimator.parts import advantage, denominator, metric
     from posttrain.estimator.parts.select import everything
 
     if not coef:
@@ -122,6 +122,7 @@ def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = N
             average=per,
             select=select or everything,
             coef=coef,
+            metrics=(Metric("kl/reference", metric.kl_to_reference),),
         ),
     )
 

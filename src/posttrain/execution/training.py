@@ -55,6 +55,7 @@ def make_trainer(
         execution=Execution(
             **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"}),
             budget=recipe.training.budget,
+            stop_when=recipe.training.stop_when,
             distributed=recipe.distributed,
             schedule=None if recipe.training.schedule is None else built_schedule(recipe.training.schedule),
         ),

@@ -76,12 +76,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         if self.eval.metric is not None:
-            name, _, quantity = self.eval.metric.partition("/")
-            if name not in self.data.eval or not quantity:
-                known = ", ".join(self.data.eval) or "none"
-                raise ValueError(f"eval.metric: {self.eval.metric} is not <set>/<name> of a set in data.eval ({known})")
-            if quantity.startswith(("pass@", "majority@", "length")) and not self.eval.samples:
-                raise ValueError(f"eval.metric: {self.eval.metric} needs eval.samples")
+            self._check_evaluated("eval.metric", self.eval.metric)
+        if (stop := self.training.stop_when) is not None and stop.metric.startswith("eval/"):
+            self._check_evaluated("training.stop_when.metric", stop.metric.removeprefix("eval/"))
         if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
             raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
         names = [reward.label for reward in self.rewards]
@@ -90,6 +87,15 @@ class Recipe(Config):
         if any(reward.name == "task" for reward in self.rewards) and not isinstance(self.data.train, TaskSource):
             raise ValueError("rewards: task is the verifier of a generated task, and data.train is none")
         return self
+
+    def _check_evaluated(self, key: str, metric: str) -> None:
+        """Whether evaluations can have a metric, <set>/<name>."""
+        name, _, quantity = metric.partition("/")
+        if name not in self.data.eval or not quantity:
+            known = ", ".join(self.data.eval) or "none"
+            raise ValueError(f"{key}: {metric} is not <set>/<name> of a set in data.eval ({known})")
+        if quantity.startswith(("pass@", "majority@", "length")) and not self.eval.samples:
+            raise ValueError(f"{key}: {metric} needs eval.samples")
 
     @model_validator(mode="after")
     def _algorithm_fits(self) -> Recipe:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
-from posttrain.settings.training import Budget, HeadPath, RowLayout
+from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
 from posttrain.settings.transformers_arguments import extra_fault
 from posttrain.settings.transformers_optimizers import optimizer_fault
 from posttrain.train.schedules import AnySchedule
@@ -34,6 +34,8 @@ class TrainingConfig(Config):
     """Passes over the data, where max_steps is not set; the last step takes what is left of them, and is smaller."""
     budget: Budget | None = None
     """Ends the run before max_steps, for comparisons of algorithms."""
+    stop_when: StopWhen | None = None
+    """Ends the run before max_steps, once a metric is where it should be, or where it should never be."""
     rows_per_step: Count = 64
     """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
     collection if not set; a part of them makes several updates of each collection."""

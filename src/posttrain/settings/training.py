@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.settings.base import Config, Positive
+from posttrain.settings.base import Config, Count, Positive
 
 TOKENS, SECONDS = SPENT = ("step/tokens", "step/seconds")
 """What metrics.jsonl says that a step has spent; a budget limits one of them."""
@@ -33,6 +33,30 @@ class Budget(Config):
             return spent[TOKENS] / self.tokens
         assert self.seconds is not None  # _is_of_one_kind
         return spent[SECONDS] / self.seconds
+
+
+class StopWhen(Config):
+    """Ends the run, with its final model, once a metric is above or below a value."""
+
+    metric: Annotated[str, Field(min_length=1)]
+    """A name of metrics.jsonl, or of eval.jsonl (eval/<set>/…)."""
+    above: float | None = None
+    below: float | None = None
+    patience: Count = 1
+    """So many measurements in a row."""
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> StopWhen:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("give either above or below")
+        return self
+
+    def is_met(self, value: float) -> bool:
+        """By one measurement."""
+        return value > self.above if self.above is not None else value < (self.below or 0.0)
+
+    def __str__(self) -> str:
+        return f"{self.metric} above {self.above:g}" if self.above is not None else f"{self.metric} below {self.below:g}"
 
 
 HeadPath = Literal["one_pass", "two_pass", "whole"]

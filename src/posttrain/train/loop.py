@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
+from transformers.trainer_utils import SaveStrategy
 
 from posttrain.data.rows import Example
 from posttrain.distributed import ranks
@@ -30,6 +31,7 @@ from posttrain.train.learner import Learner, Step
 from posttrain.train.options import Execution, Watching
 from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
 from posttrain.train.watch.records import Listener
+from posttrain.train.watch.watch import Watch
 
 
 class Loop(Checkpointed):
@@ -45,6 +47,7 @@ class Loop(Checkpointed):
     _eval_examples: dict[str, list[Example]]
     _reads_again: bool
     _record: dict[str, float]
+    _watch: Watch
     _recorded: int | None = None
     _clock = _step_began = 0.0
 
@@ -79,7 +82,7 @@ class Loop(Checkpointed):
     ) -> tuple[list[Any], Tensor | None]:
         """The step's collection, in place of a ticket."""
         ticket = next(epoch_iterator, None)
-        if ticket is None:
+        if ticket is None or self._is_over():
             return [], None
         self._step_began = time.monotonic()
         done, updates = self.state.global_step, self._algorithm.needs.updates
@@ -95,6 +98,14 @@ class Loop(Checkpointed):
     def _spent(self) -> float:
         budget, step = self._execution.budget, self.state.global_step
         return 0.0 if budget is None else ranks.broadcast(budget.share(self.run_files.steps_until(step)), "the budget")
+
+    def _is_over(self) -> bool:
+        return self._execution.stop_when is not None and ranks.any_of(self._watch.is_over, "whether the run is to end")
+
+    def _end_if_over(self) -> None:
+        if self._is_over():
+            self.control.should_training_stop = True
+            self.control.should_save = self.args.save_strategy != SaveStrategy.NO
 
     def _collected(self, done: int, progress: float) -> Collection:
         """The collection that begins at step `done`, with its advantages."""
@@ -141,8 +152,8 @@ class Loop(Checkpointed):
                 torch.cuda.empty_cache()
 
     def _take_weights_of(self, mode: str) -> None:
-        """Schedule-free optimizers train other weights than those that are sampled, evaluated and saved: all but a step itself
-        sees the latter.
+        """Schedule-free optimizers train other weights than those that are sampled, evaluated and saved, which all but a step
+        itself sees.
         """
         if callable(switch := getattr(self.optimizer, mode, None)):
             switch()
@@ -215,6 +226,7 @@ class Loop(Checkpointed):
                 listener.on_step(self.state.global_step, self._record)
             if self._spent() >= 1:
                 self.control.should_training_stop = True
+            self._end_if_over()
         self.run_state.evaluation_due = self.control.should_evaluate
         with self._saving_when_interrupted():
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate, **options)
@@ -243,6 +255,7 @@ class Loop(Checkpointed):
                 listener.on_evaluation(self.state.global_step, metrics)
             self.log({name.replace("eval/", "eval_", 1): value for name, value in metrics.items()})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self._end_if_over()
         return metrics
 
     @torch.no_grad()

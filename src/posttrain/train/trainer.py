@@ -30,6 +30,7 @@ from posttrain.train.run_state import RunState
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles
 from posttrain.train.watch.trackers import welcome
+from posttrain.train.watch.watch import Watch
 
 
 class PostTrainer(Loop):
@@ -148,7 +149,8 @@ class PostTrainer(Loop):
             tokens=execution.micro_batch_tokens,
         )
         self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
-        self.listeners = [self.run_files, *watching.listeners] if self.is_world_process_zero() else []
+        self._watch = Watch(self.run_files, execution.stop_when)
+        self.listeners = [self.run_files, *watching.listeners, self._watch] if self.is_world_process_zero() else []
         self._record = dict(watching.start_metrics)
 
 

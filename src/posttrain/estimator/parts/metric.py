@@ -60,6 +60,12 @@ def chosen_logp(view: View) -> Float[Tensor, "P 1"]:
     return row_sum(view, view.logp)[0::2]
 
 
+def kl_to_reference(view: View) -> Float[Tensor, "B T"]:
+    """exp(d) - d - 1, d = ref_logp - logp: the k3 estimate of KL(pi || ref) (Schulman 2020)."""
+    gap = (view.require("ref_logp") - view.logp).clamp(max=MAX_LOG_RATIO)
+    return gap.exp() - gap - 1
+
+
 def clipped_surrogate(view: View, *, low: float, high: float, dual: float | None) -> Float[Tensor, "B T"]:
     """-min(r A, clip(r, 1 - low, 1 + high) A), for A < 0 no more than -dual · A (arXiv:1707.06347, eq. 7)."""
     ratio, advantage = (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp(), view.require("advantage")

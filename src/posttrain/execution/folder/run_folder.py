@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "training.logging_steps",
     "training.report_to",
     "training.save_total_limit",
+    "training.stop_when",
     "training.gradient_checkpointing",
     "training.micro_batch_tokens",
     "rollout.log_completions",
@@ -160,7 +161,7 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
 
 
 def _may_change(key: str) -> bool:
-    return key == "output_dir" or any(key == name or key.endswith(f".{name}") for name in MAY_CHANGE)
+    return key == "output_dir" or any(f".{name}." in f".{key}." for name in MAY_CHANGE)
 
 
 def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:

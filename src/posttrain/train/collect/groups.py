@@ -55,12 +55,19 @@ def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, f
         "rollout/length/max": float(max(lengths)),
         "rollout/cut_off": sum(completion.finish == "length" for completion in completions) / len(completions),
         "rollout/repetition": float(np.mean([repeated(completion.tokens, NGRAM) for completion in completions])),
+        **_same_metrics(rollouts),
         "rollout/equal_groups": sum(_is_flat(group.rewarded) for group in rollouts) / len(rollouts),
         "rollout/tokens": float(sum(lengths)),
         "rollout/seconds": seconds,
         "rollout/tokens_per_second": sum(lengths) / max(seconds, 1e-9),
         "entropy": -sum(sum(completion.logprobs) for completion in completions) / sum(lengths),
     }
+
+
+def _same_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
+    """The share of groups whose answers are all the same, of those that have several from the prompt alone."""
+    compared = [{group.completions[row].tokens for row in group.plain} for group in rollouts if len(group.plain) > 1]
+    return {"rollout/identical_groups": sum(len(one) == 1 for one in compared) / len(compared)} if compared else {}
 
 
 def _prefix_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
@@ -83,6 +90,7 @@ def _reward_metrics(rewarded: Rewarded) -> dict[str, float]:
     faulty = [any(faults[i] is not None for faults in rewarded.faults.values()) for i in range(rows)]
     metrics = {
         **_mean_of("reward/mean", rewarded.total, graded),
+        **({"reward/spread": float(rewarded.total[graded].max() - rewarded.total[graded].min())} if graded.any() else {}),
         "rollout/failed_grades": sum(faulty) / rows,
         "rollout/ungraded": 1 - int(graded.sum()) / rows,
     }

@@ -91,6 +91,7 @@ class RolloutCollector:
         metrics["rollout/sync_seconds"] = synced - started
         if self._resamples:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
+            metrics["rollout/unfilled_groups"] = len(self._without_signal(rollouts, progress)) / len(rollouts)
         batch = self._batch(rollouts, progress)
         return self._collection(rollouts, batch, metrics)
 

@@ -98,6 +98,12 @@ class RunFiles(Listener):
             self._summed, self._spent = step, {name: sum(line[name] for line in lines) for name in SPENT}
         return self._spent
 
+    def lines_until(self, step: int) -> list[dict[str, Any]]:
+        """Steps and evaluations up to this step, in the order in which they were."""
+        lines = [(line["step"], 0, line) for line in self._steps.of_steps()]
+        lines += [(line["step"], 1, line) for line in self._evaluations.of_steps()]
+        return [line for number, _, line in sorted(lines, key=lambda one: one[:2]) if number <= step]
+
     def resume_at(self, step: int) -> None:
         """Drops what the resumed run will write again; before the first step (-1), all."""
         self._summed = None
