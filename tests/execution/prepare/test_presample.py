@@ -18,6 +18,7 @@ from posttrain.execution.prepare import presample as module
 from posttrain.execution.prepare.presample import Sampled, filtered, presample, summary
 from posttrain.rewards.grading import Grade, Verdict
 from posttrain.settings.rollout import CollectConfig
+from posttrain.telling import hearing
 
 K = 4
 PROBLEMS = [Problem([i], {"prompt": f"q{i}", "answer": "r"}, f"row {i}") for i in range(5)]
@@ -91,6 +92,19 @@ def test_a_run_that_was_broken_off_samples_what_is_missing(tmp_path: Path, monke
     assert again.asked == [2, 3, 4]
     assert resumed == run(tmp_path / "whole.jsonl", Oracle(), made)
     assert [json.loads(line)["where"] for line in path.read_text().splitlines()] == [p.where for p in PROBLEMS]
+
+
+def test_answers_to_other_questions_are_not_used_again_and_that_is_told(tmp_path: Path) -> None:
+    path, made = tmp_path / "c.jsonl", config(rif={})
+    run(path, Oracle(), made)
+    asked = [*PROBLEMS[:4], dataclasses.replace(PROBLEMS[4], columns={"prompt": "q4", "answer": "another"})]
+    again = Oracle()
+    with hearing() as told:
+        presample(made, asked, again, again, again, Sampling(max_tokens=2), path)
+    assert again.asked == [0, 1, 2, 3, 4] and [one.rule for one in told] == ["collected anew"]
+    with hearing() as told:
+        presample(made, asked, again, again, again, Sampling(max_tokens=2), path)
+    assert len(again.asked) == 5 and not told
 
 
 @pytest.mark.parametrize(("right", "kept"), [(1, [1, 2, 3]), (2, [2, 3]), (4, [3])])

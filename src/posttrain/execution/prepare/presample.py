@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.data.rows import DataReport, Example, Problem, Row, digest
 from posttrain.distributed import ranks
 from posttrain.errors import DataError
 from posttrain.estimator.batch import Request
 from posttrain.rewards.grading import Grader, Verdict
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.settings.rollout import CollectConfig, RejectionSampling
+from posttrain.telling import tell
 from posttrain.train.watch.records import JsonLines
 
 CHUNK = 256  # questions that are sampled, graded and written at a time
@@ -47,13 +48,13 @@ def presample(
     sampling: Sampling,
     path: Path,
 ) -> list[Sampled]:
-    """Samples k answers to every question, in order, and grades them, each rank its share. A line of `path` for each; those
-    that are there already are not sampled again.
+    """Samples k answers to every question, in order, and grades them, each rank its share. A line of `path` for each, with a
+    digest of all questions; those that are there already are not sampled again, if they are of these questions.
     """
-    file, k = JsonLines(path), config.chosen.k
-    done = ranks.broadcast([Sampled(**line) for line in file.read()] if ranks.is_main() else [], "what was sampled before")
+    file, k, data = JsonLines(path), config.chosen.k, digest(problems)
+    done = ranks.broadcast(_of_these(file, data) if ranks.is_main() else [], "what was sampled before")
     if ranks.is_main():
-        file.rewrite(map(dataclasses.asdict, done))
+        file.rewrite(_line(one, data) for one in done)
     for first in range(len(done), len(problems), CHUNK):
         mine = ranks.my_share(range(first, min(first + CHUNK, len(problems))))
         requests = [Request(problems[i].prompt, n=k, question=i) for i in mine]
@@ -61,9 +62,22 @@ def presample(
         share = [_sampled_of(problems[i], completions, grader, tokenizer) for i, completions in answered]
         fresh = ranks.all_shares(share, f"the answers to questions {first + 1} and after")
         for one in fresh if ranks.is_main() else ():
-            file.append(dataclasses.asdict(one))
+            file.append(_line(one, data))
         done += fresh
     return done
+
+
+def _line(one: Sampled, data: str) -> dict[str, Any]:
+    return {**dataclasses.asdict(one), "data": data}
+
+
+def _of_these(file: JsonLines, data: str) -> list[Sampled]:
+    """What a file has of the questions with this digest; of others nothing is used."""
+    lines = file.read()
+    if any(line.pop("data", None) != data for line in lines):
+        tell("collected anew", f"{file.path} was sampled for other questions than the data are now: all are sampled anew.")
+        return []
+    return [Sampled(**line) for line in lines]
 
 
 def _sampled_of(problem: Problem, completions: Sequence[Completion], grader: Grader, tokenizer: Any) -> Sampled:
