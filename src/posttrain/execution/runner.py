@@ -17,6 +17,7 @@ from posttrain.errors import PosttrainError, SetupError
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.run_folder import (
+    RECIPE_BY_US,
     check_facts,
     check_folder,
     check_ground,
@@ -79,7 +80,7 @@ def run(
     check_ground(folder)
     if ranks.broadcast(is_finished(folder, recipe), "the state of the run's folder"):
         if recipe.stages:
-            return _run_stages(recipe, listeners, permissions)
+            return _of_stages(recipe, was_finished=True)
         start, last = evaluations(folder)
         return RunResult(folder, last, start, was_finished=True, warnings=RunFiles(folder).warnings())
     with Interruption() as interruption, locked(folder) if ranks.is_main() else contextlib.nullcontext():
@@ -157,32 +158,41 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
     Before the first one begins all are checked, so that a later one's data are not found missing after hours of training.
     """
     folder, first = Path(recipe.output_dir), Path(recipe.stages[0].output_dir)
-    finished, begun = (folder / "final").is_dir(), first.exists()
+    begun = first.exists()
     _on_main(check_folder, folder, recipe)
     if not begun:
         _plan(recipe, permissions)
     ranks.barrier("the state of the run's folder")
-    if ranks.is_main() and not finished:
+    if ranks.is_main():
         write(folder / "recipe.yaml", _as_yaml(recipe))
-    results: dict[str, RunResult] = {}
     try:
         for number, stage in enumerate(recipe.stages, 1):
-            for listener in listeners if ranks.is_main() and not finished else ():
+            for listener in listeners if ranks.is_main() else ():
                 listener.on_stage(stage.name, number, len(recipe.stages))
-            results[stage.name] = run(
-                stage, listeners=listeners, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code
-            )
+            run(stage, listeners=listeners, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
     except BaseException:
         if ranks.is_main() and not first.exists():
             clear(folder)
         raise
-    if ranks.is_main() and not finished:
+    if ranks.is_main():
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
-    metrics = {name: result.metrics for name, result in results.items()}
-    start = results[recipe.stages[0].name].start_metrics
-    warnings = tuple(told for result in results.values() for told in result.warnings)
-    last = metrics[recipe.stages[-1].name]
-    return RunResult(folder, last, start, was_finished=finished, stages=metrics, warnings=warnings)
+    return _of_stages(recipe, was_finished=False)
+
+
+def _of_stages(recipe: Recipe, *, was_finished: bool) -> RunResult:
+    """What the folders of all stages tell; one that is gone tells nothing."""
+    folders = {stage.name: Path(stage.output_dir) for stage in recipe.stages}
+    found = {name: evaluations(folder) for name, folder in folders.items()} if ranks.is_main() else {}
+    found = ranks.broadcast(found, "the evaluations of the stages")
+    last = {name: metrics for name, (_, metrics) in found.items()}
+    return RunResult(
+        Path(recipe.output_dir),
+        last[recipe.stages[-1].name],
+        found[recipe.stages[0].name][0],
+        was_finished=was_finished,
+        stages=last,
+        warnings=tuple(told for folder in folders.values() for told in RunFiles(folder).warnings()),
+    )
 
 
 def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
@@ -212,7 +222,7 @@ def _plan(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
 
 
 def _as_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False)
+    return RECIPE_BY_US + yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False)
 
 
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None, heard: list[Told]) -> RunResult:
@@ -223,7 +233,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
         every = prepared.recipe.eval.every
         if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
-        save_model(trainer.model, prepared.tokenizer, folder / "final", rows=prepared.first_rows)
+        save_model(trainer.model, prepared.tokenizer, folder / "final", rows=prepared.sets.first_rows)
     start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start, warnings=trainer.run_files.warnings())
 

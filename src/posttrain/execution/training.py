@@ -69,7 +69,7 @@ def make_trainer(
         **options,
     )
     if recipe.eval.metric is not None:
-        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best", rows=prepared.first_rows)
+        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best", rows=prepared.sets.first_rows)
         trainer.listeners.append(Best(recipe.eval.metric, folder / "best", save))
     return trainer
 

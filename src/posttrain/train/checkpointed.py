@@ -14,8 +14,9 @@ from transformers import Trainer
 from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
-from posttrain.errors import Interrupted
+from posttrain.errors import CheckpointError, Interrupted
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.model.proofs.saved import checkpoint_fault
 from posttrain.telling import hearing
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.checkpoint import shards
@@ -99,11 +100,21 @@ class Checkpointed(Trainer):
                 super(Checkpointed, self)._save_checkpoint(model, trial)
                 if ranks.is_main():
                     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle, with tokens in it; nobody reads it
+                self._prove(staging)
             self.run_state.save(staging, within_collection=step % self._algorithm.needs.updates > 0)
 
         with self._signals_deferred():
             checkpoints.write(Path(str(self.args.output_dir)), step, fill, self._facts, keep=self._keep)
         self.run_state.saved = step
+
+    def _prove(self, staging: Path) -> None:
+        if self.is_deepspeed_enabled or not ranks.is_main():
+            return
+        if (fault := checkpoint_fault(staging, self.model)) is not None:
+            raise CheckpointError(
+                f"The model in checkpoint-{self.state.global_step} would not be the one that is trained: {fault}. What was "
+                f"written lies in {staging}; the checkpoints before it are whole."
+            )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """See transformers. In a checkpoint a model that ranks share is among the states of the ranks, and not once more."""

@@ -17,6 +17,7 @@ from posttrain.data.rows import DataReport
 from posttrain.errors import CheckpointError
 from posttrain.execution.folder.lock import LOCK
 from posttrain.execution.folder.redaction import redacted
+from posttrain.model.proofs.identity import difference
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.faults import faults
 from posttrain.telling import tell
@@ -33,6 +34,9 @@ MAY_CHANGE = (
     "rollout.log_completions",
 )
 """Keys that change nothing of what is trained, but for rounding. `training.max_steps` may grow as well."""
+RECIPE_BY_US = "# The recipe of this run with all its keys, written by posttrain.\n"
+SIGNS = ("metrics.jsonl", "left_out.jsonl", "collected.jsonl", "final", "checkpoint-*", "*/recipe.yaml")
+"""Of a run, beside its recipe."""
 
 
 def check_ground(folder: Path) -> None:
@@ -77,11 +81,19 @@ def check_folder(folder: Path, recipe: Recipe) -> bool:
         CheckpointError: the folder is another recipe's, or something else's.
     """
     if (folder / "recipe.yaml").is_file():
+        if not (folder / "recipe.yaml").read_bytes().startswith(RECIPE_BY_US.encode()) and not _has_signs(folder):
+            raise CheckpointError(
+                f"{folder}/recipe.yaml is of no run, and would be overwritten by the run's own. Choose another output_dir."
+            )
         check_same_recipe(folder, recipe)
         return True
     if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise CheckpointError(f"{folder} is not empty and holds no run. Choose another output_dir.")
     return False
+
+
+def _has_signs(folder: Path) -> bool:
+    return any(next(folder.glob(sign), None) for sign in SIGNS)
 
 
 def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
@@ -102,7 +114,7 @@ def newest_checkpoint(folder: Path, recipe: Recipe) -> Path | None:
 
 
 def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
-    """Whether a checkpoint is of this run's data and number of processes; and what is to be told of it, in sentences.
+    """Whether a checkpoint is of this run's data, start model and number of processes; and what is to be told of it.
 
     Raises:
         CheckpointError: says what is different.
@@ -116,6 +128,11 @@ def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
             "as many, for each has a state of its own, or choose another output_dir."
         )
     data, code = before.get("data", facts["data"]), before.get("code", {})
+    if "model" in before and "model" in facts and (other := difference(before["model"], facts["model"])) is not None:
+        raise CheckpointError(
+            f"{checkpoint} was trained from another start model: {other}. What the run compares with would be another one: "
+            "bring the model back, or choose another output_dir."
+        )
     different = [name for name, digest in facts["data"].items() if data.get(name) != digest]
     if different:
         raise CheckpointError(

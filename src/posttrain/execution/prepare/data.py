@@ -8,11 +8,12 @@ from typing import Any
 
 from posttrain.data.columns import tell_unread
 from posttrain.data.reader import Reader
-from posttrain.data.rows import DataReport, Example, Problem
+from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.model.load import context_of, eos_ids
+from posttrain.model.proofs.tokens import ROWS
 from posttrain.recipe import Recipe
 from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
@@ -34,6 +35,12 @@ class Sets:
     held_out: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
     problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
     reports: dict[str, DataReport] = field(default_factory=dict[str, DataReport])
+
+    @property
+    def first_rows(self) -> list[list[int]]:
+        """Token ids of the first rows, on which tokenizers and models that are saved are tried."""
+        first = [one.rows[0] if isinstance(one, Example) else one for one in self.train[:ROWS]]
+        return [[*one.prompt.tolist(), *one.completion.tolist()] if isinstance(one, Row) else [*one.prompt] for one in first]
 
 
 def read_sets(recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, rewards: Sequence[Weighted]) -> Sets:

@@ -13,13 +13,15 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.algorithms import built
 from posttrain.data.rows import Example, digest
-from posttrain.errors import RecipeError
+from posttrain.distributed import ranks
+from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.load import load
-from posttrain.model.proofs.tokens import ROWS
+from posttrain.model.proofs.identity import identity
+from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_code, fingerprints
 from posttrain.recipe.packages import check_packages
@@ -70,15 +72,6 @@ class Prepared:
             return training.max_steps * training.rows_per_step
         return examples_of_epochs(training.epochs or 0, len(self.sets.train)) * per_question
 
-    @property
-    def first_rows(self) -> list[list[int]]:
-        """Token ids of the first rows of the data, on which what is saved is tried."""
-        first = self.sets.train[:ROWS]
-        return [
-            [*map(int, (*one.rows[0].prompt, *one.rows[0].completion))] if isinstance(one, Example) else [*one.prompt]
-            for one in first
-        ]
-
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""
         sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
@@ -91,15 +84,16 @@ class Prepared:
         return footprint(self.recipe, self.algorithm, self.model, longest=longest)
 
     def facts(self) -> dict[str, Any]:
-        """What a run that goes on must share: a digest of each set of its data. What is told if it changed: the state of its
-        code. And versions, to be read by a person.
+        """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
+        changed: the state of its code. And versions, to be read by a person.
         """
         sets = {"data.train": self.sets.train, "data.demonstrations": self.sets.demonstrations}
         sets |= {f"data.eval.{name}": rows for name, rows in self.sets.held_out.items()}
         sets |= {f"the questions of data.eval.{name}": rows for name, rows in self.sets.problems.items()}
         data = {name: digest(rows) for name, rows in sets.items() if rows}
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
-        return {"data": data, "code": fingerprints(self.recipe), "versions": versions}
+        model = ranks.broadcast(identity(self.model) if ranks.is_main() else None, "the start model")
+        return {"data": data, "model": model, "code": fingerprints(self.recipe), "versions": versions}
 
     def _forms(self) -> dict[str, Any]:
         """How the rows of files are written, where that is in no columns of ours."""
@@ -176,6 +170,11 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
         model, tokenizer = load(recipe.model, seed=recipe.seed)
         sets = read_sets(recipe, algorithm, model, tokenizer, rewards)
+        if (fault := round_trip_fault(tokenizer, model.config, sets.first_rows)) is not None:
+            raise SetupError(
+                f"{recipe.model.label}: what is saved would have another tokenizer: {fault}. Take a model whose tokenizer is "
+                "of its kind."
+            )
         started.pop_all()
     prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, Graders(recipe.rewards))
     per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)

@@ -41,6 +41,15 @@ def saved_fault(folder: Path, model: Any, tokenizer: Any, rows: Sequence[Sequenc
     return fault or _score_fault(folder, model, ProbeRows.of(rows, len(tokenizer)))
 
 
+def checkpoint_fault(folder: Path, model: Any) -> str | None:
+    """What is wrong with a checkpoint's files of a model that a rank has whole, or of its adapter, or None."""
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        return files_fault(folder, get_peft_model_state_dict(model, adapter_name=model.active_adapter).items())
+    return files_fault(folder, _expected(model, None), aliases(model))
+
+
 def _expected(model: Any, merged: Any) -> Weights:
     """What was to be written: adapters are added here to one matrix at a time, apart from peft's way of merging them."""
     if is_sharded(model):

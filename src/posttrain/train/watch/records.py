@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """One more object."""
-        with self.path.open("a", encoding="utf-8", errors=HALF_CHARACTERS) as file:
+        with _written(self.path), self.path.open("a", encoding="utf-8", errors=HALF_CHARACTERS) as file:
             file.write(_line(record))
 
 
@@ -140,8 +141,28 @@ class RunFiles(Listener):
 
 
 def write(path: Path, text: str) -> None:
-    """A text file, by a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A text file, by a rename.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     unfinished = path.with_name(f"{path.name}.partial")
-    unfinished.write_text(text, encoding="utf-8", errors=HALF_CHARACTERS)
-    os.replace(unfinished, path)
+    with _written(path, unfinished):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8", errors=HALF_CHARACTERS)
+        os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def _written(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Says which file cannot be written, and leaves nothing half of it."""
+    try:
+        yield
+    except OSError as error:
+        if unfinished is not None:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}. The last checkpoint is whole; make room, and the same "
+            "command goes on from it."
+        ) from error
