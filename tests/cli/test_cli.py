@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cases import NAMES
+from posttrain.execution.folder.run_folder import RECIPE_BY_US
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS
@@ -182,7 +183,7 @@ def grow_the_tokenizer(folder: Path) -> None:
         (corrupt("config.json", None), 4, "model cannot be loaded"),
         (corrupt("model.safetensors", "torn"), 4, "model model cannot be loaded"),
         (corrupt("model.safetensors", None), 4, "model model cannot be loaded"),
-        (shutil.rmtree, 4, "model cannot be loaded"),
+        (shutil.rmtree, 4, "there is no such folder"),
         (grow_the_tokenizer, 4, "they do not belong together"),
         (corrupt("chat_template.jinja", None), 3, "no chat template"),
     ],
@@ -223,13 +224,14 @@ OTHER = yaml.safe_dump({"model": SCRATCH, "algorithm": {"name": "dft"}})
     ("make", "message"),
     [
         (occupied("mine", "notes.txt"), "not empty and holds no run"),
-        (occupied(OTHER), "is no recipe of this version (data: is required)"),
-        (occupied("a: [1"), "cannot be read"),
+        (occupied(RECIPE_BY_US + OTHER), "is no recipe of this version (data: is required)"),
+        (occupied(RECIPE_BY_US + "a: [1"), "cannot be read"),
+        (occupied(OTHER), "is of no run"),
         (occupied("text"), "out"),
         (occupied(None), "out"),
         (lambda: Path("out").write_text("a file"), "out"),
     ],
-    ids=["no run", "other recipe", "torn recipe", "not a recipe", "empty recipe", "a file"],
+    ids=["no run", "other recipe", "torn recipe", "a user's recipe", "not a recipe", "empty recipe", "a file"],
 )
 def test_a_folder_that_holds_something_else(
     posttrain: Command, tmp_path: Path, make: Callable[[], None], message: str
