@@ -93,6 +93,31 @@ CASES = [
         18,
     ),
     Case(("  tokenizer: characters", "  tokenizer: characters\n  adapter: {rank: 4}"), "model.adapter.rank: unknown key", 4),
+    # Names that other tools have.
+    *(
+        Case(("  max_steps: 2", f"  max_steps: 2\n  {name}: 1"), f"training.{name}: unknown key; here it is {ours}", 15)
+        for name, ours in {
+            "batch_size": "training.rows_per_step",
+            "per_device_train_batch_size": "training.rows_per_step",
+            "lr": "training.learning_rate",
+            "num_train_epochs": "training.epochs",
+            "gradient-accumulation-steps": "training.rows_per_step",
+        }.items()
+    ),
+    Case(("seed: 0", "seed: 0\nnum_generations: 8"), "num_generations: unknown key; here it is rollout.n", 20),
+    Case(("  tokenizer:", "  lora_r: 8\n  tokenizer:"), "model.lora_r: unknown key; here it is model.adapter.r", 3),
+    Case(("  tokenizer:", "  load_in_4bit: true\n  tokenizer:"), "unknown key; quantised weights are not supported", 3),
+    Case(("name: dpo", "name: ppo"), "algorithm.name: ppo is unknown; it has a critic, which is not part of this version", 5),
+    Case(("name: dpo", "name: simpo"), "algorithm.name: simpo is unknown; it is not part of this version", 5),
+    Case(("name: dpo", "name: GRPO"), "algorithm.name: GRPO is unknown; did you mean grpo?", 5),
+    Case(("name: dpo", "name: gpro"), "algorithm.name: gpro is unknown; did you mean grpo or gspo?", 5),
+    # What no machine could do.
+    Case(("output_dir: runs/x", f"output_dir: {'x' * 300}"), "output_dir: a folder's name has at most 200 bytes", 20),
+    Case(("output_dir: runs/x", 'output_dir: "a\\0b"'), "output_dir: a folder's name has at most 200 bytes", 20),
+    Case(("  max_steps: 2", "  max_steps: 2\n  rows_per_step: 1000000000"), "training.rows_per_step: ", 15),
+    Case(("data:\n", "data:\n  prompt_template: '{prompt:>999999999}'\n"), "a field is made no wider than 1000", 8),
+    Case(("data:\n", "data:\n  prompt_template: '{prompt:{prompt}}'\n"), "has no field in its format", 8),
+    Case(("  - name: exact_match", "  - {name: function, path: nonsense}"), "'nonsense' names no object: file.py:object", 18),
     # Names.
     Case(("name: dpo", "name: dppo"), "algorithm.name: dppo is unknown; did you mean dpo?", 5),
     Case(("name: dpo", "name: quantum"), "algorithm.name: quantum is unknown; there are sft, dft,", 5),

@@ -11,10 +11,12 @@ import os
 import sys
 import tempfile
 import time
+from inspect import signature
 from pathlib import Path
 
 import typer
 
+from posttrain.cli.assignments import TakesOverrides
 from posttrain.cli.commands import COMMANDS
 from posttrain.cli.screen import err, out, warnings_on_screen
 from posttrain.cli.unforeseen import Unforeseen, tracebacks_kept_in
@@ -25,7 +27,7 @@ from posttrain.execution.folder.redaction import redacted
 PATIENCE = 3.0  # seconds in which a process that has failed ends, and the launcher ends the others
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for name, command in COMMANDS:
-    app.command(name)(command)
+    app.command(name, cls=TakesOverrides if "overrides" in signature(command).parameters else None)(command)
 
 
 def main() -> None:

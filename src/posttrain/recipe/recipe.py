@@ -27,6 +27,7 @@ from posttrain.settings.rollout import VLLM_TEMPERATURE, RolloutConfig
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
+LONGEST_NAME = 200  # bytes of a folder, so that what is put beside it has room
 NOT_BUILT = {
     "tools": "tools",
     "environments": "conversations of several turns with an environment",
@@ -67,6 +68,13 @@ class Recipe(Config):
     @classmethod
     def _is_at_home(cls, folder: str) -> str:
         return os.path.expanduser(folder)
+
+    @field_validator("output_dir")
+    @classmethod
+    def _can_be_made(cls, folder: str) -> str:
+        if "\0" in folder or max(len(os.fsencode(part)) for part in Path(folder).parts or [""]) > LONGEST_NAME:
+            raise ValueError(f"a folder's name has at most {LONGEST_NAME} bytes, and no character of code 0")
+        return folder
 
     @field_validator("rewards")
     @classmethod

@@ -25,6 +25,8 @@ Scheduler = Literal[
     "warmup_stable_decay",
 ]
 
+MOST_ROWS = 2**20  # of one optimizer step: more are a slip, and would be read for minutes before anything is said
+
 
 class TrainingConfig(Config):
     """The loop. `extra` passes anything else that transformers' TrainingArguments takes, by name."""
@@ -36,7 +38,7 @@ class TrainingConfig(Config):
     """Ends the run before max_steps, for comparisons of algorithms."""
     stop_when: StopWhen | None = None
     """Ends the run before max_steps, once a metric is where it should be, or where it should never be."""
-    rows_per_step: Count = 64
+    rows_per_step: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 64
     """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
     collection if not set; a part of them makes several updates of each collection."""
     micro_batch_tokens: Count = 16384

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from posttrain.settings.other_names import key_hint
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -24,8 +25,7 @@ class Config(BaseModel):
     def _knows_its_keys(cls, values: Any) -> Any:
         unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0]), cls.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(cls.model_fields)}"
+            hint = key_hint(str(unknown[0]), cls.model_fields)
             raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(unknown[0]), "hint": hint})
         return values
 

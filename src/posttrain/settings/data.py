@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from posttrain.settings.rollout import CollectConfig
 
 Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration", "tools"]
 Format = Literal["messages", "sharegpt", "alpaca"]
+
+WIDEST = 1000  # characters to which a field of a template is padded
 
 
 class _Source(Config):
@@ -105,6 +108,9 @@ class Encoding(Config):
         fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
         if not fields or not all(name.isidentifier() for name in fields):
             raise ValueError("its fields must be names of columns, such as {prompt}; write {{ and }} for braces")
+        forms = " ".join(form or "" for _, _, form, _ in string.Formatter().parse(template))
+        if "{" in forms or max(map(int, re.findall(r"\d+", forms)), default=0) > WIDEST:
+            raise ValueError(f"a field is made no wider than {WIDEST} characters, and has no field in its format")
         return template
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from posttrain.settings.base import location
+from posttrain.settings.other_names import name_hint
 
 SOURCES = ("path", "hub", "task")
 
@@ -86,9 +87,7 @@ def _unknown_name(error: Any, where: tuple[str, ...]) -> Fault:
 
 
 def _near(given: str, expected: str) -> str:
-    known = re.findall(r"'([^']+)'", expected)
-    near = difflib.get_close_matches(given, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return name_hint(given, re.findall(r"'([^']+)'", expected))
 
 
 SENTENCES: dict[str, Callable[[Any, tuple[str, ...]], Fault]] = {

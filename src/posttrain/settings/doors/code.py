@@ -27,7 +27,7 @@ def placed(path: str, folder: Path | None) -> str:
     """
     match = FORM.fullmatch(path)
     if match is None or path.endswith(".py"):
-        raise ValueError(f"{EXPECTED} is expected")
+        raise ValueError(f"{path!r} names no object: {EXPECTED} is expected")
     if match["file"] is None:
         return path
     return f"{os.path.abspath((folder or Path()) / match['file'])}:{match['of_file']}"

@@ -7,7 +7,6 @@ point of the kind's group is looked up when a name is unknown, and by `list`; ne
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Generic, TypeVar, Union, cast, get_args
 from pydantic import Field, SerializeAsAny, ValidationInfo, WrapValidator
 
 from posttrain.settings.base import Config
+from posttrain.settings.other_names import nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -81,8 +81,8 @@ class Kind(Generic[C]):
 
     def unknown(self, name: str) -> str:
         """What to say of a name that nothing bears."""
-        near = difflib.get_close_matches(name, self.members, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(name, self.members)
+        hint = f" Did you mean {near}?" if near else ""
         return f"Unknown {self.what} {name!r}.{hint} There are: {', '.join(self.members)}."
 
     @cached_property
