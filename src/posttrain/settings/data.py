@@ -31,8 +31,15 @@ class _Source(Config):
 class PathSource(_Source):
     """Files: `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
 
-    path: str | Annotated[list[str], Field(min_length=1)]
+    path: str | list[str]
     """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these."""
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _names_files(cls, given: Any) -> Any:
+        if not given or not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
+            raise ValueError(f"a file, a folder, a pattern or a list of these is expected, not {given!r:.60}")
+        return given
 
 
 class HubSource(_Source):
