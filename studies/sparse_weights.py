@@ -15,8 +15,9 @@ import torch
 from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.model.layout.padded import model_inputs
-from posttrain.model.load import eos_ids, load
+from posttrain.model.load import load
 from posttrain.model.scoring import Scorer
+from posttrain.model.tokenizer import eos_ids
 from posttrain.settings.data import Encoding, TaskSource
 from posttrain.settings.model import ModelConfig
 from posttrain.train.collect.demonstrations import collect_demonstrations

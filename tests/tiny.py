@@ -12,7 +12,8 @@ from posttrain import Group, Judgement
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
-from posttrain.model.load import eos_ids, load
+from posttrain.model.load import load
+from posttrain.model.tokenizer import eos_ids
 from posttrain.settings.data import Encoding
 from posttrain.settings.model import Adapter, FromScratch, ModelConfig
 

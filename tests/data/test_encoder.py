@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from trl import chat_template_utils
 
-from posttrain.data.encoder import Encoder
+from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.reader import Reader
 from posttrain.data.rows import BadRow, LongRow, Row
 from posttrain.data.sources import Record
@@ -146,46 +145,35 @@ def test_every_end_token_is_honoured() -> None:
     ends_with_tool = UNMARKED.replace("<|end|>\n", "<|tool|>\n")
     columns = {"messages": turns("a", "b", "c", "d")}
     assert shown(encoder(ends_with_tool, eos=(1, 6)).demonstration(columns)[0]) == ("UaT\nA", "bT\nUcT\nAdT", "1100000011")
-    # The same token that ends no answer is text: the end is appended after what the template wrote.
-    assert shown(encoder(ends_with_tool).demonstration({"messages": turns("a", "b")})[0]) == ("UaT\nA", "bT\n$", "1111")
+    # What the template writes right after an answer ends it, though neither tokenizer nor model call it an end.
+    assert shown(encoder(ends_with_tool).demonstration(columns)[0]) == ("UaT\nA", "bT\nUcT\nAdT", "1100000011")
 
 
-def test_a_template_that_rewrites_earlier_turns_is_read_by_its_marks() -> None:
-    row, _ = encoder(forgetful(marks=True)).demonstration({"messages": turns("a", "bb", "c", "dd")})
-    assert shown(row) == ("Ua$A", "b$Uc$Add$", "110000111")
+@pytest.mark.parametrize("marks", [True, False])
+@pytest.mark.parametrize("after", ["", "\n"])
+def test_where_a_template_rewrites_earlier_turns_each_turn_is_a_row_after_its_own_history(marks: bool, after: str) -> None:
+    rows, _ = encoder(forgetful(marks, after)).demonstrations({"messages": turns("a", "bb", "c", "dd")})
+    assert list(map(shown, rows)) == [("Ua$A", "bb$", "111"), (f"Ua$Ab${after}Uc$A", "dd$", "111")]
 
 
-def test_marks_do_not_make_text_after_the_end_learnt() -> None:
-    row, _ = encoder(forgetful(marks=True, after="\n")).demonstration({"messages": turns("a", "bb", "c", "dd")})
-    assert shown(row) == ("Ua$A", "b$\nUc$Add$", "1100000111")
-
-
-def test_marks_do_not_let_unknown_characters_in() -> None:
+def test_no_row_has_characters_that_the_tokenizer_does_not_know() -> None:
     with pytest.raises(BadRow, match="does not know"):
         encoder(forgetful(marks=True)).demonstration({"messages": turns("a", "bb", "É", "dd")})
 
 
-@pytest.mark.parametrize(
-    ("columns", "reason"),
-    [
-        ({"messages": turns("a", "bb", "c", "dd")}, "does not mark"),
-        ({"prompt": turns("a", "bb", "c"), "completion": "dd"}, "rewrites the prompt"),
-    ],
-)
-def test_a_template_that_rewrites_and_marks_nothing_is_refused(columns: dict[str, Any], reason: str) -> None:
-    template = forgetful(marks=False) if "mark" in reason else forgetful(marks=False).replace("loop.last", "loop.length < 4")
-    with pytest.raises(BadRow, match=reason):
-        encoder(template).demonstration(columns)
+def test_a_template_that_rewrites_the_prompt_once_an_answer_follows_is_refused() -> None:
+    template = forgetful(marks=False).replace("loop.last", "loop.length < 4")
+    with pytest.raises(BadRow, match="asks otherwise than it answers"):
+        encoder(template).demonstration({"prompt": turns("a", "bb", "c"), "completion": "dd"})
 
 
-def test_trl_marks_for_a_template_that_it_knows() -> None:
-    made = make_tokenizer("bytes")
-    made.chat_template = chat_template_utils.qwen3_chat_template
-    row, _ = Encoder(made, config(), [1]).demonstration(
-        {"messages": turns("a", "<think>\nx\n</think>\n\nb", "c", "<think>\ny\n</think>\n\nd")}
-    )
-    learnt = made.decode([token for token, m in zip(row.completion, row.mask, strict=True) if m])
-    assert "b<|im_end|>" in learnt and "d<|im_end|>" in learnt and "user" not in learnt
+def test_a_pair_whose_answer_is_several_rows_is_refused() -> None:
+    pair = {side: turns("a", "bb", "c", f"d{side[0]}") for side in ("chosen", "rejected")}
+    split = {side: [*turns(f"{side}", first="assistant"), *turns("e", "ff")] for side in pair}
+    made = encoder(forgetful(marks=False))
+    assert shown(made.preference(pair)[0][0]) == ("Ua$Ab$Uc$A", "dc$", "111")
+    with pytest.raises(BadRow, match="no single row"):
+        made.preference({"prompt": "a", **split})
 
 
 @pytest.mark.parametrize(
@@ -197,10 +185,11 @@ def test_trl_marks_for_a_template_that_it_knows() -> None:
         ({"max_tokens": 5}, {"prompt": "ab", "completion": "cd"}, "long_prompt"),
         ({"max_prompt_tokens": 5, "max_tokens": 7}, {"prompt": "ab", "completion": "c"}, ("Uab$A", "c$", "11")),
         (
-            {"max_prompt_tokens": 3, "on_long_prompt": "keep_end"},
+            {"max_prompt_tokens": 4, "on_long_prompt": "keep_end"},
             {"prompt": "ab", "completion": "c"},
-            ("b$A", "c$", "11"),
+            ("Ub$A", "c$", "11"),
         ),
+        ({"max_prompt_tokens": 2, "on_long_prompt": "keep_end"}, {"prompt": "ab", "completion": "c"}, "long_prompt"),
         ({"max_tokens": 6, "on_long_completion": "cut"}, {"prompt": "ab", "completion": "cd"}, ("Uab$A", "c", "1")),
     ],
 )

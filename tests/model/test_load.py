@@ -13,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from posttrain.data.encoder import Encoder
+from posttrain.data.encoding.encoder import Encoder
 from posttrain.errors import SetupError
-from posttrain.model.load import VOCABULARY_MULTIPLE, eos_ids, load, make_tokenizer
+from posttrain.model.load import VOCABULARY_MULTIPLE, load, make_tokenizer
+from posttrain.model.tokenizer import eos_ids
 from posttrain.settings.data import DataConfig
 from posttrain.settings.model import CharacterTokenizer, ModelConfig
 

@@ -117,7 +117,7 @@ def test_a_generation_config_that_cannot_be_saved_is_mended_and_told(
 
 
 def test_a_generation_config_that_samples_is_left_as_it_is(folder: Path) -> None:
-    (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": 0.6}))
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": 0.6, "eos_token_id": 1}))
     with hearing() as heard:
         assert read(folder).generation_config.temperature == 0.6
     assert not heard

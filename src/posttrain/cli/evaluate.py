@@ -19,7 +19,8 @@ from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
-from posttrain.model.load import context_of, eos_ids, load
+from posttrain.model.load import context_of, load
+from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from posttrain.data.encoder import Encoder, Notes
+from posttrain.data.encoding.encoder import Encoder
+from posttrain.data.encoding.prompts import Notes
 from posttrain.data.rows import BadRow, DataReport, LongRow, Problem
 from posttrain.errors import DataError
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from posttrain.data.columns import Use, is_number
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
-from posttrain.data.encoder import Encoder, Notes
+from posttrain.data.encoding.encoder import Encoder
+from posttrain.data.encoding.prompts import Notes, tell_counts
 from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import DataError
@@ -40,13 +41,13 @@ class Reader:
         """
         encoder, use = self._encoder(self._context), Use("pairs" if preference else "demonstrations", self._data)
 
-        def encode(record: Record) -> tuple[Example, Notes]:
+        def encode(record: Record) -> tuple[list[Example], Notes]:
             columns = use.columns(record)
             if preference:
                 pair, notes = encoder.preference(columns)
-                return Example(pair, record.where), notes
-            row, notes = encoder.demonstration(columns)
-            return Example((row,), record.where), notes
+                return [Example(pair, record.where)], notes
+            rows, notes = encoder.demonstrations(columns)
+            return [Example((row,), record.where) for row in rows], notes
 
         wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
         return self._all(records, encode, use, wanted, label)
@@ -84,7 +85,7 @@ class Reader:
         asking = self._encoder(min(limits) - room + 1 if limits else None)
         answering = self._encoder(self._context)
 
-        def encode(record: Record) -> tuple[Problem, Notes]:
+        def encode(record: Record) -> tuple[list[Problem], Notes]:
             columns = use.columns(record)
             if "answer" in needs:
                 columns["answer"] = _answer(record)
@@ -93,10 +94,10 @@ class Reader:
                     raise BadRow(f"{name} is missing")
             prompt, notes = asking.prompt(columns)
             if not demonstrated:
-                return Problem(prompt, columns, record.where), notes
+                return [Problem(prompt, columns, record.where)], notes
             on_long = self._data.on_long_completion
             shown, more = read_demonstration(answering, columns, prompt, max_tokens=room, on_long=on_long)
-            return Problem(prompt, columns, record.where, shown), notes + more
+            return [Problem(prompt, columns, record.where, shown)], notes + more
 
         wanted = [("prompt", *needs)]
         if "answer" in needs:
@@ -117,7 +118,7 @@ class Reader:
     def _all(
         self,
         records: Iterable[Record],
-        encode: Callable[[Record], tuple[T, Notes]],
+        encode: Callable[[Record], tuple[list[T], Notes]],
         use: Use,
         wanted: list[tuple[str, ...]],
         label: str,
@@ -134,8 +135,8 @@ class Reader:
                 report.seen += 1
                 report.forms.update([record.form] if record.form else [])
                 report.unread.update(use.unread(record))
-                row, notes = encode(record)
-                kept.append(row)
+                rows, notes = encode(record)
+                kept += rows
                 for counter, reason in notes:
                     report.note(record.where, reason, counter)
             except LongRow as long:
@@ -149,6 +150,7 @@ class Reader:
         report.rows = len(kept)
         if not kept:
             raise DataError(f"{label}: no row can be used. {_why(report)}")
+        tell_counts(report, label)
         return kept, report
 
 

@@ -14,6 +14,7 @@ import yaml
 from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import PosttrainError, SetupError
+from posttrain.execution.folder.day import dated, day_of
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.run_folder import (
@@ -78,6 +79,7 @@ def run(
     ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
     folder = Path(recipe.output_dir)
     check_ground(folder)
+    recipe = dated(recipe, ranks.broadcast(day_of(folder), "the day of the run"))
     if ranks.broadcast(is_finished(folder, recipe), "the state of the run's folder"):
         if recipe.stages:
             return _of_stages(recipe, was_finished=True)

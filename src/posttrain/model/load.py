@@ -17,6 +17,7 @@ from transformers import (
 
 from posttrain.errors import SetupError
 from posttrain.model.pretrained import first_line, pretrained
+from posttrain.model.tokenizer import settle_ends
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig, adapter_options
 from posttrain.telling import tell
 
@@ -50,14 +51,8 @@ def load(config: ModelConfig, *, seed: int) -> tuple[Any, Any]:
             f"{config.label}: the tokenizer has {len(tokenizer)} ids, the model's embedding "
             f"{model.get_input_embeddings().num_embeddings} rows: they do not belong together."
         )
+    settle_ends(model, tokenizer)
     return _adapted(model, config, seed), tokenizer
-
-
-def eos_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every id that ends an answer, the tokenizer's own first, then those of the generation config."""
-    listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    more = listed if isinstance(listed, list) else [listed]
-    return list(dict.fromkeys(i for i in [tokenizer.eos_token_id, *more] if i is not None))
 
 
 def context_of(model: Any) -> int | None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from posttrain.errors import SetupError
+from posttrain.model.tokenizer import read_tokenizer
 from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
-GENERIC = "TokenizersBackend"
 NAMED = 4  # tensors, in a message; the others are counted
 
 
@@ -52,17 +51,11 @@ def _check_place(name: str) -> None:
 
 def _tokenizer(config: ModelConfig, place: str) -> Any:
     try:
-        if _is_all_in_its_file(Path(place)):
-            return PreTrainedTokenizerFast.from_pretrained(place)
-        return AutoTokenizer.from_pretrained(place, **_source(config))
+        return read_tokenizer(place, **_source(config))
+    except SetupError:
+        raise
     except Exception as error:
         raise SetupError(f"The tokenizer of {place} cannot be loaded: {first_line(error)}") from error
-
-
-def _is_all_in_its_file(folder: Path) -> bool:
-    """Whether a tokenizer was saved as one of no class of its own; AutoTokenizer may give it that of its model's kind."""
-    described = folder / "tokenizer_config.json"
-    return described.is_file() and json.loads(described.read_text()).get("tokenizer_class") == GENERIC
 
 
 def _source(config: ModelConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a rollout engine is, and what it is asked and answers. Tokens in, tokens out: templates stand in `data/encoder.py`."""
+"""What a rollout engine is, and what it is asked and answers. Tokens in, tokens out: templates stand in `data/encoding`."""
 
 from __future__ import annotations
 

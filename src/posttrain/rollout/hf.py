@@ -19,7 +19,8 @@ from transformers import DynamicCache
 from posttrain.distributed.ranks import any_of
 from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
-from posttrain.model.load import context_of, eos_ids
+from posttrain.model.load import context_of
+from posttrain.model.tokenizer import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import string
 from typing import Annotated, Any, Literal
@@ -90,6 +91,10 @@ class Encoding(Config):
     """Wraps the prompt's text; its fields are columns."""
     system_prompt: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    date: datetime.date | None = None
+    """The day that a chat template writes, where it writes one; if not set, that on which the run begins, kept to its end."""
+    special_tokens: Literal["text", "tokens"] = "text"
+    """What the name of a special token in a row's text is: text as any other, or the token."""
     max_prompt_tokens: Count | None = None
     max_tokens: Annotated[int, Field(ge=2)] | None = None
     """Of prompt and completion together; the model's own limit if not set."""

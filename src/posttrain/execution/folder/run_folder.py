@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from posttrain.data.rows import DataReport
 from posttrain.errors import CheckpointError
+from posttrain.execution.folder.day import dated
 from posttrain.execution.folder.lock import LOCK
 from posttrain.execution.folder.redaction import redacted
 from posttrain.model.proofs.identity import difference
@@ -165,6 +166,8 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
+    if before.data.date is not None:
+        recipe = dated(recipe, before.data.date)
     then, now = (dict(_leaves(redacted(one.model_dump(mode="json")))) for one in (before, recipe))
     different = [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
     longer = "training.max_steps" in different and (now["training.max_steps"] or 0) > (then["training.max_steps"] or math.inf)

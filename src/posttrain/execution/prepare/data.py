@@ -12,8 +12,9 @@ from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
-from posttrain.model.load import context_of, eos_ids
+from posttrain.model.load import context_of
 from posttrain.model.proofs.tokens import ROWS
+from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults

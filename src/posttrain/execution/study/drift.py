@@ -15,8 +15,9 @@ from posttrain.data.rows import Problem, Row
 from posttrain.data.sources import read
 from posttrain.estimator.batch import Batch, Request
 from posttrain.model.layout.padded import model_inputs
-from posttrain.model.load import eos_ids, load
+from posttrain.model.load import load
 from posttrain.model.scoring import Scorer
+from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine

@@ -17,8 +17,8 @@ import torch
 from posttrain.distributed import ranks
 from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.batch import Request
-from posttrain.model.load import eos_ids
 from posttrain.model.scoring import output_head
+from posttrain.model.tokenizer import eos_ids
 from posttrain.model.weights import Fingerprint, engine_weights, write_shards
 from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
 from posttrain.rollout.probe import Probe

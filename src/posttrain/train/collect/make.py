@@ -11,7 +11,8 @@ from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import records_of
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.model.load import context_of, eos_ids
+from posttrain.model.load import context_of
+from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.base import Reward, Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.rollout.engine import RolloutEngine, Sampling

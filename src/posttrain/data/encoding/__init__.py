@@ -1,0 +1,1 @@
+"""From text and messages to token ids with a loss mask: one path for what is trained and for what is asked."""

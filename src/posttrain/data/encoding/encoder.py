@@ -1,0 +1,145 @@
+"""Columns of a record → token ids with a loss mask. Training and sampling see the same prompt, for there is one way to it.
+
+Prompt and completion are joined as ids: no token ever spans the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from posttrain.data.encoding.chat import Chat
+from posttrain.data.encoding.lengths import Lengths
+from posttrain.data.encoding.plain import Plain
+from posttrain.data.encoding.prompts import Notes
+from posttrain.data.encoding.template import Template
+from posttrain.data.encoding.text import Text
+from posttrain.data.encoding.turns import Draft
+from posttrain.data.rows import BadRow, LongRow, Row
+from posttrain.errors import DataError, SetupError
+from posttrain.settings.data import Encoding
+from posttrain.telling import tell
+
+
+class Encoder:
+    """Columns of a record → `Row`, after the recipe's templates and length limits.
+
+    Args:
+        tokenizer: of transformers.
+        config: templates, limits and policies.
+        eos_ids: every token that ends an answer, the generation config's among them; one is appended where a completion has
+            none: what the chat template ends turns with, or else the first.
+        limit: the model's own maximal length.
+    """
+
+    def __init__(self, tokenizer: Any, config: Encoding, eos_ids: Sequence[int], limit: int | None = None) -> None:
+        if not eos_ids:
+            raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
+        self._lengths = Lengths(config, limit)
+        self._chat: Chat | None = None
+        if not config.chat_template:
+            self._path: Chat | Plain = Plain(Text(tokenizer, eos_ids), config, self._lengths)
+            return
+        if not tokenizer.chat_template:
+            raise DataError(
+                "The tokenizer has no chat template. Join plain text: data.chat_template: false, or for posttrain eval "
+                "--no-chat-template."
+            )
+        template = Template(tokenizer, config.chat_template_kwargs, config.date)
+        if template.writes_date:
+            tell("date", f"The chat template writes the date: {template.day}, in all of this run (data.date).")
+        end = template.end_of_turn(eos_ids)
+        ends = [*eos_ids, *([] if end is None or end in eos_ids else [end])]
+        self._chat = Chat(template, Text(tokenizer, ends), ends[0] if end is None else end, config, self._lengths)
+        self._path = self._chat
+
+    def prompt(self, columns: Mapping[str, Any]) -> tuple[list[int], Notes]:
+        """The prompt as the model is asked it, and what was cut.
+
+        Raises:
+            BadRow: a column is missing or of the wrong type, or the prompt is too long.
+        """
+        prompt, notes = self._path.prompt(columns)
+        if not prompt:
+            raise BadRow("the prompt is empty")
+        self._lengths.check_prompt(prompt)
+        return prompt, notes
+
+    def demonstrations(self, columns: Mapping[str, Any]) -> tuple[list[Row], Notes]:
+        """The rows of `prompt` and `completion`, or of `messages`, and what was cut or left out.
+
+        A conversation is one row where the template writes its history as it wrote the answers, and else one for each turn.
+
+        Raises:
+            BadRow: as in `prompt`; the completion is empty, or nothing carries loss.
+        """
+        return self._rows(columns, "completion" if columns.get("messages") is None else "messages")
+
+    def demonstration(self, columns: Mapping[str, Any]) -> tuple[Row, Notes]:
+        """The same where it is one row.
+
+        Raises:
+            BadRow: as in `demonstrations`, or there are several.
+        """
+        rows, notes = self.demonstrations(columns)
+        return _one(rows), notes
+
+    def preference(self, columns: Mapping[str, Any]) -> tuple[tuple[Row, Row], Notes]:
+        """The chosen and the rejected row, and what was cut.
+
+        Conversations that hold their prompt, whether there is a `prompt` column or not, are split where they begin to differ.
+
+        Raises:
+            BadRow: as in `prompt`, or the two completions are equal.
+        """
+        if columns.get("prompt") is None or all(_holds_prompt(columns.get(side)) for side in ("chosen", "rejected")):
+            if self._chat is None:
+                raise BadRow("chosen and rejected need a prompt, of text where chat_template is false")
+            columns = self._chat.common_prompt(columns)
+        (chosen, cuts), (rejected, more) = self._rows(columns, "chosen"), self._rows(columns, "rejected")
+        pair = _one(chosen), _one(rejected)
+        if np.array_equal(pair[0].completion, pair[1].completion):
+            cut = any(counter == "cut_completion" for counter, _ in cuts + more)
+            raise BadRow(f"chosen and rejected are equal{' once they are cut to max_tokens' if cut else ''}")
+        return pair, cuts + more
+
+    def _rows(self, columns: Mapping[str, Any], column: str) -> tuple[list[Row], Notes]:
+        drafts, notes = self._path.drafts(columns, column)
+        rows, long = list[Row](), list[LongRow]()
+        for draft in drafts:
+            try:
+                row, more = self._row(draft)
+            except LongRow as error:
+                if error.refused or len(drafts) == 1:
+                    raise
+                long.append(error)
+                continue
+            rows.append(row)
+            notes = notes + more
+        if not rows:
+            raise long[0]
+        return rows, notes + [(error.counter, str(error)) for error in long]
+
+    def _row(self, draft: Draft) -> tuple[Row, Notes]:
+        ids, mask = draft.completion, draft.mask
+        if not draft.prompt:
+            mask[0] = False  # nothing comes before it that could predict it
+            if not any(mask):
+                raise BadRow("no token that carries loss has anything before it")
+        self._lengths.check_prompt(draft.prompt)
+        kept, notes = self._lengths.fit_completion(len(draft.prompt), ids, mask)
+        row = Row(np.array(draft.prompt, np.int32), np.array(ids[:kept], np.int32), np.array(mask[:kept], np.bool_))
+        return row, notes
+
+
+def _one(rows: list[Row]) -> Row:
+    if len(rows) > 1:
+        raise BadRow("the chat template rewrites earlier turns, so that its answers are no single row; give the last alone")
+    return rows[0]
+
+
+def _holds_prompt(conversation: Any) -> bool:
+    first = conversation[0] if isinstance(conversation, (list, tuple)) and conversation else None
+    return isinstance(first, dict) and first.get("role") != "assistant"
