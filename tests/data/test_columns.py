@@ -168,3 +168,10 @@ def test_a_pair_that_a_limit_makes_equal_is_not_blamed_on_the_row() -> None:
         examples(row, preference=True, chat_template=False, max_tokens=6, on_long_completion="cut")
     with pytest.raises(DataError, match=r"chosen and rejected are equal\. "):
         examples(row | {"rejected": row["chosen"]}, preference=True, chat_template=False)
+
+
+def test_a_template_that_rows_of_messages_have_no_place_for_is_told_once() -> None:
+    with hearing() as told:
+        examples({"messages": TALK}, {"messages": TALK}, prompt_template="{prompt}?")
+        examples(PAIR, prompt_template="{prompt}?")
+    assert [one.rule for one in told] == ["prompt template"]

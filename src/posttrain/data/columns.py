@@ -90,6 +90,8 @@ class Use:
             raise BadRow("its tools need chat_template: true")
         if "instruction" in given and _says_something(given.get("input")) and "input" not in read:
             raise BadRow("its input, a part of its instruction, is not read: name it in prompt_template, or map no columns")
+        if self.kind == "demonstrations" and "messages" in read and self.config.prompt_template != "{prompt}":
+            tell("prompt template", "data.prompt_template wraps the text of a prompt: rows of messages are read without it.")
         taken = {name for name in ("messages", "completion") if given.get(name) is None or name not in read}
         return {name: value for name, value in given.items() if name not in taken or self.kind != "demonstrations"}
 
