@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from posttrain.data.tasks import TASKS
 from posttrain.rewards.isolated.child import ChildDied
 from posttrain.rewards.isolated.pool import Pool
+from posttrain.rewards.reading import final_answer, read
 
 DEADLINE = 2.0  # seconds of the child's own for one answer; an ordinary one takes 2 ms
 
@@ -119,8 +120,8 @@ class ExactMatch:
 class MathVerify:
     """math-verify in child processes, killed at the deadline and started anew; from several threads at once, in several."""
 
-    def __init__(self, deadline: float = DEADLINE) -> None:
-        self._deadline = deadline
+    def __init__(self, deadline: float = DEADLINE, *, only_values: bool = False, reads_cut_off: bool = False) -> None:
+        self._deadline, self._only_values, self.reads_cut_off = deadline, only_values, reads_cut_off
         command = [sys.executable, "-P", "-m", "posttrain.rewards.isolated.math_child"]
         keep = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
         environment = {name: value for name, value in os.environ.items() if name in keep}
@@ -129,7 +130,7 @@ class MathVerify:
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
         """Compares the final answers; a hostile one is out at its deadline."""
         try:
-            reply = self._ask("grade", gold=final_answer(answer), answer=_as_latex(completion))
+            reply = self._ask("grade", gold=_found(answer), answer=_found(completion), values=self._only_values)
         except TimeoutError:
             return Grade(Verdict.TIMEOUT, None)
         except ChildDied:
@@ -138,11 +139,11 @@ class MathVerify:
 
     def answer(self, completion: str) -> str | None:
         """The value of the final answer, as `grade` gives it."""
-        return self._ask("read", answer=_as_latex(completion))
+        return self._ask("read", answer=_found(completion))
 
     def equal(self, first: str, second: str) -> bool:
         """Whether either is right where the other is the reference."""
-        return self._ask("equal", first=_as_latex(first), second=_as_latex(second))
+        return self._ask("equal", first=_found(first), second=_found(second))
 
     def is_valid(self, text: str) -> bool:
         """Whether all of a text is mathematics.
@@ -156,40 +157,13 @@ class MathVerify:
         """Kills the children."""
         self._pool.close()
 
-    def _ask(self, what: str, **texts: str) -> Any:
-        return self._pool.ask({"do": what, **texts}, self._deadline)
+    def _ask(self, what: str, **given: Any) -> Any:
+        return self._pool.ask({"do": what, **given}, self._deadline)
 
 
-def final_answer(text: str) -> str:
-    r"""What stands in the last `\boxed{}`, or follows the last `####`, or in a last line `A: …` or `Answer: …`, or all."""
-    inside = last_box(text)
-    if inside is not None:
-        return inside
-    if "####" in text:
-        return text.rpartition("####")[2].strip()
-    line = _ANSWER_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
-    return line[1] if line is not None else text.strip()
-
-
-def last_box(text: str) -> str | None:
-    r"""What stands between the braces of the last `\boxed{}`; None where there is none, or it is not closed."""
-    _, found, rest = text.rpartition("\\boxed{")
-    depth = 1
-    for brace in re.finditer(r"\\.|[{}]", rest, re.DOTALL) if found else ():
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return rest[: brace.start()].strip()
-    return None
-
-
-_ANSWER_LINE = re.compile(r"(?:a|(?:the )?(?:final )?answer)[ \t]*:[ \t]*(\S.*)", re.IGNORECASE)
-
-
-def _as_latex(completion: str) -> str:
-    found = final_answer(completion)
-    if found == completion.strip() or re.search(r"\d\s+[A-Za-z]{2,}", found):
-        return found
-    return f"${found}$"
+def _found(completion: str) -> tuple[str, str]:
+    found = read(completion)
+    return ("", "all") if found is None else (found.text, found.form)
 
 
 def _normal(text: str) -> str:

@@ -9,8 +9,9 @@ import regex
 from pydantic import field_validator, model_validator
 
 from posttrain.rewards.base import Judgement
-from posttrain.rewards.grading import MathVerify, last_box
+from posttrain.rewards.grading import MathVerify
 from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.reading import after_thinking, last_box
 from posttrain.rewards.options import RewardConfig
 
 PATTERN_DEADLINE = 1.0  # seconds of processor time for one completion
@@ -43,7 +44,8 @@ class Boxed:
 
     def answer(self, completion: str) -> str | None:
         """What is in the box."""
-        inside = last_box(completion.rpartition("</think>")[2])
+        rest = after_thinking(completion)
+        inside = None if rest is None else last_box(rest)
         return inside if inside and self._reader.is_valid(inside) else None
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.grading import last_box
 from posttrain.rewards.options import Judged, RewardConfig
+from posttrain.rewards.reading import last_box
 from posttrain.rewards.values import Refused
 
 LONGEST = 200  # characters of an expression
