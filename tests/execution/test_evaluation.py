@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from posttrain import MajorityVote
 from posttrain.data.rows import Problem
 from posttrain.estimator.batch import Request
 from posttrain.execution.evaluation import Estimate, estimate, evaluate, majority, pass_at_k
-from posttrain.rewards.grading import Grade, Verdict
+from posttrain.rewards.grading import Grade, MathVerify, Verdict
 from posttrain.rollout.engine import Completion, Sampling
+from posttrain.telling import hearing
+from rewards.test_majority import of
 
 R, W, U, T, C = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE, Verdict.TIMEOUT, Verdict.CRASH
 
@@ -47,8 +50,19 @@ def test_majority(votes: list[tuple[str | None, Verdict]], expected: float) -> N
 
 
 @pytest.mark.parametrize("values", [[0.5], [1.0] * 9, [0.0, 0.0]])
-def test_an_interval_of_equal_values_is_a_point(values: list[float]) -> None:
-    assert estimate(values) == Estimate(values[0], values[0], values[0])
+def test_an_interval_of_equal_lengths_is_a_point(values: list[float]) -> None:
+    assert estimate(values, shares=False) == Estimate(values[0], values[0], values[0])
+
+
+@pytest.mark.parametrize(("n", "high"), [(8, 0.3694), (48, 0.0740), (1, 0.975)])
+def test_none_right_of_n_and_all_right_of_n_have_an_exact_interval(n: int, high: float) -> None:
+    """0 of n: up to the p at which so little has a chance of 2.5 %, (1 - p)^n."""
+    none, all_ = estimate([0.0] * n), estimate([1.0] * n)
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, pytest.approx(high, abs=5e-5))
+    assert (1 - none.high) ** n == pytest.approx(0.025)
+    assert (all_.mean, all_.low, all_.high) == (1.0, pytest.approx(1 - high, abs=5e-5), 1.0)
+    half = estimate([0.5] * n)
+    assert 0 < half.low < 0.5 < half.high < 1
 
 
 def test_an_interval_agrees_with_the_normal_one() -> None:
@@ -65,6 +79,7 @@ class Scripted:
     """An engine, a tokenizer and a grader in one: each completion is one token that names its own grade."""
 
     script: list[list[tuple[Verdict, str | None]]]
+    reads_cut_off: bool = True
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         self.asked = [(list(request.prompt), request.n) for request in requests]
@@ -80,6 +95,9 @@ class Scripted:
         problem, sample = map(int, completion.split("/"))
         assert (prompt, answer) == (f"q{problem}", f"a{problem}")
         return Grade(*self.script[problem][sample])
+
+    def equal(self, first: str, second: str) -> bool:
+        return False
 
 
 def evaluated(script: list[list[tuple[Verdict, str | None]]], **options: Any) -> Any:
@@ -111,3 +129,50 @@ def test_failed_grades_are_in_no_mean() -> None:
 def test_nothing_but_failed_grades_gives_no_rate_rather_than_zero() -> None:
     found = evaluated([[(T, None), (C, None)]])
     assert "pass@1" not in found.estimates and found.shares["failed_grades"] == 1.0
+
+
+@dataclass
+class Writer:
+    """An engine and a tokenizer in one: one question, answered by these texts."""
+
+    texts: list[str]
+    finish: Any = "stop"
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        return [[Completion((i,), (0.0,), self.finish) for i in range(len(self.texts))]]
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool) -> str:
+        return self.texts[tokens[0]] if tokens else ""
+
+
+def asked(writer: Any, answer: str, grader: MathVerify) -> Any:
+    problems = [Problem([], {"prompt": "q", "answer": answer}, "x:1")]
+    return evaluate(writer, writer, problems, grader, Sampling(max_tokens=2), samples=len(writer.texts))
+
+
+@pytest.fixture(scope="module")
+def mathematics() -> Iterator[MathVerify]:
+    grader = MathVerify()
+    yield grader
+    grader.close()
+
+
+def test_a_majority_of_equal_wrong_answers_is_wrong_however_they_are_written(mathematics: MathVerify) -> None:
+    texts = [f"\\boxed{{{text}}}" for text in (".25", "1/4", "25\\%", ".250", ".5", "1/2")]
+    found = asked(Writer(texts), "0.5", mathematics)
+    assert found.estimates["majority@6"].mean == 0.0 and found.estimates["pass@1"].mean == pytest.approx(2 / 6)
+    votes = [one.score for one in MajorityVote(mathematics).judge(of(*texts))]
+    assert votes == [1.0] * 4 + [0.0] * 2  # the reward sees the same classes
+
+
+def test_an_answer_that_was_cut_off_is_none_and_that_is_told(mathematics: MathVerify) -> None:
+    writer = Writer(["we add them: 50 + 75 is", "\\boxed{125}"], "length")
+    with hearing() as heard:
+        found = asked(writer, "125", mathematics)
+    assert found.estimates["pass@1"].mean == 0.0 and found.shares["unparsable"] == found.shares["cut_off"] == 1.0
+    assert [told.rule for told in heard] == ["answers_cut_off"] and "max_tokens 2" in heard[0].sentence
+    asked_for = MathVerify(reads_cut_off=True)
+    try:
+        assert asked(writer, "125", asked_for).estimates["pass@1"].mean == 1.0
+    finally:
+        asked_for.close()

@@ -118,8 +118,10 @@ def test_a_run_is_evaluated_by_the_verdict_of_its_rewards(posttrain: Command) ->
     rows = write(Path("rows.jsonl"), {"prompt": "1+1=", "answer": "2"})
     assert posttrain("run", grpo({"name": "length"}, {"name": "exact_match"}))[0] == 0
     for options in ([], ["--grader", "math_verify"]):
-        code, _, err = posttrain("eval", "out", "--data", rows, "--max-tokens", "4", *options)
+        code, _, err = posttrain("eval", "out", "--data", rows, "--max-tokens", "4", "--reads-cut-off", *options)
         assert (code, err) == (0, "")
+    code, out, err = posttrain("eval", "out", "--data", rows, "--max-tokens", "1", "--temperature", "0")
+    assert code == 0 and "4 answers were cut off" in out and "cut off at max_tokens 1: they have no answer" in err
     assert posttrain("run", grpo({"name": "length"}, output_dir="alone"))[0] == 0
     assert posttrain("eval", "alone", "--data", rows, "--max-tokens", "4")[0] == 0
 
@@ -158,7 +160,7 @@ def test_a_reward_that_breaks_in_the_middle_leaves_a_checkpoint_to_go_on_from(po
     "reward",
     [
         {"name": "format_length", "form": "pattern", "pattern": "[0-9]*#[0-9]", "peak": 0.4},
-        {"name": "majority_vote", "reads": "exact_match"},
+        {"name": "majority_vote", "reads": "exact_match", "reads_cut_off": True},
         {"name": "length", "shape": "polyline"},
         {"name": "repetition", "n": 2},
         {"name": "overlong"},

@@ -37,12 +37,17 @@ DEALT = {  # which requests each of two ranks is given; a part has at most four 
 class Grader:
     """Right or wrong by the sum of the letters; notes what it has graded."""
 
+    reads_cut_off = True
+
     def __init__(self) -> None:
         self.graded: list[str] = []
 
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
         self.graded.append(prompt)
         return Grade(Verdict.RIGHT if sum(map(ord, completion)) % 2 else Verdict.WRONG, completion[:1])
+
+    def equal(self, first: str, second: str) -> bool:
+        return first[:1] == second[:1]
 
 
 class Forwards:

@@ -38,7 +38,7 @@ def write_recipe(folder: Path, rollout: dict[str, Any], **training: Any) -> Path
         "model": {"from_scratch": {"hidden_size": 64, "num_attention_heads": 2}, "tokenizer": {"characters": LETTERS}},
         "data": {"train": {"path": "train.jsonl"}, "eval": {"held_out": {"path": "held_out.jsonl"}}, "chat_template": False},
         "algorithm": {"name": "grpo", "kl_coef": 0.0},
-        "rewards": [{"name": "exact_match"}],
+        "rewards": [{"name": "exact_match", "reads_cut_off": True}],
         "rollout": {"questions_per_step": 16, "n": 8, "max_tokens": 1, "log_completions": 0, **rollout},
         "training": {"max_steps": STEPS, "learning_rate": 3e-3, "lr_scheduler_type": "constant", "save_every": 0, **training},
         "eval": {"samples": 32, "max_tokens": 1},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,12 @@ from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
 from posttrain.rollout.hf import HFEngine
-from posttrain.rollout.make import evaluation_sampling
+from posttrain.rollout.make import sampling_of
 from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.faults import faults
 from posttrain.settings.model import ModelConfig
-from posttrain.train.watch.records import JsonLines, write
+from posttrain.train.watch.records import JsonLines
 
 TASK_ROWS = 256  # problems of a generated task where no limit is given
 
@@ -47,6 +46,7 @@ class Asked:
     settings: dict[str, Any]
     columns: list[str]
     grader: str | None
+    reads_cut_off: bool
     templates: dict[str, Any]
     dtype: str
     output: Path | None
@@ -67,7 +67,7 @@ def answer(asked: Asked) -> Table:
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
     templates = dict((recipe or {}).get("data", {}))
     source = _source(asked, templates.pop("eval", {}))
-    graders = _graders(asked.grader, (recipe or {}).get("rewards", []))
+    graders = _graders(asked, (recipe or {}).get("rewards", []))
     try:
         target = asked.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
         make(target.absolute().parent)
@@ -84,7 +84,7 @@ def answer(asked: Asked) -> Table:
             tokenizer,
             problems[: config.limit],
             graders.of(source),
-            evaluation_sampling(config),
+            sampling_of(config, config.seed),
             samples=config.samples,
             ks=config.k,
         )
@@ -94,7 +94,7 @@ def answer(asked: Asked) -> Table:
     left_out = {f"data/{reason}": count for reason, count in report.counters.items()}
     JsonLines(target).append({**settings, **left_out, **result.metrics("eval")})
     answers = target.with_name(f"{target.stem}-answers.jsonl")
-    write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows()))
+    JsonLines(answers).rewrite(result.rows())
     return _table(result, config.samples, target, answers)
 
 
@@ -131,11 +131,15 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
         raise RecipeError(f"--data {asked.data}: {faults(error)[0]}") from None
 
 
-def _graders(asked: str | None, of_run: list[Any]) -> Graders:
-    if asked not in (None, *GRADERS):
-        raise RecipeError(f"--grader {asked}: one of {', '.join(GRADERS)} is expected.")
+def _graders(asked: Asked, of_run: list[Any]) -> Graders:
+    if asked.grader not in (None, *GRADERS):
+        raise RecipeError(f"--grader {asked.grader}: one of {', '.join(GRADERS)} is expected.")
+    given = of_run if asked.grader is None else [{"name": asked.grader}]
+    if asked.reads_cut_off:
+        grading = [one for one in given if one["name"] in GRADERS] or [{"name": "math_verify"}]
+        given = [{**one, "reads_cut_off": True} for one in grading]
     try:
-        rewards = TypeAdapter(list[AnyReward]).validate_python(of_run if asked is None else [{"name": asked}])
+        rewards = TypeAdapter(list[AnyReward]).validate_python(given)
     except ValidationError as error:
         raise RecipeError(f"rewards: {faults(error)[0]}") from None
     return Graders(rewards)
@@ -150,6 +154,8 @@ def _checked(kind: Any, values: dict[str, Any]) -> Any:
 
 def _table(result: Evaluation, samples: int, target: Path, answers: Path) -> Table:
     caption = f"{target}, answers in {answers}"
+    if cut := sum(one.finish == "length" for group in result.answers for one in group):
+        caption = f"{cut} answers were cut off at --max-tokens\n{caption}"
     table = Table("", "mean", "95 % interval", title=f"{len(result.answers)} problems × {samples} samples", caption=caption)
     for name, estimate in result.estimates.items():
         table.add_row(name, f"{estimate.mean:.4g}", f"[{estimate.low:.4g}, {estimate.high:.4g}]")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from posttrain.data.answers import is_conversation
 from posttrain.data.columns import Use, is_number
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
 from posttrain.data.encoding.encoder import Encoder
@@ -64,7 +66,8 @@ class Reader:
         faults: Faults | None = None,
         label: str = "the data",
     ) -> tuple[list[Problem], DataReport]:
-        """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have.
+        """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have. Of a
+        conversation (`messages`) the last turn of the user is asked, and the assistant's after it is the reference.
 
         Args:
             records: of the set.
@@ -88,7 +91,7 @@ class Reader:
         def encode(record: Record) -> tuple[list[Problem], Notes]:
             columns = use.columns(record)
             if "answer" in needs:
-                columns["answer"] = _answer(record)
+                columns["answer"] = _answer(columns)
             for name in needs:
                 if columns.get(name) is None:
                     raise BadRow(f"{name} is missing")
@@ -102,7 +105,7 @@ class Reader:
         wanted = [("prompt", *needs)]
         if "answer" in needs:
             wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
-        kept, report = self._all(records, encode, use, wanted, label)
+        kept, report = self._all((_asked(one, demonstrated) for one in records), encode, use, wanted, label)
         if not demonstrated:
             return kept, report
         if all(problem.demonstration is None for problem in kept):
@@ -154,11 +157,24 @@ class Reader:
         return kept, report
 
 
-def _answer(record: Record) -> str:
+def _asked(record: Record, demonstrated: bool) -> Record:
+    """A conversation as a question: what stands before its last turn, if the assistant's, whose text is then the reference."""
+    messages = record.columns.get("messages")
+    if "prompt" in record.columns or not is_conversation(messages):
+        return record
+    *before, last = messages
+    others = {name: value for name, value in record.columns.items() if demonstrated or name != "messages"}
+    if last.get("role") != "assistant":
+        return replace(record, columns={**others, "prompt": messages})
+    reference = {} if "solution" in others else {"answer": last.get("content")}
+    return replace(record, columns={**reference, **others, "prompt": before})
+
+
+def _answer(columns: Mapping[str, Any]) -> str:
     """The reference as text: text, a finite number, or a list of one of these."""
-    reference = record.columns.get("answer")
+    reference = columns.get("answer")
     if reference is None:
-        reference = record.columns.get("solution")
+        reference = columns.get("solution")
     if isinstance(reference, (list, tuple)):
         if len(reference) != 1:
             raise BadRow(f"answer lists {len(reference)} values, and answers are compared with one")

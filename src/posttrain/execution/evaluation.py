@@ -1,8 +1,8 @@
-"""pass@1, pass@k and majority@k over sampled answers, with 95 % bootstrap intervals over problems."""
+"""pass@1, pass@k and majority@k over sampled answers, with 95 % intervals over problems."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from posttrain.data.answers import AnswerText, prompt_text
 from posttrain.data.rows import Problem
 from posttrain.distributed import ranks
 from posttrain.estimator.batch import Request
-from posttrain.rewards.grading import Grade, Grader, Verdict
+from posttrain.rewards.grading import Grade, Grader, Verdict, classes, graded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
+from posttrain.telling import tell
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+MANY = 0.5  # of the answers, above which it is told that they were cut off
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over problems and its bootstrap interval."""
+    """A mean over problems and its interval."""
 
     mean: float
     low: float
@@ -78,15 +81,14 @@ def evaluate(
     """Samples `samples` answers to every problem and grades them: each rank its share of the problems, and all get the same.
 
     pass@1 is the mean over samples; pass@k, for each k of `ks` up to `samples`, the unbiased estimate 1 - C(n - c, k) /
-    C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared. Failed
-    grades are in none of them, and a problem with nothing but failed grades is left out.
+    C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared; equal
+    answers vote together, as for the reward majority_vote. An answer that was cut off is none, unless the grader reads such.
+    Failed grades are in none of them, and a problem with nothing but failed grades is left out.
     """
     mine = ranks.my_share(range(len(problems)))
     sampled = engine.generate([Request(problems[i].prompt, n=samples, question=i) for i in mine], sampling)
-    share = [
-        [_graded(problems[i], completion, tokenizer, grader) for completion in group]
-        for i, group in zip(mine, sampled, strict=True)
-    ]
+    text = AnswerText(tokenizer)
+    share = [_graded(problems[i], group, text, grader) for i, group in zip(mine, sampled, strict=True)]
     answers = ranks.all_shares(share, "the answers of an evaluation")
     groups = [[Grade(a.verdict, a.value) for a in group if not a.verdict.failed] for group in answers]
     groups = [group for group in groups if group]
@@ -103,7 +105,14 @@ def evaluate(
         "unparsable": sum(a.verdict is Verdict.UNPARSABLE for a in flat) / len(flat),
         "cut_off": sum(a.finish == "length" for a in flat) / len(flat),
     }
-    return Evaluation({name: estimate(values) for name, values in scores.items() if values}, shares, answers)
+    if shares["cut_off"] > MANY and not grader.reads_cut_off:
+        tell(
+            "answers_cut_off",
+            f"More than half of an evaluation's answers were cut off at max_tokens {sampling.max_tokens}: they have no answer "
+            "and count as not right. Raise it, or name what ends an answer in stop.",
+        )
+    estimates = {name: estimate(values, shares=name != "length") for name, values in scores.items() if values}
+    return Evaluation(estimates, shares, answers)
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -124,11 +133,24 @@ def majority(group: Sequence[Grade]) -> float:
     return sum(tied) / len(tied)
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean with its percentile bootstrap interval; the point itself where all values are equal or there is one."""
-    mean = float(np.mean(values))
+def estimate(values: Sequence[float], *, shares: bool = True) -> Estimate:
+    """Mean with its 95 % percentile bootstrap interval.
+
+    Where all values are equal a bootstrap has no width: the interval of a share is then Clopper and Pearson's (Biometrika 26,
+    1934), for 0 right of 8 that from 0 to 0.37; of what is no share, the point itself.
+
+    Args:
+        values: one for each problem.
+        shares: they are from 0 to 1.
+    """
+    mean, n = float(np.mean(values)), len(values)
     if len(set(values)) == 1:
-        return Estimate(mean, mean, mean)
+        if not shares:
+            return Estimate(mean, mean, mean)
+        successes, tail = mean * n, (1 - CONFIDENCE) / 2
+        low = 0.0 if successes <= 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
+        high = 1.0 if successes >= n else float(stats.beta.ppf(1 - tail, successes + 1, n - successes))
+        return Estimate(mean, low, high)
     rng = np.random.default_rng(0)
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", batch=100, rng=rng
@@ -136,10 +158,30 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, float(interval.low), float(interval.high))
 
 
-def _graded(problem: Problem, completion: Completion, tokenizer: Any, grader: Grader) -> Answer:
-    text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
-    prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
-    grade = grader.grade(text, prompt, reference)
-    return Answer(
-        problem.where, prompt, text, reference, grade.verdict, grade.value, len(completion.tokens), completion.finish
-    )
+def _graded(problem: Problem, completions: Sequence[Completion], text: AnswerText, grader: Grader) -> list[Answer]:
+    """A problem's answers. Equal ones have one value, however each is written: its most frequent writing, or the first."""
+    prompt, reference = prompt_text(problem.columns["prompt"]), problem.columns["answer"]
+    texts = [text.of(problem.prompt, problem.columns, completion.tokens) for completion in completions]
+    grades = [
+        graded(grader, said, prompt, reference, finished=completion.finish == "stop")
+        for said, completion in zip(texts, completions, strict=True)
+    ]
+    written: dict[str, str] = {}
+    for grade, said in zip(grades, texts, strict=True):
+        if grade.value is not None:
+            written[grade.value] = min(said, written.get(grade.value, said))
+    of, votes = classes(grader, written), Counter(grade.value for grade in grades)
+    shown = {value: min(same, key=lambda one: (-votes[one], one)) for value, same in of.items()}
+    return [
+        Answer(
+            problem.where,
+            prompt,
+            said,
+            reference,
+            grade.verdict,
+            None if grade.value is None else shown[grade.value],
+            len(completion.tokens),
+            completion.finish,
+        )
+        for grade, said, completion in zip(grades, texts, completions, strict=True)
+    ]

@@ -15,7 +15,7 @@ from posttrain.execution.folder.best import Best
 from posttrain.execution.prepare.preparation import Prepared
 from posttrain.model.saving import save_model
 from posttrain.rollout.engine import RolloutEngine
-from posttrain.rollout.make import evaluation_sampling, rollout_sampling
+from posttrain.rollout.make import sampling_of
 from posttrain.train.options import Execution, Watching
 from posttrain.train.schedules import built_schedule
 from posttrain.train.trainer import PostTrainer
@@ -41,7 +41,7 @@ def make_trainer(
             "demonstrations": prepared.sets.demonstrations,
             "rewards": prepared.rewards,
             "engine": engine,
-            "sampling": rollout_sampling(recipe.rollout, recipe.seed),
+            "sampling": sampling_of(recipe.rollout, recipe.seed),
             "mask_cut_off": recipe.rollout.mask_cut_off,
             "resamples": recipe.rollout.resamples,
         }
@@ -83,7 +83,7 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) 
             prepared.tokenizer,
             asked,
             prepared.graders.of(prepared.recipe.data.eval[name]),
-            evaluation_sampling(config),
+            sampling_of(config, config.seed),
             samples=config.samples,
             ks=config.k,
         )

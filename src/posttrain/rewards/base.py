@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from posttrain.data.answers import prompt_text
 from posttrain.rewards.values import MAX_WEIGHT
 
 DEADLINE = 300.0  # seconds for one group
@@ -13,7 +14,9 @@ DEADLINE = 300.0  # seconds for one group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The completions of one question, as a reward sees them: text without special tokens, and token ids with them.
+    """The completions of one question, as a reward sees them: text from what the prompt writes at their beginning on (a
+    template's `<think>`), without special tokens but for tags of thinking and answers; `raw` is the same with all of them, and
+    `tokens` what was sampled.
 
     `finished` is False where max_tokens cut a completion off; `columns` are those of the question's row.
     """
@@ -22,11 +25,16 @@ class Group:
     tokens: Sequence[Sequence[int]]
     finished: Sequence[bool]
     columns: Mapping[str, Any]
+    raw: Sequence[str] = ()
+
+    def texts(self, *, special_tokens: bool) -> Sequence[str]:
+        """The completions, with all special tokens or without."""
+        return self.raw if special_tokens else self.completions
 
     @property
     def prompt(self) -> str:
-        """The question as text."""
-        return str(self.columns["prompt"])
+        """The question as text; `columns` has a conversation as its messages."""
+        return prompt_text(self.columns["prompt"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from posttrain.data.answers import AnswerText
 from posttrain.data.rows import Problem
 from posttrain.rewards.base import Group, Weighted
 from posttrain.rewards.judge import guarded
@@ -22,10 +23,10 @@ def demonstration_faults(
     judges = [entry for entry in rewards if entry.verdict]
     if not judges:
         return None
-    judge = judges[-1]
+    judge, text = judges[-1], AnswerText(tokenizer)
 
     def faults(problems: Sequence[Problem]) -> list[str | None]:
-        groups = [_as_group(problem, tokenizer) for problem in problems]
+        groups = [_as_group(problem, text) for problem in problems]
         judged, _ = guarded(judge.reward, groups, judge.deadline)
         found: list[str | None] = []
         for group, [judgement] in zip(groups, judged, strict=True):
@@ -38,8 +39,14 @@ def demonstration_faults(
     return faults
 
 
-def _as_group(problem: Problem, tokenizer: Any) -> Group:
+def _as_group(problem: Problem, text: AnswerText) -> Group:
     """The demonstration as the only answer to its question."""
     assert problem.demonstration is not None
-    text = tokenizer.decode(problem.demonstration, skip_special_tokens=True)
-    return Group(completions=[text], tokens=[problem.demonstration], finished=[True], columns=problem.columns)
+    given = (problem.prompt, problem.columns, problem.demonstration)
+    return Group(
+        completions=[text.of(*given)],
+        tokens=[problem.demonstration],
+        finished=[True],
+        columns=problem.columns,
+        raw=[text.raw(*given)],
+    )

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import combinations
 from typing import Any, Protocol
 
 from posttrain.data.tasks import TASKS
@@ -47,6 +49,11 @@ class Grade:
 class Grader(Protocol):
     """Grades one completion of a prompt against the reference answer."""
 
+    @property
+    def reads_cut_off(self) -> bool:
+        """Whether an answer that was cut off is an answer."""
+        ...
+
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
         """Never raises on a completion, whatever it holds."""
         ...
@@ -73,7 +80,9 @@ class Grader(Protocol):
 
 
 class TaskGrader:
-    """The verifier of a generated task."""
+    """The verifier of a generated task; it asks for the form of the whole completion, cut off or not."""
+
+    reads_cut_off = True
 
     def __init__(self, task: str) -> None:
         self._task = task
@@ -96,7 +105,14 @@ class TaskGrader:
 
 
 class ExactMatch:
-    """The final answer must be the reference's, letter by letter but for case, spaces and thousands' commas."""
+    """The final answer must be the reference's, letter by letter but for case, spaces and thousands' commas.
+
+    Args:
+        reads_cut_off: answers that were cut off are read too.
+    """
+
+    def __init__(self, *, reads_cut_off: bool = False) -> None:
+        self.reads_cut_off = reads_cut_off
 
     def grade(self, completion: str, prompt: str, answer: str) -> Grade:
         """Compares `final_answer` of both."""
@@ -118,7 +134,14 @@ class ExactMatch:
 
 
 class MathVerify:
-    """math-verify in child processes, killed at the deadline and started anew; from several threads at once, in several."""
+    """math-verify in child processes, killed at the deadline and started anew; from several threads at once, in several.
+
+    Args:
+        deadline: seconds for an answer.
+        only_values: an answer in which an operation of numbers is left to be carried out, as in 50 + 75, is wrong, unless the
+            reference has one too.
+        reads_cut_off: answers that were cut off are read too.
+    """
 
     def __init__(self, deadline: float = DEADLINE, *, only_values: bool = False, reads_cut_off: bool = False) -> None:
         self._deadline, self._only_values, self.reads_cut_off = deadline, only_values, reads_cut_off
@@ -159,6 +182,37 @@ class MathVerify:
 
     def _ask(self, what: str, **given: Any) -> Any:
         return self._pool.ask({"do": what, **given}, self._deadline)
+
+
+def graded(grader: Grader, completion: str, prompt: str, answer: str, *, finished: bool) -> Grade:
+    """The grade of a completion; one that was cut off has no answer, unless its grader reads such."""
+    if not finished and not grader.reads_cut_off:
+        return Grade(Verdict.UNPARSABLE, None)
+    return grader.grade(completion, prompt, answer)
+
+
+def classes(grader: Grader, written: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """Which answers are the same, as a grader sees it: a chain of equal ones joins them, in whatever order they come.
+
+    Args:
+        grader: compares.
+        written: a completion for each answer.
+
+    Returns:
+        Each answer's class. One that cannot be compared stays in the class it is in.
+    """
+    of = {value: frozenset({value}) for value in sorted(written)}
+    failed: set[str] = set()
+    for one, other in combinations(of, 2):
+        if other in of[one] or failed & {one, other}:
+            continue
+        try:
+            if grader.equal(written[one], written[other]):
+                joined = of[one] | of[other]
+                of.update(dict.fromkeys(joined, joined))
+        except (TimeoutError, ChildDied):
+            failed |= {one, other}
+    return of
 
 
 def _found(completion: str) -> tuple[str, str]:

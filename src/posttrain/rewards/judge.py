@@ -111,6 +111,7 @@ def _copy(group: Group) -> Group:
         tokens=tuple(map(tuple, group.tokens)),
         finished=tuple(group.finished),
         columns=copy.deepcopy(dict(group.columns)),
+        raw=tuple(group.raw),
     )
 
 

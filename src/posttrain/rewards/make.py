@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from posttrain.rewards.base import Weighted
-from posttrain.rewards.grading import GRADERS, Grader, MathVerify, TaskGrader
+from posttrain.rewards.grading import Grader, MathVerify, TaskGrader
+from posttrain.rewards.kinds._verified import OfAnswers
 from posttrain.rewards.kinds.task import TaskReward
 from posttrain.rewards.options import Judged, RewardConfig
 from posttrain.settings.data import HubSource, PathSource, TaskSource
@@ -50,9 +51,9 @@ class Graders:
     """
 
     def __init__(self, rewards: Sequence[RewardConfig]) -> None:
-        graders = [one for one in rewards if one.name in GRADERS]
+        graders = [one for one in rewards if isinstance(one, OfAnswers)]
         chosen = next((one for one in graders if one.verdict), graders[0] if graders else None)
-        self._make = GRADERS[chosen.name] if chosen is not None else MathVerify
+        self._make = chosen.grader if chosen is not None else MathVerify
         self._grader: Grader | None = None
 
     def of(self, source: PathSource | HubSource | TaskSource) -> Grader:

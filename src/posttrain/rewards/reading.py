@@ -18,20 +18,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-THINKING = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|channel|>analysis", "<|channel|>final<|message|>"),
-    ("<|channel>thought", "<channel|>"),
-)
-"""Where thinking begins and ends, in the templates of models that think."""
-ANSWER = ("<answer>", "</answer>")
+from posttrain.data.answers import ANSWER, THINKING
+
 TAGS = tuple(tag for pair in (*THINKING, ANSWER) for tag in pair)
 
 Form = Literal["box", "hashes", "line", "phrase", "tags", "all"]
@@ -153,7 +141,12 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _JOIN = re.compile(r"[\s$]*(?:[,;]|(?:,\s*)?(?:and|or|\\text\s*\{\s*(?:and|or)\s*\}))[\s$]*")
 _HASHES = re.compile(r"(?<!#)####(?!#)([^\n]*)")
-_HEADING = re.compile(r"(?:[*_]*[^\W\d_]{2,}|\d+[.):]\s+[^\W\d_]{2,})")
+_LETTERS = r"[^\W\d_¹²³⁰-₟¼-¾⅐-⅟]{2,}"
+_HEADING = re.compile(
+    rf"[*_]*(?:{_LETTERS}\s*\S|\d+[.):]\s+{_LETTERS}|(?:notes?|solution|explanation|verification|conclusion|steps?|summary|check|"
+    r"reasoning|analysis|proof|given|discussion|approach|calculations?|answer|result|remarks?)\b)",
+    re.IGNORECASE,
+)
 _WORD = (
     r"(?:a|(?:(?:the|my|your) )?(?:final |correct )?(?:answer|result)|r[ée]ponse(?: finale)?|antwort|respuesta(?: final)?|"
     r"risposta|resposta|ответ|答案|最终答案|答え|答)"

@@ -6,8 +6,7 @@ from typing import Any
 
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
-from posttrain.settings.evaluation import EvalConfig
-from posttrain.settings.rollout import SamplingConfig
+from posttrain.settings.rollout import Sampled, SamplingConfig
 
 
 def make_engine(
@@ -26,8 +25,8 @@ def make_engine(
     return VLLMEngine(model, tokenizer, config.vllm, allow_remote=allow_remote)
 
 
-def rollout_sampling(config: SamplingConfig, seed: int) -> Sampling:
-    """How a recipe samples for training."""
+def sampling_of(config: Sampled, seed: int) -> Sampling:
+    """How a recipe samples, for training or for an evaluation."""
     return Sampling(
         max_tokens=config.max_tokens,
         temperature=config.temperature,
@@ -36,8 +35,3 @@ def rollout_sampling(config: SamplingConfig, seed: int) -> Sampling:
         stop=tuple(config.stop),
         seed=seed,
     )
-
-
-def evaluation_sampling(config: EvalConfig) -> Sampling:
-    """How a recipe's evaluation samples."""
-    return Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed)

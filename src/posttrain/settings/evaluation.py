@@ -6,10 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from posttrain.settings.base import Config, Count, NonNegative
+from posttrain.settings.base import Count
+from posttrain.settings.rollout import Sampled
 
 
-class EvalConfig(Config):
+class EvalConfig(Sampled):
     """Validation: the loss on every set of data.eval, and sampled answers where `samples` is set."""
 
     every: Count | None = None
@@ -19,9 +20,6 @@ class EvalConfig(Config):
     """Answers sampled for each problem; 0: none."""
     k: list[Count] = []
     """pass@k, besides pass@1."""
-    temperature: NonNegative = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 256
     seed: int = 0
     limit: Count | None = None
     """Problems of each set that are sampled."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from posttrain.settings.base import Config, Positive
+from posttrain.settings.base import Config, NonNegative, Positive
 
 Count = Annotated[int, Field(ge=1)]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -72,17 +72,26 @@ class VLLMConfig(Config):
 VLLM_TEMPERATURE = 2.0  # vLLM takes no higher one
 
 
-class SamplingConfig(Config):
+class Sampled(Config):
+    """How an answer is sampled, for training and for evaluation."""
+
+    temperature: NonNegative = 1.0
+    """0 is greedy, in evaluations only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Of the most probable tokens; 0: of all."""
+    max_tokens: Count = 256
+    stop: list[str] = []
+    """Texts that end an answer, and are part of it."""
+
+
+class SamplingConfig(Sampled):
     """How completions are sampled, and by what."""
 
     engine: Literal["hf", "vllm"] = "hf"
     """hf: transformers, in the process, no GPU needed. vllm: vLLM."""
     vllm: VLLMConfig = VLLMConfig()
     temperature: Positive = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    max_tokens: Count = 256
-    stop: list[str] = []
 
     @model_validator(mode="after")
     def _settings_are_of_the_engine(self) -> SamplingConfig:

@@ -29,6 +29,8 @@ ANSWERS = ["wwww", "rwww", "rRwr", "rrrr", "fffw"]
 class Oracle:
     """An engine and a tokenizer whose tokens are letters, and a grader of them."""
 
+    reads_cut_off = True
+
     def __init__(self, fails_at: int | None = None) -> None:
         self.asked: list[int] = []
         self._fails_at = fails_at

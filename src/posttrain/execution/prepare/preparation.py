@@ -28,7 +28,7 @@ from posttrain.recipe.packages import check_packages
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.make import Graders, make_rewards
 from posttrain.rewards.options import Judged
-from posttrain.rollout.make import make_engine, rollout_sampling
+from posttrain.rollout.make import make_engine, sampling_of
 from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import tell
@@ -160,7 +160,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         if sampling is not None and sampling.engine == "vllm":
             check_usable(sampling.vllm, allow_remote=permissions.remote_engine)
     if recipe.rollout is not None:
-        check_sampling(algorithm, rollout_sampling(recipe.rollout, recipe.seed))
+        check_sampling(algorithm, sampling_of(recipe.rollout, recipe.seed))
     with ExitStack() as started:
         rewards = list[Weighted]()
         if recipe.rollout is not None:
@@ -198,7 +198,7 @@ def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prep
     engine = make_engine(config.chosen, prepared.model, prepared.tokenizer, allow_remote=permissions.remote_engine)
     try:
         engine.sync(prepared.model, 0)
-        sampling, grader = rollout_sampling(config.chosen, recipe.seed), prepared.graders.of(recipe.data.train)
+        sampling, grader = sampling_of(config.chosen, recipe.seed), prepared.graders.of(recipe.data.train)
         sampled = presample(config, sets.candidates, engine, grader, prepared.tokenizer, sampling, path)
     finally:
         engine.close()

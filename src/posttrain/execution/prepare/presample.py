@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.data.answers import AnswerText, prompt_text
 from posttrain.data.rows import DataReport, Example, Problem, Row, digest
 from posttrain.distributed import ranks
 from posttrain.errors import DataError
 from posttrain.estimator.batch import Request
-from posttrain.rewards.grading import Grader, Verdict
+from posttrain.rewards.grading import Grader, Verdict, graded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.settings.rollout import CollectConfig, RejectionSampling
 from posttrain.telling import tell
@@ -51,7 +52,7 @@ def presample(
     """Samples k answers to every question, in order, and grades them, each rank its share. A line of `path` for each, with a
     digest of all questions; those that are there already are not sampled again, if they are of these questions.
     """
-    file, k, data = JsonLines(path), config.chosen.k, digest(problems)
+    file, k, data, text = JsonLines(path), config.chosen.k, digest(problems), AnswerText(tokenizer)
     done = ranks.broadcast(_of_these(file, data) if ranks.is_main() else [], "what was sampled before")
     if ranks.is_main():
         file.rewrite(_line(one, data) for one in done)
@@ -59,7 +60,7 @@ def presample(
         mine = ranks.my_share(range(first, min(first + CHUNK, len(problems))))
         requests = [Request(problems[i].prompt, n=k, question=i) for i in mine]
         answered = zip(mine, engine.generate(requests, sampling), strict=True)
-        share = [_sampled_of(problems[i], completions, grader, tokenizer) for i, completions in answered]
+        share = [_sampled_of(problems[i], completions, grader, text) for i, completions in answered]
         fresh = ranks.all_shares(share, f"the answers to questions {first + 1} and after")
         for one in fresh if ranks.is_main() else ():
             file.append(_line(one, data))
@@ -80,10 +81,14 @@ def _of_these(file: JsonLines, data: str) -> list[Sampled]:
     return [Sampled(**line) for line in lines]
 
 
-def _sampled_of(problem: Problem, completions: Sequence[Completion], grader: Grader, tokenizer: Any) -> Sampled:
-    texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-    prompt, reference = str(problem.columns["prompt"]), problem.columns["answer"]
-    verdicts = [grader.grade(text, prompt, reference).verdict for text in texts]
+def _sampled_of(problem: Problem, completions: Sequence[Completion], grader: Grader, text: AnswerText) -> Sampled:
+    prompt, reference = prompt_text(problem.columns["prompt"]), problem.columns["answer"]
+    verdicts = [
+        graded(
+            grader, text.of(problem.prompt, problem.columns, one.tokens), prompt, reference, finished=one.finish == "stop"
+        ).verdict
+        for one in completions
+    ]
     right = [one for one, verdict in zip(completions, verdicts, strict=True) if verdict is Verdict.RIGHT]
     ended = dict.fromkeys(completion.tokens for completion in right if completion.finish == "stop")
     failed = sum(verdict.failed for verdict in verdicts)

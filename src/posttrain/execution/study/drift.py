@@ -21,7 +21,7 @@ from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine
-from posttrain.rollout.make import evaluation_sampling
+from posttrain.rollout.make import sampling_of
 from posttrain.settings.model import ModelConfig
 from posttrain.train.watch.records import write
 
@@ -60,5 +60,5 @@ def write_drift(recipe: Recipe, folder: Path, start: str, name: str) -> None:
     model, tokenizer = load(ModelConfig(name=str(folder / "final"), dtype=recipe.model.dtype), seed=0)
     before, _ = load(ModelConfig(name=start, dtype=recipe.model.dtype), seed=0)
     asked, _ = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer)).problems(read(recipe.data.eval[name]))
-    found = drift(model, before, tokenizer, asked[: recipe.eval.limit], evaluation_sampling(recipe.eval))
+    found = drift(model, before, tokenizer, asked[: recipe.eval.limit], sampling_of(recipe.eval, recipe.eval.seed))
     write(folder / "drift.json", json.dumps(found))

@@ -11,6 +11,7 @@ from typing import Any
 DECIMALS = 5e-7  # half a unit of the sixth decimal
 DIGITS = 30  # to which exact numbers are evaluated
 EXACT = 1e-25
+FLOAT = 1e-14  # what is left of the 15 digits of a decimal
 GAP = 1e-3  # of two values where their variables have some
 
 
@@ -136,6 +137,6 @@ def _close(one: Any, other: Any, exact: bool) -> bool:
         gap, size = abs(a - b), max(abs(a), abs(b))
         if exact or size == Integer(0):
             return bool(gap <= EXACT * max(size, EXACT))
-        return bool(gap <= DECIMALS * min(1, 10 * size))
+        return bool(gap <= max(DECIMALS * min(1, 10 * size), FLOAT * size))
     except Exception:
         return False

@@ -14,6 +14,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import gcd
 from typing import Any
 
 from posttrain.rewards.isolated import notation
@@ -29,6 +30,8 @@ _NAMES = {"and", "or", "pi", "infinity", "sqrt", "sin", "cos", "tan", "cot", "se
 _NUMBER = re.compile(
     r"(?:about |approximately |approx\. |~|\\approx\s*)?(-?(?:[\d.,]*\d)(?:\s*/\s*\d+)?)\s*((?:[^\W\d_]|\\text|\\mbox)[^\d]*)"
 )
+_COLON = re.compile(r"\d\s*:\s*\d")  # a ratio or a time: compared as it is written
+_FRACTION = re.compile(r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}|(\d+)\s*/\s*(\d+)")
 _BASE = re.compile(r"(\d[\dA-Fa-f]*)_\{?(\d+)\}?")
 
 
@@ -78,6 +81,8 @@ def _make() -> Callable[[dict[str, Any]], Any]:
 
     def whole(text: str) -> Any:
         written = notation.latex(text)
+        if _COLON.search(written):
+            return None
         if len(_runs(text, 3)) < 2 and (found := formula(written)) is not None:
             return found
         number = _NUMBER.fullmatch(text.strip(" $"))
@@ -104,7 +109,7 @@ def _make() -> Callable[[dict[str, Any]], Any]:
         prose = loose and len(_runs(text, 2)) > (words is not None)
         if words is not None and not prose:
             return Answer(written, words)
-        if (taken := part(text) if prose else formulas(text) or (part(text) if loose else ())):
+        if taken := part(text) if prose else formulas(text) or (part(text) if loose else ()):
             return Answer(written, formulas=taken)
         return Answer(written, words or written, stands=not loose)
 
@@ -142,8 +147,7 @@ def _make() -> Callable[[dict[str, Any]], Any]:
         right = is_right(reference, found)
         if not right and not found.stands:
             return {"verdict": "unparsable", "value": None}
-        if right and values and all(map(is_value, reference.formulas)) and not all(map(is_value, found.formulas)):
-            right = False
+        right = right and not (values and _is_done(reference) and not _is_done(found))
         return {"verdict": "right" if right else "wrong", "value": _value(reference if right else found)}
 
     def read(answer: list[str]) -> str | None:
@@ -180,6 +184,12 @@ def _runs(text: str, letters: int) -> list[str]:
     """The words of a text outside of commands, of at least so many letters."""
     found = re.findall(rf"(?<![A-Za-z\d])[^\W\d_]{{{letters},}}", _COMMANDS.sub(" ", text))
     return [word for word in found if word.casefold() not in _NAMES]
+
+
+def _is_done(answer: Answer) -> bool:
+    """Whether it is a value, its fractions in lowest terms."""
+    parts = [[int(part) for part in found.groups() if part] for found in _FRACTION.finditer(answer.written)]
+    return all(bottom != 1 and gcd(top, bottom) == 1 for top, bottom in parts) and all(map(is_value, answer.formulas))
 
 
 def _value(answer: Answer) -> str | None:

@@ -24,7 +24,7 @@ _FUNCTIONS = r"(?:arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|lo
 _WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|[mh]box|math(?:rm|bf|it|sf)|operatorname)\s*\{([^{}]*)\}")
 _RUN = re.compile(rf"{_WRAPPED.pattern}|(?<![A-Za-z\\{{])([A-Za-z]{{4,}})(?![A-Za-z{{}}])")
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|~|\{,\}(?=\d)")
-_NOT_WORDS = re.compile(r"[\d\\+*/^=<>|_{}$%#&~√∑∫∏∂]|(?<!\w)-|-(?!\w)")
+_NOT_WORDS = re.compile(r"[\d⁰-ⁿ₀-₉¹²³¼-¾⅐-⅟\\+*/^=<>|_{}$%#&~√∑∫∏∂]|(?<!\w)-|-(?!\w)")
 
 
 def latex(answer: str) -> str:

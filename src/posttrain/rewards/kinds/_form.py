@@ -108,6 +108,8 @@ class OfForm(RewardConfig, ABC):
     form: Literal["boxed", "tags", "pattern"] = "boxed"
     pattern: str | None = None
     """For form: pattern, a regular expression for the whole completion."""
+    special_tokens: bool = False
+    """Completions are read with all their special tokens, the one that ends them among them."""
 
     @field_validator("pattern")
     @classmethod

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.grading import Grader, Verdict
+from posttrain.rewards.grading import Grade, Grader, Verdict, graded
+from posttrain.rewards.options import Judged, RewardConfig
+
+
+class OfAnswers(RewardConfig, ABC):
+    """Of rewards that grade the answer of a completion against the column `answer`."""
+
+    columns, says_right = ("answer",), True
+    reads_cut_off: bool = False
+    """Completions that max_tokens cut off are read too; else they have no answer, and score 0."""
+
+    @abstractmethod
+    def grader(self) -> Grader:
+        """What grades, started."""
+
+    def build(self, judged: Judged) -> Verified:
+        """With its grader."""
+        return Verified(self.name, self.grader())
 
 
 class Verified:
-    """1 for a right answer, 0 for a wrong or an unparsable one; a failure where its grader failed.
+    """1 for a right answer, 0 for a wrong or an unparsable one, or none as it was cut off; a failure where its grader failed.
 
     Args:
         name: under which its mean is logged.
@@ -21,10 +40,10 @@ class Verified:
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        return [self._one(text, group.prompt, str(group.columns["answer"])) for text in group.completions]
+        answer, ended = str(group.columns["answer"]), zip(group.completions, group.finished, strict=True)
+        return [self._one(graded(self._grader, text, group.prompt, answer, finished=end)) for text, end in ended]
 
-    def _one(self, completion: str, prompt: str, answer: str) -> Judgement:
-        grade = self._grader.grade(completion, prompt, answer)
+    def _one(self, grade: Grade) -> Judgement:
         if grade.verdict.failed:
             return Judgement.failed(grade.verdict)
         right = grade.verdict is Verdict.RIGHT

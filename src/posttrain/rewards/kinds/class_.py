@@ -51,6 +51,7 @@ class OwnClass:
             "completions": list(group.completions),
             "tokens": [list(tokens) for tokens in group.tokens],
             "finished": list(group.finished),
+            "raw": list(group.raw),
             "columns": {name: value for name, value in group.columns.items() if name not in withheld},
         }
         reply = self._own.ask({"group": sent, "withheld": withheld})

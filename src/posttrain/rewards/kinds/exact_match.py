@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from posttrain.rewards.grading import ExactMatch
-from posttrain.rewards.kinds._verified import Verified
-from posttrain.rewards.options import Judged, RewardConfig
+from posttrain.rewards.kinds._verified import OfAnswers
 
 
-class ExactMatchReward(RewardConfig):
+class ExactMatchReward(OfAnswers):
     """The final answer, letter by letter, against the column `answer`."""
 
-    columns, says_right = ("answer",), True
     name: Literal["exact_match"] = "exact_match"
 
-    def build(self, judged: Judged) -> Verified:
+    def grader(self) -> ExactMatch:
         """Nothing is started."""
-        return Verified(self.name, ExactMatch())
+        return ExactMatch(reads_cut_off=self.reads_cut_off)

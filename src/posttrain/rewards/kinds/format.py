@@ -16,7 +16,7 @@ class FormatReward(OfForm):
 
     def build(self, judged: Judged) -> Format:
         """With the form's reader."""
-        return Format(self.made_form())
+        return Format(self.made_form(), special_tokens=self.special_tokens)
 
 
 class Format:
@@ -25,12 +25,12 @@ class Format:
     name = "format"
     columns = ()
 
-    def __init__(self, form: Form) -> None:
-        self._form = form
+    def __init__(self, form: Form, *, special_tokens: bool = False) -> None:
+        self._form, self._special_tokens = form, special_tokens
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        return [in_form(self._form, completion) for completion in group.completions]
+        return [in_form(self._form, completion) for completion in group.texts(special_tokens=self._special_tokens)]
 
     def close(self) -> None:
         """See `Form`."""

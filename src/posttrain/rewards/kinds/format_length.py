@@ -20,7 +20,8 @@ class FormatLengthReward(OfForm, OfLength):
 
     def build(self, judged: Judged) -> FormatAndLength:
         """With the form's reader."""
-        return FormatAndLength(self.made_form(), self.made_length(judged.max_tokens), format_weight=self.format_weight)
+        length = self.made_length(judged.max_tokens)
+        return FormatAndLength(self.made_form(), length, format_weight=self.format_weight, special_tokens=self.special_tokens)
 
 
 class FormatAndLength:
@@ -39,12 +40,14 @@ class FormatAndLength:
     name = "format_length"
     columns = ()
 
-    def __init__(self, form: Form, length: Length, *, format_weight: float = 1.0) -> None:
+    def __init__(self, form: Form, length: Length, *, format_weight: float = 1.0, special_tokens: bool = False) -> None:
         self._form, self._length, self._format_weight = form, length, format_weight
+        self._special_tokens = special_tokens
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        return [self._one(text, len(tokens)) for text, tokens in zip(group.completions, group.tokens, strict=True)]
+        texts = group.texts(special_tokens=self._special_tokens)
+        return [self._one(text, len(tokens)) for text, tokens in zip(texts, group.tokens, strict=True)]
 
     def _one(self, completion: str, tokens: int) -> Judgement:
         form, length = in_form(self._form, completion), self._length.score(tokens)

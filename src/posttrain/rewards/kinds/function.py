@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from posttrain.data.answers import is_conversation
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.isolated.own import Own, no_json
 from posttrain.rewards.kinds._own import OwnReward
@@ -16,17 +17,26 @@ class FunctionReward(OwnReward):
     """A function of yours, in TRL's form, in a process of its own; needs --allow-code."""
 
     name: Literal["function"] = "function"
+    special_tokens: bool = False
+    """It is given completions with all their special tokens, the one that ends them among them."""
 
     def build(self, judged: Judged) -> Function:
         """With its process started."""
-        return Function(self.path, deadline=self.deadline, options=self.options, name=self.label)
+        return Function(
+            self.path,
+            deadline=self.deadline,
+            options=self.options,
+            name=self.label,
+            special_tokens=self.special_tokens,
+        )
 
 
 class Function:
     """TRL's form of a reward: `f(prompts, completions, **columns) -> list[float | None]`, by path.
 
-    It is called for each group, with lists of one entry for each completion: the prompt and the completion as text,
-    `completion_ids`, and the columns of the row. It runs in a process of its own, which ends when the function hangs, and may
+    It is called for each group, with lists of one entry for each completion: the prompt and the completion, `completion_ids`,
+    and the columns of the row. Both are text, or, where the row's prompt is a conversation, lists of messages: a turn of the
+    assistant that ends the prompt, and is continued, is the beginning of the completion. It runs in a process of its own, which ends when the function hangs, and may
     keep what it likes from call to call there. None takes the row out of the loss (in TRL it counts as 0).
 
     Args:
@@ -34,6 +44,7 @@ class Function:
         deadline: seconds for a group.
         options: more keyword arguments, which take the place of columns of their names.
         name: under which it is logged; the function's own if not given.
+        special_tokens: completions keep all of theirs.
 
     Raises:
         SetupError: it cannot be loaded.
@@ -41,18 +52,27 @@ class Function:
 
     columns, reads_anything = (), True
 
-    def __init__(self, path: str, *, deadline: float, options: Mapping[str, Any] = {}, name: str | None = None) -> None:
-        self.name = name or object_name(path)
+    def __init__(
+        self,
+        path: str,
+        *,
+        deadline: float,
+        options: Mapping[str, Any] = {},
+        name: str | None = None,
+        special_tokens: bool = False,
+    ) -> None:
+        self.name, self._special_tokens = name or object_name(path), special_tokens
         self._own = Own("function", path, options, deadline)
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`. A positive score counts as right, where the reward gives the verdict."""
         rows, withheld = len(group.completions), no_json(group.columns)
         columns = {name: [value] * rows for name, value in group.columns.items() if name not in {"prompt", *withheld}}
+        texts = group.texts(special_tokens=self._special_tokens)
         given: dict[str, Any] = {
             **columns,
-            "prompts": [group.prompt] * rows,
-            "completions": list(group.completions),
+            "prompts": [_asked(group.columns["prompt"])] * rows,
+            "completions": [_said(text, group.columns["prompt"]) for text in texts],
             "completion_ids": [list(tokens) for tokens in group.tokens],
         }
         reply = self._own.ask({"given": given, "withheld": withheld})
@@ -63,3 +83,14 @@ class Function:
     def close(self) -> None:
         """Ends the process."""
         self._own.close()
+
+
+def _asked(prompt: Any) -> Any:
+    """The prompt as TRL gives it: text, or messages without a turn that is continued."""
+    if not is_conversation(prompt):
+        return str(prompt)
+    return list(prompt[:-1] if prompt[-1].get("role") == "assistant" else prompt)
+
+
+def _said(text: str, prompt: Any) -> Any:
+    return [{"role": "assistant", "content": text}] if is_conversation(prompt) else text

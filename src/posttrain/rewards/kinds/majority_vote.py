@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import combinations
 from typing import Literal
 
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.grading import GRADERS, Grader, TaskGrader, Verdict
+from posttrain.rewards.grading import GRADERS, Grader, TaskGrader, Verdict, classes
 from posttrain.rewards.isolated.child import ChildDied
 from posttrain.rewards.options import Judged, RewardConfig
 from posttrain.settings.data import TaskSource
@@ -21,11 +19,14 @@ class MajorityVoteReward(RewardConfig):
     reads: Literal["math_verify", "exact_match", "task"] | None = None
     """How answers are read and compared; a generated task's own way, or math_verify, if not set."""
 
+    reads_cut_off: bool = False
+    """Completions that max_tokens cut off vote too. A task's own way reads them in any case."""
+
     def build(self, judged: Judged) -> MajorityVote:
         """With the grader that reads answers."""
         if isinstance(judged.source, TaskSource) and self.reads in (None, "task"):
             return MajorityVote(TaskGrader(judged.source.task))
-        return MajorityVote(GRADERS[self.reads or "math_verify"]())
+        return MajorityVote(GRADERS[self.reads or "math_verify"](reads_cut_off=self.reads_cut_off))
 
 
 class MajorityVote:
@@ -34,7 +35,7 @@ class MajorityVote:
     y* = the answer that most of a group's completions have,  r_i = 1[y_i = y*]
 
     Votes are counted by equivalence, as the grader sees it, where the papers count equal strings: answers are in one class
-    where a chain of equal ones joins them, in whatever order they come. Where the majority has no answer that can be read,
+    where a chain of equal ones joins them, in whatever order they come. A completion that was cut off has no vote. Where the majority has no answer that can be read,
     or two answers tie, nothing is said of the group.
 
     Args:
@@ -49,13 +50,13 @@ class MajorityVote:
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        read = [self._read(text) for text in group.completions]
+        read = [self._read(*one) for one in zip(group.completions, group.finished, strict=True)]
         texts: dict[str, list[str]] = {}
         for one, text in zip(read, group.completions, strict=True):
             if one.answer is not None:
                 texts.setdefault(one.answer, []).append(text)
         silent = sum(one.answer is None and one.fault is None for one in read)
-        of = self._classes({value: min(same) for value, same in texts.items()})
+        of = classes(self._grader, {value: min(same) for value, same in texts.items()})
         votes = {members: sum(len(texts[value]) for value in members) for members in set(of.values())}
         most = max(votes.values(), default=0)
         winners = [members for members, count in votes.items() if count == most]
@@ -69,28 +70,15 @@ class MajorityVote:
             judged.append(one if one.fault else Judgement(None if right is None else float(right), right, answer))
         return judged
 
-    def _read(self, text: str) -> Judgement:
+    def _read(self, text: str, finished: bool) -> Judgement:
+        if not finished and not self._grader.reads_cut_off:
+            return Judgement(None)
         try:
             return Judgement(None, answer=self._grader.answer(text))
         except TimeoutError:
             return Judgement.failed(Verdict.TIMEOUT)
         except ChildDied:
             return Judgement.failed(Verdict.CRASH)
-
-    def _classes(self, written: Mapping[str, str]) -> dict[str, frozenset[str]]:
-        """Each answer's class, from a completion that has it. One that cannot be compared stays in the class it is in."""
-        of = {value: frozenset({value}) for value in sorted(written)}
-        failed: set[str] = set()
-        for one, other in combinations(of, 2):
-            if other in of[one] or failed & {one, other}:
-                continue
-            try:
-                if self._grader.equal(written[one], written[other]):
-                    joined = of[one] | of[other]
-                    of.update(dict.fromkeys(joined, joined))
-            except (TimeoutError, ChildDied):
-                failed |= {one, other}
-        return of
 
     def close(self) -> None:
         """Ends the grader."""

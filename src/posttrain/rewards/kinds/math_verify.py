@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from posttrain.rewards.grading import MathVerify
-from posttrain.rewards.kinds._verified import Verified
-from posttrain.rewards.options import Judged, RewardConfig
+from posttrain.rewards.kinds._verified import OfAnswers
 
 
-class MathVerifyReward(RewardConfig):
+class MathVerifyReward(OfAnswers):
     """math-verify against the column `answer`."""
 
-    columns, says_right = ("answer",), True
     name: Literal["math_verify"] = "math_verify"
+    only_values: bool = False
+    """An answer in which an operation of numbers is left to be carried out, such as 50 + 75, is wrong, unless the reference
+    has one too."""
 
-    def build(self, judged: Judged) -> Verified:
+    def grader(self) -> MathVerify:
         """With child processes of its own."""
-        return Verified(self.name, MathVerify())
+        return MathVerify(only_values=self.only_values, reads_cut_off=self.reads_cut_off)

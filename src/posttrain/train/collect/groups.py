@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from posttrain.data.answers import prompt_text
 from posttrain.data.rows import Problem
 from posttrain.rewards.kinds.repetition import repeated
 from posttrain.rewards.rewarded import Rewarded
@@ -130,7 +131,7 @@ def _row(group: Rollouts, i: int) -> dict[str, Any]:
     judged, completion = group.rewarded, group.completions[i]
     return {
         "where": group.problem.where,
-        "prompt": str(group.problem.columns["prompt"]),
+        "prompt": prompt_text(group.problem.columns["prompt"]),
         "completion": group.texts[i],
         "prefix_tokens": len(group.prefixes[i]),
         "reward": float(judged.total[i]),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posttrain.data.answers import AnswerText
 from posttrain.data.rows import Problem, Row
 from posttrain.distributed import ranks
 from posttrain.errors import EngineError
@@ -63,7 +64,7 @@ class RolloutCollector:
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
         self._judges, self._error_rate = Judges(rewards), ErrorRate(rewards)
-        self._sampling, self._tokenizer, self._mask_cut_off = sampling, tokenizer, mask_cut_off
+        self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
         self._order = Order(len(problems), questions, sampling.seed, end)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
@@ -150,9 +151,13 @@ class RolloutCollector:
             answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
         prefixes, completions = [prefix for prefix, _ in answers], [completion for _, completion in answers]
         tokens = [(*prefix, *completion.tokens) for prefix, completion in answers]
-        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
+        texts = [self._text.of(problem.prompt, problem.columns, ids) for ids in tokens]
         group = Group(
-            completions=texts, tokens=tokens, finished=[c.finish == "stop" for c in completions], columns=problem.columns
+            completions=texts,
+            tokens=tokens,
+            finished=[c.finish == "stop" for c in completions],
+            columns=problem.columns,
+            raw=[self._text.raw(problem.prompt, problem.columns, ids) for ids in tokens],
         )
         judged = self._judges.judge(group)
         self._error_rate.add(judged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON 
 
 
 class JsonLines:
-    """A file of one JSON object a line, each written whole and flushed; a last line that does not end is torn."""
+    """A file of one JSON object a line, each written whole and flushed; a last line that does not end is torn.
+    Numbers that are not finite are null.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,7 +58,16 @@ class JsonLines:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """A value whose numbers are JSON's: what is not finite is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 class Listener:

@@ -1,0 +1,82 @@
+"""Tokens of an answer as text, as whoever judges it reads them; and the tags by which models that think mark what they do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+    ("<|channel>thought", "<channel|>"),
+)
+"""Where thinking begins and ends, in the templates of models that think."""
+ANSWER = ("<answer>", "</answer>")
+TAIL = 64  # tokens of a prompt, among which what its template writes at the answer's beginning is looked for
+_PAIRS = (*THINKING, ANSWER)
+_OPEN = re.compile("|".join(rf"{re.escape(begin)}\s*(?:{re.escape(end)}\s*)?" for begin, end in _PAIRS))
+_PREFILL = re.compile(rf"(?:{_OPEN.pattern})+$")
+
+
+class AnswerText:
+    """Text of answers: from what the prompt writes at their beginning on, without special tokens but for the tags above.
+
+    Args:
+        tokenizer: of transformers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        special = {str(token): token_id for token, token_id in _special(tokenizer).items()}
+        self._tags = {i for token, i in special.items() if any(token in tag for pair in _PAIRS for tag in pair)}
+        self._dropped = sorted((token for token, i in special.items() if i not in self._tags), key=len, reverse=True)
+
+    def of(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Sequence[int]) -> str:
+        """What `tokens` say after the prompt `asked` of a row."""
+        return self.prefill(asked, columns) + self._decoded(tokens)
+
+    def raw(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Sequence[int]) -> str:
+        """The same with all special tokens, those that end an answer among them."""
+        return self.prefill(asked, columns) + self._tokenizer.decode(tokens, skip_special_tokens=False)
+
+    def prefill(self, asked: Sequence[int], columns: Mapping[str, Any]) -> str:
+        """The beginning of the answer that stands in the prompt: tags that it ends with, or a turn that is to be continued."""
+        prompt = columns.get("prompt")
+        if is_conversation(prompt) and prompt[-1]["role"] == "assistant":
+            return str(prompt[-1]["content"])
+        end = self._tokenizer.decode(asked[-TAIL:], skip_special_tokens=False)
+        found = _PREFILL.search(end)
+        return found[0] if found is not None else ""
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        if self._tags.isdisjoint(tokens):
+            return self._tokenizer.decode(tokens, skip_special_tokens=True)
+        text = self._tokenizer.decode(tokens, skip_special_tokens=False)
+        for token in self._dropped:
+            text = text.replace(token, "")
+        return text
+
+
+def is_conversation(prompt: Any) -> bool:
+    """Whether a prompt is a list of messages."""
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and all(isinstance(one, Mapping) for one in prompt)
+
+
+def prompt_text(prompt: Any) -> str:
+    """A prompt for people: itself, or of a conversation its turns."""
+    if not is_conversation(prompt):
+        return str(prompt)
+    return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
+
+
+def _special(tokenizer: Any) -> Mapping[str, int]:
+    ids = getattr(tokenizer, "all_special_ids", ())
+    return {token: i for token, i in zip(getattr(tokenizer, "all_special_tokens", ()), ids, strict=True)}
