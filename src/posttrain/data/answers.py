@@ -48,7 +48,7 @@ class AnswerText:
         return self.prefill(asked, columns) + self._tokenizer.decode(tokens, skip_special_tokens=False)
 
     def prefill(self, asked: Sequence[int], columns: Mapping[str, Any]) -> str:
-        """The beginning of the answer that stands in the prompt: tags that it ends with, or a turn that is to be continued."""
+        """The beginning of the answer that stands in the prompt: tags at its end, or a turn that is to be continued."""
         prompt = columns.get("prompt")
         if is_conversation(prompt) and prompt[-1]["role"] == "assistant":
             return str(prompt[-1]["content"])
@@ -79,4 +79,4 @@ def prompt_text(prompt: Any) -> str:
 
 def _special(tokenizer: Any) -> Mapping[str, int]:
     ids = getattr(tokenizer, "all_special_ids", ())
-    return {token: i for token, i in zip(getattr(tokenizer, "all_special_tokens", ()), ids, strict=True)}
+    return dict(zip(getattr(tokenizer, "all_special_tokens", ()), ids, strict=True))

@@ -158,7 +158,7 @@ class Reader:
 
 
 def _asked(record: Record, demonstrated: bool) -> Record:
-    """A conversation as a question: what stands before its last turn, if the assistant's, whose text is then the reference."""
+    """A conversation as a question: what stands before the assistant's last turn, whose text is then the reference."""
     messages = record.columns.get("messages")
     if "prompt" in record.columns or not is_conversation(messages):
         return record

@@ -15,8 +15,8 @@ DEADLINE = 300.0  # seconds for one group
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """The completions of one question, as a reward sees them: text from what the prompt writes at their beginning on (a
-    template's `<think>`), without special tokens but for tags of thinking and answers; `raw` is the same with all of them, and
-    `tokens` what was sampled.
+    template's `<think>`), without special tokens but for tags of thinking and answers; `raw` is the same with all of them,
+    and `tokens` what was sampled.
 
     `finished` is False where max_tokens cut a completion off; `columns` are those of the question's row.
     """

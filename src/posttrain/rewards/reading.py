@@ -1,8 +1,8 @@
-r"""What a completion gives as its answer: one reading for graders, rewards and evaluation. Nothing is parsed or evaluated here.
+r"""What a completion gives as its answer: one reading for graders, rewards and evaluation. Nothing is evaluated here.
 
 The first of these that is there is the answer, and nothing else of the text is:
 
-0. Thinking is no answer: what stands before the end of the last closed one is left out; where one is not closed, there is none.
+0. Thinking is no answer: what stands before the end of the last closed one is left out; where one is open, there is none.
 1. Tags: what is in the last `<answer>…</answer>`, itself read by what follows; none where they are not closed.
 2. Box: what is in the last `\boxed{…}` or `\fbox{…}`, or in the last ones joined by a comma, "and" or "or", as a list; none
    where the last is not closed or is empty.
@@ -143,7 +143,7 @@ _JOIN = re.compile(r"[\s$]*(?:[,;]|(?:,\s*)?(?:and|or|\\text\s*\{\s*(?:and|or)\s
 _HASHES = re.compile(r"(?<!#)####(?!#)([^\n]*)")
 _LETTERS = r"[^\W\d_¹²³⁰-₟¼-¾⅐-⅟]{2,}"
 _HEADING = re.compile(
-    rf"[*_]*(?:{_LETTERS}\s*\S|\d+[.):]\s+{_LETTERS}|(?:notes?|solution|explanation|verification|conclusion|steps?|summary|check|"
+    rf"[*_]*(?:{_LETTERS}(?:\s+|[:.])\S|\d+[.):]\s+{_LETTERS}|(?:notes?|solution|explanation|verification|conclusion|steps?|summary|check|"
     r"reasoning|analysis|proof|given|discussion|approach|calculations?|answer|result|remarks?)\b)",
     re.IGNORECASE,
 )

@@ -72,7 +72,7 @@ def is_value(expression: Any) -> bool:
             return _left_of_product(node)
         if isinstance(node, Pow):
             whole = isinstance(node.base, Number) and isinstance(node.exp, Integer)
-            return whole and not (node.exp == -1) and not (node.base == 10)
+            return whole and node.exp != -1 and node.base != 10
         return isinstance(node, factorial) or (isinstance(node, Function) and type(node).__name__ in ("binomial", "Abs"))
 
     nodes = _nodes(expression)

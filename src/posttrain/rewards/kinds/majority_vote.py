@@ -35,8 +35,8 @@ class MajorityVote:
     y* = the answer that most of a group's completions have,  r_i = 1[y_i = y*]
 
     Votes are counted by equivalence, as the grader sees it, where the papers count equal strings: answers are in one class
-    where a chain of equal ones joins them, in whatever order they come. A completion that was cut off has no vote. Where the majority has no answer that can be read,
-    or two answers tie, nothing is said of the group.
+    where a chain of equal ones joins them, in whatever order they come. A completion that was cut off has no vote. Where the
+    majority has no answer that can be read, or two answers tie, nothing is said of the group.
 
     Args:
         grader: reads answers and says which are equal.
