@@ -85,7 +85,9 @@ def aliases(model: Any) -> list[set[str]]:
     prefix, names = "base_model.model." if hasattr(model, "peft_config") else "", dict[int, set[str]]()
     for name, tensor in model.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), set()).add(name.removeprefix(prefix).replace(".base_layer.", "."))
-    names.setdefault(id(model.get_output_embeddings().weight), set()).add("lm_head.weight")
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    tied = base.get_input_embeddings() if base.config.tie_word_embeddings else base.get_output_embeddings()
+    names.setdefault(id(tied.weight), set()).add("lm_head.weight")  # of shared-out models equal tensors are two objects
     return [group for group in names.values() if len(group) > 1]
 
 
