@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cases import NAMES
-from posttrain.execution.folder.run_folder import RECIPE_BY_US
+from posttrain.execution.folder.same_recipe import RECIPE_BY_US
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.rewards.grading import GRADERS

@@ -18,16 +18,14 @@ from posttrain.execution.folder.day import dated, day_of
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.run_folder import (
-    RECIPE_BY_US,
     check_facts,
-    check_folder,
-    check_ground,
     clear,
     evaluations,
     is_finished,
     newest_checkpoint,
     write_left_out,
 )
+from posttrain.execution.folder.same_recipe import RECIPE_BY_US, check_folder, check_ground
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
 from posttrain.execution.training import make_trainer

@@ -14,6 +14,7 @@ from posttrain.cli.screen import out, say
 from posttrain.cli.unforeseen import tracebacks_kept_in
 from posttrain.errors import RecipeError
 from posttrain.execution.folder.lock import check_unlocked
+from posttrain.execution.folder.same_recipe import check_folder, check_ground
 from posttrain.settings.doors.permissions import Permissions
 
 
@@ -34,6 +35,9 @@ def run(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not dry_run and int(os.environ.get("RANK", "0")) == 0:
         check_unlocked(Path(checked.output_dir))  # before torch is imported
+    if int(os.environ.get("RANK", "0")) == 0:
+        check_ground(Path(checked.output_dir))
+        check_folder(Path(checked.output_dir), checked)
     if to_be_launched(checked.distributed.processes) and not dry_run:
         from posttrain.distributed.launch import launch
 

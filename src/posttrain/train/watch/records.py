@@ -115,7 +115,8 @@ class RunFiles(Listener):
         """Steps and evaluations up to this step, in the order in which they were."""
         lines = [(line["step"], 0, line) for line in self._steps.of_steps()]
         lines += [(line["step"], 1, line) for line in self._evaluations.of_steps()]
-        return [line for number, _, line in sorted(lines, key=lambda one: one[:2]) if number <= step]
+        kept = [line for number, _, line in sorted(lines, key=lambda one: one[:2]) if number <= step]
+        return [{name: value for name, value in line.items() if value is not None} for line in kept]
 
     def resume_at(self, step: int) -> None:
         """Drops what the resumed run will write again; before the first step (-1), all."""

@@ -1,0 +1,108 @@
+"""Whether a folder is this recipe's run, or free. No torch here: what is another's is told before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from posttrain.errors import CheckpointError
+from posttrain.execution.folder.day import dated
+from posttrain.execution.folder.lock import LOCK
+from posttrain.execution.folder.redaction import redacted
+from posttrain.recipe.recipe import Recipe
+from posttrain.settings.faults import faults
+
+MAY_CHANGE = (
+    "training.logging_steps",
+    "training.report_to",
+    "training.save_total_limit",
+    "training.stop_when",
+    "training.gradient_checkpointing",
+    "training.micro_batch_tokens",
+    "rollout.log_completions",
+)
+"""Keys that change nothing of what is trained, but for rounding. `training.max_steps` may grow as well."""
+RECIPE_BY_US = "# The recipe of this run with all its keys, written by posttrain.\n"
+SIGNS = ("metrics.jsonl", "left_out.jsonl", "collected.jsonl", "final", "checkpoint-*", "*/recipe.yaml")
+"""Of a run, beside its recipe."""
+
+
+def check_ground(folder: Path) -> None:
+    """Whether a run can lie here.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not ground.is_dir() or not os.access(ground, os.W_OK):
+        kind = "cannot be written to" if ground.is_dir() else "is a file"
+        raise CheckpointError(f"{folder}: {ground} {kind}. Choose another output_dir.")
+
+
+def check_folder(folder: Path, recipe: Recipe) -> bool:
+    """Whether a run of this recipe has begun here.
+
+    Raises:
+        CheckpointError: the folder is another recipe's, or something else's.
+    """
+    if (folder / "recipe.yaml").is_file():
+        if not (folder / "recipe.yaml").read_bytes().startswith(RECIPE_BY_US.encode()) and not _has_signs(folder):
+            raise CheckpointError(
+                f"{folder}/recipe.yaml is of no run, and would be overwritten by the run's own. Choose another output_dir."
+            )
+        check_same_recipe(folder, recipe)
+        return True
+    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        raise CheckpointError(f"{folder} is not empty and holds no run. Choose another output_dir.")
+    return False
+
+
+def _has_signs(folder: Path) -> bool:
+    return any(next(folder.glob(sign), None) for sign in SIGNS)
+
+
+def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder's run is of this recipe, but for where it lies and how it is notes; True if it is to be longer now.
+
+    Raises:
+        CheckpointError: it is not, or its recipe cannot be read.
+    """
+    try:
+        values = yaml.safe_load((folder / "recipe.yaml").read_text())
+        before = type(recipe).model_validate(values)  # with the defaults of keys that are newer
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{folder}/recipe.yaml is no recipe of this version ({faults(error)[0]}). Choose another output_dir."
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
+    if before.data.date is not None:
+        recipe = dated(recipe, before.data.date)
+    then, now = (dict(_leaves(redacted(one.model_dump(mode="json")))) for one in (before, recipe))
+    different = [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
+    longer = "training.max_steps" in different and (now["training.max_steps"] or 0) > (then["training.max_steps"] or math.inf)
+    if different != ["training.max_steps"] * longer:
+        notes = "; ".join(f"{key}: {then.get(key, 'absent')} then, {now.get(key, 'absent')} now" for key in different[:4])
+        raise CheckpointError(
+            f"{folder} holds a run of another recipe ({notes}). Choose another output_dir. Of a run that is there, "
+            "training.max_steps may grow, and what is logged may change."
+        )
+    return longer
+
+
+def _may_change(key: str) -> bool:
+    return key == "output_dir" or any(f".{name}." in f".{key}." for name in MAY_CHANGE)
+
+
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, values
