@@ -42,9 +42,12 @@ def masked(tokenizer: Any, rows: Sequence[Row]) -> list[str]:
     """Rows as text, with ⟦ ⟧ around what carries loss."""
     shown = []
     for row in rows:
-        text, learnt = tokenizer.decode(row.prompt.tolist()), False
-        for token, carries in zip(row.completion.tolist(), row.mask.tolist(), strict=True):
-            text += "" if carries == learnt else "⟦" if carries else "⟧"
-            text, learnt = text + tokenizer.decode([token]), carries
-        shown.append((text + ("⟧" if learnt else "")).replace("\n", "⏎"))
+        text, done, learnt = "", "", False
+        ids, mask = [*row.prompt.tolist(), *row.completion.tolist()], [False] * len(row.prompt) + row.mask.tolist()
+        for i, carries in enumerate([*mask, False]):
+            if carries != learnt:
+                before = tokenizer.decode(ids[:i])
+                text, done, learnt = text + before[len(done) :] + ("⟦" if carries else "⟧"), before, carries
+        text += tokenizer.decode(ids)[len(done) :]
+        shown.append(text.replace("\n", "⏎"))
     return shown

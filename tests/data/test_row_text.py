@@ -144,7 +144,7 @@ def test_parts_of_text_are_text_and_a_developer_is_the_system() -> None:
     rows, _ = encoder(made).demonstrations(
         {"messages": [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}, *talk("a", "c")[1:]]}
     )
-    assert masked(made, rows)[0].startswith("<|im_start|>system⏎s<|im_end|>⏎<|im_start|>user⏎ab<|im_end|>")
+    assert masked(made, rows)[0].startswith("<|im_start|>system⏎s<|im_end|>⏎<|im_start|>user⏎a⏎b<|im_end|>")
 
 
 def test_a_field_that_nothing_reads_is_told_once() -> None:

@@ -17,6 +17,7 @@ from posttrain.model.layout.make import make_layout
 from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import Scorer
+from posttrain.model.tokenizer import settle_ends
 from posttrain.model.trials import usable_head, usable_layout
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
@@ -87,6 +88,7 @@ class PostTrainer(Loop):
         self._algorithm, self._execution, self._watching = algorithm, execution, watching
         self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        settle_ends(model, tokenizer)
         data, collector = collected_data(
             train_dataset,
             algorithm,

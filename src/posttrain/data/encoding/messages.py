@@ -155,7 +155,7 @@ def _text(content: Any, column: str, message: Any, *, may_lack: bool) -> str:
     if content is None and may_lack:
         return ""
     if isinstance(content, (list, tuple)) and content:
-        return "".join(_part(part, column) for part in content)
+        return "\n".join(_part(part, column) for part in content)
     if not isinstance(content, str):
         raise BadRow(f"{column}: a message is {{role: …, content: text}}, not {str(message)[:60]!r}")
     return content
