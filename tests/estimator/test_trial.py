@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from cases import CASES
-from posttrain.estimator import Algorithm, Estimator, Needs, Penalty, Term, View, row_mean
+from posttrain.estimator import (
+    Algorithm,
+    Batch,
+    Estimator,
+    Needs,
+    Penalty,
+    Term,
+    View,
+    policy_gradient_loss,
+    row_mean,
+)
 from posttrain.estimator.parts import advantage, average, denominator
 from posttrain.estimator.parts.credit import baseline
 from posttrain.estimator.trial import try_out
@@ -57,8 +68,10 @@ def short(view: View, *_: Any) -> Any:
         (made(denominator=short), r"The denominator short has the shape"),
         (made(mask=short), r"The mask short has the shape"),
         (made(correction=short), r"The correction short has the shape"),
+        (made(advantage=lambda view: view.logp.mean()), r"The advantage <lambda> has the shape \(\), .*torch.full_like"),
+        (made(mask=lambda *_: torch.ones(1, 1, dtype=torch.bool)), r"The mask <lambda> has the shape \(1, 1\)"),
         (made(advantage=advantage.given), r"needs Batch.advantage, .*no ref_logp \(Needs: ref_logp=True\)"),
-        (made(denominator=lambda view: view.ref_logp - 1), r"TypeError.*no ref_logp \(Needs: ref_logp=True\)"),
+        (made(denominator=lambda view: view.ref_logp - 1), r"reads ref_logp \(Needs: ref_logp=True\)"),
         (made(advantage=advantage.pair_sign), r"needs Batch.chosen.*chosen \(Needs: preference=True\)"),
         (made(credit=baseline.group_mean), r"set Batch.reward"),
         (made(advantage=lambda view: 1 / (view.logp * 0)), "not finite"),
@@ -72,7 +85,29 @@ def test_what_is_wrong_is_said(algorithm: Algorithm, says: str) -> None:
         try_out(algorithm)
 
 
-def test_one_number_for_a_row_or_for_all_will_do() -> None:
+def test_one_number_for_a_row_will_do_and_a_constant_for_each_token() -> None:
     try_out(made(Needs(scope="sequence", demonstration="row"), advantage=of_row))
-    try_out(made(advantage=lambda view: torch.tensor(2.0, dtype=view.logp.dtype)))
+    try_out(made(advantage=lambda view: torch.full_like(view.logp, 2.0)))
     assert dataclasses.replace(made(), name="other").name == "other"
+
+
+def test_a_part_that_reads_what_is_not_there_is_told_the_need_in_a_loop_of_ones_own_too() -> None:
+    def drift(view: View, scale: float) -> Any:
+        return scale * (view.logp - view.ref_logp)
+
+    algorithm = made(advantage=partial(drift, scale=2.0))
+    logp, batch = torch.zeros(2, 3, requires_grad=True), Batch(loss_mask=torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"drift\(scale=2\) reads ref_logp \(Needs: ref_logp=True\), and the batch has none"):
+        policy_gradient_loss(algorithm, logp, batch)
+    given = policy_gradient_loss(algorithm, logp, batch.replace(ref_logp=torch.ones(2, 3)))
+    assert given.loss.isfinite()
+
+
+def test_a_fault_of_the_parts_own_stays_what_it_is() -> None:
+    algorithm = made(advantage=lambda view: view.logp + None)
+    with pytest.raises(TypeError, match="NoneType"):
+        policy_gradient_loss(algorithm, torch.zeros(1, 2), Batch(loss_mask=torch.ones(1, 2, dtype=torch.bool)))
+
+
+def test_the_trial_gives_the_names_of_the_metrics() -> None:
+    assert {"loss", "loss/main"} <= try_out(made())

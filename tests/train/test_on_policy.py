@@ -251,7 +251,7 @@ def test_top_p_without_any_ratio_is_a_choice(make_trainer: MakeTrainer) -> None:
         assert 0.01 < step["logp_diff/max"] <= -math.log(0.9) + 1e-5
 
 
-@pytest.mark.parametrize("missing", ["rewards", "engine", "sampling"])
+@pytest.mark.parametrize("missing", ["rewards", "sampling"])
 def test_what_rollouts_need_is_asked_for(missing: str, make_trainer: MakeTrainer) -> None:
-    with pytest.raises(SetupError, match="pass rewards=, engine= and sampling="):
+    with pytest.raises(SetupError, match="pass rewards= and sampling="):
         make_trainer("grpo", options=GROUP, rows_per_step=8, trainer_options={missing: () if missing == "rewards" else None})

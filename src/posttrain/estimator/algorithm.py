@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Question, Request
-from posttrain.estimator.needs import Needs
+from posttrain.estimator.needs import ASKED_BY, Needs
 from posttrain.estimator.parts.advantage import given
 from posttrain.estimator.parts.average import Average
 from posttrain.estimator.parts.average import token as token_average
@@ -63,22 +63,38 @@ class Estimator:
     def weights(self, view: View) -> Weights:
         """sg(mask · correction · A · pi/pi_ref), 0 outside the view's selection."""
         shape = view.logp.shape
-        log_ratio = view.logp - _fitting("denominator", self.denominator, self.denominator(view), shape)
+        log_ratio = view.logp - _fitting("denominator", self.denominator, _of(self.denominator, view), shape)
         ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp().expand(shape)
-        advantage = _fitting("advantage", self.advantage, self.advantage(view), shape).expand(shape)
-        kept = _fitting("mask", self.mask, self.mask(view, ratio, advantage), shape)
-        correction = _fitting("correction", self.correction, self.correction(view), shape)
+        advantage = _fitting("advantage", self.advantage, _of(self.advantage, view), shape).expand(shape)
+        kept = _fitting("mask", self.mask, _of(self.mask, view, ratio, advantage), shape)
+        correction = _fitting("correction", self.correction, _of(self.correction, view), shape)
         value = torch.where(kept, correction * advantage * ratio, 0.0)
         return Weights(value, ratio, kept, (log_ratio > MAX_LOG_RATIO) & view.select)
 
 
+def _of(part: Callable[..., Tensor], view: View, *more: Tensor) -> Tensor:
+    """What a part makes of a view; where it reckons with a field that is not there, the field is named."""
+    try:
+        return part(view, *more)
+    except (TypeError, AttributeError) as error:
+        code = getattr(part.func if isinstance(part, partial) else part, "__code__", None)
+        read = code.co_names if code is not None else ()
+        absent = [name for name in ASKED_BY if name in read and getattr(view, name, view) is None]
+        if not absent:
+            raise
+        how = ", ".join(f"{name} (Needs: {ASKED_BY[name]})" for name in absent)
+        raise ValueError(
+            f"The part {describe(part)} reads {how}, and the batch has none: its Needs must ask for it."
+        ) from error
+
+
 def _fitting(what: str, part: Callable[..., Tensor], values: Tensor, shape: torch.Size) -> Tensor:
-    """What a part gave, if it is one number for each token, for each row, or for all."""
+    """What a part gave, if it is one number for each token or for each row: one for all of them would be a slip."""
     given = tuple(values.shape)
-    if given not in (tuple(shape), (*shape[:-1], 1), (1,) * len(shape), ()):
+    if given not in (tuple(shape), (*shape[:-1], 1)) or (given != tuple(shape) and len(shape) == 1):
         raise ValueError(
             f"The {what} {describe(part)} has the shape {given}, where {tuple(shape)}, one number for each token, or "
-            f"{(*shape[:-1], 1)}, one for each row, is expected."
+            f"{(*shape[:-1], 1)}, one for each row, is expected: a constant is torch.full_like(view.logp, …)."
         )
     return values
 

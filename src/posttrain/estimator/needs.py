@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ASKED_BY = {
+    "ref_logp": "ref_logp=True",
+    "old_logp": "old_logp=True",
+    "entropy": 'collected_entropy="rows"',
+    "chosen": "preference=True",
+    "correct": "verdict=True",
+    "reward": "rollouts=…",
+    "behavior_logp": "rollouts=…",
+}
+"""How `Needs` asks for a field of the batch."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:

@@ -13,28 +13,22 @@ from torch import Tensor
 from posttrain.estimator.algorithm import Algorithm, Term
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import policy_gradient_loss
+from posttrain.estimator.needs import ASKED_BY
 from posttrain.estimator.view import View
 
 T = TypeVar("T")
 ROWS, TOKENS = 8, 6
-_DECLARED = {
-    "ref_logp": "ref_logp=True",
-    "old_logp": "old_logp=True",
-    "entropy": 'collected_entropy="rows"',
-    "chosen": "preference=True",
-    "correct": "verdict=True",
-    "reward": "rollouts=…",
-    "behavior_logp": "rollouts=…",
-}
-"""How `Needs` asks for a field of the batch."""
 
 
-def try_out(algorithm: Algorithm) -> None:
+def try_out(algorithm: Algorithm) -> frozenset[str]:
     """Makes the loss of a batch that has what `needs` asks for, and nothing else, in float64, and its gradient.
 
     Raises:
         ValueError: says which part fails, has a wrong shape, or reads what it did not ask for; that the gradient is not
             finite; or that an algorithm of token scope has weights that depend on other tokens.
+
+    Returns:
+        The names of its metrics.
     """
     batch, logp, random = _batch(algorithm)
     quantities = {"entropy": algorithm.needs.entropy, "kl": algorithm.needs.full_kl}
@@ -58,6 +52,7 @@ def try_out(algorithm: Algorithm) -> None:
     if algorithm.needs.scope == "token":
         for term in algorithm.terms:
             _check_token_scope(algorithm, term, prepared, logp.detach())
+    return frozenset(output.metrics)
 
 
 def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Generator]:
@@ -96,7 +91,7 @@ def _explained(algorithm: Algorithm, batch: Batch, make: Callable[[], T]) -> T:
         return make()
     except Exception as error:  # parts may be anybody's
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        absent = [f"{name} (Needs: {how})" for name, how in _DECLARED.items() if getattr(batch, name) is None]
+        absent = [f"{name} (Needs: {how})" for name, how in ASKED_BY.items() if getattr(batch, name) is None]
         raise ValueError(
             f"{algorithm.name} fails on a small batch: {what.rstrip('.')}. A batch has what Needs asks for; this one has no "
             f"{', '.join(absent)}"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from posttrain.distributed import ranks
 from posttrain.execution.evaluation import evaluate
@@ -68,6 +68,8 @@ def make_trainer(
         **rollouts,
         **options,
     )
+    for theirs in (PrinterCallback, ProgressCallback):  # the run has listeners of its own
+        trainer.remove_callback(theirs)
     if recipe.eval.metric is not None:
         save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best", rows=prepared.sets.first_rows)
         trainer.listeners.append(Best(recipe.eval.metric, folder / "best", save))

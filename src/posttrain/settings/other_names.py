@@ -68,10 +68,10 @@ LACKING = {
 ALGORITHMS = {
     "ppo": "it has a critic, which is not part of this version; `posttrain list algorithms` has those that learn from the "
     "same rewards without one",
-    **{
-        name: "it is not part of this version; `posttrain list algorithms` has others over the same pairs"
-        for name in ("simpo", "orpo", "cpo", "kto")
-    },
+    **dict.fromkeys(
+        ("simpo", "orpo", "cpo", "kto"),
+        "it is not part of this version; `posttrain list algorithms` has others over the same pairs",
+    ),
 }
 """What people look for, and this version has not."""
 

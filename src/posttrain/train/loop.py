@@ -27,6 +27,7 @@ from posttrain.telling import tell
 from posttrain.train.checkpointed import Checkpointed
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
+from posttrain.train.given.arguments import for_callbacks
 from posttrain.train.learner import Learner, Step
 from posttrain.train.options import Execution, Watching
 from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
@@ -241,8 +242,14 @@ class Loop(Checkpointed):
         recorded = {name.removeprefix("train/"): value for name, value in self._record.items()}
         super().log({**recorded, **logs} if "grad_norm" in logs else logs, start_time)
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # type: ignore[override]
-        """The algorithm's loss and metrics on every evaluation set, and sampled answers. Nothing is trained."""
+    def evaluate(self, eval_dataset: Any = None, *_: Any, **__: Any) -> dict[str, float]:  # type: ignore[override]
+        """The algorithm's loss and metrics on every evaluation set, and sampled answers. Nothing is trained.
+
+        Raises:
+            SetupError: it is asked for another set than those that the trainer was made with.
+        """
+        if eval_dataset is not None:
+            raise SetupError("evaluate: the sets are those of eval_dataset= of PostTrainer, several by name.")
         metrics: dict[str, float] = {}
         for name, data in self._eval_examples.items():
             metrics.update({f"eval/{name}/{key}": value for key, value in self._evaluated(data).items()})
@@ -254,9 +261,18 @@ class Loop(Checkpointed):
             for listener in self.listeners:
                 listener.on_evaluation(self.state.global_step, metrics)
             self.log({name.replace("eval/", "eval_", 1): value for name, value in metrics.items()})
+            metrics = for_callbacks(metrics, self.args.metric_for_best_model)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             self._end_if_over()
         return metrics
+
+    def predict(self, *_: Any, **__: Any) -> Any:
+        """There are no predictions.
+
+        Raises:
+            SetupError: always.
+        """
+        raise SetupError("predict: a trainer here has no predictions: take posttrain eval, or an engine's generate.")
 
     @torch.no_grad()
     def _evaluated(self, data: list[Example]) -> dict[str, float]:

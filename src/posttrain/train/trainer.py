@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from posttrain.distributed.sharding import shard
 from posttrain.distributed.signals import Interruption
@@ -19,11 +19,13 @@ from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.model.trials import usable_head, usable_layout
-from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
+from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
+from posttrain.train.given.handed import handed_over
+from posttrain.train.given.keywords import sorted_out
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
@@ -38,19 +40,20 @@ class PostTrainer(Loop):
     """transformers' Trainer for any `Algorithm`, over demonstrations, preference pairs or rollouts.
 
     Args:
-        model: a causal language model, or a peft model over one.
-        algorithm: from `build_algorithm`.
-        tokenizer: for padding, and for data sets that are not prepared yet.
-        train_dataset: prepared `Example`s (`Problem`s for an algorithm over rollouts), or a data set with TRL's columns,
-            rendered with the tokenizer's chat template.
-        eval_dataset: `Example`s or such a data set by name, for the validation loss.
+        model: a causal language model, a peft model over one, or a name or folder, which is loaded in float32.
+        algorithm: its name, a mapping with name and options as in a recipe, or what `build_algorithm` gives.
+        tokenizer: for padding, and for data sets that are not prepared yet; also as `processing_class`. A model by name
+            brings its own.
+        train_dataset: a data set with TRL's columns, rendered with the tokenizer's chat template; or prepared `Example`s
+            (`Problem`s for an algorithm over rollouts).
+        eval_dataset: such a data set, or several by name, for the validation loss; a single one is called held_out.
         args: rows of a step (rollouts, for an algorithm over them) are per_device_train_batch_size ×
             gradient_accumulation_steps × ranks, and a micro-batch has at most per_device_train_batch_size rows of each rank;
-            read once, the parent runs with 1. With num_train_epochs so many passes are made, and the last step is smaller;
-            max_steps are all whole.
+            read once, the parent runs with 1. A field that would not be honoured is refused.
         demonstrations: `Example`s or a data set, for an algorithm that trains on a set of its own beside the questions.
-        rewards: judge rollouts; a reward by itself has weight 1.
-        engine: samples rollouts.
+        rewards: judge rollouts: functions in TRL's form, called in this process, or objects with `judge`; one or several,
+            also as `reward_funcs`. One by itself has weight 1.
+        engine: samples rollouts; transformers, in this process, if not given.
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
@@ -58,22 +61,26 @@ class PostTrainer(Loop):
         watching: what is measured and told.
         interruption: signals that end the run between two steps, with a checkpoint; none are listened to without it.
         facts: are written into the manifest of each checkpoint.
+        callbacks: of transformers.
+        theirs: peft_config, optimizers and optimizer_cls_and_kwargs as transformers and TRL have them; their other keywords
+            get a sentence that says what takes their place.
 
     Raises:
-        SetupError: what the algorithm needs cannot be had, an unsuitable head, several devices in one process, or float16.
+        SetupError: what the algorithm needs cannot be had, what is handed over cannot be taken, an unsuitable head, several
+            devices in one process, or float16.
     """
 
     def __init__(
         self,
         model: Any,
-        algorithm: Algorithm,
+        algorithm: Algorithm | str | Mapping[str, Any],
         *,
-        tokenizer: Any,
+        tokenizer: Any = None,
         train_dataset: Any,
-        eval_dataset: Mapping[str, Any] | None = None,
+        eval_dataset: Any = None,
         args: TrainingArguments,
         demonstrations: Any = (),
-        rewards: Sequence[Reward | Weighted] = (),
+        rewards: Any = (),
         engine: RolloutEngine | None = None,
         sampling: Sampling | None = None,
         mask_cut_off: bool = False,
@@ -83,35 +90,51 @@ class PostTrainer(Loop):
         interruption: Interruption | None = None,
         facts: Mapping[str, Any] | None = None,
         callbacks: list[Any] | None = None,
+        **theirs: Any,
     ) -> None:
-        check_devices(args)
+        check_arguments(args)
+        given = handed_over(
+            model,
+            algorithm,
+            train_dataset,
+            eval_dataset,
+            tokenizer=tokenizer,
+            rewards=rewards,
+            engine=engine,
+            sampling=sampling,
+            execution=execution,
+            seed=args.seed,
+            theirs=sorted_out(theirs, inspect.signature(PostTrainer).parameters),
+        )
+        model, tokenizer, algorithm = given.model, given.tokenizer, given.algorithm
         self._algorithm, self._execution, self._watching = algorithm, execution, watching
         self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         settle_ends(model, tokenizer)
         data, collector = collected_data(
-            train_dataset,
+            given.train,
             algorithm,
             model,
             tokenizer,
             rows=rows,
-            seed=args.seed,
-            rewards=rewards,
-            engine=engine,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            rewards=given.rewards,
+            engine=given.engine,
             sampling=sampling,
             demonstrations=demonstrations,
             mask_cut_off=mask_cut_off,
             resamples=resamples,
             epochs=args.num_train_epochs if args.max_steps <= 0 else None,
         )
-        read = examples_of_epochs(args.num_train_epochs, len(data)) * max(algorithm.needs.rollouts, 1)
-        folder, distributed = Path(str(args.output_dir)), execution.distributed
+        folder, distributed, each = Path(str(args.output_dir)), execution.distributed, max(algorithm.needs.rollouts, 1)
+        read = examples_of_epochs(args.num_train_epochs, len(data)) * each
         self.run_state, self.run_files = RunState(collector, NonFinite(folder, execution.nonfinite_limit)), RunFiles(folder)
         self._eval_examples = {
             name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
-            for name, examples in (eval_dataset or {}).items()
+            for name, examples in given.held_out.items()
         }
         untie(model)
+        best = check_best(args, given.metrics, callbacks or (), open_ended=watching.sample_evaluation is not None)
         if algorithm.needs.exact_logp:
             switch_off_noise(model, len(tokenizer))
         head = usable_head(model, execution.head, len(tokenizer))
@@ -126,16 +149,17 @@ class PostTrainer(Loop):
             model=model,
             args=for_the_parent(
                 args,
-                -(-read // rows),
+                steps=-(-read // rows),
+                epoch=-(-len(data) * each // rows),
+                metric=best,
                 fsdp2=distributed is not None and distributed.mode == "fsdp2" and args.world_size > 1,
             ),
             train_dataset=data,  # type: ignore[arg-type]
             eval_dataset=self._eval_examples or {"none": []},  # type: ignore[arg-type]  # the parent asks for one
             processing_class=tokenizer,
             callbacks=callbacks,
+            **given.parents,
         )
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
         welcome(self.callback_handler)
         vars(self.accelerator.ddp_handler)["gradient_as_bucket_view"] = True  # else all gradients are there twice
         if reference is not None:
@@ -154,31 +178,3 @@ class PostTrainer(Loop):
         self._watch = Watch(self.run_files, execution.stop_when)
         self.listeners = [self.run_files, *watching.listeners, self._watch] if self.is_world_process_zero() else []
         self._record = dict(watching.start_metrics)
-
-
-def check_devices(args: TrainingArguments) -> None:
-    """Refuses several devices in one process, and float16.
-
-    Raises:
-        SetupError: says what to do.
-    """
-    if args.n_gpu > 1:
-        raise SetupError(
-            "Several devices in one process are not supported: choose one, by CUDA_VISIBLE_DEVICES=0, for instance, or start "
-            "a process for each: posttrain run --processes N, or torchrun."
-        )
-    if args.fp16:
-        raise SetupError("float16 is not supported: use bf16, or float32.")
-
-
-def for_the_parent(args: TrainingArguments, steps: int, *, fsdp2: bool) -> TrainingArguments:
-    """A copy with which the parent sees one batch for each optimizer step, and hides nothing. `steps` are those of its
-    epochs.
-    """
-    args = copy.copy(args)
-    args.save_only_model = args.save_only_model or fsdp2  # of which the parent saves nothing; we do
-    args.gradient_accumulation_steps, args.save_total_limit = 1, None
-    args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
-    if args.max_steps <= 0:
-        args.max_steps = steps
-    return args

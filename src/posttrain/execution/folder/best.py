@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import RecipeError
+from posttrain.train.watch.metrics import LOWER_IS_BETTER
 from posttrain.train.watch.records import Listener
-
-LOWER_IS_BETTER = re.compile(r"^(loss|nll|objective|kl|length|cut_off|unparsable|failed_grades)(/|$)")
 
 
 class Best(Listener):

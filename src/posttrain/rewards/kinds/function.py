@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from posttrain.data.answers import is_conversation
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.isolated.own import Own, no_json
+from posttrain.rewards.kinds._called import trl_arguments
 from posttrain.rewards.kinds._own import OwnReward
 from posttrain.rewards.options import Judged
 from posttrain.settings.doors.code import object_name
@@ -68,14 +68,8 @@ class Function:
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`. A positive score counts as right, where the reward gives the verdict."""
         rows, withheld = len(group.completions), no_json(group.columns)
-        columns = {name: [value] * rows for name, value in group.columns.items() if name not in {"prompt", *withheld}}
-        texts = group.texts(special_tokens=self._special_tokens)
-        given: dict[str, Any] = {
-            **columns,
-            "prompts": [_asked(group.columns["prompt"])] * rows,
-            "completions": [_said(text, group.columns["prompt"]) for text in texts],
-            "completion_ids": [list(tokens) for tokens in group.tokens],
-        }
+        given = trl_arguments(group, special_tokens=self._special_tokens)
+        given = {name: value for name, value in given.items() if name not in withheld}
         reply = self._own.ask({"given": given, "withheld": withheld})
         if isinstance(reply, Judgement):
             return [reply] * rows
@@ -84,14 +78,3 @@ class Function:
     def close(self) -> None:
         """Ends the process."""
         self._own.close()
-
-
-def _asked(prompt: Any) -> Any:
-    """The prompt as TRL gives it: text, or messages without a turn that is continued."""
-    if not is_conversation(prompt):
-        return str(prompt)
-    return list(prompt[:-1] if prompt[-1].get("role") == "assistant" else prompt)
-
-
-def _said(text: str, prompt: Any) -> Any:
-    return [{"role": "assistant", "content": text}] if is_conversation(prompt) else text

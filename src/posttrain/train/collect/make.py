@@ -155,7 +155,7 @@ def rollout_collector(
     """
     needs = algorithm.needs
     if engine is None or sampling is None or not rewards:
-        raise SetupError(f"{algorithm.name} trains on rollouts: pass rewards=, engine= and sampling=.")
+        raise SetupError(f"{algorithm.name} trains on rollouts: pass rewards= and sampling=, and an engine= or none.")
     if needs.demonstration == "hint":
         raise SetupError(f"{algorithm.name} puts hints into its prompts, which this version cannot collect.")
     if bool(needs.demonstrations) != bool(demonstrations):
