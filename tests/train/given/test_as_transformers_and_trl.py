@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
-from trl import DPOTrainer, GRPOConfig, GRPOTrainer, SFTTrainer
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from posttrain import PostTrainer, Sampling, Weighted, build_algorithm
 from posttrain.errors import RecipeError, SetupError
@@ -101,7 +104,7 @@ def test_functions_and_objects_that_judge_are_rewards(trainer: Any) -> None:
         seen.append({"prompts": prompts, "answer": answer, **columns})
         return [float(len(text) % 2 == 0) for text in completions]
 
-    def short(completions: list[str]) -> list[float]:
+    def short(completions: list[str]) -> Any:
         return [-float(len(text)) for text in completions]
 
     class Bare:
@@ -109,7 +112,9 @@ def test_functions_and_objects_that_judge_are_rewards(trainer: Any) -> None:
             return [float(tokens[0] % 2) for tokens in group.tokens]
 
     made = trainer(
-        {"name": "grpo", "rollouts": 4}, reward_funcs=[evens, Weighted(short, weight=0.1), Bare()], sampling=SAMPLING
+        {"name": "grpo", "rollouts": 4},
+        reward_funcs=[evens, Weighted(cast(Any, short), weight=0.1), Bare()],
+        sampling=SAMPLING,
     )
     made.train()
     [step, _] = lines(made, "metrics.jsonl")
