@@ -22,12 +22,10 @@ from typing import Any
 
 from ground.catalogue import CATALOGUE, STAMP, Made, root
 
-HERE = Path(__file__).parent
-
 
 def stamp(made: Made) -> dict[str, Any]:
-    """What a folder is made of: packages, the libraries that convert, and this code."""
-    code = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py")) if path.name != "catalogue.py")
+    """What a folder is made of: packages, the libraries that convert, and the code that does."""
+    code = (Path(__file__).parent / "convert.py").read_bytes()
     libraries = {name: version(name) for name in ("transformers", "tokenizers", "trl")}
     return {"packages": list(made.packages), "libraries": libraries, "code": hashlib.sha256(code).hexdigest()}
 

@@ -1,4 +1,4 @@
-"""The maker of real models leaves alone what is whole and of the same pins; a torn or foreign folder is never taken for it."""
+"""The maker of real models leaves what is whole and of the same pins, and takes no torn or foreign folder for it."""
 
 from __future__ import annotations
 
