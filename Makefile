@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu resolve audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -91,6 +91,11 @@ audit: setup
 # rollouts and demonstrations where rewards are sparse, up to two hours; goes on where it was broken off
 sparse-study: setup
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml
+
+# a real pretrained model before and after SFT, a quarter of an hour: make real-study POSTTRAIN_TEST_DATA=...; with GRPO too:
+# OPTIONS=--grpo; writes studies/results/real_model.json and the figures of docs/real_models.md; goes on where it was broken off
+real-study: real-models
+	PYTHONPATH=tests $(BIN)/python studies/real_model.py $(OPTIONS)
 
 lint: setup
 	$(BIN)/ruff check src tests studies benchmarks recipes
