@@ -90,8 +90,8 @@ def main() -> None:
     folder, grader = Path(sys.argv[1]), MathVerify()
     page = [
         "# math-verify on real answers",
-        "`make graders-study` wrote this page: math-verify 0.9 in a child process; the final answer is in the last "
-        "`\\boxed{}`, or follows `####`, or is a last line `A: …`.",
+        "`make graders-study` wrote this page: math-verify 0.9 in a child process; "
+        "`docs/rewards.md` says what of a text is the answer.",
         "## MATH-500, AIME 2024 and 2025, AMC 2023: rewritten and changed gold answers",
         "\n".join(_rewritings(grader, folder)),
         "## GSM8K: 4000 solutions sampled from real models, against the verdicts that came with them",
