@@ -131,6 +131,7 @@ def test_prefixes_are_long_at_first_and_of_any_length_at_the_end() -> None:
 def test_a_prefix_is_neither_nothing_nor_all() -> None:
     assert set(plans(1.0, (1, 2), low_end=0.0)) == {1}
     assert set(plans(0.0, (1, 2, 3))) == {2}
+    assert set(plans(0.0, (1, 2, 3), low_start=1.0, high=1.0)) == {2}, "a share of 1 leaves a token to be sampled"
 
 
 @pytest.mark.parametrize("demonstration", [None, (1,), ()])

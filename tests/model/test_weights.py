@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from posttrain.errors import EngineError, SetupError
 from posttrain.model import weights
-from posttrain.model.weights import engine_weights
+from posttrain.model.weights import Fingerprint, Weights, engine_weights
 from posttrain.rollout.transports import DiskTransport, TensorTransport
 from posttrain.settings.model import Adapter
 from tiny import make_model, with_exact_norms
@@ -52,6 +53,31 @@ def test_other_adapters_are_refused(options: dict[str, Any]) -> None:
     adapted = get_peft_model(model, LoraConfig(**{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options}))
     with pytest.raises(SetupError, match="more than LoRA on linear layers"):
         list(engine_weights(adapted))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_fingerprint_is_another_one_when_the_last_bit_of_any_tensor_is(dtype: str) -> None:
+    model, _ = make_model(dtype=dtype)
+
+    def fingerprint() -> int:
+        taken = Fingerprint()
+        assert all(
+            torch.equal(*pair)
+            for pair in zip(_tensors(taken.of(engine_weights(model))), _tensors(engine_weights(model)), strict=True)
+        )
+        return taken.value
+
+    seen = [fingerprint()]
+    assert fingerprint() == seen[0]
+    for parameter in model.parameters():
+        bits = parameter.detach().view(torch.int32 if dtype == "float32" else torch.int16)
+        bits.view(-1)[-1] ^= 1
+        seen.append(fingerprint())
+    assert all(one != other for one, other in pairwise(seen)) and len(seen) > 10
+
+
+def _tensors(weights: Weights) -> list[torch.Tensor]:
+    return [tensor for _, tensor in weights]
 
 
 def test_tensors_are_handed_over_as_they_are() -> None:

@@ -35,3 +35,9 @@ def checked_recipe(path: str, overrides: list[str], output_dir: str | None = Non
     recipe = load_recipe(path, overrides)
     check_packages(recipe)
     return recipe
+
+
+def summary(recipe: Recipe) -> str:
+    """What is trained, in a few words."""
+    names = [stage.algorithm.label for stage in recipe.stages] or [recipe.algorithm.label]
+    return f"{', then '.join(names)} on {recipe.model.label}"

@@ -128,6 +128,32 @@ def test_a_kill_at_any_call_leaves_one_that_loads(tmp_path: Path, monkeypatch: p
     assert left == {"checkpoint-2", "checkpoint-3"}
 
 
+def test_all_of_one_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a machine that stops loses is what was not synced: files, the names in their folders, and its own name."""
+    save(tmp_path, 1)
+    events: list[tuple[str, int]] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        events.append(("sync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def replaced(source: Path, target: Path) -> None:
+        events.append((f"{source.name} becomes {target.name}", 0))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    made = save(tmp_path, 2, keep=1)
+    named = events.index(("checkpoint-2 becomes checkpoint-2", 0))
+    gone = events.index(("checkpoint-1 becomes checkpoint-1-old", 0))
+    inodes = {path.stat().st_ino for path in (made, *made.rglob("*"))}
+    assert inodes <= {inode for _, inode in events[:named]}
+    assert ("sync", tmp_path.stat().st_ino) in events[named:gone]
+
+
 @pytest.mark.parametrize("name", ["fsync", "replace", "write_bytes", "write_text", "mkdir"])
 def test_a_full_disk_is_an_error_and_leaves_the_older_ones(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posttrain.cli.options import AllowCode, Overrides, RecipePath, checked_recipe
+from posttrain.cli.options import AllowCode, Overrides, RecipePath, checked_recipe, summary
 from posttrain.cli.screen import say
 
 
@@ -15,7 +15,6 @@ def validate(recipe: RecipePath, overrides: Overrides = [], allow_code: AllowCod
     if allow_code:
         for one in checked.stages or [checked]:
             try_code(one)
-    names = [stage.algorithm.label for stage in checked.stages] or [checked.algorithm.label]
-    say(f"{recipe} is valid: {', then '.join(names)} on {checked.model.label}.")
+    say(f"{recipe} is valid: {summary(checked)}.")
     if paths and not allow_code:
         say(f"Its code was not loaded, and is needed to run it: {', '.join(paths)}. With --allow-code it is checked as well.")
