@@ -15,7 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from posttrain.rewards.grading import MathVerify, Verdict, final_answer
+from posttrain.rewards.grading import MathVerify, Verdict
+from posttrain.rewards.reading import final_answer
 from rewards.rewritings import RIGHT, WRONG
 from rewards.test_hostile import FREEZING
 

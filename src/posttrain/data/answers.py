@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 THINKING = (
     ("<think>", "</think>"),
@@ -50,8 +50,9 @@ class AnswerText:
     def prefill(self, asked: Sequence[int], columns: Mapping[str, Any]) -> str:
         """The beginning of the answer that stands in the prompt: tags at its end, or a turn that is to be continued."""
         prompt = columns.get("prompt")
-        if is_conversation(prompt) and prompt[-1]["role"] == "assistant":
-            return str(prompt[-1]["content"])
+        last = prompt[-1] if is_conversation(prompt) else {}
+        if last.get("role") == "assistant":
+            return str(last["content"])
         end = self._tokenizer.decode(asked[-TAIL:], skip_special_tokens=False)
         found = _PREFILL.search(end)
         return found[0] if found is not None else ""
@@ -65,7 +66,7 @@ class AnswerText:
         return text
 
 
-def is_conversation(prompt: Any) -> bool:
+def is_conversation(prompt: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
     """Whether a prompt is a list of messages."""
     return isinstance(prompt, (list, tuple)) and bool(prompt) and all(isinstance(one, Mapping) for one in prompt)
 
