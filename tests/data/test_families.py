@@ -74,7 +74,7 @@ def test_every_template_that_trl_ships_asks_as_it_trains_or_refuses(path: Path) 
                 encode.demonstrations({"messages": messages})
             continue
         for ids, content in zip(check_asked(encode, messages), ("It is 4.", "6."), strict=True):
-            said = made.decode(ids)
+            said = str(made.decode(ids))
             assert content in said and ("I add." in said) == bool(thought)
             assert "3+3" not in said and "user" not in said.replace("to=user", "").lower().replace("<|user|>", "")
 

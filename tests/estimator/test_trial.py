@@ -92,7 +92,7 @@ def test_one_number_for_a_row_will_do_and_a_constant_for_each_token() -> None:
 
 
 def test_a_part_that_reads_what_is_not_there_is_told_the_need_in_a_loop_of_ones_own_too() -> None:
-    def drift(view: View, scale: float) -> Any:
+    def drift(view: Any, scale: float) -> Any:
         return scale * (view.logp - view.ref_logp)
 
     algorithm = made(advantage=partial(drift, scale=2.0))

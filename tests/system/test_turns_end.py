@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def test_each_turn_ends_with_what_the_template_writes_there(
     assert code == 0 and "Answers end with <|im_end|> too" in err
 
     final = tmp_path / "run" / "final"
-    trained, tokenizer = AutoModelForCausalLM.from_pretrained(final), AutoTokenizer.from_pretrained(final)
+    trained: Any = AutoModelForCausalLM.from_pretrained(final)
+    tokenizer = AutoTokenizer.from_pretrained(final)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert end in trained.generation_config.eos_token_id
     for messages in talks:

@@ -328,4 +328,5 @@ def test_an_optimizer_with_other_weights_in_training_is_told_which_are_wanted(ma
     trainer = make_trainer("sft", trainer_options={"sample_evaluation": sampled}, eval_strategy="steps", eval_steps=1)
     trainer.optimizer = _OtherWeights(trainer.model.parameters(), lr=0.1)
     trainer.train()
-    assert seen == ["eval"] * 4 and trainer.optimizer.optimizer.mode == "eval"
+    wrapped: Any = trainer.optimizer
+    assert seen == ["eval"] * 4 and wrapped.optimizer.mode == "eval"

@@ -159,7 +159,7 @@ class Reader:
 
 def _asked(record: Record, demonstrated: bool) -> Record:
     """A conversation as a question: what stands before the assistant's last turn, whose text is then the reference."""
-    messages = record.columns.get("messages")
+    messages: Any = record.columns.get("messages")
     if "prompt" in record.columns or not is_conversation(messages):
         return record
     *before, last = messages

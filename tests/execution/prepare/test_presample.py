@@ -100,7 +100,7 @@ def test_answers_to_other_questions_are_not_used_again_and_that_is_told(tmp_path
     path, made = tmp_path / "c.jsonl", config(rif={})
     run(path, Oracle(), made)
     asked = [*PROBLEMS[:4], dataclasses.replace(PROBLEMS[4], columns={"prompt": "q4", "answer": "another"})]
-    again = Oracle()
+    again: Any = Oracle()
     with hearing() as told:
         presample(made, asked, again, again, again, Sampling(max_tokens=2), path)
     assert again.asked == [0, 1, 2, 3, 4] and [one.rule for one in told] == ["collected anew"]
