@@ -16,7 +16,7 @@ from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.make import make_rewards, named
 from posttrain.rewards.options import Judged
 from posttrain.settings.data import TaskSource
-from recipes import Command, recipe, write
+from recipes import Command, only_warnings, recipe, write
 
 MODULE = """
     import zlib
@@ -85,7 +85,7 @@ def test_a_function_that_is_not_there_leaves_nothing(posttrain: Command) -> None
 
 def test_a_run_goes_on_with_a_tenth_of_its_grades_failing(posttrain: Command) -> None:
     code, _, err = posttrain("run", grpo({"name": "function", "path": "mine.some_fail"}), "--allow-code")
-    assert (code, err) == (0, "")
+    assert code == 0 and only_warnings(err)
     failed = [step["rollout/failed_grades"] for step in metrics()]
     assert len(failed) == 6 and 0.02 < sum(failed) / 6 < 0.2
     assert all(step["reward/mean"] == pytest.approx(step["reward/some_fail"]) for step in metrics())
@@ -119,7 +119,7 @@ def test_a_run_is_evaluated_by_the_verdict_of_its_rewards(posttrain: Command) ->
     assert posttrain("run", grpo({"name": "length"}, {"name": "exact_match"}))[0] == 0
     for options in ([], ["--grader", "math_verify"]):
         code, _, err = posttrain("eval", "out", "--data", rows, "--max-tokens", "4", "--reads-cut-off", *options)
-        assert (code, err) == (0, "")
+        assert code == 0 and only_warnings(err)
     code, out, err = posttrain("eval", "out", "--data", rows, "--max-tokens", "1", "--temperature", "0")
     assert code == 0 and "4 answers were cut off" in out and "cut off at max_tokens 1: they have no answer" in err
     assert posttrain("run", grpo({"name": "length"}, output_dir="alone"))[0] == 0
@@ -153,7 +153,7 @@ def test_a_reward_that_breaks_in_the_middle_leaves_a_checkpoint_to_go_on_from(po
     assert code == 7 and "The same command resumes" in err
     assert Path("out/checkpoint-4").is_dir() and [step["rollout/ungraded"] for step in metrics()] == [0, 0, 0, 1]
     code, _, err = posttrain("run", path, "--allow-code")
-    assert (code, err) == (0, "") and [step["step"] for step in metrics()] == list(range(1, 7))
+    assert code == 0 and only_warnings(err) and [step["step"] for step in metrics()] == list(range(1, 7))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_rewards_without_labels_train_on_prompts_alone(posttrain: Command, rewar
     tokens = 1 if reward["name"] == "majority_vote" else 6  # of an untrained model, only short answers agree
     rollout = {"questions_per_step": 4, "n": 4, "max_tokens": tokens, "log_completions": 0}
     code, _, err = posttrain("run", grpo(reward, data={"train": {"path": prompts}}, rollout=rollout))
-    assert (code, err) == (0, "")
+    assert code == 0 and only_warnings(err)
     assert all(step["rollout/failed_grades"] == 0 for step in metrics())
     assert any(f"reward/{reward['name']}" in step for step in metrics())
     assert all((f"reward/{reward['name']}" in step) == (step["rollout/ungraded"] < 1) for step in metrics())
@@ -184,7 +184,7 @@ def test_rewards_without_labels_train_on_prompts_alone(posttrain: Command, rewar
 def test_countdown_reads_its_columns(posttrain: Command) -> None:
     rows = write(Path("rows.jsonl"), *({"prompt": f"make {i}", "nums": [1, i], "target": 1 + i} for i in range(8)))
     code, _, err = posttrain("run", grpo({"name": "countdown"}, data={"train": {"path": rows}}))
-    assert (code, err) == (0, "") and all("rollout/correct" in step for step in metrics())
+    assert code == 0 and only_warnings(err) and all("rollout/correct" in step for step in metrics())
     bad = write(Path("bad.jsonl"), {"prompt": "make 1", "nums": None, "target": 1})
     code, _, err = posttrain("run", grpo({"name": "countdown"}, data={"train": {"path": bad}}, output_dir="other"))
     assert code == 3 and "bad.jsonl:1: nums is missing" in err

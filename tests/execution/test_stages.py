@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from posttrain.recipe.recipe import load_recipe
-from recipes import Command, recipe
+from recipes import Command, only_warnings, recipe
 
 GRPO = {
     "algorithm": {"name": "grpo", "kl_coef": 0.0},
@@ -88,7 +88,7 @@ def test_all_stages_run_in_the_processes_of_the_top_level() -> None:
 def test_a_later_stage_starts_from_the_model_before_it_and_the_last_is_the_runs(posttrain: Command) -> None:
     still = {**GRPO, "training": {"max_steps": 1, "learning_rate": 0.0}}
     code, out, err = posttrain("run", recipe(stages=[STAGES[0], still], **EVALUATED))
-    assert (code, err) == (0, ""), err
+    assert code == 0 and only_warnings(err), err
     assert same("out/1-sft/final", "out/2-grpo/final") and same("out/2-grpo/final", "out/final")
     assert "after sft" in out and "after grpo" in out
 
@@ -113,7 +113,7 @@ def test_what_was_interrupted_is_resumed_where_it_was(posttrain: Command, lost: 
     for name in lost:
         shutil.rmtree(f"out/{name}")
     code, _, err = posttrain("run", path)
-    assert (code, err) == (0, "") and same("out/final", "whole")
+    assert code == 0 and only_warnings(err) and same("out/final", "whole")
     if "1-sft/final" not in lost:
         assert times(Path("out/1-sft")) == first
 
