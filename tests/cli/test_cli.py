@@ -42,7 +42,7 @@ def test_every_recipe_is_valid_and_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("algorithms", NAMES), ("rewards", GRADERS), ("recipes", [path.name for path in RECIPES])]
+    ("what", "names"), [("algorithms", NAMES), ("rewards", GRADERS), ("recipes", [path.stem for path in RECIPES])]
 )
 def test_list(posttrain: Command, monkeypatch: pytest.MonkeyPatch, what: str, names: Any) -> None:
     monkeypatch.chdir(REPOSITORY)

@@ -1,4 +1,6 @@
-"""Code from outside: own files beside a recipe, and installed packages; in a folder of its own, with a wheel of this one."""
+"""Code from outside: own files beside a recipe, and installed packages; in a folder of its own, with a wheel of this one, in
+which the recipes travel.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, source = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "src" / "posttrain", source / "src" / "posttrain")
+    for name in ("src/posttrain", "recipes"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True)
     pip("wheel", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
     return install(tmp_path_factory.mktemp("site"), next(folder.glob("posttrain-*.whl")))
 
@@ -120,6 +123,20 @@ def test_the_wheel_is_what_is_tried(site: Path, outside: Path) -> None:
     code = "import posttrain; print(posttrain.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=outside, env=shell.environment, capture_output=True, text=True)
     assert Path(done.stdout.strip()).is_relative_to(site)
+
+
+def test_recipes_travel_in_the_wheel(site: Path, tmp_path: Path) -> None:
+    inside, names = site / "posttrain/recipe/shipped", {path.name for path in (ROOT / "recipes").glob("*.yaml")}
+    assert not inside.is_symlink() and {path.name for path in inside.iterdir()} == names
+    shell = Shell(site, tmp_path)
+    code, out, err = shell("list", "recipes")
+    assert (code, err) == (0, "") and all(f" {Path(name).stem} " in out for name in names)
+    code, out, err = shell("validate", "quickstrat")
+    assert (code, out) == (2, "") and "did you mean quickstart?" in err
+    short = ["--set", "stages.0.training.max_steps=2", "--set", "stages.1.training.max_steps=1"]
+    code, _, err = shell("run", "quickstart", *short, "--set", "data.eval={}")
+    assert code == 0 and (tmp_path / "runs/quickstart/final/model.safetensors").is_file(), err
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
 def test_code_that_is_not_allowed_is_exit_2_before_torch_is_imported(site: Path, outside: Path) -> None:

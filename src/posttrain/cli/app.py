@@ -11,23 +11,40 @@ import os
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from posttrain.cli.assignments import TakesOverrides
 from posttrain.cli.commands import COMMANDS
-from posttrain.cli.screen import err, out, warnings_on_screen
+from posttrain.cli.screen import err, out, say, warnings_on_screen
 from posttrain.cli.unforeseen import Unforeseen, tracebacks_kept_in
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted, PosttrainError
 from posttrain.execution.folder.redaction import redacted
 
 PATIENCE = 3.0  # seconds in which a process that has failed ends, and the launcher ends the others
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for name, command in COMMANDS:
     app.command(name, cls=TakesOverrides if "overrides" in signature(command).parameters else None)(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"posttrain {version('posttrain')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    asked: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it and end.")
+    ] = False,
+) -> None:
+    """Post-training algorithms for language models, as variants of one policy-gradient estimator."""
 
 
 def main() -> None:
@@ -42,7 +59,7 @@ def main() -> None:
     out.quiet = rank > 0
     try:
         with Interruption(), warnings_on_screen(quiet=rank > 0), tracebacks_kept_in(Path(tempfile.gettempdir())):
-            app()
+            app(prog_name="posttrain")
     except (PosttrainError, Interrupted) as error:
         first = PATIENCE if several and isinstance(error, Unforeseen) else 0
         time.sleep(first + (PATIENCE if rank else 0))

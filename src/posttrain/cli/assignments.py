@@ -23,6 +23,6 @@ class TakesOverrides(TyperCommand):
             RecipeError: an argument would be an override, had it --set before it.
         """
         for before, argument in zip(["", *args], args, strict=False):
-            if ASSIGNMENT.fullmatch(argument) and not VALUED.fullmatch(before):
+            if not ctx.resilient_parsing and ASSIGNMENT.fullmatch(argument) and not VALUED.fullmatch(before):
                 raise RecipeError(f"{argument}: an override is given by --set: --set {argument.lstrip('-+')}")
         return super().parse_args(ctx, args)

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
+from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentence
 from posttrain.recipe.resolve import with_rollout, with_stages
 from posttrain.recipe.source import YamlSource
@@ -181,13 +182,13 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """Reads, overrides and checks a recipe.
 
     Args:
-        path: a YAML file.
+        path: a YAML file; or the name of one in the folder recipes/ here, or of one that travels with the package.
         overrides: `key.path=value`, the value in YAML.
 
     Raises:
         RecipeError: with a line for each fault: the file and its line, the path in the YAML, and what to do.
     """
-    source = YamlSource.read(Path(path))
+    source = YamlSource.read(recipe_file(path))
     for override in overrides:
         source.override(override)
     return read_recipe(source)

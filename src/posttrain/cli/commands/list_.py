@@ -1,12 +1,10 @@
-"""`posttrain list`: what there is, of this package, of installed ones, and in the folder of recipes."""
+"""`posttrain list`: what there is, of this package, of installed ones, and in the folder recipes/ here."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -52,13 +50,13 @@ def _schedules() -> Table:
     return table
 
 
-def _recipes() -> RenderableType:
-    found = sorted(Path("recipes").glob("*.yaml"))
-    if not found:
-        raise RecipeError("There is no folder recipes/ here: it comes with the project's source.")
-    table = Table(Column("recipe", no_wrap=True), "what")
-    for path in found:
-        table.add_row(str(path), path.read_text().splitlines()[0].lstrip("# "))
+def _recipes() -> Table:
+    from posttrain.recipe.by_name import HERE, known_recipes
+
+    table = Table(Column("recipe", no_wrap=True), Column("of", no_wrap=True), "what")
+    for name, path in known_recipes().items():
+        first, _, _ = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        table.add_row(Text(name), "recipes/" if path.parent == HERE else "posttrain", Text(first.lstrip("# ")))
     return table
 
 
