@@ -1,4 +1,4 @@
-"""A recipe by its name: the folder recipes/ here, then those that travel with the package, and what is said of no such name."""
+"""A recipe by its name: the folder recipes/ here, then those that travel with the package, and what is said of no name."""
 
 from __future__ import annotations
 
@@ -81,15 +81,8 @@ def test_list_says_whose_each_recipe_is(own: Path, posttrain: Command) -> None:
     (own / "recipes/empty.yaml").write_bytes(b"")
     (own / "recipes/latin.yaml").write_bytes(b"# caf\xe9\n")
     code, out, err = posttrain("list", "recipes")
-    rows = {
-        cells[0]: cells[1] for line in out.splitlines() if len(cells := [cell.strip() for cell in line.split("│")[1:]]) > 2
-    }
-    of = {
-        "quickstart": "recipes/",
-        "mine-1.5b": "recipes/",
-        "empty": "recipes/",
-        "latin": "recipes/",
-        "gsm8k_cpu": "posttrain",
-    }
+    cells = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if "│" in line]
+    rows = {name: of for _, name, of, *_ in cells}
+    of = {**dict.fromkeys(("quickstart", "mine-1.5b", "empty", "latin"), "recipes/"), "gsm8k_cpu": "posttrain"}
     assert (code, err) == (0, "") and rows.keys() - {""} == NAMES | of.keys()
     assert {name: rows[name] for name in of} == of

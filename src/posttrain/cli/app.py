@@ -7,11 +7,11 @@ processes the first one prints; an error of another is told where the first has 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from typing import Annotated
@@ -34,15 +34,13 @@ for name, command in COMMANDS:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        say(f"posttrain {version('posttrain')}")
+        say(f"posttrain {importlib.metadata.version('posttrain')}")
         raise typer.Exit
 
 
 @app.callback()
 def about(
-    asked: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it and end.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it.")] = False,
 ) -> None:
     """Post-training algorithms for language models, as variants of one policy-gradient estimator."""
 

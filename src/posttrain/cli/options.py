@@ -10,9 +10,7 @@ import typer
 if TYPE_CHECKING:
     from posttrain.recipe import Recipe
 
-RecipePath = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe, in YAML; or the name of one in recipes/, or of ours.")
-]
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A file in YAML, or a name of `posttrain list recipes`.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as a.b=value.")]
 AllowRemoteEngine = Annotated[
     bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
