@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+import shlex
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -268,6 +269,28 @@ def test_files_that_documents_name_exist(document: str) -> None:
     named = re.findall(r"`((?:docs|tests|recipes|studies|src|benchmarks)/[\w./-]+)`", (ROOT / document).read_text())
     missing = [name for name in named if not (ROOT / name).exists() and not re.search("phi_sft|question|poly", name)]
     assert not missing
+
+
+def test_targets_that_documents_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [*(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")), *ROOT.glob("docs/[!L]*.md")]
+    named = {(page.name, target) for page in pages for target in re.findall(r"`make ([a-z-]+)", page.read_text())}
+    assert len(named) > 10 and not [one for one in named if one[1] not in targets]
+
+
+def test_the_readmes_refusal_is_what_the_command_says(posttrain: Command) -> None:
+    shown = re.search(r"\$ posttrain (.*)\n +(error: .*)\n", (ROOT / "README.md").read_text())
+    assert shown is not None
+    code, _, err = posttrain(*shlex.split(shown[1].replace("recipes/", f"{ROOT}/recipes/")))
+    assert (code, err.strip()) == (2, shown[2])
+
+
+def test_what_never_ran_on_a_gpu_says_so() -> None:
+    """In the same line of the README, and on each page that names one."""
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if re.search(r"\bGPUs?\b|FSDP2", line)]
+    assert lines and all("never run on a GPU" in line for line in lines), lines
+    pages = [page for page in ROOT.glob("docs/[!L]*.md") if re.search(r"\bGPUs?\b", page.read_text())]
+    assert pages and all("never run on a GPU" in page.read_text() for page in pages), pages
 
 
 if __name__ == "__main__":
