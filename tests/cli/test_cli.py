@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from cases import NAMES
+from posttrain.algorithms.options import OnRollouts
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
@@ -65,6 +66,32 @@ def test_schema(posttrain: Command) -> None:
     schema = json.loads(out)
     assert code == 0 and set(schema["properties"]) == set(Recipe.model_fields)
     assert set(schema["required"]) == {"model", "algorithm", "data", "training", "output_dir"}
+
+
+def test_the_schema_describes_every_key(posttrain: Command) -> None:
+    schema = json.loads(posttrain("schema")[1])
+    kinds = {"Recipe": schema, **schema["$defs"]}
+    keys = {(kind, key): of for kind, inner in kinds.items() for key, of in inner.get("properties", {}).items()}
+    assert len(keys) > 400 and [place for place, of in keys.items() if len(of.get("description", "")) < 5] == []
+    assert keys["GRPO", "kl_coef"]["description"] == keys["RLOO", "kl_coef"]["description"], "of what both are made of"
+    assert keys["LUFFY", "rollouts"]["description"] != keys["GRPO", "rollouts"]["description"], "its own stands before that"
+    assert {"description", "$ref"} <= keys["Recipe", "model"].keys()
+
+
+def test_keys_of_a_subclass_elsewhere_are_described_as_well() -> None:
+    class Own(OnRollouts):
+        """One of an installed package."""
+
+        name: Literal["own"] = "own"
+        kl_coef: float = 0.5
+        strange: int = 1
+        """A key that nothing else has."""
+
+        def build(self) -> Any: ...
+
+    keys = Own.model_json_schema()["properties"]
+    assert keys["strange"]["description"] == "A key that nothing else has."
+    assert keys["kl_coef"]["description"] == OnRollouts.model_fields["kl_coef"].description
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(posttrain: Command, tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ class FunctionAlgorithm(Door, AlgorithmConfig):
     rollouts: Count | None = None
     """Completions for each question. The recipe fills these three; the function gets those that it names."""
     updates: Count | None = None
+    """Optimizer steps for each collection."""
     max_tokens: Count | None = None
+    """Of the longest answer."""
 
     def build(self) -> Algorithm:
         """What the function returns, tried on a small batch."""

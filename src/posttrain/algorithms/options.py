@@ -24,6 +24,7 @@ class AlgorithmConfig(Config, ABC):
     """It asks which rollouts are right, beside their rewards."""
 
     name: str
+    """Which algorithm; the other keys here are its options."""
 
     @property
     def label(self) -> str:
@@ -55,8 +56,11 @@ class Correction(Config):
     """Importance correction for the gap between sampler and trainer: exp of the log-ratio, bounded by `cap`."""
 
     level: Literal["token", "sequence", "geometric"] = "token"
+    """Over what the log-ratio is taken: each token, the sum over the answer, or the mean over it."""
     form: Literal["truncate", "mask"] = "truncate"
+    """What is beyond the cap is set to it (TIS), or to 0 (MIS, which has 1/cap as a lower bound as well)."""
     cap: Annotated[float, Field(gt=1)] = 2.0
+    """The largest weight."""
 
 
 class OnRollouts(AlgorithmConfig, ABC):
@@ -69,9 +73,11 @@ class OnRollouts(AlgorithmConfig, ABC):
     updates: Count = 1
     """Optimizer steps for each collection. The clip acts only when there are several."""
     kl_coef: NonNegative = 0.0
+    """Weight of the KL to the start model; 0: no such model is held."""
     entropy_coef: NonNegative = 0.0
     """Bonus on the policy's entropy."""
     correction: Correction | None = None
+    """For the gap between sampler and trainer; none if not set."""
     old: Literal["trainer", "sampler"] = "trainer"
     """Whose log-probs pi_old is made of: the trainer's own forward, or what the engine reported, which saves that forward."""
 
@@ -96,6 +102,7 @@ class Hybrid(OnRollouts, ABC):
 
     rollouts: GroupSize = 8
     std_eps: Positive = 1e-4
+    """Added to the standard deviation of a group's rewards where advantages are divided by it."""
 
 
 class OnGroups(OnRollouts, ABC):
@@ -105,7 +112,9 @@ class OnGroups(OnRollouts, ABC):
     kl: Literal["k1", "k2", "k3"] | None = None
     """The estimate of KL(pi || start); k3 in the loss and k1 in the reward where it is not set."""
     kl_in: Literal["loss", "reward"] = "loss"
+    """A term of the loss, or taken from the reward before advantages are made."""
     std_eps: Positive = 1e-4
+    """Added to the standard deviation of a group's rewards where advantages are divided by it."""
 
     @model_validator(mode="after")
     def _kl_has_a_gradient(self) -> OnGroups:

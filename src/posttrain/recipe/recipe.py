@@ -42,18 +42,27 @@ class Recipe(Config):
     """Everything that a run depends on."""
 
     model: ModelConfig
+    """What is trained."""
     algorithm: AnyAlgorithm
+    """By what it is trained: a name of `posttrain list algorithms`, and its options."""
     data: DataConfig
+    """What it is trained and evaluated on."""
     rewards: list[AnyReward] = []
     """How answers are judged; a generated task brings its own verifier, and math_verify grades other evaluations."""
     rollout: RolloutConfig | None = None
+    """How completions are sampled, for algorithms that train on them."""
     training: TrainingConfig
+    """The loop: steps, batches, learning rate, checkpoints."""
     eval: EvalConfig = EvalConfig()
+    """Validation: how often, by what, on the sets of data.eval."""
     distributed: DistributedConfig = DistributedConfig()
+    """Over how many processes it is spread, and how."""
     stages: list[Stage] = []
     """Recipes that run one after another, each from the model of the one before it; a stage gives what it changes."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of everything that is drawn by chance."""
     output_dir: Annotated[str, Field(min_length=1)]
+    """The run's folder."""
 
     @model_validator(mode="before")
     @classmethod
@@ -172,7 +181,9 @@ class Stage(Recipe):
     """One of a recipe's stages, whole: the top level's values with its own over them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    """By which its results are told; the algorithm's if not set."""
     stages: list[Any] = Field([], max_length=0)
+    """A stage has none of its own."""
 
 
 Recipe.model_rebuild()

@@ -32,6 +32,7 @@ class TrainingConfig(Config):
     """The loop. `extra` passes anything else that transformers' TrainingArguments takes, by name."""
 
     max_steps: Count | None = None
+    """Optimizer steps."""
     epochs: Positive | None = None
     """Passes over the data, where max_steps is not set; the last step takes what is left of them, and is smaller."""
     budget: Budget | None = None
@@ -44,9 +45,13 @@ class TrainingConfig(Config):
     micro_batch_tokens: Count = 16384
     """Bound on the tokens that one forward pass reads, padding included; the gradient does not depend on it."""
     micro_batch_rows: Count | None = None
+    """Bound on the rows of one forward pass; none if not set."""
     head: HeadPath = "one_pass"
+    """How log-probs are made of the last hidden states; one_pass is for algorithms of token scope, others take two_pass."""
     layout: RowLayout = "shared"
+    """How rows are laid out for a forward pass; shared and packed fall back to padded where the model cannot take them."""
     learning_rate: NonNegative = 1e-5
+    """The largest of the schedule."""
     lr_scheduler_type: Scheduler | None = None
     """One of transformers'; linear where no schedule is given either. Its options go to extra.lr_scheduler_kwargs."""
     schedule: AnySchedule | None = None
@@ -54,9 +59,13 @@ class TrainingConfig(Config):
     warmup_steps: NonNegative = 0
     """Below 1: a share of all steps."""
     weight_decay: NonNegative = 0.0
+    """AdamW's."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's."""
     max_grad_norm: NonNegative = 1.0
+    """Gradients of a larger norm are scaled down to it; 0: none are."""
     bf16: bool = False
     """Compute in bfloat16 over float32 weights."""
     gradient_checkpointing: bool | None = None
@@ -64,10 +73,13 @@ class TrainingConfig(Config):
     save_every: Annotated[int, Field(ge=0)] | None = None
     """Steps between checkpoints; a tenth of the run if not set, 0 for none."""
     save_total_limit: Count | None = 2
+    """Checkpoints that are kept, the last ones; all if null."""
     logging_steps: Count = 10
     """For the trackers of report_to; metrics.jsonl has every step."""
     report_to: list[Literal["wandb", "tensorboard", "trackio", "mlflow"]] = []
+    """Trackers, besides metrics.jsonl."""
     extra: dict[str, Any] = {}
+    """More of transformers' TrainingArguments, by name."""
 
     @model_validator(mode="before")
     @classmethod

@@ -31,6 +31,7 @@ class RewardConfig(Config, ABC):
     """It can say which answers are right."""
 
     name: str
+    """Which reward; the other keys here are its options."""
     weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
     """In the sum of all rewards; 0 only watches."""
     verdict: bool = False

@@ -47,22 +47,30 @@ class HubSource(_Source):
     """A data set of the hub."""
 
     hub: str
+    """Its name, as OWNER/NAME."""
     config: str | None = None
+    """Which of its configurations, where it has several."""
     split: str = "train"
+    """Which of its splits."""
     revision: str | None = None
+    """A branch, tag or commit."""
 
 
 class TaskSource(Config):
     """A generated task of `posttrain.data.tasks`."""
 
     task: Literal["chain", "running_totals", "countdown"]
+    """Which task."""
     split: Literal["train", "validation", "held_out", "ood"] = "train"
+    """Questions of one split are in no other; those of ood are harder than any of train."""
     rows: Count
+    """How many questions."""
     hard: Share = 0.0
     """The share of harder questions, which the split ood has none of: all of its own are harder still."""
     wrong: Share = 0.0
     """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are."""
     seed: int = 0
+    """Other questions for another one."""
 
 
 def _kind(source: Any) -> str | None:
@@ -90,20 +98,26 @@ class Encoding(Config):
     prompt_template: str = "{prompt}"
     """Wraps the prompt's text; its fields are columns."""
     system_prompt: str | None = None
+    """A system message before each conversation that has none."""
     chat_template_kwargs: dict[str, Any] = {}
+    """Arguments of the chat template, such as enable_thinking."""
     date: datetime.date | None = None
     """The day that a chat template writes, where it writes one; if not set, that on which the run begins, kept to its end."""
     special_tokens: Literal["text", "tokens"] = "text"
     """What the name of a special token in a row's text is: text as any other, or the token."""
     max_prompt_tokens: Count | None = None
+    """Of the prompt alone; bounded by max_tokens and the model's limit in any case."""
     max_tokens: Annotated[int, Field(ge=2)] | None = None
     """Of prompt and completion together; the model's own limit if not set."""
     on_long_prompt: Literal["skip", "raise", "keep_end"] = "skip"
+    """Leave the row out, end the run, or cut the prompt's beginning."""
     on_long_completion: Literal["skip", "raise", "cut"] = "skip"
+    """Leave the row out, end the run, or cut the completion's end."""
     on_wrong_demonstration: Literal["skip", "keep", "raise"] = "skip"
     """One that the rewards' verdict does not call right; its question stays. on_long_completion holds for one that is longer
     than an answer may be."""
     on_bad_row: Literal["skip", "raise"] = "raise"
+    """A row that cannot be read: leave it out, or end the run."""
 
     @field_validator("chat_template", mode="before")
     @classmethod
@@ -136,7 +150,9 @@ class DataConfig(Encoding):
     """Where the rows come from, and how they become tokens."""
 
     train: Source
+    """What is trained on."""
     eval: dict[str, Source] = {}
+    """Sets that are evaluated on, by names of yours."""
     demonstrations: Source | None = None
     """A set of its own, for algorithms that train on one beside the questions."""
     collect: CollectConfig | None = None

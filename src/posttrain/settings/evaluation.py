@@ -16,11 +16,13 @@ class EvalConfig(Sampled):
     every: Count | None = None
     """Steps between evaluations; there is one before the first step and one after the last in any case."""
     loss: bool = True
+    """Measure the loss, where the sets have completions and the algorithm trains on them."""
     samples: Annotated[int, Field(ge=0)] = 0
     """Answers sampled for each problem; 0: none."""
     k: list[Count] = []
     """pass@k, besides pass@1."""
     seed: int = 0
+    """Of the sampled answers."""
     limit: Count | None = None
     """Problems of each set that are sampled."""
     metric: str | None = None

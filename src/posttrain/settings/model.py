@@ -20,15 +20,25 @@ class FromScratch(Config):
     """A small model with random weights; field names are those of transformers' configs."""
 
     architecture: Literal["qwen2", "llama"] = "qwen2"
+    """Whose layers the model has."""
     hidden_size: Size = 128
+    """Width of the model."""
     intermediate_size: Size = 256
+    """Width within an MLP."""
     num_hidden_layers: Size = 2
+    """Layers."""
     num_attention_heads: Size = 4
+    """Of each layer; hidden_size is divided among them."""
     num_key_value_heads: Size | None = None
+    """Fewer than num_attention_heads: these share keys and values in groups. As many if not set."""
     max_position_embeddings: Size = 2048
+    """The longest context, in tokens."""
     initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    """Standard deviation of the random weights."""
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of attention weights that training drops."""
     tie_word_embeddings: bool = False
+    """One matrix is both the embeddings and the head."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> FromScratch:
@@ -47,29 +57,42 @@ class CharacterTokenizer(Config):
     """One token for each character of an alphabet."""
 
     characters: Annotated[str, Field(min_length=1)]
+    """The alphabet."""
 
 
 class Adapter(Config):
     """A LoRA adapter (peft); the base model stays frozen."""
 
     r: Size = 16
+    """Rank."""
     alpha: Size = 32
+    """The update is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On what goes into the adapter, in training."""
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the modules that get one, or all linear ones but the head."""
 
 
 class ModelConfig(Config):
     """A model by name or folder, or one from scratch with its tokenizer."""
 
     name: Annotated[str, Field(min_length=1)] | None = None
+    """A folder, or a name of the hub."""
     from_scratch: FromScratch | None = None
+    """In place of a name: a small model with random weights."""
     tokenizer: Literal["bytes", "characters"] | CharacterTokenizer | None = None
+    """Of a model from scratch: a token for each byte, for each of the printable characters, or for each of an alphabet of
+    your own."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of the weights in memory. For computing in bfloat16 over float32 weights set training.bf16."""
     revision: str | None = None
+    """A branch, tag or commit of the hub."""
     trust_remote_code: bool = False
+    """Run code that the model brings; only with a full commit hash as revision."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
+    """As in transformers."""
     adapter: Adapter | None = None
+    """Train a LoRA adapter; all parameters if not set."""
     config: dict[str, Any] = {}
     """Fields of a named model's own config.json to change: for a longer context, for instance."""
 

@@ -17,6 +17,7 @@ class VLLMConfig(Config):
     """How vLLM is run: in this process, as a server that is started and ended with the run, or one that is there already."""
 
     mode: Literal["in_process", "server"] = "in_process"
+    """In the process of the trainer, or as a server."""
     url: str | None = None
     """Of a server that runs already; it must have been started with VLLM_SERVER_DEV_MODE=1 and read `weights_folder`."""
     weights: Literal["tensors", "disk", "nccl"] | None = None
@@ -24,12 +25,15 @@ class VLLMConfig(Config):
     weights_folder: str | None = None
     """For `disk`: a folder that trainer and engine both see; a temporary one where it is not set."""
     tensor_parallel_size: Count = 1
+    """GPUs among which the model is split."""
     max_model_len: Count | None = None
     """Tokens of prompt and answer together; the model's own limit if not set."""
     max_num_seqs: Annotated[int, Field(ge=2)] = 256
     """Sequences at a time; a server keeps one place free, to be asked whether it is alive."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """The share of a GPU's memory that the engine takes."""
     prefix_caching: bool = True
+    """Keep what a prompt's beginning was computed to, for others that begin alike."""
     deadline: Positive = 300.0
     """Seconds without any progress after which the engine counts as hung."""
     start_deadline: Positive = 900.0
@@ -38,6 +42,7 @@ class VLLMConfig(Config):
     """Largest difference, in nats, between the engine's and the trainer's log-probs of the probe after a sync; by the
     dtype if not set."""
     sleep: bool = False
+    """Not part of this version."""
 
     @property
     def transport(self) -> Literal["tensors", "disk"]:
@@ -78,9 +83,11 @@ class Sampled(Config):
     temperature: NonNegative = 1.0
     """0 is greedy, in evaluations only."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the most probable tokens that have this probability together; 1: of all."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """Of the most probable tokens; 0: of all."""
     max_tokens: Count = 256
+    """Of an answer, at most."""
     stop: list[str] = []
     """Texts that end an answer, and are part of it."""
 
@@ -91,7 +98,9 @@ class SamplingConfig(Sampled):
     engine: Literal["hf", "vllm"] = "hf"
     """hf: transformers, in the process, no GPU needed. vllm: vLLM."""
     vllm: VLLMConfig = VLLMConfig()
+    """How vLLM is run, for engine: vllm."""
     temperature: Positive = 1.0
+    """Above 0: what is trained on is sampled."""
 
     @model_validator(mode="after")
     def _settings_are_of_the_engine(self) -> SamplingConfig:
@@ -130,7 +139,9 @@ class CollectConfig(Config):
     """What is sampled from the start model before training, once: one of these."""
 
     rif: InstanceFilter | None = None
+    """Keeps the questions that it can answer."""
     rejection_sampling: RejectionSampling | None = None
+    """Makes demonstrations of its right answers."""
 
     @model_validator(mode="after")
     def _is_one(self) -> CollectConfig:

@@ -41,7 +41,9 @@ class StopWhen(Config):
     metric: Annotated[str, Field(min_length=1)]
     """A name of metrics.jsonl, or of eval.jsonl (eval/<set>/…)."""
     above: float | None = None
+    """Ends it once the metric is above this."""
     below: float | None = None
+    """Ends it once the metric is below this."""
     patience: Count = 1
     """So many measurements in a row."""
 

@@ -28,15 +28,21 @@ class CHORD(Hybrid):
     takes_demonstrations = True
     name: Literal["chord"] = "chord"
     mu_peak: Share = 0.1
+    """The largest weight of the demonstrations' term; the rollouts' has what is left of 1."""
     mu_valley: Share = 0.1
+    """Its weight in the end."""
     mu_warmup: Share = 0.0
+    """The share of the run in which the weight rises from 0 to mu_peak."""
     mu_decay: Share = 1.0
+    """The share of the run, after that, in which it falls to mu_valley."""
     phi: bool = True
     """Weigh the demonstrations' tokens by p (1 - p)."""
     demonstrations: Count = 64
     """Rows of data.demonstrations in each optimizer step."""
     clip_low: NonNegative = 0.2
+    """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
 
     @model_validator(mode="after")
     def _fits_in_the_run(self) -> CHORD:

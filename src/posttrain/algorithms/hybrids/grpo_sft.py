@@ -23,8 +23,11 @@ class GRPOSFT(Hybrid):
 
     name: Literal["grpo_sft"] = "grpo_sft"
     sft_coef: NonNegative = 1.0
+    """Weight of the SFT loss."""
     clip_low: NonNegative = 0.2
+    """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
 
     def build(self) -> Algorithm:
         """Two terms over disjoint rows."""

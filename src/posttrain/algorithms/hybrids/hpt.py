@@ -36,11 +36,17 @@ class HPT(Hybrid):
     gate: Annotated[int, Field(ge=-1)] = 0
     """Questions with no more right rollouts than this learn from their demonstration; -1: none does."""
     sft_coef: NonNegative = 1.0
+    """Weight of the SFT loss."""
     sft_average: Literal["token", "sequence_mean"] = "token"
+    """The SFT loss's mean: over all tokens, or over each demonstration's and then over these."""
     clip: bool = False
+    """PPO's clip on the rollouts."""
     clip_low: NonNegative = 0.2
+    """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
     std: bool = False
+    """Divide advantages by the standard deviation of the group's rewards, as GRPO does."""
     max_tokens: Count
     """The constant length in N of the RL part. The recipe fills it from `rollout.max_tokens`."""
 

@@ -25,11 +25,15 @@ class LUFFY(Hybrid):
     rollouts: GroupSize = 7
     """Sampled for each question; with the demonstration the group has one more."""
     gamma: Positive = 0.1
+    """Of policy shaping: a demonstrated token's gradient is that of p / (p + gamma), p its probability."""
     clip: bool = False
     """PPO's clip on the rollouts."""
     clip_low: NonNegative = 0.2
+    """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
     std: bool = False
+    """Divide advantages by the standard deviation of the group's rewards, as GRPO does."""
     max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 

@@ -28,14 +28,22 @@ class PrefixRFT(Hybrid):
 
     name: Literal["prefix_rft"] = "prefix_rft"
     low_start: Share = 0.95
+    """The smallest share of a demonstration that is a prefix, when the run begins."""
     low_end: Share = 0.05
+    """The same when it ends; by a cosine in between."""
     high: Share = 0.95
+    """The largest share."""
     keep: Share = 0.2
     """The share of prefix tokens that are trained on, those of highest entropy; 1: all."""
     baseline: Literal["plain", "group", "uncentred"] = "plain"
+    """What is taken from the reward: the mean of the rows without a prefix, of all rows, or as the first, and nothing from
+    the row that goes on from a prefix."""
     clip_low: NonNegative = 0.2
+    """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
     dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
+    """A token of negative advantage leaves the loss where its ratio is above this as well."""
     max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 

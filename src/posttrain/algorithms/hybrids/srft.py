@@ -29,10 +29,13 @@ class SRFT(Hybrid):
     reads_verdict = True
     name: Literal["srft"] = "srft"
     sft_coef: NonNegative = 0.5
+    """Weight of the SFT loss, times exp(-H), H the policy's mean entropy on the demonstration."""
     right_coef: NonNegative = 0.1
+    """Weight of right rollouts, times exp(H); that of wrong ones is -1."""
     entropy_cap: Annotated[float, Field(ge=1)] = 5.0
     """The largest exp(H)."""
     std: bool = True
+    """Divide advantages by the standard deviation of the group's rewards, as GRPO does."""
     max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""
 

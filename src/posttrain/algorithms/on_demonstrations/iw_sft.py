@@ -24,7 +24,9 @@ class IWSFT(OnDemonstrations):
 
     name: Literal["iw_sft"] = "iw_sft"
     exponent: Positive = 1.0
+    """Of the weight: the ratio of policy to start model, as its geometric mean over the answer's tokens."""
     max_weight: Positive = 16.0
+    """The largest weight of an answer."""
 
     def build(self) -> Algorithm:
         """SFT's row with the sequence's importance weight as advantage."""

@@ -23,7 +23,9 @@ class PSFT(OnDemonstrations):
 
     name: Literal["psft"] = "psft"
     clip_low: NonNegative = 0.2
+    """As in PPO; demonstrations have the advantage 1, on which it does not act."""
     clip_high: NonNegative = 0.28
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
     updates: Count = 8
     """Optimizer steps between refreshes of pi_old: the paper's batch of 64 in mini-batches of 8."""
 

@@ -25,7 +25,9 @@ class DPO(OnPreferences):
 
     name: Literal["dpo"] = "dpo"
     beta: Positive = 0.1
+    """How strongly the policy is held to the start model."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """The share of pairs that are believed to be the wrong way round."""
 
     def build(self) -> Algorithm:
         """The logistic loss of the margin."""

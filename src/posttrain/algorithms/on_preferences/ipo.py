@@ -25,6 +25,7 @@ class IPO(OnPreferences):
     beta: Positive = 0.1
     """tau in the paper."""
     average: Literal["sum", "token"] = "sum"
+    """The margin's log-ratios over a completion: their sum, or their mean, as TRL has it."""
 
     def build(self) -> Algorithm:
         """The squared loss of the margin."""

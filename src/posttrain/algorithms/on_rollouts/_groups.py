@@ -33,7 +33,9 @@ class Clipped(OnGroups, ABC):
     """Options of PPO's clip."""
 
     clip_low: NonNegative = 0.2
+    """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
 
     def clip(self, dual: float | None = None) -> Mask:
         """PPO's mask."""

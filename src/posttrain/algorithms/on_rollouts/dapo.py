@@ -25,6 +25,7 @@ class DAPO(Clipped):
     name: Literal["dapo"] = "dapo"
     clip_high: NonNegative = 0.28
     dynamic_sampling: bool = True
+    """Groups whose rewards are all alike are replaced by other questions, in up to rollout.resamples rounds."""
 
     @model_validator(mode="after")
     def _groups_can_be_equal(self) -> DAPO:

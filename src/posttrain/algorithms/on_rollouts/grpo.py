@@ -23,6 +23,7 @@ class GRPO(Clipped):
     name: Literal["grpo"] = "grpo"
     kl_coef: NonNegative = 0.04
     dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """A token of negative advantage leaves the loss where its ratio is above this as well."""
 
     def build(self) -> Algorithm:
         """The table's row `grpo`."""

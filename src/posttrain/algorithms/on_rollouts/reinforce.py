@@ -22,6 +22,7 @@ class Reinforce(OnRollouts):
     name: Literal["reinforce"] = "reinforce"
     updates: Literal[1] = 1
     baseline: Literal["none", "group_mean"] = "none"
+    """What is taken from the reward: nothing, or the mean of the group."""
 
     @model_validator(mode="after")
     def _has_a_baseline(self) -> Reinforce:

@@ -25,7 +25,9 @@ class RLOO(OnRollouts):
     rollouts: GroupSize = 8
     kl_coef: NonNegative = 0.05
     clip_low: NonNegative = 0.2
+    """An answer of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
+    """An answer of positive advantage leaves the loss where its ratio is above 1 + this."""
 
     def build(self) -> Algorithm:
         """The baseline is the mean of the other rollouts of the question."""

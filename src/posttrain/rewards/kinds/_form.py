@@ -106,6 +106,7 @@ class OfForm(RewardConfig, ABC):
     """Of rewards that ask for a form."""
 
     form: Literal["boxed", "tags", "pattern"] = "boxed"
+    r"""An answer in \boxed{} that is mathematics; <think>…</think> and then <answer>…</answer>; or `pattern`."""
     pattern: str | None = None
     """For form: pattern, a regular expression for the whole completion."""
     special_tokens: bool = False

@@ -58,6 +58,7 @@ class OfLength(RewardConfig, ABC):
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Where the reward of length is largest, as a share of max_length."""
     shape: Shape = "quadratic"
+    """How it rises to the peak and falls from there: in parabolas or in straight lines."""
 
     def made_length(self, max_tokens: int) -> Length:
         """The score of lengths up to `max_length`, or to that of the longest answer."""

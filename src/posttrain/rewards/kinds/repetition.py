@@ -21,6 +21,7 @@ class RepetitionReward(RewardConfig):
 
     name: Literal["repetition"] = "repetition"
     n: Count = 4
+    """Tokens of an n-gram."""
 
     def build(self, judged: Judged) -> Repetition:
         """Nothing is started."""

@@ -25,6 +25,7 @@ class Door(Config):
     """The door that such a one was made of."""
 
     name: str
+    """`function` or `class`; or the name by which an installed package brings it."""
     path: Annotated[str, AfterValidator(_placed)]
     """`file.py:object`, relative to the recipe's file, or `package.module:object`, or `package.module.object`."""
     options: dict[str, Any] = {}

@@ -15,6 +15,7 @@ class ScheduleConfig(Config, ABC):
     """The options of one schedule."""
 
     name: str
+    """Which schedule; the other keys here are its options."""
 
     @abstractmethod
     def build(self) -> Factor:
