@@ -152,7 +152,7 @@ DATA_ERRORS: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     (
         "wrong mapping",
         lambda: data(path=write(Path("rows.jsonl"), GOOD), columns={"prompt": "question"}),
-        "rows.jsonl:1: the columns messages or prompt + completion are needed",
+        "has completion. columns looks for prompt in question, which it does not have.",
     ),
     ("empty", lambda: data(path=write(Path("rows.jsonl"))), "The source is empty"),
     ("bad row", lambda: data(path=write(Path("rows.jsonl"), GOOD, {"prompt": "1"})), "rows.jsonl:2: "),

@@ -221,7 +221,7 @@ def test_every_long_row_is_counted_or_refused(options: dict[str, Any], counter: 
         Record("x:2", {"prompt": "abcd" if answer == "c" else "ab", "completion": answer}),
     ]
     if counter == "x:2":
-        with pytest.raises(DataError, match=r"x:2: .*over the limit of"):
+        with pytest.raises(DataError, match=r"x:2: .*over the limit of \d+ \(data\.max_\w*tokens"):
             reader(**options).examples(records, preference=False)
         return
     rows, report = reader(**options).examples(records, preference=False)

@@ -52,12 +52,25 @@ def test_columns_are_renamed_and_one_may_serve_twice(tmp_path: Path, make: Any) 
 
 
 def test_a_mapped_name_never_falls_back_to_the_column_of_that_name(tmp_path: Path) -> None:
-    [record, *_] = read(PathSource(path=str(jsonl(tmp_path)), columns={"prompt": "nowhere"}))
+    record = next(read(PathSource(path=str(jsonl(tmp_path)), columns={"prompt": "nowhere"})))
     assert "prompt" not in record.columns
     path = tmp_path / "both.jsonl"
     path.write_text('{"prompt": "theirs", "question": "q"}')
-    [record] = read(PathSource(path=str(path), columns={"prompt": "absent"}))
+    record = next(read(PathSource(path=str(path), columns={"prompt": "absent"})))
     assert "prompt" not in record.columns
+
+
+@pytest.mark.parametrize("ours", ["tools", "answer", "demonstration"])
+def test_a_mapped_column_that_no_row_has_is_refused_by_its_name_though_the_row_could_do_without(
+    tmp_path: Path, ours: Any
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "q"}\n{"prompt": "q", "extra": null}')
+    assert len(list(read(PathSource(path=str(path), columns={ours: "extra"})))) == 2
+    with pytest.raises(
+        DataError, match=rf"rows.jsonl:1: columns looks for {ours} in extra, which no row has; .* has prompt\."
+    ):
+        list(read(PathSource(path=str(path), columns={ours: "extra"}, limit=1)))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 9])

@@ -70,6 +70,13 @@ def logprobs(model: Any, rows: list[Ids]) -> list[torch.Tensor]:
     return found
 
 
+def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
+    """The answer's tokens by the model's own generate."""
+    ids = torch.tensor([prompt])
+    whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)[0]
+    return whole[len(prompt) :].tolist()
+
+
 def loaded(folder: Path) -> Any:
     """The model of a folder by AutoModelForCausalLM, float32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

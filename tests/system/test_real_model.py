@@ -6,19 +6,19 @@ the run itself gave.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 from ground.catalogue import MODEL
-from ground.runs import GSM8K, apart, by_vllm, command, encoded, lines, loaded, logprobs, recipe, with_adapter
+from ground.runs import GSM8K, apart, by_vllm, command, encoded, greedy, lines, loaded, logprobs, recipe, with_adapter
 from gsm8k import real_data
 
 pytestmark = pytest.mark.system
-HELD_OUT = 4
+HELD_OUT, CUT = 4, 12
 RealModel = Callable[[str], Path]
 
 
@@ -32,7 +32,7 @@ def run(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
     path = real_data() / "gsm8k_train.jsonl"
     held_out = {"path": str(real_data() / "gsm8k_test.jsonl"), "columns": GSM8K, "limit": HELD_OUT}
-    data = {"train": {"path": str(path), "columns": GSM8K}, "eval": {"held_out": held_out}, "max_tokens": 512}
+    data = {"train": {"path": str(path), "columns": GSM8K, "limit": 64}, "eval": {"held_out": held_out}, "max_tokens": 512}
     training = {"max_steps": 4, "rows_per_step": 4, "learning_rate": 1e-3, "warmup_steps": 1, "save_every": 0}
     recipe(folder, start, algorithm={"name": "sft"}, data=data, training=training)
     code, _, err = command(folder, "run", "recipe.yaml")
@@ -67,50 +67,41 @@ def test_the_tokenizer_of_final_asks_as_the_start_models_does(start: Path, run: 
 
 
 def test_what_it_answers_ends_where_its_turn_ends(start: Path, run: Path) -> None:
-    """Greedy, by plain transformers, on rows that it was trained on as well: the answer stops by the template's own token."""
+    """Greedy, by plain transformers: the answer stops by the template's own token."""
     [(prompt, _)] = encoded(start, [{"question": "What is 2 + 2?", "answer": "4"}], "answer")
-    ids = torch.tensor([prompt])
-    answer = loaded(run / "final").generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=120, do_sample=False)[0]
-    assert answer[-1] == 2 and len(answer) < ids.shape[1] + 120
-    assert AutoTokenizer.from_pretrained(start).decode(answer[ids.shape[1] :], skip_special_tokens=True).strip()
+    answer = greedy(loaded(run / "final"), prompt, 120)
+    assert answer[-1] == 2 and len(answer) < 120
+    assert AutoTokenizer.from_pretrained(start).decode(answer, skip_special_tokens=True).strip()
 
 
-def test_the_run_is_evaluated_by_the_command(run: Path) -> None:
-    data = str(real_data() / "gsm8k_test.jsonl")
-    asked = [
-        "--data",
-        data,
-        "--samples",
-        "2",
-        "--k",
-        "2",
-        "--limit",
-        "2",
-        "--max-tokens",
-        "12",
-        "--columns",
-        "prompt=question",
-    ]
-    code, out, err = command(run.parent, "eval", "out", *asked)
+def test_the_run_is_evaluated_by_the_command_which_asks_through_the_chat_template(start: Path, run: Path) -> None:
+    """Greedy: the answers are those of plain transformers, asked through the template; all are cut off, and that is said."""
+    data = real_data() / "gsm8k_test.jsonl"
+    limits = ["--limit", "2", "--max-tokens", str(CUT), "--temperature", "0", "--samples", "1", "--k", "1"]
+    code, out, err = command(run.parent, "eval", "out", "--data", str(data), "--columns", "prompt=question", *limits)
     assert code == 0, err
-    assert "pass@1" in out and "pass@2" in out
+    assert "95 % interval" in out and re.search(r"pass@1 +│ 0 +│ \[0, 0\.8419\]", out), out
+    assert "2 answers were cut off at --max-tokens" in out and f"cut off at max_tokens {CUT}" in err
+    rows = encoded(start, lines(data)[:2], "answer")
+    model, tokenizer = loaded(run / "final"), AutoTokenizer.from_pretrained(start)
+    said = [tokenizer.decode(greedy(model, prompt, CUT)) for prompt, _ in rows]
+    assert [one["completion"] for one in lines(run / "eval-answers.jsonl")] == said
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("folder", "change", "code", "says"),
     [
-        (["--set", "training.max_steps=2", "--output-dir", "out"], 8, "out"),
-        (["--set", "data.max_tokens=16", "--output-dir", "short"], 3, "max_tokens"),
-        (["--set", "model.name={model}/model.safetensors", "--output-dir", "file"], 4, "model.safetensors"),
-        (["--set", "model.adapter.target_modules=[query]", "--output-dir", "modules"], 4, "query"),
-        (["--set", "data.train.columns={{prompt: question, completion: solution}}", "--output-dir", "column"], 3, "solution"),
+        ("out", "training.max_steps=2", 8, "training.max_steps: 4 then, 2 now"),
+        ("short", "data.max_tokens=16", 3, "the limit of 15 (data.max_tokens"),
+        ("file", "model.name={model}/model.safetensors", 4, "model.safetensors"),
+        ("modules", "model.adapter.target_modules=[query]", 4, "query"),
+        ("column", "data.train.columns={{prompt: question, completion: solution}}", 3, "looks for completion in solution"),
     ],
     ids=["another recipe's folder", "no row fits", "a file for a folder", "no such module", "no such column"],
 )
 def test_what_a_stranger_gets_wrong_gets_a_sentence(
-    start: Path, run: Path, arguments: list[str], code: int, says: str
+    start: Path, run: Path, folder: str, change: str, code: int, says: str
 ) -> None:
-    given = [argument.format(model=start) for argument in arguments]
-    found, _, err = command(run.parent, "run", "recipe.yaml", *given)
+    found, _, err = command(run.parent, "run", "recipe.yaml", "--set", change.format(model=start), "--output-dir", folder)
     assert (found, "Traceback" in err) == (code, False), err
     assert says in err, err

@@ -15,7 +15,7 @@ from ground.runs import apart, by_vllm, command, encoded, lines, loaded, logprob
 from gsm8k import real_data
 
 pytestmark = pytest.mark.system
-PAIRS = 4
+PAIRS = 2
 RealModel = Callable[[str], Path]
 
 
@@ -28,11 +28,11 @@ def test_dpo_starts_from_ln_2_and_final_prefers_as_the_run_said(start: Path, tmp
     """Tied embeddings, rotary positions, packed rows: the reference is the start, to the last bit."""
     gsm8k_pairs.write(real_data() / "gsm8k_model_solutions.jsonl", tmp_path)
     data = {
-        "train": {"path": "train.jsonl"},
+        "train": {"path": "train.jsonl", "limit": 64},
         "eval": {"held_out": {"path": "held_out.jsonl", "limit": PAIRS}},
         "max_tokens": 512,
     }
-    training = {"max_steps": 2, "rows_per_step": 4, "learning_rate": 5e-4, "warmup_steps": 0, "save_every": 0}
+    training = {"max_steps": 2, "rows_per_step": 2, "learning_rate": 5e-4, "warmup_steps": 0, "save_every": 0}
     recipe(tmp_path, start, algorithm={"name": "dpo"}, data=data, training=training)
     code, _, err = command(tmp_path, "run", "recipe.yaml")
     assert code == 0, err

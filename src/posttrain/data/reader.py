@@ -197,10 +197,12 @@ def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
             "does not train on plain text. Give prompt and completion, or messages."
         )
     needed = " or ".join(" + ".join(names) for names in wanted)
-    missing = next(name for name in wanted[-1] if name not in record.columns)
+    lacking = [name for names in reversed(wanted) for name in names if name not in record.columns]
+    sought = next((name for name in lacking if name in record.mapped), None)
+    name_them = f"Name them in the recipe: columns: {{{lacking[0]}: <your column>}}."
     raise DataError(
         f"{record.where}: the columns {needed} are needed; the row has {', '.join(record.columns) or 'none'}. "
-        f"Name them in the recipe: columns: {{{missing}: <your column>}}."
+        + (f"columns looks for {sought} in {record.mapped[sought]}, which it does not have." if sought else name_them)
     )
 
 

@@ -19,11 +19,12 @@ class Lengths:
     """
 
     def __init__(self, config: Encoding, limit: int | None) -> None:
-        limits = [length for length in (config.max_tokens, limit) if length is not None]
-        self._config, self._whole = config, min(limits) if limits else None
-        self._prompt = config.max_prompt_tokens
-        if self._whole is not None:
-            self._prompt = min(self._prompt or self._whole, self._whole - 1)
+        given = {"data.max_tokens": config.max_tokens, "the model's own length": limit}
+        limits = [(length, name) for name, length in given.items() if length is not None]
+        self._config, (self._whole, self._whole_by) = config, min(limits, default=(None, ""))
+        self._prompt, self._prompt_by = config.max_prompt_tokens, "data.max_prompt_tokens"
+        if self._whole is not None and (self._prompt is None or self._prompt >= self._whole):
+            self._prompt, self._prompt_by = self._whole - 1, f"{self._whole_by}, less one for the answer"
         self.cuts_prompts = config.on_long_prompt == "keep_end"
 
     def too_long(self, prompt: list[int]) -> bool:
@@ -38,7 +39,7 @@ class Lengths:
         """
         if self.too_long(prompt):
             frame = ", without any of its text" if self.cuts_prompts else ""
-            reason = f"the prompt has {len(prompt)} tokens{frame}, over the limit of {self._prompt}"
+            reason = f"the prompt has {len(prompt)} tokens{frame}, over the limit of {self._prompt} ({self._prompt_by})"
             raise LongRow("long_prompt", reason, refused=self._config.on_long_prompt == "raise")
 
     def cut_text(self, text: str, prompt_with: Callable[[str], list[int]]) -> str:
@@ -60,5 +61,5 @@ class Lengths:
             if not any(mask[:room]):
                 raise BadRow("no token that carries loss is left after the cut")
             return room, [("cut_completion", f"the completion was cut from {len(ids)} to {room} tokens")]
-        reason = f"prompt and completion have {prompt + len(ids)} tokens, over the limit of {self._whole}"
+        reason = f"prompt and completion have {prompt + len(ids)} tokens, over the limit of {self._whole} ({self._whole_by})"
         raise LongRow("long_completion", reason, refused=self._config.on_long_completion == "raise")

@@ -22,13 +22,12 @@ def read(source: PathSource | HubSource | TaskSource) -> Iterator[Record]:
     """The records of a source, in order.
 
     Raises:
-        DataError: it cannot be found or read at all.
+        DataError: it cannot be found or read at all, or a column that the recipe names is in none of its rows.
     """
     if isinstance(source, TaskSource):
         return _task(source)
     raw = _path(source) if isinstance(source, PathSource) else _hub(source)
-    ours = (shaped(_renamed(record, source), source.format) for record in raw)
-    return itertools.islice(ours, source.limit)
+    return (shaped(record, source.format) for record in _mapped(itertools.islice(raw, source.limit), source))
 
 
 def records_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
@@ -36,13 +35,31 @@ def records_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
     return (shaped(Record(f"row {number}", dict(columns)), None) for number, columns in enumerate(rows, 1))
 
 
+def _mapped(records: Iterable[Record], source: PathSource | HubSource) -> Iterator[Record]:
+    """Under our names.
+
+    Raises:
+        DataError: at the end, if a column that the recipe names is in no row: what it is for would be left out in silence.
+    """
+    lacking, first = dict(source.columns), None
+    for record in records:
+        if record.fault is None:
+            first = first or record
+            lacking = {ours: theirs for ours, theirs in lacking.items() if theirs not in record.columns}
+        yield _renamed(record, source)
+    if first is not None and lacking:
+        ours, theirs = next(iter(lacking.items()))
+        raise DataError(
+            f"{first.where}: columns looks for {ours} in {theirs}, which no row has; this one has {', '.join(first.columns)}."
+        )
+
+
 def _renamed(record: Record, source: PathSource | HubSource) -> Record:
     if record.fault is not None or not (source.columns or source.unused):
         return record
     kept = {name: value for name, value in record.columns.items() if name not in {*source.columns, *source.unused}}
-    mapped = {ours: theirs for ours, theirs in source.columns.items() if theirs in record.columns}
-    named = {ours: record.columns[theirs] for ours, theirs in mapped.items()}
-    return Record(record.where, {**kept, **named}, mapped={str(ours): theirs for ours, theirs in mapped.items()})
+    named = {ours: record.columns[theirs] for ours, theirs in source.columns.items() if theirs in record.columns}
+    return Record(record.where, {**kept, **named}, mapped={str(ours): theirs for ours, theirs in source.columns.items()})
 
 
 def _task(source: TaskSource) -> Iterator[Record]:

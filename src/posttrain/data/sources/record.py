@@ -11,7 +11,8 @@ from typing import Any
 class Record:
     """One row of a source: its columns under our names, or the reason why it has none.
 
-    mapped: of our names those that the recipe says where to find, with theirs. form: how the row was written, where that was
+    mapped: of our names those that the recipe says where to find, with theirs,
+    whether or not this row has it. form: how the row was written, where that was
     named, or in no columns of ours.
     """
 
