@@ -19,12 +19,30 @@ from posttrain.rewards.grading import MathVerify, Verdict
 from posttrain.rewards.reading import final_answer
 from rewards.rewritings import RIGHT, WRONG
 from rewards.test_hostile import FREEZING
+from rewards.test_reading import FORMS
 
 SETS = ("math500", "aime24", "aime25", "amc23")
+GOLD = (*SETS, "gsm8k_test")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _themselves(grader: MathVerify, folder: Path) -> list[str]:
+    lines = ["| form | right | of |", "|---|---|---|"]
+    golds = [(final_answer(row["answer"]), row["answer"]) for name in GOLD for row in _rows(folder / f"{name}.jsonl")]
+    verdicts = dict[tuple[str, str, str], str]()
+    for name, form in FORMS.items():
+        seen = Counter[str]()
+        for gold, reference in golds:
+            if (name, gold, reference) not in verdicts:
+                verdicts[name, gold, reference] = grader.grade(form.replace("%s", gold), "", reference).verdict
+            seen[verdicts[name, gold, reference]] += 1
+        lines.append(f"| {name}: `{json.dumps(form, ensure_ascii=False)[1:-1]}` | {seen[Verdict.RIGHT]} | {seen.total()} |")
+    refused = [f"- {name}: `{gold}`, {verdict}" for (name, gold, _), verdict in verdicts.items() if verdict != Verdict.RIGHT]
+    lines += ["", f"{len(golds)} answers of {', '.join(GOLD)}, each in {len(FORMS)} forms: {len(refused)} refused.", *refused]
+    return lines
 
 
 def _rewritings(grader: MathVerify, folder: Path) -> list[str]:
@@ -43,6 +61,7 @@ def _rewritings(grader: MathVerify, folder: Path) -> list[str]:
 
 def _solutions(grader: MathVerify, folder: Path) -> list[str]:
     lines = ["| final answer | answers | false accepts | false rejects | failed |", "|---|---|---|---|---|"]
+    changed = list[str]()
     rows = _rows(folder / "gsm8k_model_solutions.jsonl")
     for name in ("as sampled", *RIGHT):
         seen = Counter[str]()
@@ -61,8 +80,12 @@ def _solutions(grader: MathVerify, folder: Path) -> list[str]:
                 seen["accepts"] += right and not solution["correct"]
                 seen["rejects"] += solution["correct"] and not right
                 seen["failed"] += verdict.failed
+                if right != solution["correct"]:
+                    came, read_as = "right" if solution["correct"] else "wrong", final_answer(text)
+                    changed.append(f"- {name}, {came} in the data, here {verdict}: `{read_as}` to: {row['question']}")
         lines.append(f"| {name} | {seen['answers']} | {seen['accepts']} | {seen['rejects']} | {seen['failed']} |")
-    return lines
+    told = "No verdict is another than the one that came with the answer."
+    return [*lines, "", *([f"{len(changed)} verdicts are others than those that came:", *changed] if changed else [told])]
 
 
 def _hostile() -> list[str]:
@@ -93,6 +116,8 @@ def main() -> None:
         "# math-verify on real answers",
         "`make graders-study` wrote this page: math-verify 0.9 in a child process; "
         "`docs/rewards.md` says what of a text is the answer.",
+        "## Every gold answer as its own reference, in every form",
+        "\n".join(_themselves(grader, folder)),
         "## MATH-500, AIME 2024 and 2025, AMC 2023: rewritten and changed gold answers",
         "\n".join(_rewritings(grader, folder)),
         "## GSM8K: 4000 solutions sampled from real models, against the verdicts that came with them",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ MODULE = """
     def of_answers(completions, answer):
         return [1.0] * len(completions)
 
+    def of_turns(prompts, completions, **_):
+        assert all([message["role"] for message in prompt] == ["system", "user"] for prompt in prompts)
+        assert all(list(answer[0]) == ["role", "content"] and answer[0]["role"] == "assistant" for answer in completions)
+        return [len(p[-1]["content"]) + len(answer[0]["content"]) for p, answer in zip(prompts, completions)]
+
     not_a_function = 3
 """
 GROUP = Group(
@@ -128,6 +134,15 @@ def test_it_is_given_lists_and_its_numbers_are_scores(make: Callable[..., Functi
     judged = reward.judge(GROUP)
     assert reward.name == name and [one.score for one in judged] == scores
     assert [one.right for one in judged] == [None if score is None else score > 0 for score in scores]
+
+
+@pytest.mark.parametrize("begun", [[], [{"role": "assistant", "content": "It is "}]])
+def test_a_conversation_reaches_it_as_messages(make: Callable[..., Function], begun: list[dict[str, str]]) -> None:
+    """A turn that is to be continued is no part of what is asked: the answers begin with it."""
+    prompt = [{"role": "system", "content": "Add."}, {"role": "user", "content": "why?"}, *begun]
+    group = replace(GROUP, columns={**GROUP.columns, "prompt": prompt})
+    judged = make("of_turns").judge(group)
+    assert [(one.score, one.fault) for one in judged] == [(5, None), (6, None), (7, None)]
 
 
 def test_it_may_keep_what_it_likes_between_calls(make: Callable[..., Function]) -> None:

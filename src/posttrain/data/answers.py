@@ -35,7 +35,7 @@ class AnswerText:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        special = {str(token): token_id for token, token_id in _special(tokenizer).items()}
+        special = _special(tokenizer)
         self._tags = {i for token, i in special.items() if any(token in tag for pair in _PAIRS for tag in pair)}
         self._dropped = sorted((token for token, i in special.items() if i not in self._tags), key=len, reverse=True)
 
@@ -78,6 +78,9 @@ def prompt_text(prompt: Any) -> str:
     return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
 
 
-def _special(tokenizer: Any) -> Mapping[str, int]:
-    ids = getattr(tokenizer, "all_special_ids", ())
-    return dict(zip(getattr(tokenizer, "all_special_tokens", ()), ids, strict=True))
+def _special(tokenizer: Any) -> dict[str, int]:
+    """Tokens that decoding without special ones drops: those that the tokenizer names, and those that only its file marks."""
+    named = zip(getattr(tokenizer, "all_special_tokens", ()), getattr(tokenizer, "all_special_ids", ()), strict=True)
+    added = getattr(tokenizer, "added_tokens_decoder", None)
+    marked = added.items() if isinstance(added, Mapping) else ()  # mistral-common's has none: it names all
+    return {**{str(token): i for token, i in named}, **{token.content: i for i, token in marked if token.special}}

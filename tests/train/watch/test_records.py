@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 
 from posttrain.errors import CheckpointError
+from posttrain.execution.folder.run_folder import evaluations
+from posttrain.execution.study.outcome import Outcome
 from posttrain.settings.training import Budget
 from posttrain.train.watch.records import JsonLines, RunFiles
 
@@ -27,6 +31,23 @@ def test_a_torn_last_line_is_not_read_and_does_not_stay(tmp_path: Path) -> None:
     file.keep_until(1)
     file.append({"step": 2, "again": True})
     assert file.read() == [*whole[:2], {"step": 2, "again": True}]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_null_in_the_files_and_nan_for_who_reads_them(tmp_path: Path, value: float) -> None:
+    files = RunFiles(tmp_path)
+    files.on_evaluation(0, {"eval/test/loss": value, "eval/test/pass@1": 0.5})
+    files.on_step(1, {**spent(1), "train/tokens": 8, "train/demonstrated": 0.0, "loss": value})
+    files.on_evaluation(1, {"eval/test/loss": 2.0, "eval/test/pass@1": value})
+    for name in ("eval", "metrics"):
+        for line in (tmp_path / f"{name}.jsonl").read_text().splitlines():
+            assert None in json.loads(line, parse_constant=lambda token: pytest.fail(f"{token} is no JSON")).values()
+    first, last = evaluations(tmp_path)
+    assert math.isnan(first["eval/test/loss"]) and first["eval/test/pass@1"] == 0.5
+    assert math.isnan(last["eval/test/pass@1"]) and last["eval/test/loss"] == 2.0 and math.isnan(last["loss"])
+    outcome = Outcome.of(tmp_path)
+    assert math.isnan(outcome.before["eval/test/loss"]) and math.isnan(outcome.after["eval/test/pass@1"])
+    assert [set(line) & {"eval/test/loss", "loss"} for line in files.lines_until(1)] == [set(), set(), {"eval/test/loss"}]
 
 
 def test_nothing_is_made_of_a_file_that_is_not_there(tmp_path: Path) -> None:

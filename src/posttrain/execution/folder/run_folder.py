@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,14 +98,9 @@ def clear(folder: Path) -> None:
 
 def evaluations(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     """The first and the last evaluation, the last with the metrics of the last step."""
-    evaluations, steps = (_numbers(JsonLines(folder / name).of_steps()) for name in ("eval.jsonl", "metrics.jsonl"))
+    evaluations, steps = (JsonLines(folder / name).of_steps() for name in ("eval.jsonl", "metrics.jsonl"))
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
     return first, {**(steps[-1] if steps else {}), **last}
-
-
-def _numbers(records: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Records in which a null is the number that was not finite."""
-    return [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
 
 
 def write_left_out(folder: Path, reports: Mapping[str, DataReport]) -> None:

@@ -53,6 +53,15 @@ def differ(one: Any, other: Any) -> bool:
         return False
 
 
+def other_case(one: Any, other: Any) -> bool:
+    """Whether two symbols differ in the case of their letters only, of which math-verify makes nothing."""
+    from sympy import Symbol
+
+    if not (isinstance(one, Symbol) and isinstance(other, Symbol)):
+        return False
+    return one.name != other.name and one.name.casefold() == other.name.casefold()
+
+
 def is_value(expression: Any) -> bool:
     """Whether no operation of numbers is left to be carried out: 125, 3/4, 2*sqrt(3) and x + 1 are values; 50 + 75, 2*3, 6/4,
     2**3 and 5! are not. Of a list, a pair or a matrix, whether all that is in it is.

@@ -13,12 +13,12 @@ import re
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import gcd
 from typing import Any
 
 from posttrain.rewards.isolated import notation
-from posttrain.rewards.isolated.equality import differ, is_value, same_number
+from posttrain.rewards.isolated.equality import differ, is_value, other_case, same_number
 from posttrain.rewards.isolated.serve import serve
 
 MEMORY = 4 * 2**30  # bytes of address space; sympy and its parser need under 1 GiB
@@ -65,8 +65,10 @@ def _make() -> Callable[[dict[str, Any]], Any]:
     """
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     from latex2sympy2_extended import latex2sympy, normalize_latex
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, parser, verify
 
+    parser.latex2sympy = partial(latex2sympy, conversion_config=ConversionConfig(lowercase_symbols=False))
     grammar = parser.parse_latex_cached
     parser.parse_expr_cached = lambda text: grammar(notation.latex(text.rstrip(" .")))
     grader.sympy_numeric_eq = same_number
@@ -138,7 +140,9 @@ def _make() -> Callable[[dict[str, Any]], Any]:
             digits = [base[1] if base else one.written for base, one in zip(bases, (gold, found), strict=True)]
             return digits[0] == digits[1] and (not all(bases) or len({base[2] for base in bases if base}) == 1)
         golds, founds = (list(one.formulas or formulas(one.written)) for one in (gold, found))
-        return bool(golds and founds) and verify(golds, founds, allow_set_relation_comp=True, timeout_seconds=None)
+        if not (golds and founds) or other_case(golds[0], founds[0]):
+            return False
+        return verify(golds, founds, allow_set_relation_comp=True, timeout_seconds=None)
 
     def grade(gold: list[str], answer: list[str], values: bool) -> dict[str, str | None]:
         reference, found = referred(*gold), parsed(*answer)

@@ -39,8 +39,9 @@ class JsonLines:
             raise CheckpointError(f"{self.path} has a line that is no JSON: {error.doc[:60]!r}. Delete the line.") from None
 
     def of_steps(self) -> list[dict[str, Any]]:
-        """Those of its objects that belong to a step; others are of `posttrain eval`."""
-        return [record for record in self.read() if "step" in record]
+        """Those of its objects that belong to a step; others are of `posttrain eval`. A null is NaN again."""
+        steps = (record for record in self.read() if "step" in record)
+        return [{name: math.nan if value is None else value for name, value in record.items()} for record in steps]
 
     def keep_until(self, step: int) -> None:
         """Drops the lines after a step, which a resumed run writes again."""
@@ -116,7 +117,7 @@ class RunFiles(Listener):
         lines = [(line["step"], 0, line) for line in self._steps.of_steps()]
         lines += [(line["step"], 1, line) for line in self._evaluations.of_steps()]
         kept = [line for number, _, line in sorted(lines, key=lambda one: one[:2]) if number <= step]
-        return [{name: value for name, value in line.items() if value is not None} for line in kept]
+        return [{name: value for name, value in line.items() if value == value} for line in kept]
 
     def resume_at(self, step: int) -> None:
         """Drops what the resumed run will write again; before the first step (-1), all."""
