@@ -39,7 +39,8 @@ def _themselves(grader: MathVerify, folder: Path) -> list[str]:
             if (name, gold, reference) not in verdicts:
                 verdicts[name, gold, reference] = grader.grade(form.replace("%s", gold), "", reference).verdict
             seen[verdicts[name, gold, reference]] += 1
-        lines.append(f"| {name}: `{json.dumps(form, ensure_ascii=False)[1:-1]}` | {seen[Verdict.RIGHT]} | {seen.total()} |")
+        shown = form.replace("\n", "\\n")
+        lines.append(f"| {name}: `{shown}` | {seen[Verdict.RIGHT]} | {seen.total()} |")
     refused = [f"- {name}: `{gold}`, {verdict}" for (name, gold, _), verdict in verdicts.items() if verdict != Verdict.RIGHT]
     lines += ["", f"{len(golds)} answers of {', '.join(GOLD)}, each in {len(FORMS)} forms: {len(refused)} refused.", *refused]
     return lines
@@ -104,7 +105,7 @@ def _hostile() -> list[str]:
     outcomes = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     return [
         f"{2 * len(FREEZING)} answers made to freeze or to fill the memory: {outcomes}; the slowest was out after "
-        f"{slowest:.2f} s, at a deadline of 2 s. A warm call takes {1000 * statistics.median(warm):.2f} ms (median of 500; "
+        f"{slowest:.2f} s by the wall, at a deadline of 2 s of its own time. A warm call takes {1000 * statistics.median(warm):.2f} ms (median of 500; "
         f"99th percentile {1000 * sorted(warm)[494]:.2f} ms)."
     ]
 
