@@ -105,7 +105,8 @@ def _hostile() -> list[str]:
     outcomes = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     return [
         f"{2 * len(FREEZING)} answers made to freeze or to fill the memory: {outcomes}; the slowest was out after "
-        f"{slowest:.2f} s by the wall, at a deadline of 2 s of its own time. A warm call takes {1000 * statistics.median(warm):.2f} ms (median of 500; "
+        f"{slowest:.2f} s by the wall, at a deadline of 2 s of its own time. "
+        f"A warm call takes {1000 * statistics.median(warm):.2f} ms (median of 500; "
         f"99th percentile {1000 * sorted(warm)[494]:.2f} ms)."
     ]
 
