@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import load_recipe
 from recipes import Command, only_warnings, recipe
 
@@ -144,7 +145,15 @@ def test_validate_names_the_stages(posttrain: Command) -> None:
     assert code == 0 and "is valid: sft, then grpo on qwen2 from scratch." in out
 
 
+@pytest.mark.parametrize("assignment", ["training.max_steps=3", "algorithm.nmae=sft", "algorithm.beta=1"])
+def test_an_override_that_no_stage_would_use_is_refused(assignment: str) -> None:
+    key = assignment.partition("=")[0]
+    with pytest.raises(RecipeError, match=f"^--set {assignment}: every stage has a {key} of its own: set stages.0.{key}"):
+        load_recipe(staged(), [assignment])
+
+
 def test_an_override_reaches_a_stage() -> None:
+    assert {stage.seed for stage in load_recipe(staged(), ["seed=7"]).stages} == {7}
     path = staged()
     assert load_recipe(path, ["stages.1.training.max_steps=7"]).stages[1].training.max_steps == 7
     assert yaml.safe_load(Path(path).read_text())["stages"][1]["training"]["max_steps"] == 2

@@ -12,7 +12,7 @@ from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentence
-from posttrain.recipe.resolve import with_rollout, with_stages
+from posttrain.recipe.resolve import is_in_vain, with_rollout, with_stages
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
@@ -211,6 +211,10 @@ def read_recipe(source: YamlSource) -> Recipe:
     Raises:
         RecipeError: as `load_recipe`.
     """
+    for keys, assignment in source.overridden.items():
+        if is_in_vain(source.values, keys):
+            name = ".".join(keys)
+            raise RecipeError(f"--set {assignment}: every stage has a {name} of its own: set stages.0.{name}, and so on.")
     try:
         return Recipe.model_validate(source.values, context={"folder": source.folder})
     except ValidationError as error:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from posttrain.algorithms import KIND
@@ -44,6 +45,20 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
         whole.append(merged)
     last = {key: value for key, value in whole[-1].items() if key not in ("name", "model", "output_dir")}
     return {**base, **last, "stages": whole}
+
+
+def is_in_vain(values: dict[str, Any], keys: Sequence[str]) -> bool:
+    """Whether every stage has a value of its own in place of the one at the top level that `keys` lead to."""
+    stages, (key, *below) = values.get("stages"), keys
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) and key in stage for stage in stages):
+        return False
+    return all(_takes_the_place(key, below, stage[key]) for stage in stages)
+
+
+def _takes_the_place(key: str, below: Sequence[str], own: Any) -> bool:
+    if not isinstance(own, dict) or (key == "algorithm" and "name" in own):
+        return True
+    return bool(below) and below[0] in own
 
 
 def _check_processes(number: int, below: Any, above: Any) -> None:

@@ -84,6 +84,8 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}. Choose another output_dir.") from None
     if before.data.date is not None:
         recipe = dated(recipe, before.data.date)
+    elif recipe.data.date is not None:  # a run of before days were kept
+        before = dated(before, recipe.data.date)
     then, now = (dict(_leaves(redacted(one.model_dump(mode="json")))) for one in (before, recipe))
     different = [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
     longer = "training.max_steps" in different and (now["training.max_steps"] or 0) > (then["training.max_steps"] or math.inf)

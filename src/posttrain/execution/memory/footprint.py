@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,7 @@ from posttrain.estimator.algorithm import Algorithm
 from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
 from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
 from posttrain.recipe.recipe import Recipe
-
-log = logging.getLogger(__name__)
+from posttrain.telling import tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +39,10 @@ class Footprint:
         }
 
     def decide_checkpointing(self) -> bool:
-        """Whether layers are computed again; said once, aloud where it is the estimate that wants it or speaks against it."""
+        """Whether layers are computed again; told where it is the estimate that wants it or speaks against it."""
         decided = ranks.broadcast(self.checkpointing, "gradient checkpointing")  # a machine's free memory is another on each
-        if ranks.is_main():
-            loud = decided.doubt or (decided.on and not decided.asked)
-            log.log(logging.WARNING if loud else logging.INFO, "Gradient checkpointing is %s.", decided)
+        if decided.doubt or (decided.on and not decided.asked):
+            tell("gradient checkpointing", f"Gradient checkpointing is {decided}.")
         return decided.on
 
 
