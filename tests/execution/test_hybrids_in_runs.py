@@ -82,7 +82,7 @@ def test_demonstrations_that_are_not_used_are_counted_and_named(posttrain: Comma
         ({"on_wrong_demonstration": "raise"}, 3, "its demonstration is not right by the rewards' verdict: '4'"),
         ({"on_long_completion": "raise"}, 3, "the demonstration is too long: it has 8 tokens, over the 6 of an answer"),
         ({"train": {"path": "rows.jsonl", "columns": {"prompt": "prompt"}}}, 3, "no row has a demonstration"),
-        ({"train": {"path": "rows.jsonl", "columns": {"demonstration": "absent"}}}, 3, "demonstration in absent, which no row"),
+        ({"train": {"path": "rows.jsonl", "columns": {"demonstration": "absent"}}}, 3, "demonstration in absent, which no"),
         ({"demonstrations": {"path": "rows.jsonl"}}, 2, "data.demonstrations: hpt takes none beside its data"),
     ],
 )  # fmt: skip
