@@ -73,6 +73,12 @@ def test_what_lasts_is_told_after_five_in_a_row(name: str, changes: dict[str, fl
     assert list(told([bad] * 2)) == [name]  # all of a run that is short
 
 
+@pytest.mark.parametrize(("name", "changes"), [(name, changes) for name, changes, _ in LASTING])
+def test_a_run_that_ends_between_two_collections_is_told_of_the_one_before(name: str, changes: dict[str, float]) -> None:
+    update = {"loss": 0.1, "grad_norm": changes.get("grad_norm", 1.0), "learning_rate": changes.get("learning_rate", 1e-5)}
+    assert told([COLLECTION | changes, update])[name][0] == 2
+
+
 def test_what_is_told_at_once() -> None:
     said = told(
         [COLLECTION, {**COLLECTION, "rollout/failed_grades": 0.01}, {**COLLECTION, "train/left_out": 1.0}, COLLECTION]

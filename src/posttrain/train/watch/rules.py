@@ -7,7 +7,7 @@ remembers follows from those lines alone, so that a run which goes on is watched
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from posttrain.train.watch.trends import EntropyCollapse, GapGrows, LossSpike
@@ -42,7 +42,7 @@ class Lasting:
 
     name: of the rule.
     holds: whether it does; None where the step says nothing of it.
-    says: the steps in words ("of steps 1 to 5"), and the last one's metrics, as a sentence.
+    says: the steps in words ("of steps 1 to 5"), and the metrics of the last one that it held in, as a sentence.
     times: so many in a row.
     """
 
@@ -53,16 +53,17 @@ class Lasting:
     first: int | None = None
     count: int = 0
     always: bool = True
+    latest: Metrics = field(default_factory=dict[str, float])
 
     def look(self, step: int, metrics: Metrics, *, last: bool) -> str | None:
         """See `Rule`."""
         held = self.holds(metrics)
         if held:
-            self.first, self.count = self.first or step, self.count + 1
+            self.first, self.count, self.latest = self.first or step, self.count + 1, dict(metrics)
         elif held is not None:
             self.first, self.count, self.always = None, 0, False
         if self.count and ((self.count == self.times and held) or (last and self.always and self.count < self.times)):
-            return self.says(f"of step {step}" if self.first == step else f"of steps {self.first} to {step}", metrics)
+            return self.says(f"of step {step}" if self.first == step else f"of steps {self.first} to {step}", self.latest)
         return None
 
 
