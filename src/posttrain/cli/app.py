@@ -20,7 +20,7 @@ import typer
 
 from posttrain.cli.assignments import TakesOverrides
 from posttrain.cli.commands import COMMANDS
-from posttrain.cli.screen import err, out, say, warnings_on_screen
+from posttrain.cli.screen import err, out, say, take_any_text, warnings_on_screen
 from posttrain.cli.unforeseen import Unforeseen, tracebacks_kept_in
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted, PosttrainError
@@ -55,6 +55,7 @@ def main() -> None:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     rank = int(os.environ.get("RANK", "0")) if several else 0
     out.quiet = rank > 0
+    take_any_text()
     try:
         with Interruption(), warnings_on_screen(quiet=rank > 0), tracebacks_kept_in(Path(tempfile.gettempdir())):
             app(prog_name="posttrain")

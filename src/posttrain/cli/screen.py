@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -28,6 +30,13 @@ class Screen(Console):
 
 
 out, err = Screen(), Screen(stderr=True, highlight=False, soft_wrap=True)
+
+
+def take_any_text() -> None:
+    """Has both streams write characters that their encoding lacks as escapes, where Python would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
