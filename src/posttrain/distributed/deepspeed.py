@@ -1,12 +1,15 @@
-"""DeepSpeed's configuration for a mode."""
+"""DeepSpeed's configuration for a mode, and models beside it."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from transformers.integrations import deepspeed
 
 from posttrain.errors import SetupError
 from posttrain.settings.distributed import DistributedConfig
@@ -52,3 +55,15 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
         "gradient_accumulation_steps": "auto",
         "train_batch_size": "auto",
     }
+
+
+@contextlib.contextmanager
+def loaded_whole() -> Iterator[None]:
+    """In its body, transformers loads models as they are: under ZeRO-3 it would spread them over the ranks."""
+    name = "_hf_deepspeed_config_weak_ref"  # transformers can set it and forget it, and has no way to look at it
+    before = getattr(deepspeed, name)
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        setattr(deepspeed, name, before)

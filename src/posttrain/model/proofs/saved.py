@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from posttrain.distributed import ranks
+from posttrain.distributed.deepspeed import loaded_whole
 from posttrain.distributed.sharding import is_sharded
 from posttrain.model.proofs.files import files_fault
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
@@ -82,7 +83,8 @@ def _score_fault(folder: Path, model: Any, rows: ProbeRows) -> str | None:
 
 def _difference(folder: Path, model: Any, here: Tensor, rows: ProbeRows) -> str | None:
     try:
-        again = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True)
+        with loaded_whole():
+            again = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True)
     except Exception as error:  # whatever a model's class raises
         return f"AutoModelForCausalLM cannot load it: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     there = rows.logp(again)
