@@ -19,7 +19,7 @@ def shard(model: Any, config: DistributedConfig, *, bf16: bool) -> None:
     """Spreads the parameters of a model over all ranks, under zero3 and fsdp2, one after another: no device has all of them.
 
     Raises:
-        SetupError: fsdp2, and the model has no plan of what goes together.
+        SetupError: fsdp2, and the model has no plan of what goes together, or its embedding and its head share a matrix.
     """
     if world() == 1 or not config.shares_parameters:
         return
@@ -46,6 +46,12 @@ def _shard_by_torch(model: Any, config: DistributedConfig) -> None:
 
     away = config.offload and torch.cuda.is_available()  # without a device all is in the CPU's memory
     base = model.get_base_model() if hasattr(model, "peft_config") else model
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if head is not None and getattr(embedding, "weight", None) is getattr(head, "weight", embedding):
+        raise SetupError(
+            "distributed.mode: fsdp2 does not take a model whose embedding and head share a matrix: transformers shares them "
+            "out apart. Take zero3."
+        )
     try:
         plan, _, mesh = type(base).prepare_distribute_model(Plan(fsdp_size=world(), fsdp_cpu_offload=away))
         type(base).maybe_distribute_model(base, plan, mesh)
