@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import mistral_common
 import pytest
 from transformers import AutoConfig
 
@@ -19,8 +20,6 @@ from posttrain.model.proofs.tokens import TEXT
 from posttrain.model.tokenizer import eos_ids, read_tokenizer, settle_ends
 from posttrain.settings.model import ModelConfig
 from posttrain.telling import hearing
-
-TEKKEN = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
 
 
 def model() -> Any:
@@ -61,12 +60,16 @@ def test_of_several_tokens_after_an_answer_one_that_is_known_for_an_end_is_taken
     assert tokens.convert_tokens_to_ids("<|closed|>") not in eos_ids(made, tokens)
 
 
-def test_a_folder_gives_the_same_tokens_with_mistral_common_as_without(tmp_path: Path) -> None:
+@pytest.mark.system  # mistral_common comes with vLLM
+def test_a_folder_gives_the_same_tokens_with_mistral_common_as_without(
+    tmp_path: Path, real_model: Callable[[str], Path]
+) -> None:
+    assert find_spec("mistral_common") is not None
     tokens = FAMILIES["a space everywhere, Llama"]()
     tokens.save_pretrained(tmp_path)
     AutoConfig.for_model("mistral").save_pretrained(tmp_path)
     alone = read_tokenizer(str(tmp_path))
-    shutil.copy(TEKKEN, tmp_path / "tekken.json")
+    shutil.copy(real_model("mistral-tekken") / "tekken.json", tmp_path / "tekken.json")
     again = read_tokenizer(str(tmp_path))
     assert type(again) is type(alone)
     assert again(TEXT).input_ids == alone(TEXT).input_ids == tokens(TEXT).input_ids
@@ -76,6 +79,6 @@ def test_a_folder_gives_the_same_tokens_with_mistral_common_as_without(tmp_path:
 
 def test_mistrals_own_form_alone_is_refused_by_the_name_of_its_class(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral"}))
-    shutil.copy(TEKKEN, tmp_path / "tekken.json")
+    (tmp_path / "tekken.json").write_text("{}")  # it is not opened
     with pytest.raises(SetupError, match=r"MistralCommonBackend.*tokenizer\.json"):
         read_tokenizer(str(tmp_path))
