@@ -72,10 +72,10 @@ def test_a_bad_recipe_is_told_once_before_any_process_starts(posttrain: Command,
 
 
 def test_a_dry_run_starts_nothing_and_tells_how_many_there_would_be(posttrain: Command, launched: Any) -> None:
-    code, out, err = posttrain("run", recipe(distributed={"mode": "zero2"}), "--processes", "2", "--dry-run")
+    code, out, err = posttrain("run", recipe(distributed={"mode": "fsdp2"}), "--processes", "2", "--dry-run")
     assert (code, err, launched) == (0, "", [])
     rows = {words[1]: words[3] for words in map(str.split, out.splitlines()) if len(words) == 5}
-    assert (rows["processes"], rows["mode"]) == ("2", "zero2")
+    assert (rows["processes"], rows["mode"]) == ("2", "fsdp2")
 
 
 def test_without_several_a_plan_is_silent_about_them(posttrain: Command) -> None:
