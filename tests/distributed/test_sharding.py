@@ -12,5 +12,5 @@ from tiny import make_model
 
 def test_fsdp2_refuses_a_shared_embedding() -> None:
     model, _ = make_model(tie_word_embeddings=True)
-    with pytest.raises(SetupError, match="share a matrix: .* Take zero3"):
+    with pytest.raises(SetupError, match=r"share a matrix: .* Take zero3"):
         _shard_by_torch(model, DistributedConfig(mode="fsdp2", processes=2))
