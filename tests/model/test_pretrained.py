@@ -93,8 +93,9 @@ def test_a_path_that_is_no_folder_is_not_taken_for_a_name_on_the_hub(name: str, 
 
 
 def test_a_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = read(folder)
     monkeypatch.setenv("HOME", str(folder.parent))
-    read("~/start")
+    assert torch.equal(read("~/start").lm_head.weight, wanted.lm_head.weight)
 
 
 @pytest.mark.parametrize(
