@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,12 @@ def test_the_first_line_comes_before_torch_is_imported(
     recipe()
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True)
     assert done.returncode == 9 and done.stdout.startswith(says), done.stderr
+
+
+def test_threads_that_wait_give_their_processors_away(posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    posttrain("--version")
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    posttrain("--version")
+    assert os.environ["GOMP_SPINCOUNT"] == "20000"

@@ -27,6 +27,7 @@ from posttrain.errors import Interrupted, PosttrainError
 from posttrain.execution.folder.redaction import redacted
 
 PATIENCE = 3.0  # seconds in which a process that has failed ends, and the launcher ends the others
+SPINS = "20000"  # looks that an OpenMP thread takes while it waits for another one, before it gives its processor away
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for name, command in COMMANDS:
     app.command(name, cls=TakesOverrides if "overrides" in signature(command).parameters else None)(command)
@@ -52,6 +53,7 @@ def main() -> None:
     Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
     ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before an unforeseen one.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is imported
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     rank = int(os.environ.get("RANK", "0")) if several else 0
     out.quiet = rank > 0

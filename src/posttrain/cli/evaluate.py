@@ -18,7 +18,6 @@ from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
-from posttrain.execution.threads import threads_for
 from posttrain.model.load import context_of, load
 from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.grading import GRADERS
@@ -80,16 +79,15 @@ def answer(asked: Asked) -> Table:
         reader = Reader(_checked(DataConfig, templates), tokenizer, eos_ids(model, tokenizer), context_of(model))
         problems, report = reader.problems(read(source), label=asked.data)
         started = time.monotonic()
-        with threads_for(model):
-            result = evaluate(
-                HFEngine(model, tokenizer),
-                tokenizer,
-                problems[: config.limit],
-                graders.of(source),
-                sampling_of(config, config.seed),
-                samples=config.samples,
-                ks=config.k,
-            )
+        result = evaluate(
+            HFEngine(model, tokenizer),
+            tokenizer,
+            problems[: config.limit],
+            graders.of(source),
+            sampling_of(config, config.seed),
+            samples=config.samples,
+            ks=config.k,
+        )
     finally:
         graders.close()
     settings = {"model": asked.model, "data": asked.data, **asked.settings, "seconds": time.monotonic() - started}

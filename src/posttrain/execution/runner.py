@@ -28,7 +28,6 @@ from posttrain.execution.folder.run_folder import (
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US, check_folder, check_ground
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
-from posttrain.execution.threads import threads_for
 from posttrain.execution.training import make_trainer
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
@@ -102,7 +101,6 @@ def _run(
     trainer: PostTrainer | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(prepared.close)
-        stack.enter_context(threads_for(prepared.model))
         checkpointing = prepared.footprint().decide_checkpointing()
         arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
         try:

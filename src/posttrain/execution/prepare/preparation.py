@@ -19,7 +19,6 @@ from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
-from posttrain.execution.threads import threads
 from posttrain.model.load import load
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
@@ -122,7 +121,6 @@ class Prepared:
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "questions" if needs.rollouts else "training rows": len(self.sets.train),
             **self.footprint().rows(),
-            **({"threads": said} if (said := threads(self.model)) else {}),
             **self._forms(),
             "rows left out or cut": {
                 name: dict(report.counters) for name, report in self.sets.reports.items() if report.counters
