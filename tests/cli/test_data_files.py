@@ -26,7 +26,7 @@ def test_an_alpaca_file_is_read_by_its_shape_and_what_nothing_reads_is_told_once
     code, out, err = posttrain("run", made)
     assert code == 0, err
     told = [json.loads(line) for line in Path("out/warnings.jsonl").read_text().splitlines()]
-    assert [one["rule"] for one in told] == ["unread columns"] and "id (all rows)" in told[0]["sentence"]
+    assert [one["rule"] for one in told] == ["unread-columns"] and "id (all rows)" in told[0]["sentence"]
     steps = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
     assert steps[0]["data/train/rows"] == 6 and [step["step"] for step in steps] == [1, 2]
     assert steps[0]["step/tokens"] == 2 * steps[1]["step/tokens"]  # four rows, then the two that are left

@@ -174,4 +174,4 @@ def test_a_template_that_rows_of_messages_have_no_place_for_is_told_once() -> No
     with hearing() as told:
         examples({"messages": TALK}, {"messages": TALK}, prompt_template="{prompt}?")
         examples(PAIR, prompt_template="{prompt}?")
-    assert [one.rule for one in told] == ["prompt template"]
+    assert [one.rule for one in told] == ["prompt-template"]

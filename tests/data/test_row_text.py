@@ -70,7 +70,7 @@ def test_the_name_of_a_special_token_in_a_text_is_text_and_is_told(name: str, ch
     reader = Reader(Encoding(chat_template=chat), made, [made.eos_token_id])
     with hearing() as heard:
         reader.examples([Record("x:1", said), Record("x:2", said)], preference=False)
-    assert any(one.rule == "special_tokens_as_text" and "2 rows" in one.sentence for one in heard)
+    assert any(one.rule == "special-tokens-as-text" and "2 rows" in one.sentence for one in heard)
 
 
 def test_tags_that_come_in_pairs_stay_tokens_where_a_tokenizer_has_them() -> None:
@@ -153,7 +153,7 @@ def test_a_field_that_nothing_reads_is_told_once() -> None:
     with hearing() as heard:
         for _ in range(3):
             encode.demonstrations({"messages": messages})
-    assert [one.rule for one in heard] == ["unread_field"] and "id" in heard[0].sentence
+    assert [one.rule for one in heard] == ["unread-field"] and "id" in heard[0].sentence
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -202,7 +202,7 @@ def test_an_answer_that_the_template_changes_is_told() -> None:
     reader = Reader(Encoding(), made, [made.eos_token_id])
     with hearing() as heard:
         reader.examples([Record("x:1", {"prompt": "a", "completion": "b#c"})], preference=False)
-    assert [one.rule for one in heard] == ["changed_answer"]
+    assert [one.rule for one in heard] == ["changed-answer"]
 
 
 def test_an_answer_after_a_dummy_space_is_what_the_whole_text_has() -> None:

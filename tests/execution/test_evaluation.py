@@ -170,7 +170,7 @@ def test_an_answer_that_was_cut_off_is_none_and_that_is_told(mathematics: MathVe
     with hearing() as heard:
         found = asked(writer, "125", mathematics)
     assert found.estimates["pass@1"].mean == 0.0 and found.shares["unparsable"] == found.shares["cut_off"] == 1.0
-    assert [told.rule for told in heard] == ["answers_cut_off"] and "max_tokens 2" in heard[0].sentence
+    assert [told.rule for told in heard] == ["answers-cut-off"] and "max_tokens 2" in heard[0].sentence
     asked_for = MathVerify(reads_cut_off=True)
     try:
         assert asked(writer, "125", asked_for).estimates["pass@1"].mean == 1.0

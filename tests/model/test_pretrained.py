@@ -69,7 +69,7 @@ def test_weights_that_the_model_has_no_place_for_are_told(folder: Path) -> None:
     with hearing() as heard:
         read(folder)
     [told] = heard
-    assert told.rule == "weights not used" and "vision.weight" in told.sentence
+    assert told.rule == "weights-not-used" and "vision.weight" in told.sentence
 
 
 def test_a_head_that_is_tied_to_the_embedding_lacks_nothing(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_generation_config_that_cannot_be_saved_is_mended_and_told(
     with hearing() as heard:
         model = read(folder)
     [told] = heard
-    assert told.rule == "generation config" and taken in told.sentence
+    assert told.rule == "generation-config" and taken in told.sentence
     model.save_pretrained(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "generation_config.json").read_text())["eos_token_id"] == [1, 2]
 

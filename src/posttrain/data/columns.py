@@ -91,7 +91,7 @@ class Use:
         if "instruction" in given and _says_something(given.get("input")) and "input" not in read:
             raise BadRow("its input, a part of its instruction, is not read: name it in prompt_template, or map no columns")
         if self.kind == "demonstrations" and "messages" in read and self.config.prompt_template != "{prompt}":
-            tell("prompt template", "data.prompt_template wraps the text of a prompt: rows of messages are read without it.")
+            tell("prompt-template", "data.prompt_template wraps the text of a prompt: rows of messages are read without it.")
         taken = {name for name in ("messages", "completion") if given.get(name) is None or name not in read}
         return {name: value for name, value in given.items() if name not in taken or self.kind != "demonstrations"}
 
@@ -138,7 +138,7 @@ def tell_unread(label: str, reports: Sequence[DataReport]) -> None:
     unread = {name: rows for name, rows in first.unread.items() if all(name in other.unread for other in others)}
     named = ", ".join(f"{name} ({_share(rows, first.seen)} rows)" for name, rows in unread.items())
     if unread:
-        tell("unread columns", f"{label}: nothing reads the columns {named}; name them in unused if that is right.")
+        tell("unread-columns", f"{label}: nothing reads the columns {named}; name them in unused if that is right.")
 
 
 def _share(rows: int, seen: int) -> str:

@@ -107,7 +107,7 @@ def evaluate(
     }
     if shares["cut_off"] > MANY and not grader.reads_cut_off:
         tell(
-            "answers_cut_off",
+            "answers-cut-off",
             f"More than half of an evaluation's answers were cut off at max_tokens {sampling.max_tokens}: they have no "
             "answer and count as not right. Raise it, or name what ends an answer in stop.",
         )

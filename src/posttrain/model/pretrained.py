@@ -116,7 +116,7 @@ def _check_report(name: str, report: dict[str, Any]) -> None:
             )
     if report["unexpected_keys"]:
         tell(
-            "weights not used",
+            "weights-not-used",
             f"{name}: its files have {listed(report['unexpected_keys'])}, for which the model has no place.",
         )
 
@@ -147,7 +147,7 @@ def _mend_generation(name: str, model: Any) -> None:
     if taken:
         values = ", ".join(f"{field}: {value}" for field, value in taken.items())
         tell(
-            "generation config",
+            "generation-config",
             f"{name}: its generation_config.json cannot be saved as it is, and is kept without what has no effect: {values}.",
         )
 

@@ -82,6 +82,6 @@ def test_the_plan_of_epochs_names_the_rows_of_the_last_step_and_a_step_that_is_l
     with hearing() as told:
         made = prepared([GOOD] * 10, training={"epochs": 3})
     assert made.steps == 1 and made.plan()["passes over the data"] == 3.0
-    assert [one.sentence for one in told if one.rule == "rows per step"] == [
+    assert [one.sentence for one in told if one.rule == "rows-per-step"] == [
         "training.rows_per_step: 30 rows of a step are more than the 10 that the data give."
     ]

@@ -103,7 +103,7 @@ def test_answers_to_other_questions_are_not_used_again_and_that_is_told(tmp_path
     again: Any = Oracle()
     with hearing() as told:
         presample(made, asked, again, again, again, Sampling(max_tokens=2), path)
-    assert again.asked == [0, 1, 2, 3, 4] and [one.rule for one in told] == ["collected anew"]
+    assert again.asked == [0, 1, 2, 3, 4] and [one.rule for one in told] == ["collected-anew"]
     with hearing() as told:
         presample(made, asked, again, again, again, Sampling(max_tokens=2), path)
     assert len(again.asked) == 5 and not told

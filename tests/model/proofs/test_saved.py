@@ -149,7 +149,7 @@ def test_without_room_for_a_second_copy_it_is_told(tmp_path: Path, monkeypatch: 
     with hearing() as heard:
         save_model(*make_model(dtype="float32"), tmp_path / "final", rows=ROWS)
     [told] = heard
-    assert told.rule == "save not scored" and "its files and tokenizer are proved" in told.sentence
+    assert told.rule == "save-not-scored" and "its files and tokenizer are proved" in told.sentence
 
 
 def generic() -> PreTrainedTokenizerFast:

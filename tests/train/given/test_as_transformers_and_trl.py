@@ -246,7 +246,7 @@ def test_parameters_of_16_bits_are_told(trainer: Any) -> None:
     with hearing() as told:
         trainer("sft", model=make_model(dtype="bfloat16"))
         trainer("sft")
-    assert [one.rule for one in told if one.rule != "unread columns"] == ["parameters of 16 bits"]
+    assert [one.rule for one in told if one.rule != "unread-columns"] == ["parameters-of-16-bits"]
 
 
 @pytest.mark.parametrize("quiet", [False, True])

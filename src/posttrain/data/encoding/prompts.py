@@ -75,7 +75,7 @@ def tell_counts(report: DataReport, label: str) -> None:
     """Says how many records of a set are not trained as one may expect."""
     for counter, sentence in _TOLD.items():
         if number := report.counters[counter]:
-            tell(counter, f"{label}: {sentence.format(number=number)}")
+            tell(counter.replace("_", "-"), f"{label}: {sentence.format(number=number)}")
 
 
 def cut_note(before: str, after: str) -> tuple[str, str]:

@@ -55,7 +55,7 @@ def _in_folder(folder: Path) -> list[Path]:
             f"as {folder}/*{min(splits)}*."
         )
     if others := [file.name for file in inside if file not in found]:
-        tell("files not read", f"{folder}: not read, by their endings: {', '.join(others[:5])}{' …' * (len(others) > 5)}")
+        tell("files-not-read", f"{folder}: not read, by their endings: {', '.join(others[:5])}{' …' * (len(others) > 5)}")
     return found
 
 

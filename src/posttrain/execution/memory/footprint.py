@@ -42,7 +42,7 @@ class Footprint:
         """Whether layers are computed again; told where it is the estimate that wants it or speaks against it."""
         decided = ranks.broadcast(self.checkpointing, "gradient checkpointing")  # a machine's free memory is another on each
         if decided.doubt or (decided.on and not decided.asked):
-            tell("gradient checkpointing", f"Gradient checkpointing is {decided}.")
+            tell("gradient-checkpointing", f"Gradient checkpointing is {decided}.")
         return decided.on
 
 

@@ -180,7 +180,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
     per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)
     if step > (once := len(sets.train) * per_question):
         tell(
-            "rows per step",
+            "rows-per-step",
             f"training.rows_per_step: {step} rows of a step are more than the {once} that the data give.",
         )
     return prepared

@@ -76,7 +76,7 @@ def _of_these(file: JsonLines, data: str) -> list[Sampled]:
     """What a file has of the questions with this digest; of others nothing is used."""
     lines = file.read()
     if any(line.pop("data", None) != data for line in lines):
-        tell("collected anew", f"{file.path} was sampled for other questions than the data are now: all are sampled anew.")
+        tell("collected-anew", f"{file.path} was sampled for other questions than the data are now: all are sampled anew.")
         return []
     return [Sampled(**line) for line in lines]
 

@@ -69,7 +69,7 @@ def _score_fault(folder: Path, model: Any, rows: ProbeRows) -> str | None:
     fits = ranks.broadcast(ROOM * size < free, "the room for a second copy")
     if not fits:
         tell(
-            "save not scored",
+            "save-not-scored",
             f"{folder.name}: its files and tokenizer are proved. It was not loaded again, for a second copy takes about "
             f"{ROOM * size / 1e9:.3g} GB and {free / 1e9:.3g} GB are free.",
         )

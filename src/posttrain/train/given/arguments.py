@@ -41,7 +41,7 @@ def check_arguments(args: Any) -> None:
     if refused := [name for name in REFUSED if name in changed]:
         raise SetupError(" ".join(f"args: {name} is not taken: {REFUSED[name]}." for name in refused))
     for name in sorted(changed & IDLE.keys()):
-        tell("idle argument", f"args: {name} changes nothing: {IDLE[name]}.")
+        tell("idle-argument", f"args: {name} changes nothing: {IDLE[name]}.")
     optim = getattr(args.optim, "value", args.optim)
     if args.optim_target_modules and not any(word in str(args.optim) for word in _TARGETED):
         raise SetupError(f"args: optim_target_modules are read by {' and '.join(_TARGETED)} alone, and optim is {optim}.")
@@ -108,7 +108,7 @@ def for_the_parent(
             setattr(args, f"{kind}_steps", epoch)
     name = (metric or "").removeprefix("eval/").partition("/")[2]
     if args.greater_is_better and LOWER_IS_BETTER.search(name):
-        tell("greater_is_better", f"{metric} is better the lower it is: greater_is_better is taken for False.")
+        tell("greater-is-better", f"{metric} is better the lower it is: greater_is_better is taken for False.")
         args.greater_is_better = False
     return args
 

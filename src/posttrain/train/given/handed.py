@@ -112,7 +112,7 @@ def tell_of_halves(model: Any) -> None:
     if halves:
         kind = str(halves.pop()).removeprefix("torch.")
         tell(
-            "parameters of 16 bits",
+            "parameters-of-16-bits",
             f"The trained parameters are {kind}: updates below 1/256 of a parameter are lost. Load the model with "
             "dtype=torch.float32, and compute in bfloat16 by bf16=True.",
         )
