@@ -21,6 +21,7 @@ import pytest
 from posttrain.rewards.grading import MathVerify, Verdict
 from posttrain.rewards.isolated import math_child
 from posttrain.rewards.isolated.clock import LONGEST
+from posttrain.rewards.isolated.formulas import LONGEST as LONGEST_TEXT
 from posttrain.rewards.kinds._form import Boxed
 from rewards.test_child import together
 from rewards.used import used, used_by
@@ -37,7 +38,7 @@ OUT = frozenset({Verdict.TIMEOUT, Verdict.CRASH})
 UNREAD = frozenset({Verdict.UNPARSABLE, Verdict.BAD_REFERENCE})
 VERDICTS = {
     "9**9**9**9": frozenset({Verdict.WRONG}),
-    **dict.fromkeys((text for text in FREEZING if len(text) > math_child.LONGEST), UNREAD),
+    **dict.fromkeys((text for text in FREEZING if len(text) > LONGEST_TEXT), UNREAD),
 }
 """Of texts that are read in time, or are too long to be read; the others are out."""
 EXECUTING = [

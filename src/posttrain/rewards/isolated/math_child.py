@@ -1,8 +1,5 @@
 """The child process that reads and compares answers with math-verify; its parent owns the deadline.
 
-Nothing of a text is executed: answers go through math-verify's LaTeX grammar. Its other reader, of plain arithmetic, would
-hand digits and operators to sympy's `parse_expr`, which evaluates them as Python; the grammar takes its place.
-
 What stands in a form, or is all of a text, is read whole or not at all: as a formula, a number with its unit, or words. Only
 of prose is a part taken, the last formula or number.
 """
@@ -12,25 +9,21 @@ from __future__ import annotations
 import re
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import Any
 
+from math_verify import verify
+
 from posttrain.rewards.isolated import notation
-from posttrain.rewards.isolated.equality import differ, is_value, other_case, same_number
+from posttrain.rewards.isolated.equality import differ, is_value, other_case
+from posttrain.rewards.isolated.formulas import LONGEST, formulas, part, use_the_grammar_alone, valid, words_of
 from posttrain.rewards.isolated.serve import serve
 
 MEMORY = 4 * 2**30  # bytes of address space; sympy and its parser need under 1 GiB
 CACHED = 256  # texts: the answers of a group are compared in pairs
-LONGEST = 2000  # characters of an answer that are read; of prose, the last ones
 LONGEST_WORDS = 8  # of a reference without any form: what has more is prose, and nothing that an answer could equal
-_COMMANDS = re.compile(r"\\begin\s*\{\w+\}|\\end\s*\{\w+\}|\\(?:text\w*|[mh]box|math\w\w)\s*\{[^{}]*\}|\\[A-Za-z]+")
-_NAMES = {"and", "or", "pi", "infinity", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "in"}
-_NUMBER = re.compile(
-    r"(?:about |approximately |approx\. |~|\\approx\s*)?(-?(?:[\d.,]*\d)(?:\s*/\s*\d+)?)\s*((?:[^\W\d_]|\\text|\\mbox)[^\d]*)"
-)
-_COLON = re.compile(r"\d\s*:\s*\d")  # a ratio or a time: compared as it is written
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}|(\d+)\s*/\s*(\d+)")
 _BASE = re.compile(r"(\d[\dA-Fa-f]*)_\{?(\d+)\}?")
 
@@ -64,130 +57,95 @@ def _make() -> Callable[[dict[str, Any]], Any]:
     {"do": "valid", "text": …} → whether all of it is mathematics
     """
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    from latex2sympy2_extended import latex2sympy, normalize_latex
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, parser, verify
-
-    parser.latex2sympy = partial(latex2sympy, conversion_config=ConversionConfig(lowercase_symbols=False))
-    grammar = parser.parse_latex_cached
-    parser.parse_expr_cached = lambda text: grammar(notation.latex(text.rstrip(" .")))
-    grader.sympy_numeric_eq = same_number
-    configs = (LatexExtractionConfig(), ExprExtractionConfig())
-    as_it_is = replace(configs[0].normalization_config, boxed="none")
-
-    def formula(text: str) -> Any:
-        try:
-            return grammar(normalize_latex(text, as_it_is))  # type: ignore[arg-type]
-        except Exception:
-            return None
-
-    def whole(text: str) -> Any:
-        written = notation.latex(text)
-        if _COLON.search(written):
-            return None
-        if len(_runs(text, 3)) < 2 and (found := formula(written)) is not None:
-            return found
-        number = _NUMBER.fullmatch(text.strip(" $"))
-        return None if number is None else formula(notation.latex(number[1]))
-
-    def part(text: str) -> tuple[Any, ...]:
-        found = parse(text[-LONGEST:], extraction_config=configs, parsing_timeout=None)  # type: ignore[arg-type]
-        return tuple(one for one in found if not isinstance(one, str))
-
-    def formulas(text: str) -> tuple[Any, ...]:
-        found = whole(text)
-        return () if found is None else (found,)
-
-    @lru_cache(maxsize=CACHED)
-    def parsed(text: str, form: str) -> Answer | None:
-        """None: there is nothing that could be compared."""
-        text = _one_line(text)
-        loose = form in ("all", "phrase")
-        if len(text) > LONGEST or (loose and "\n" in text):
-            return Answer("", formulas=taken) if loose and (taken := part(text)) else None
-        written, words = notation.written(text), notation.words(text)
-        if not written:
-            return None
-        prose = loose and len(_runs(text, 2)) > (words is not None)
-        if words is not None and not prose:
-            return Answer(written, words)
-        if taken := part(text) if prose else formulas(text) or (part(text) if loose else ()):
-            return Answer(written, formulas=taken)
-        return Answer(written, words or written, stands=not loose)
-
-    @lru_cache(maxsize=CACHED)
-    def referred(text: str, form: str) -> Answer | None:
-        """A reference, of which no part is taken: it is a formula, words, or prose that nothing can be compared with."""
-        text = _one_line(text)
-        if form == "phrase" or "\n" in text or len(text) > LONGEST:
-            return parsed(text, form) if form == "phrase" else None
-        words = notation.words(text)
-        if words is None and (taken := formulas(text)):
-            return Answer(notation.written(text), formulas=taken)
-        if form == "all" and len(text.split()) > LONGEST_WORDS:
-            return None
-        return Answer(notation.written(text), words or notation.written(text)) if text.strip() else None
-
-    def is_right(gold: Answer, found: Answer) -> bool:
-        if gold.written and gold.written == found.written:
-            return True
-        if gold.words is not None and found.words is not None:
-            return gold.words == found.words
-        if gold.ordered is not None and found.ordered is not None and gold.ordered != found.ordered:
-            return False
-        bases = [_BASE.fullmatch(one.written) for one in (gold, found)]
-        if any(bases):
-            digits = [base[1] if base else one.written for base, one in zip(bases, (gold, found), strict=True)]
-            return digits[0] == digits[1] and (not all(bases) or len({base[2] for base in bases if base}) == 1)
-        golds, founds = (list(one.formulas or formulas(one.written)) for one in (gold, found))
-        if not (golds and founds) or other_case(golds[0], founds[0]):
-            return False
-        return verify(golds, founds, allow_set_relation_comp=True, timeout_seconds=None)
-
-    def grade(gold: list[str], answer: list[str], values: bool) -> dict[str, str | None]:
-        reference, found = referred(*gold), parsed(*answer)
-        if reference is None or found is None:
-            return {"verdict": "bad_reference" if reference is None else "unparsable", "value": None}
-        right = is_right(reference, found)
-        if not right and not found.stands:
-            return {"verdict": "unparsable", "value": None}
-        right = right and not (values and _is_done(reference) and not _is_done(found))
-        return {"verdict": "right" if right else "wrong", "value": _value(reference if right else found)}
-
-    def read(answer: list[str]) -> str | None:
-        found = parsed(*answer)
-        if found is None or not found.stands:
-            return None
-        is_right(Answer("1", formulas=formulas("1")), found)  # what cannot be compared with anything is out here, alone
-        return _value(found)
-
-    def equal(first: list[str], second: list[str]) -> bool:
-        one, other = parsed(*first), parsed(*second)
-        if one is None or other is None:
-            return False
-        if one.formulas and other.formulas and differ(one.formulas[0], other.formulas[0]):
-            return False
-        return is_right(one, other) or is_right(other, one)
-
-    def valid(text: str) -> bool:
-        try:
-            return latex2sympy(normalize_latex(text, as_it_is), normalization_config=None) is not None  # type: ignore[arg-type]
-        except Exception:
-            return False
-
+    use_the_grammar_alone()
     names: dict[str, Callable[..., Any]] = {"grade": grade, "read": read, "equal": equal, "valid": valid}
     return lambda request: names[request.pop("do")](**request)
+
+
+def grade(gold: list[str], answer: list[str], values: bool) -> dict[str, str | None]:
+    """The verdict on an answer, and its value. `values`: an operation that is left is no value."""
+    reference, found = referred(*gold), parsed(*answer)
+    if reference is None or found is None:
+        return {"verdict": "bad_reference" if reference is None else "unparsable", "value": None}
+    right = is_right(reference, found)
+    if not right and not found.stands:
+        return {"verdict": "unparsable", "value": None}
+    right = right and not (values and _is_done(reference) and not _is_done(found))
+    return {"verdict": "right" if right else "wrong", "value": _value(reference if right else found)}
+
+
+def read(answer: list[str]) -> str | None:
+    """The value of an answer."""
+    found = parsed(*answer)
+    if found is None or not found.stands:
+        return None
+    is_right(Answer("1", formulas=formulas("1")), found)  # what cannot be compared with anything is out here, alone
+    return _value(found)
+
+
+def equal(first: list[str], second: list[str]) -> bool:
+    """Whether either of two answers is right where the other is the reference."""
+    one, other = parsed(*first), parsed(*second)
+    if one is None or other is None:
+        return False
+    if one.formulas and other.formulas and differ(one.formulas[0], other.formulas[0]):
+        return False
+    return is_right(one, other) or is_right(other, one)
+
+
+def is_right(gold: Answer, found: Answer) -> bool:
+    """By how they are written, by their words, or by their formulas."""
+    if gold.written and gold.written == found.written:
+        return True
+    if gold.words is not None and found.words is not None:
+        return gold.words == found.words
+    if gold.ordered is not None and found.ordered is not None and gold.ordered != found.ordered:
+        return False
+    bases = [_BASE.fullmatch(one.written) for one in (gold, found)]
+    if any(bases):
+        digits = [base[1] if base else one.written for base, one in zip(bases, (gold, found), strict=True)]
+        return digits[0] == digits[1] and (not all(bases) or len({base[2] for base in bases if base}) == 1)
+    golds, founds = (list(one.formulas or formulas(one.written)) for one in (gold, found))
+    if not (golds and founds) or other_case(golds[0], founds[0]):
+        return False
+    return verify(golds, founds, allow_set_relation_comp=True, timeout_seconds=None)
+
+
+@lru_cache(maxsize=CACHED)
+def parsed(text: str, form: str) -> Answer | None:
+    """What a text says in its form; None: there is nothing that could be compared."""
+    text = _one_line(text)
+    loose = form in ("all", "phrase")
+    if len(text) > LONGEST or (loose and "\n" in text):
+        return Answer("", formulas=taken) if loose and (taken := part(text)) else None
+    written, words = notation.written(text), notation.words(text)
+    if not written:
+        return None
+    prose = loose and len(words_of(text, 2)) > (words is not None)
+    if words is not None and not prose:
+        return Answer(written, words)
+    if taken := part(text) if prose else formulas(text) or (part(text) if loose else ()):
+        return Answer(written, formulas=taken)
+    return Answer(written, words or written, stands=not loose)
+
+
+@lru_cache(maxsize=CACHED)
+def referred(text: str, form: str) -> Answer | None:
+    """A reference, of which no part is taken: it is a formula, words, or prose that nothing can be compared with."""
+    text = _one_line(text)
+    if form == "phrase" or "\n" in text or len(text) > LONGEST:
+        return parsed(text, form) if form == "phrase" else None
+    words = notation.words(text)
+    if words is None and (taken := formulas(text)):
+        return Answer(notation.written(text), formulas=taken)
+    if form == "all" and len(text.split()) > LONGEST_WORDS:
+        return None
+    return Answer(notation.written(text), words or notation.written(text)) if text.strip() else None
 
 
 def _one_line(text: str) -> str:
     """A text that is one formula on several lines, on one."""
     return " ".join(text.split()) if re.match(r"\\begin|\\\[|\$\$", text) and text.endswith(("}", "\\]", "$$")) else text
-
-
-def _runs(text: str, letters: int) -> list[str]:
-    """The words of a text outside of commands, of at least so many letters."""
-    found = re.findall(rf"(?<![A-Za-z\d])[^\W\d_]{{{letters},}}", _COMMANDS.sub(" ", text))
-    return [word for word in found if word.casefold() not in _NAMES]
 
 
 def _is_done(answer: Answer) -> bool:
