@@ -92,8 +92,8 @@ audit: setup
 sparse-study: setup
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml
 
-# a real pretrained model before and after SFT, a quarter of an hour: make real-study POSTTRAIN_TEST_DATA=...; with GRPO too:
-# OPTIONS=--grpo; writes studies/results/real_model.json and the figures of docs/real_models.md; goes on where it was broken off
+# a real pretrained model before and after SFT, half an hour of processor time: make real-study POSTTRAIN_TEST_DATA=...; with GRPO too:
+# OPTIONS=--grpo; writes studies/real_model.json and the figures of docs/real_models.md; goes on where it was broken off
 real-study: real-models
 	PYTHONPATH=tests $(BIN)/python studies/real_model.py $(OPTIONS)
 

@@ -5,7 +5,7 @@ pairs, and `gsm8k`, by the log-probs of held-out solutions. The rate of an arm i
 other rows; then five seeds. GSM8K's accuracy is reported whatever it is. `--grpo` adds GRPO from the first seed's model of
 sums, one seed.
 
-Goes on where it was broken off. Writes studies/results/real_model.json, and from it the figures of docs/real_models.md.
+Goes on where it was broken off. Writes studies/real_model.json, and from it the figures of docs/real_models.md.
 """
 
 from __future__ import annotations
@@ -235,7 +235,6 @@ def main() -> None:
         )
     study, results = Study(model, Path(data), options.folder), Results()
     measure(study, results, options.workers, options.grpo)
-    RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(asdict(results), indent=1) + "\n")
     write_page(results)
     sys.exit(min(over_seeds(results, "sums", 1.0)[1], over_seeds(results, "gsm8k", -1.0)[1]) <= 0)

@@ -17,7 +17,7 @@ from scipy import stats
 
 from posttrain.execution.evaluation import estimate
 
-RESULTS, PAGE = Path("studies/results/real_model.json"), Path("docs/real_models.md")
+RESULTS, PAGE = Path("studies/real_model.json"), Path("docs/real_models.md")
 RATES, SEEDS = (3e-4, 1e-3, 3e-3), (0, 1, 2, 3, 4)
 
 
