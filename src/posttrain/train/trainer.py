@@ -9,16 +9,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from posttrain.distributed.sharding import shard
 from posttrain.distributed.signals import Interruption
-from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
-from posttrain.model.layout.make import make_layout
-from posttrain.model.load import untie
-from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
-from posttrain.model.trials import usable_head, usable_layout
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.order import examples_of_epochs
@@ -26,6 +20,7 @@ from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
 from posttrain.train.given.handed import handed_over
 from posttrain.train.given.keywords import sorted_out
+from posttrain.train.given.ready import make_ready
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
@@ -107,6 +102,7 @@ class PostTrainer(Loop):
             theirs=sorted_out(theirs, inspect.signature(PostTrainer).parameters),
         )
         model, tokenizer, algorithm = given.model, given.tokenizer, given.algorithm
+        best = check_best(args, given.metrics, callbacks or (), open_ended=watching.sample_evaluation is not None)
         self._algorithm, self._execution, self._watching = algorithm, execution, watching
         self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -133,18 +129,7 @@ class PostTrainer(Loop):
             name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
             for name, examples in given.held_out.items()
         }
-        untie(model)
-        best = check_best(args, given.metrics, callbacks or (), open_ended=watching.sample_evaluation is not None)
-        if algorithm.needs.exact_logp:
-            switch_off_noise(model, len(tokenizer))
-        head = usable_head(model, execution.head, len(tokenizer))
-        if head == "whole" and algorithm.needs.full_kl:
-            raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
-        layout = make_layout(usable_layout(model, execution.layout, len(tokenizer)), pad_id=tokenizer.pad_token_id or 0)
-        shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
-        reference = reference_of(model, len(tokenizer), shared_out=shared_out) if algorithm.needs.reference else None
-        if distributed is not None:
-            shard(model, distributed, bf16=args.bf16)
+        start = make_ready(model, tokenizer, algorithm, execution, bf16=args.bf16)
         super().__init__(
             model=model,
             args=for_the_parent(
@@ -162,15 +147,15 @@ class PostTrainer(Loop):
         )
         welcome(self.callback_handler)
         vars(self.accelerator.ddp_handler)["gradient_as_bucket_view"] = True  # else all gradients are there twice
-        if reference is not None:
-            reference.place(self.accelerator, distributed)
+        if start.reference is not None:
+            start.reference.place(self.accelerator, distributed)
         compared = sampling is not None and algorithm.needs.rollouts
         self._learner = Learner(
             algorithm,
-            reference,
+            start.reference,
             self.accelerator,
-            scorer=Scorer(head, sampling.temperature if sampling is not None and compared else 1.0),
-            layout=layout,
+            scorer=Scorer(start.head, sampling.temperature if sampling is not None and compared else 1.0),
+            layout=start.layout,
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )

@@ -1,0 +1,48 @@
+"""A model as training starts from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.distributed.sharding import shard
+from posttrain.errors import SetupError
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.model.layout.make import Rows, make_layout
+from posttrain.model.load import untie
+from posttrain.model.proofs.start import reference_of, switch_off_noise
+from posttrain.model.reference import Reference
+from posttrain.model.trials import usable_head, usable_layout
+from posttrain.settings.training import HeadPath
+from posttrain.train.options import Execution
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """How a model's tokens are scored, how its rows are laid out, and what it started from, where that is compared."""
+
+    head: HeadPath
+    layout: Rows
+    reference: Reference | None
+
+
+def make_ready(model: Any, tokenizer: Any, algorithm: Algorithm, execution: Execution, *, bf16: bool) -> Ready:
+    """Gives an adapted head a matrix of its own, takes noise out where log-probs are compared, copies what is the reference,
+    and spreads the model over the ranks that share it.
+
+    Raises:
+        SetupError: the algorithm compares log-probs that cannot be compared, or whole distributions of an unsuitable head.
+    """
+    vocabulary, distributed = len(tokenizer), execution.distributed
+    untie(model)
+    if algorithm.needs.exact_logp:
+        switch_off_noise(model, vocabulary)
+    head = usable_head(model, execution.head, vocabulary)
+    if head == "whole" and algorithm.needs.full_kl:
+        raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
+    layout = make_layout(usable_layout(model, execution.layout, vocabulary), pad_id=tokenizer.pad_token_id or 0)
+    shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
+    reference = reference_of(model, vocabulary, shared_out=shared_out) if algorithm.needs.reference else None
+    if distributed is not None:
+        shard(model, distributed, bf16=bf16)
+    return Ready(head, layout, reference)
