@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.nn.attention.bias import causal_lower_right
 
 from posttrain import PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
@@ -119,6 +120,29 @@ def test_it_does_so_for_every_kind_of_model_and_a_scaled_loss(name: str, model: 
 @pytest.mark.parametrize("name", ["grpo", "dpo"])
 def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
     assert_equal(learnt(ALGORITHMS[name], head, layout), learnt(ALGORITHMS[name], *PLAIN))
+
+
+@pytest.mark.parametrize("name", ["grpo", "dpo"])
+def test_shared_prompts_of_float32_weights_run_under_autocast_as_cuda_runs_them(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's bias in place of a mask takes the call before autocast does: queries and keys, which rotary embeddings make
+    float32, and values, which are bfloat16, must be of one dtype by then."""
+    options: dict[str, Any] = {"dtype": "float32", "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    biased = list[torch.dtype]()
+
+    def bias(queries: int, keys: int, device: torch.device) -> Any:
+        biased.append(torch.get_autocast_dtype(device.type))
+        return causal_lower_right(queries, keys)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _, gradients = learnt(ALGORITHMS[name], *FAST, **options)
+        monkeypatch.setattr("posttrain.model.layout.attention._lower_right", bias)
+        forced, _, forced_gradients = learnt(ALGORITHMS[name], *FAST, **options)
+    assert biased and not caplog.text  # no trial fell back to padded rows
+    torch.testing.assert_close(forced, loss, rtol=0.02, atol=1e-3)
+    ours, theirs = (torch.cat([one.flatten() for one in of.values()]) for of in (forced_gradients, gradients))
+    assert torch.cosine_similarity(ours, theirs, 0) > 0.99
 
 
 def test_the_samplers_log_probs_are_taken_to_the_last_bit_and_nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:

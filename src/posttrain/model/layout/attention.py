@@ -99,7 +99,7 @@ def packed_attention(
     dropout: float = 0.0,
 ) -> Float[Tensor, "1 S h d"]:
     """softmax(scale · q kᵀ) v of every token over the tokens of its document up to it; k heads of keys serve h of queries."""
-    queries, keys, values = (_blocks(states, layout) for states in (query, key, value))
+    queries, keys, values = (_blocks(states, layout) for states in _of_one_dtype(query, key, value))
     attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
     trunks = len(layout.trunks)
     outputs = [attend(q, k, v, is_causal=True) for q, k, v in zip(queries[:trunks], keys, values, strict=False)]
@@ -107,6 +107,14 @@ def packed_attention(
         seen = [torch.cat((_chosen(states[block.trunks], block.to), own), 2) for states, own in ((keys, k), (values, v))]
         outputs.append(attend(q, *seen, attn_mask=_lower_right(block.length, seen[0].shape[2], q.device)))
     return torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs])[None]
+
+
+def _of_one_dtype(*states: Tensor) -> tuple[Tensor, ...]:
+    """As autocast has them for attention, for what stands before it: a causal bias, and kernels that are called by name."""
+    device, dtype = states[-1].device.type, states[-1].dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    return tuple(one.to(dtype) for one in states)
 
 
 def _blocks(states: Float[Tensor, "1 h S d"], layout: Layout) -> list[Float[Tensor, "n h L d"]]:
