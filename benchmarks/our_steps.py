@@ -6,7 +6,6 @@ Rollouts come from an engine that gives the case's answers, and a reward that gi
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,4 +143,4 @@ def _with_start_logp(model: Any, collection: Collection) -> Collection:
         logp: Tensor = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
         tokens = logp.gather(1, ids[0, 1:, None])[-len(row.completion) :, 0]
         kept[i, : len(row.completion)] = tokens.cpu()
-    return dataclasses.replace(collection, batch=collection.batch.replace(ref_logp=kept))
+    return collection.with_batch(collection.batch.replace(ref_logp=kept))

@@ -80,7 +80,7 @@ def test_logprobs_are_of_the_sampling_distribution(loaded: Any, engine: HFEngine
             for t, (token, logprob) in enumerate(zip(one.tokens, one.logprobs, strict=True)):
                 logps = (next_logits(model, [*prompt, *one.tokens[:t]]) / temperature).log_softmax(-1)
                 assert logprob == pytest.approx(float(logps[token]), abs=1e-4)
-            completion = np.array(one.tokens, np.int32)
+            completion = one.tokens
             rows.append(Example((Row(np.array(prompt, np.int32), completion, np.ones(len(completion), np.bool_)),), ""))
     drawn = collect_demonstrations(rows, progress=0.0)
     with torch.no_grad():
@@ -126,18 +126,19 @@ def test_top_k_and_top_p_restrict_the_support_and_renormalise(
 def test_a_sample_does_not_depend_on_its_neighbours(engine: HFEngine) -> None:
     sampling = Sampling(max_tokens=10, temperature=1.3, seed=2)
     whole = engine.generate(ask(*PROMPTS, n=3), sampling)
-    tokens = [[one.tokens for one in group] for group in whole]
+    tokens = [[one.tokens.tolist() for one in group] for group in whole]
     for at in range(len(PROMPTS)):
         alone = engine.generate([Request(PROMPTS[at], n=3, question=at)], sampling)
-        assert [one.tokens for one in flat(alone)] == tokens[at]
-    assert [group[0].tokens for group in engine.generate(ask(*PROMPTS), sampling)] == [group[0] for group in tokens]
+        assert [one.tokens.tolist() for one in flat(alone)] == tokens[at]
+    alone = engine.generate(ask(*PROMPTS), sampling)
+    assert [group[0].tokens.tolist() for group in alone] == [group[0] for group in tokens]
     assert engine.generate(ask(*PROMPTS, n=3), sampling) == whole
 
 
 def test_seed_step_question_and_sample_all_make_another_sample(engine: HFEngine) -> None:
     def drawn(**options: Any) -> list[tuple[tuple[int, ...], ...]]:
         groups = engine.generate(ask([7, 8], [7, 8], n=4), Sampling(max_tokens=10, temperature=1.5, **options))
-        return [tuple(one.tokens for one in group) for group in groups]
+        return [tuple(tuple(one.tokens) for one in group) for group in groups]
 
     groups = [*drawn(), *drawn(seed=1), *drawn(step=1)]
     assert len(set(groups)) == len(groups) and all(len(set(group)) > 1 for group in groups)
@@ -175,18 +176,19 @@ def test_stop_strings_end_where_they_are_complete(loaded: Any, engine: HFEngine)
         flat(engine.generate(ask(*PROMPTS, n=20), Sampling(max_tokens=15, temperature=1.0, seed=3, stop=stop))),
         strict=True,
     ):
-        texts = [loaded[1].decode(one.tokens[: i + 1]) for i in range(len(one.tokens))]
+        ids = one.tokens.tolist()
+        texts = [loaded[1].decode(ids[: i + 1]) for i in range(len(ids))]
         ends = [i for i, text in enumerate(texts) if any(s in text for s in stop)]
-        assert stopped.tokens == (one.tokens[: ends[0] + 1] if ends else one.tokens)
+        assert stopped.tokens.tolist() == (ids[: ends[0] + 1] if ends else ids)
         assert stopped.finish == ("stop" if ends else one.finish)
 
 
 def test_a_prefix_is_context_and_counts_towards_the_length(loaded: Any, engine: HFEngine) -> None:
     greedy = Sampling(max_tokens=8, temperature=0.0)
     [[whole]] = engine.generate(ask([7, 8]), greedy)
-    prefix = whole.tokens[:3]
+    prefix = whole.tokens[:3].tolist()
     [[rest]] = engine.generate([Request([7, 8], prefix=prefix)], greedy)
-    assert prefix + rest.tokens == whole.tokens and rest.finish == whole.finish
+    assert prefix + rest.tokens.tolist() == whole.tokens.tolist() and rest.finish == whole.finish
     [[only]] = engine.generate([Request([], prefix=[7, 8])], greedy)
     assert len(only.tokens) <= 6
 
@@ -234,6 +236,6 @@ def test_requests_are_answered_in_order_with_the_version_of_the_weights(loaded: 
 
 def test_more_samples_than_fit_at_once_are_the_same(engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = Sampling(max_tokens=6, temperature=1.2)
-    whole = [one.tokens for one in flat(engine.generate(ask(*PROMPTS, n=3), sampling))]
+    whole = [one.tokens.tolist() for one in flat(engine.generate(ask(*PROMPTS, n=3), sampling))]
     monkeypatch.setattr("posttrain.rollout.hf.ROWS", 4)
-    assert [one.tokens for one in flat(engine.generate(ask(*PROMPTS, n=3), sampling))] == whole
+    assert [one.tokens.tolist() for one in flat(engine.generate(ask(*PROMPTS, n=3), sampling))] == whole

@@ -66,7 +66,7 @@ class Forwards:
 
 
 def plain(groups: list[list[Completion]]) -> list[list[Any]]:
-    return [[[list(one.tokens), list(one.logprobs), one.finish] for one in group] for group in groups]
+    return [[[one.tokens.tolist(), one.logprobs.tolist(), one.finish] for one in group] for group in groups]
 
 
 def evaluated(engine: Any, tokenizer: Any, problems: Sequence[Any]) -> tuple[Evaluation, list[str]]:

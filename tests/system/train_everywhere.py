@@ -69,7 +69,7 @@ class Scripted:
             behavior_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
             origin=torch.where(shown, Origin.DEMO, Origin.ROLLOUT),
         )
-        return dataclasses.replace(collection, batch=batch)
+        return collection.with_batch(batch)
 
     def state(self) -> dict[str, Any]:
         return {}

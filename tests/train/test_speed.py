@@ -59,7 +59,7 @@ def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
         old_logp=-3 * torch.rand(shape, generator=draw, dtype=torch.float64) if algorithm.needs.old_logp else None,
         origin=torch.where(demonstrated, Origin.DEMO, Origin.ROLLOUT),
     )
-    return dataclasses.replace(collected, batch=batch)
+    return collected.with_batch(batch)
 
 
 def learnt(
@@ -153,7 +153,7 @@ def test_the_samplers_log_probs_are_taken_to_the_last_bit_and_nothing_is_scored(
     monkeypatch.setattr(Learner, "_policy", lambda *_, **__: pytest.fail("a forward pass was made"))
     collected = collection(algorithm, policy, tokenizer)
     drawn = collected.batch.replace(old_logp=None)
-    opened = learner.open(policy, dataclasses.replace(collected, batch=drawn)).batch
+    opened = learner.open(policy, collected.with_batch(drawn)).batch
     assert drawn.behavior_logp is not None and opened.old_logp is not None
     assert torch.equal(opened.old_logp, drawn.behavior_logp)
 

@@ -69,8 +69,8 @@ class Batch:
             object.__setattr__(self, "group", torch.arange(rows, device=device))
         for name, value in self._tensors().items():
             expected = self.loss_mask.shape if value.dim() == 2 else self.loss_mask.shape[:1]
-            if value.shape != expected or (value.dim() == 2) != (name in _PER_TOKEN):
-                want = tuple(self.loss_mask.shape if name in _PER_TOKEN else expected)
+            if value.shape != expected or (value.dim() == 2) != (name in PER_TOKEN):
+                want = tuple(self.loss_mask.shape if name in PER_TOKEN else expected)
                 raise ValueError(f"Batch.{name} has shape {tuple(value.shape)}; loss_mask asks for {want}.")
         if self.chosen is not None:
             alternating = torch.arange(rows, device=device) % 2 == 0
@@ -101,15 +101,25 @@ class Batch:
             raise ValueError("Batch.take wants row numbers, not a mask: pass mask.nonzero()[:, 0].")
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.loss_mask.device)
         if self.chosen is not None:
-            first, second = index[0::2], index[1::2]
-            if len(index) % 2 or not (torch.equal(first + 1, second) and bool((first % 2 == 0).all())):
-                raise ValueError("Batch.take would cut a preference pair: take rows 2i and 2i+1 together, in order.")
+            check_pairs(index)
         changes: dict[str, Any] = {name: value[index] for name, value in self._tensors().items()}
         changes["rewards_by_name"] = {name: value[index] for name, value in self.rewards_by_name.items()}
         return self.replace(**changes)
 
 
-_PER_TOKEN = frozenset(("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy"))
+PER_TOKEN = frozenset(("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy"))
+"""The fields of a batch that are [B, T]."""
+
+
+def check_pairs(rows: Int[Tensor, " n"]) -> None:
+    """Refuses row numbers that are not of whole preference pairs.
+
+    Raises:
+        ValueError: says so.
+    """
+    first, second = rows[0::2], rows[1::2]
+    if len(rows) % 2 or not (torch.equal(first + 1, second) and bool((first % 2 == 0).all())):
+        raise ValueError("Batch.take would cut a preference pair: take rows 2i and 2i+1 together, in order.")
 
 
 @dataclass(frozen=True, slots=True)

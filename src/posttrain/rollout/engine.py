@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from posttrain.estimator.batch import Request
 
 
@@ -30,17 +33,29 @@ class Sampling:
             raise ValueError(f"max_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0 are needed: {self}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, eq=False)
 class Completion:
     """One sample: the tokens, the log-prob of each under the distribution it was sampled from, and why it ended.
 
-    `version` is that of the weights that sampled it.
+    Tokens and log-probs may be given as any sequences. `version` is that of the weights that sampled it.
     """
 
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
     finish: Literal["stop", "length"]
-    version: int = 0
+    version: int
+
+    def __init__(self, tokens: ArrayLike, logprobs: ArrayLike, finish: Literal["stop", "length"], version: int = 0) -> None:
+        object.__setattr__(self, "tokens", np.asarray(tokens, np.int32))
+        object.__setattr__(self, "logprobs", np.asarray(logprobs, np.float32))
+        object.__setattr__(self, "finish", finish)
+        object.__setattr__(self, "version", version)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Completion):
+            return NotImplemented
+        same = self.finish == other.finish and self.version == other.version
+        return same and np.array_equal(self.tokens, other.tokens) and np.array_equal(self.logprobs, other.logprobs)
 
 
 class RolloutEngine(Protocol):

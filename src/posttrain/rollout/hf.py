@@ -81,7 +81,7 @@ class HFEngine:
 
     def _completion(self, sample: _Sample) -> Completion:
         finish = "stop" if sample.finished else "length"
-        return Completion(tuple(sample.tokens), tuple(sample.logprobs), finish, self._version)
+        return Completion(sample.tokens, sample.logprobs, finish, self._version)
 
     def _sample(self, part: list[tuple[Request, list[_Sample]]], sampling: Sampling) -> None:
         device = self._device

@@ -50,7 +50,7 @@ class Probe:
         prompt = np.array(self._prompt, np.int32)
         width = max(len(answer.tokens) for answer in answers)
         mask = torch.tensor([[t < len(answer.tokens) for t in range(width)] for answer in answers])
-        rows = [Row(prompt, np.array(a.tokens, np.int32), np.ones(len(a.tokens), np.bool_)) for a in answers]
+        rows = [Row(prompt, a.tokens, np.ones(len(a.tokens), np.bool_)) for a in answers]
         device = output_head(model).weight.device
         inputs = model_inputs(rows, Batch(loss_mask=mask), pad_id=self._pad_id).to(device)
         training = model.training

@@ -5,14 +5,14 @@ step, and its micro-batches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from posttrain.data.rows import Example, Row
 from posttrain.estimator.algorithm import Algorithm
@@ -25,6 +25,7 @@ from posttrain.model.reference import Reference
 from posttrain.model.scoring import Scorer, Scores
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
+from posttrain.train.collect.flat import Flat
 from posttrain.train.watch.metrics import gap_shares
 
 Micro = list[int]
@@ -32,6 +33,7 @@ Micro = list[int]
 
 
 KEPT_AT_A_TIME = 1024  # examples whose reference log-probs are made together
+COUNTED_AT_A_TIME = 256  # rows, padded to the longest of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,15 +94,17 @@ class Learner:
 
     def open(self, model: nn.Module, collection: Collection) -> Collection:
         """The collection with the log-probs that its advantages and later updates need, and with its advantages."""
-        batch, needs = self._with_own_scores(model, collection), self._algorithm.needs
-        if self._reference is not None and needs.ref_logp and needs.rollouts and batch.ref_logp is None:
-            batch = batch.replace(ref_logp=self._collected(collection, self._reference_logp))
+        flat, needs = self._with_own_scores(model, collection), self._algorithm.needs
+        if self._reference is not None and needs.ref_logp and needs.rollouts and flat.get("ref_logp") is None:
+            flat = flat.replace(ref_logp=self._collected(collection, self._reference_logp))
         if self._kept and all(row in self._kept for row in collection.rows):
-            batch = batch.replace(ref_logp=pad_sequence([self._kept[row] for row in collection.rows], batch_first=True))
-        batch = self._algorithm.prepare(batch)
-        carries = batch.loss_mask.clone()
-        carries[list(collection.muted)] = False
-        return dataclasses.replace(collection, batch=batch.replace(loss_mask=carries))
+            flat = flat.replace(ref_logp=torch.cat([self._kept[row] for row in collection.rows]))
+        whole = flat.batch()
+        flat = flat.changed(whole, self._algorithm.prepare(whole))
+        carries = flat.fields["loss_mask"].clone()
+        for row in collection.muted:
+            carries[flat.span(row)] = False
+        return dataclasses.replace(collection, flat=flat.replace(loss_mask=carries))
 
     def keep_reference(self, examples: Sequence[Example]) -> None:
         """Makes the reference's log-probs of a data set whose rows are read more than once, and keeps them, on every rank."""
@@ -110,34 +114,39 @@ class Learner:
         for start in range(0, len(examples), KEPT_AT_A_TIME):
             collection = collect_demonstrations(examples[start : start + KEPT_AT_A_TIME], progress=0.0)
             logps = self._collected(collection, self._reference_logp)
-            for row, logp in zip(collection.rows, logps, strict=True):
-                self._kept[row] = logp[: len(row.completion)].clone()
+            for i, row in enumerate(collection.rows):
+                self._kept[row] = logps[collection.flat.span(i)].clone()
 
     def step(self, collection: Collection, number: int, progress: float) -> Step:
         """What an opened collection's step `number` is made of. Rows without signal are left out, after the counts.
 
         Where no row has any, one unit is read all the same: backward must run, and the gap to the sampler is measured on it.
         """
-        collection = dataclasses.replace(collection, batch=collection.batch.replace(progress=progress))
-        units, device = collection.steps[number], self._accelerator.device
-        rows = [row for unit in units for row in collection.units[unit]]
-        batch = collection.batch.take(rows)
-        signal = dict(zip(rows, self._algorithm.has_signal(batch).tolist(), strict=True))
-        kept = [unit for unit in units if any(signal[row] for row in collection.units[unit])]
+        flat, units, device = collection.flat.replace(progress=progress), collection.steps[number], self._accelerator.device
+        counts, carries = dict[str, Tensor](), [False] * len(units)
+        for part, batch in flat.parts([collection.units[unit] for unit in units], COUNTED_AT_A_TIME):
+            _add(counts, self._algorithm.counts(batch))
+            ends = np.cumsum([len(collection.units[units[place]]) for place in part])
+            signal = np.split(self._algorithm.has_signal(batch).numpy(), ends[:-1])
+            for place, rows in zip(part, signal, strict=True):
+                carries[place] = bool(rows.any())
+        kept = [unit for unit, carried in zip(units, carries, strict=True) if carried]
         read = kept or list(units[:1])
-        read_rows = [row for unit in read for row in collection.units[unit]]
-        scored = collection.batch.take(read_rows)
-        counts = self._algorithm.counts(batch)
-        counts.update({name: n for name, n in self._algorithm.counts(scored).items() if name.endswith("/tokens")})
+        of_read, sampled, demonstrated = dict[str, Tensor](), 0, 0
+        for _, batch in flat.parts([collection.units[unit] for unit in read], COUNTED_AT_A_TIME):
+            _add(of_read, self._algorithm.counts(batch))
+            sampled, demonstrated = sampled + int(rollouts(batch).sum()), demonstrated + int(demonstrations(batch).sum())
+        counts.update({name: n for name, n in of_read.items() if name.endswith("/tokens")})
+        all_rows, read_rows = ([row for unit in of for row in collection.units[unit]] for of in (units, read))
         return Step(
-            collection,
+            dataclasses.replace(collection, flat=flat),
             self._dealt(collection, read),
             {name: count.to(device) for name, count in counts.items()},
-            offered=sum(len(collection.rows[row]) for row in rows),
+            offered=sum(len(collection.rows[row]) for row in all_rows),
             tokens=sum(len(collection.rows[row]) for row in read_rows),
-            sampled=int(rollouts(scored).sum()),
-            demonstrated=int(demonstrations(scored).sum()),
-            skipped=1 - len(read_rows) / len(rows) if kept else 1.0,
+            sampled=sampled,
+            demonstrated=demonstrated,
+            skipped=1 - len(read_rows) / len(all_rows) if kept else 1.0,
             where=tuple(collection.where[unit] for unit in units),
         )
 
@@ -182,7 +191,7 @@ class Learner:
 
     def _local(self, collection: Collection, micro: Micro) -> tuple[Batch, ModelInputs]:
         index = [row for unit in micro or [0] for row in collection.units[unit]]
-        local, rows = collection.batch.take(index), [collection.rows[row] for row in index]
+        local, rows = collection.flat.batch(index), [collection.rows[row] for row in index]
         if not micro:
             local = local.replace(loss_mask=torch.zeros_like(local.loss_mask))
         device = self._accelerator.device
@@ -196,21 +205,24 @@ class Learner:
         dealt = self._layout.deal(rows, ranks=self._accelerator.num_processes, **self._bounds)
         return [[units[i] for i in micro] for micro in dealt[self._accelerator.process_index]]
 
-    def _with_own_scores(self, model: nn.Module, collection: Collection) -> Batch:
-        """The batch with the collecting policy's log-probs and entropies, as far as the algorithm asks for them.
+    def _with_own_scores(self, model: nn.Module, collection: Collection) -> Flat:
+        """What is known of the collection, with the collecting policy's log-probs and entropies as far as the algorithm asks
+        for them.
 
         A token's log-prob is the trainer's, or the sampler's on what it wrote if the algorithm takes that. One forward makes
         all that is the trainer's, of the rows that need it.
         """
-        batch, needs = collection.batch, self._algorithm.needs
-        entropy, old = needs.collected_entropy != "none" and batch.entropy is None, needs.old_logp and batch.old_logp is None
+        flat, needs = collection.flat, self._algorithm.needs
+        behavior = flat.get("behavior_logp")
+        entropy = needs.collected_entropy != "none" and flat.get("entropy") is None
+        old = needs.old_logp and flat.get("old_logp") is None
         if not entropy and not old:
-            return batch
-        if needs.old_of_sampler and batch.behavior_logp is None:
+            return flat
+        if needs.old_of_sampler and behavior is None:
             raise ValueError("old: sampler needs Batch.behavior_logp, and the collection has none.")
         whole = (old and not needs.old_of_sampler) or (entropy and needs.collected_entropy == "rows")
         units = None if whole else self._with_demonstrations(collection)
-        made = torch.zeros(*batch.loss_mask.shape, 1 + entropy, dtype=getattr(batch.behavior_logp, "dtype", None))
+        made = torch.zeros(int(flat.lengths.sum()), 1 + entropy, dtype=getattr(behavior, "dtype", None))
         if units is None or units:
 
             def scored(inputs: ModelInputs, local: Batch) -> Tensor:
@@ -218,17 +230,17 @@ class Learner:
                 return torch.stack([one for one in (scores.logp, scores.entropy) if one is not None], -1)
 
             made = self._collected(collection, scored, units)
-        own, *entropies = made.unbind(-1)
+        own, *entropies = (one.contiguous() for one in made.unbind(-1))
         if entropies:
-            batch = batch.replace(entropy=entropies[0])
-        if old and batch.behavior_logp is not None and needs.old_of_sampler:
-            sampled = batch.behavior_logp.to(own.dtype)
-            own = torch.where(batch.origin == Origin.ROLLOUT, sampled, own)
-        return batch.replace(old_logp=own) if old else batch
+            flat = flat.replace(entropy=entropies[0])
+        if old and behavior is not None and needs.old_of_sampler:
+            own = torch.where(flat.of_tokens("origin") == Origin.ROLLOUT, behavior.to(own.dtype), own)
+        return flat.replace(old_logp=own) if old else flat
 
     def _with_demonstrations(self, collection: Collection) -> list[int]:
-        shown = demonstrations(collection.batch).any(-1).tolist()
-        return [unit for unit, rows in enumerate(collection.units) if any(shown[row] for row in rows)]
+        flat = collection.flat
+        shown = flat.any(flat.fields["loss_mask"] & (flat.of_tokens("origin") == Origin.DEMO))
+        return [unit for unit, rows in enumerate(collection.units) if shown[list(rows)].any()]
 
     def _policy(self, model: nn.Module, inputs: ModelInputs, local: Batch, *, entropy: bool = False) -> Scores:
         training = model.training
@@ -245,19 +257,22 @@ class Learner:
     @torch.no_grad()
     def _collected(
         self, collection: Collection, score: Callable[[ModelInputs, Batch], Tensor], units: Sequence[int] | None = None
-    ) -> Float[Tensor, "B T *k"]:
-        """Scores of the whole collection, or of some units and 0 elsewhere, on CPU: each rank makes its share, and all get
-        all of them.
+    ) -> Float[Tensor, "n *k"]:
+        """Scores of all tokens of the collection, or of some units' and 0 elsewhere, on CPU: each rank makes its share, and
+        all get all of them.
         """
-        placed: Tensor | None = None
+        flat, placed = collection.flat, list[Tensor]()
         for micro in self._dealt(collection, range(len(collection.units)) if units is None else units) or [[]]:
             with self._accelerator.autocast():
                 local, inputs = self._local(collection, micro)
                 values = score(inputs, local)
-            if placed is None:
-                shape = (*collection.batch.loss_mask.shape, *values.shape[2:])
-                placed = torch.zeros(shape, dtype=values.dtype, device=values.device)
-            index = [row for unit in micro for row in collection.units[unit]]
-            placed[index] = values[: len(index)]
-        assert placed is not None
-        return self._accelerator.reduce(placed, "sum").cpu()
+            if not placed:
+                placed.append(values.new_zeros(int(flat.lengths.sum()), *values.shape[2:]))
+            for i, row in enumerate(row for unit in micro for row in collection.units[unit]):
+                placed[0][flat.span(row)] = values[i, : flat.lengths[row]]
+        return self._accelerator.reduce(placed[0], "sum").cpu()
+
+
+def _add(counts: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, count in more.items():
+        counts[name] = counts[name] + count if name in counts else count

@@ -85,12 +85,16 @@ def _sampled_of(problem: Problem, completions: Sequence[Completion], grader: Gra
     prompt, reference = prompt_text(problem.columns["prompt"]), problem.columns["answer"]
     verdicts = [
         graded(
-            grader, text.of(problem.prompt, problem.columns, one.tokens), prompt, reference, finished=one.finish == "stop"
+            grader,
+            text.of(problem.prompt, problem.columns, one.tokens.tolist()),
+            prompt,
+            reference,
+            finished=one.finish == "stop",
         ).verdict
         for one in completions
     ]
     right = [one for one, verdict in zip(completions, verdicts, strict=True) if verdict is Verdict.RIGHT]
-    ended = dict.fromkeys(completion.tokens for completion in right if completion.finish == "stop")
+    ended = dict.fromkeys(tuple(completion.tokens.tolist()) for completion in right if completion.finish == "stop")
     failed = sum(verdict.failed for verdict in verdicts)
     return Sampled(problem.where, len(right), failed, [list(tokens) for tokens in ended])
 

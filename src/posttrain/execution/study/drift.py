@@ -40,7 +40,7 @@ def drift(model: Any, start: Any, tokenizer: Any, problems: Sequence[Problem], a
     tokens, entropy = 0, 0.0
     for first in range(0, len(answers), ROWS):
         rows = [
-            Row(np.array(problem.prompt, np.int32), np.array(answer, np.int32), np.ones(len(answer), np.bool_))
+            Row(np.array(problem.prompt, np.int32), answer, np.ones(len(answer), np.bool_))
             for problem, answer in zip(problems[first : first + ROWS], answers[first : first + ROWS], strict=True)
         ]
         mask = torch.zeros(len(rows), max(len(row.completion) for row in rows), dtype=torch.bool)

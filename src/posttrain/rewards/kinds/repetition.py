@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.options import Judged, RewardConfig
 from posttrain.settings.base import Count
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-def repeated(tokens: Sequence[int], n: int) -> float:
+
+def repeated(tokens: Sequence[int] | NDArray[np.int32], n: int) -> float:
     """The share of a sequence's n-grams that occurred before in it; 0 where it is shorter than n."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    import numpy as np
+
+    places = len(tokens) - n + 1
+    if places < 1:
+        return 0.0
+    known, token = np.unique(np.asarray(tokens, np.int64), return_inverse=True)
+    gram, grams = token[:places], len(known)  # each gram is a number, equal for equal ones alone, below `grams`
+    for further in range(1, n):
+        if grams * len(known) > np.iinfo(np.int64).max:
+            distinct, gram = np.unique(gram, return_inverse=True)
+            grams = len(distinct)
+        gram, grams = gram * len(known) + token[further : further + places], grams * len(known)
+    return 1 - len(np.unique(gram)) / places
 
 
 class RepetitionReward(RewardConfig):

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
+from posttrain.train.collect.flat import Flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Collection:
     """Rows of one or several optimizer steps, over all ranks.
 
-    A unit, which stays in one micro-batch, has the batch's rows `units[u]` and comes from `where[u]`; step k trains on the
-    units `steps[k]`. Rows of `muted` count for advantages, and carry no loss. `metrics` are of the collecting; `samples` are
-    completions to be shown.
+    A unit, which stays in one micro-batch, has the rows `units[u]` and comes from `where[u]`; step k trains on the units
+    `steps[k]`. `flat` is what is known of the rows' tokens. Rows of `muted` count for advantages, and carry no loss.
+    `metrics` are of the collecting; `samples` are completions to be shown.
     """
 
     rows: tuple[Row, ...]
     units: tuple[tuple[int, ...], ...]
     steps: tuple[tuple[int, ...], ...]
     where: tuple[str, ...]
-    batch: Batch
+    flat: Flat
     muted: tuple[int, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     samples: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def batch(self) -> Batch:
+        """All rows, padded."""
+        return self.flat.batch()
+
+    def with_batch(self, batch: Batch) -> Collection:
+        """The same rows with what this padded batch says of them."""
+        return replace(self, flat=Flat.of(batch, self.flat.lengths))
 
 
 class Collector(Protocol):

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from posttrain.data.rows import Example, Row
-from posttrain.estimator.batch import Batch, Origin
+from posttrain.estimator.batch import PER_TOKEN, Origin
 from posttrain.train.collect.collection import Collection, Collector
+from posttrain.train.collect.flat import Flat
 from posttrain.train.collect.order import Order
 
 
@@ -56,19 +55,17 @@ def collect_demonstrations(
     for example in chosen:
         units.append(tuple(range(len(rows), len(rows) + len(example.rows))))
         rows.extend(example.rows)
-    width = max(len(row.completion) for row in rows)
-    mask, tokens = np.zeros((len(rows), width), np.bool_), np.zeros((len(rows), width), np.int64)
-    for i, row in enumerate(rows):
-        mask[i, : len(row.mask)] = row.mask
-        tokens[i, : len(row.completion)] = row.completion
     paired = len(chosen[0].rows) == 2
-    batch = Batch(
-        loss_mask=torch.from_numpy(mask),
-        tokens=torch.from_numpy(tokens),
-        origin=torch.full((len(rows), width), int(Origin.DEMO)),
-        group=torch.tensor([u for u, unit in enumerate(units) for _ in unit]),
-        chosen=torch.arange(len(rows)) % 2 == 0 if paired else None,
-        progress=progress,
+    flat = Flat(
+        np.array([len(row.completion) for row in rows]),
+        {
+            "loss_mask": torch.from_numpy(np.concatenate([row.mask for row in rows])),
+            "tokens": torch.from_numpy(np.concatenate([row.completion for row in rows]).astype(np.int32, copy=False)),
+            "origin": torch.full((len(rows), 1), int(Origin.DEMO), dtype=torch.int8),
+            "group": torch.tensor([u for u, unit in enumerate(units) for _ in unit]),
+            **({"chosen": torch.arange(len(rows)) % 2 == 0} if paired else {}),
+        },
+        progress,
     )
     size = per_step or len(units)
     return Collection(
@@ -76,7 +73,7 @@ def collect_demonstrations(
         units=tuple(units),
         steps=tuple(tuple(range(len(units))[k * size : (k + 1) * size]) for k in range(updates)),
         where=tuple(example.where for example in chosen),
-        batch=batch,
+        flat=flat,
     )
 
 
@@ -115,24 +112,21 @@ def _beside(rollouts: Collection, shown: Collection) -> Collection:
             own + tuple(unit + units for unit in theirs) for own, theirs in zip(rollouts.steps, shown.steps, strict=True)
         ),
         where=rollouts.where + shown.where,
-        batch=_joined(rollouts.batch, shown.batch),
+        flat=_joined(rollouts.flat, shown.flat),
     )
 
 
-def _joined(one: Batch, other: Batch) -> Batch:
+def _joined(one: Flat, other: Flat) -> Flat:
     """Rows of rollouts, then of demonstrations: with a reward of 0, wrong, and groups of their own."""
-    width = max(one.loss_mask.shape[1], other.loss_mask.shape[1])
-    changes: dict[str, Any] = {"group": torch.cat([one.group, other.group + one.group.max() + 1])}
-    for field in dataclasses.fields(Batch):
-        value, beside = getattr(one, field.name), getattr(other, field.name)
-        if not isinstance(value, Tensor) or field.name in changes:
+    fields = {"group": torch.cat([one.fields["group"], other.fields["group"] + one.fields["group"].max() + 1])}
+    for name, value in one.fields.items():
+        if name in fields:
             continue
+        beside = other.get(name)
         if beside is None:
-            shape = other.loss_mask.shape if value.dim() == 2 else other.loss_mask.shape[:1]
-            beside = torch.full(shape, field.name == "reward_mask", dtype=value.dtype)
-        if value.dim() == 2:
-            value, beside = (pad(part, (0, width - part.shape[1])) for part in (value, beside))
-        changes[field.name] = torch.cat([value, beside])
-    unrewarded = torch.zeros(len(other.group), dtype=torch.float64)
-    changes["rewards_by_name"] = {name: torch.cat([v, unrewarded.to(v.dtype)]) for name, v in one.rewards_by_name.items()}
-    return one.replace(**changes)
+            size = int(other.lengths.sum()) if name in PER_TOKEN else len(other)
+            beside = torch.full((size,), name == "reward_mask", dtype=value.dtype)
+        if value.dim() != beside.dim():
+            value, beside = (part.of_tokens(name) for part in (one, other))
+        fields[name] = torch.cat([value, beside])
+    return Flat(np.concatenate([one.lengths, other.lengths]), fields, one.progress)

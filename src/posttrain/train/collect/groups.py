@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from posttrain.data.answers import prompt_text
+from posttrain.data.answers import AnswerText, prompt_text
 from posttrain.data.rows import Problem
 from posttrain.rewards.kinds.repetition import repeated
 from posttrain.rewards.rewarded import Rewarded
@@ -20,66 +21,107 @@ SHOWN = 16  # completions of a collection that are kept to be read
 NGRAM = 4  # tokens, for the share of a completion that repeats itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rollouts:
-    """A question's rows, each a prefix and what was sampled after it, and what their rewards are.
+    """A question's rows, end to end, each a prefix and what was sampled after it; and what their rewards are. n is the tokens
+    of all of them.
 
-    `demonstrated`: the last row is the question's demonstration, all prefix.
+    tokens: [n]. logprobs: [n], 0 on prefixes. lengths, prefixes: tokens of each row, and of its prefix, [B].
+    cut_off: rows that max_tokens ended, [B]. repetition: the share of a row's sample that repeats itself, [B].
+    logprob: of a row's sample, [B]. demonstrated: the last row is the question's demonstration, all prefix.
     """
 
     problem: Problem
-    prefixes: list[Sequence[int]]
-    completions: list[Completion]
-    texts: list[str]
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    lengths: NDArray[np.int64]
+    prefixes: NDArray[np.int64]
+    cut_off: NDArray[np.bool_]
+    repetition: NDArray[np.float64]
+    logprob: NDArray[np.float64]
     rewarded: Rewarded
     demonstrated: bool = False
+
+    @classmethod
+    def of(
+        cls, problem: Problem, answers: Sequence[tuple[Sequence[int], Completion]], rewarded: Rewarded, *, demonstrated: bool
+    ) -> Rollouts:
+        """Of prefixes and the completions that were sampled after them."""
+        completions = [completion for _, completion in answers]
+        given = [np.asarray(prefix, np.int32) for prefix, _ in answers]
+        silent = [np.zeros(len(prefix), np.float32) for prefix in given]
+        return cls(
+            problem,
+            np.concatenate([part for pair in zip(given, (c.tokens for c in completions), strict=True) for part in pair]),
+            np.concatenate([part for pair in zip(silent, (c.logprobs for c in completions), strict=True) for part in pair]),
+            np.array([len(prefix) + len(c.tokens) for prefix, c in zip(given, completions, strict=True)]),
+            np.array([len(prefix) for prefix in given]),
+            np.array([c.finish == "length" for c in completions]),
+            np.array([repeated(c.tokens, NGRAM) for c in completions]),
+            np.array([_total(c.logprobs) for c in completions]),
+            rewarded,
+            demonstrated,
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     @property
     def sampled(self) -> range:
         """The rows that were sampled, in part at least."""
-        return range(len(self.completions) - self.demonstrated)
+        return range(len(self) - self.demonstrated)
 
     @property
     def plain(self) -> list[int]:
         """The rows that were sampled from the prompt alone."""
-        return [row for row in self.sampled if not len(self.prefixes[row])]
+        return [row for row in self.sampled if not self.prefixes[row]]
+
+    def row(self, row: int) -> NDArray[np.int32]:
+        """The tokens of a row."""
+        end = int(self.lengths[: row + 1].sum())
+        return self.tokens[end - self.lengths[row] : end]
+
+
+def _total(logprobs: NDArray[np.float32]) -> float:
+    """Added up one after another, whatever the processor."""
+    return float(np.cumsum(logprobs, dtype=np.float64)[-1]) if len(logprobs) else 0.0
 
 
 def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, float]:
     """Of all completions that were sampled, also of those in groups that were replaced; rewards of those without a prefix."""
-    completions = [group.completions[row] for group in rollouts for row in group.sampled]
-    lengths = [len(completion.tokens) for completion in completions]
+    sampled = [(group, list(group.sampled)) for group in rollouts]
+    lengths = [int(n) for group, rows in sampled for n in (group.lengths - group.prefixes)[rows]]
     return {
         **_reward_metrics(Rewarded.join([group.rewarded.take(group.plain) for group in rollouts])),
         **_prefix_metrics(rollouts),
         "rollout/length": float(np.mean(lengths)),
         "rollout/length/max": float(max(lengths)),
-        "rollout/cut_off": sum(completion.finish == "length" for completion in completions) / len(completions),
-        "rollout/repetition": float(np.mean([repeated(completion.tokens, NGRAM) for completion in completions])),
+        "rollout/cut_off": sum(int(group.cut_off[rows].sum()) for group, rows in sampled) / len(lengths),
+        "rollout/repetition": float(np.mean(np.concatenate([group.repetition[rows] for group, rows in sampled]))),
         **_same_metrics(rollouts),
         "rollout/equal_groups": sum(_is_flat(group.rewarded) for group in rollouts) / len(rollouts),
         "rollout/tokens": float(sum(lengths)),
         "rollout/seconds": seconds,
         "rollout/tokens_per_second": sum(lengths) / max(seconds, 1e-9),
-        "entropy": -sum(sum(completion.logprobs) for completion in completions) / sum(lengths),
+        "entropy": -sum(float(one) for group, rows in sampled for one in group.logprob[rows]) / sum(lengths),
     }
 
 
 def _same_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
     """The share of groups whose answers are all the same, of those that have several from the prompt alone."""
-    compared = [{group.completions[row].tokens for row in group.plain} for group in rollouts if len(group.plain) > 1]
+    compared = [{group.row(row).tobytes() for row in group.plain} for group in rollouts if len(group.plain) > 1]
     return {"rollout/identical_groups": sum(len(one) == 1 for one in compared) / len(compared)} if compared else {}
 
 
 def _prefix_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
     """Of rows that continue a prefix, where there are any; and the share of questions with a demonstration row."""
-    pairs = [(group, row) for group in rollouts for row in group.sampled if len(group.prefixes[row])]
+    pairs = [(group, row) for group in rollouts for row in group.sampled if group.prefixes[row]]
     metrics = {"rollout/demonstrated": sum(group.demonstrated for group in rollouts) / len(rollouts)}
     if pairs:
         right = [bool(group.rewarded.correct[row]) for group, row in pairs if group.rewarded.correct is not None]
         metrics = {
             "rollout/demonstrated": len({id(group) for group, _ in pairs}) / len(rollouts),
-            "rollout/prefix_length": float(np.mean([len(group.prefixes[row]) for group, row in pairs])),
+            "rollout/prefix_length": float(np.mean([group.prefixes[row] for group, row in pairs])),
             **({"rollout/correct_after_prefix": sum(right) / len(right)} if right else {}),
         }
     return metrics if metrics["rollout/demonstrated"] else {}
@@ -122,23 +164,23 @@ def _is_flat(rewarded: Rewarded) -> bool:
     return not len(rewards) or bool((rewards == rewards[0]).all())
 
 
-def shown(rollouts: Sequence[Rollouts]) -> list[dict[str, Any]]:
+def shown(rollouts: Sequence[Rollouts], text: AnswerText) -> list[dict[str, Any]]:
     """The first completions, for a file and for people."""
-    return [_row(group, i) for group in rollouts[:SHOWN] for i in group.sampled][:SHOWN]
+    return [_row(group, i, text) for group in rollouts[:SHOWN] for i in list(group.sampled)[:SHOWN]][:SHOWN]
 
 
-def _row(group: Rollouts, i: int) -> dict[str, Any]:
-    judged, completion = group.rewarded, group.completions[i]
+def _row(group: Rollouts, i: int, text: AnswerText) -> dict[str, Any]:
+    judged, problem = group.rewarded, group.problem
     return {
-        "where": group.problem.where,
-        "prompt": prompt_text(group.problem.columns["prompt"]),
-        "completion": group.texts[i],
-        "prefix_tokens": len(group.prefixes[i]),
+        "where": problem.where,
+        "prompt": prompt_text(problem.columns["prompt"]),
+        "completion": text.of(problem.prompt, problem.columns, group.row(i).tolist()),
+        "prefix_tokens": int(group.prefixes[i]),
         "reward": float(judged.total[i]),
         "rewards": {name: float(scores[i]) for name, scores in judged.by_name.items() if judged.scored[name][i]},
         "faults": {name: faults[i] for name, faults in judged.faults.items() if faults[i] is not None},
         "correct": bool(judged.correct[i]) if judged.correct is not None and bool(judged.known[i]) else None,
         "graded": bool(judged.graded[i]),
-        "tokens": len(completion.tokens),
-        "finish": completion.finish,
+        "tokens": int(group.lengths[i] - group.prefixes[i]),
+        "finish": "length" if group.cut_off[i] else "stop",
     }

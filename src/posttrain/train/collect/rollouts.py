@@ -16,13 +16,14 @@ from posttrain.data.rows import Problem, Row
 from posttrain.distributed import ranks
 from posttrain.errors import EngineError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.estimator.batch import Batch, Origin, Question
+from posttrain.estimator.batch import Origin, Question
 from posttrain.rewards.base import Group, Weighted
 from posttrain.rewards.error_rate import ErrorRate
 from posttrain.rewards.judge import Judges
 from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.flat import NAMED, Flat
 from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown
 from posttrain.train.collect.order import Order
 
@@ -93,8 +94,7 @@ class RolloutCollector:
         if self._resamples:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
             metrics["rollout/unfilled_groups"] = len(self._without_signal(rollouts, progress)) / len(rollouts)
-        batch = self._batch(rollouts, progress)
-        return self._collection(rollouts, batch, metrics)
+        return self._collection(rollouts, progress, metrics)
 
     def state(self) -> dict[str, Any]:
         """See `Collector`: the latest failures of the rewards."""
@@ -149,19 +149,18 @@ class RolloutCollector:
         demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
         if demonstrated and problem.demonstration is not None:
             answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
-        prefixes, completions = [prefix for prefix, _ in answers], [completion for _, completion in answers]
-        tokens = [(*prefix, *completion.tokens) for prefix, completion in answers]
-        texts = [self._text.of(problem.prompt, problem.columns, ids) for ids in tokens]
-        group = Group(
-            completions=texts,
-            tokens=tokens,
-            finished=[c.finish == "stop" for c in completions],
-            columns=problem.columns,
-            raw=[self._text.raw(problem.prompt, problem.columns, ids) for ids in tokens],
+        tokens = [(*prefix, *completion.tokens.tolist()) for prefix, completion in answers]
+        judged = self._judges.judge(
+            Group(
+                completions=[self._text.of(problem.prompt, problem.columns, ids) for ids in tokens],
+                tokens=tokens,
+                finished=[completion.finish == "stop" for _, completion in answers],
+                columns=problem.columns,
+                raw=[self._text.raw(problem.prompt, problem.columns, ids) for ids in tokens],
+            )
         )
-        judged = self._judges.judge(group)
         self._error_rate.add(judged)
-        return Rollouts(problem, prefixes, completions, texts, judged, demonstrated)
+        return Rollouts.of(problem, answers, judged, demonstrated=demonstrated)
 
     def _check(self, answered: list[list[Completion]], step: int) -> None:
         versions = {completion.version for group in answered for completion in group}
@@ -172,59 +171,51 @@ class RolloutCollector:
             )
 
     def _muted(self, rollouts: Sequence[Rollouts]) -> tuple[int, ...]:
-        completions = [completion for group in rollouts for completion in group.completions]
-        return tuple(i for i, one in enumerate(completions) if self._mask_cut_off and one.finish == "length")
+        cut_off = np.concatenate([group.cut_off for group in rollouts])
+        return tuple(np.flatnonzero(cut_off).tolist()) if self._mask_cut_off else ()
 
     def _without_signal(self, rollouts: Sequence[Rollouts], progress: float) -> list[int]:
         """Groups of which no row carries loss."""
-        batch = self._batch(rollouts, progress)
+        batch = self._flat(rollouts, progress).batch()
         carries = self._algorithm.prepare(batch).loss_mask.any(-1)
         carries[list(self._muted(rollouts))] = False
         return [group for group in range(int(batch.group.max()) + 1) if not bool(carries[batch.group == group].any())]
 
-    def _batch(self, rollouts: Sequence[Rollouts], progress: float) -> Batch:
-        rows = [pair for group in rollouts for pair in zip(group.prefixes, group.completions, strict=True)]
-        shape = (len(rows), max(len(prefix) + len(completion.tokens) for prefix, completion in rows))
-        mask, tokens = np.zeros(shape, np.bool_), np.zeros(shape, np.int64)
-        origin, behavior = np.full(shape, Origin.ROLLOUT, np.int64), np.zeros(shape, np.float32)
-        for i, (prefix, completion) in enumerate(rows):
-            start, end = len(prefix), len(prefix) + len(completion.tokens)
-            tokens[i, :end] = (*prefix, *completion.tokens)
-            mask[i, :end] = True
-            origin[i, :start], behavior[i, start:end] = Origin.DEMO, completion.logprobs
+    def _flat(self, rollouts: Sequence[Rollouts], progress: float) -> Flat:
+        lengths, prefixes = (np.concatenate([getattr(one, name) for one in rollouts]) for name in ("lengths", "prefixes"))
         rewarded = Rewarded.join([group.rewarded for group in rollouts])
         graded = rewarded.graded & rewarded.known if self._algorithm.needs.verdict else rewarded.graded
-        return Batch(
-            loss_mask=torch.from_numpy(mask),
-            tokens=torch.from_numpy(tokens),
-            origin=torch.from_numpy(origin),
-            behavior_logp=torch.from_numpy(behavior),
-            group=torch.tensor([i for i, group in enumerate(rollouts) for _ in group.completions]),
-            reward=rewarded.total,
-            rewards_by_name=rewarded.by_name,
-            reward_mask=graded,
-            correct=rewarded.correct,
-            progress=progress,
-        )
+        origin = np.full(int(lengths.sum()), Origin.ROLLOUT, np.int8)
+        for start, prefix in zip(np.cumsum(lengths) - lengths, prefixes, strict=True):
+            origin[start : start + prefix] = Origin.DEMO
+        fields = {
+            "loss_mask": torch.ones(len(origin), dtype=torch.bool),
+            "tokens": torch.from_numpy(np.concatenate([group.tokens for group in rollouts])),
+            "origin": torch.from_numpy(origin),
+            "behavior_logp": torch.from_numpy(np.concatenate([group.logprobs for group in rollouts])),
+            "group": torch.tensor([i for i, group in enumerate(rollouts) for _ in range(len(group))]),
+            "reward": rewarded.total,
+            "reward_mask": graded,
+            **{NAMED + name: scores for name, scores in rewarded.by_name.items()},
+            **({} if rewarded.correct is None else {"correct": rewarded.correct}),
+        }
+        return Flat(lengths, fields, progress)
 
-    def _collection(self, rollouts: Sequence[Rollouts], batch: Batch, metrics: dict[str, float]) -> Collection:
-        rows = [
-            Row(
-                np.array(group.problem.prompt, np.int32),
-                np.array((*prefix, *completion.tokens), np.int32),
-                np.ones(len(prefix) + len(completion.tokens), np.bool_),
-            )
-            for group in rollouts
-            for prefix, completion in zip(group.prefixes, group.completions, strict=True)
-        ]
-        owners, updates = batch.group.tolist(), self._algorithm.needs.updates
+    def _collection(self, rollouts: Sequence[Rollouts], progress: float, metrics: dict[str, float]) -> Collection:
+        flat = self._flat(rollouts, progress)
+        tokens, owners = flat.fields["tokens"].numpy(), flat.fields["group"].tolist()
+        prompts = [np.array(group.problem.prompt, np.int32) for group in rollouts]
+        whole = np.ones(flat.width, np.bool_)
         return Collection(
-            rows=tuple(rows),
-            units=tuple((i,) for i in range(len(rows))),
-            steps=tuple(tuple(u for u, g in enumerate(owners) if g // self._questions == k) for k in range(updates)),
+            rows=tuple(Row(prompts[g], tokens[flat.span(i)], whole[: flat.lengths[i]]) for i, g in enumerate(owners)),
+            units=tuple((i,) for i in range(len(flat))),
+            steps=tuple(
+                tuple(u for u, g in enumerate(owners) if g // self._questions == k)
+                for k in range(self._algorithm.needs.updates)
+            ),
             where=tuple(rollouts[g].problem.where for g in owners),
-            batch=batch,
+            flat=flat,
             muted=self._muted(rollouts),
             metrics=metrics,
-            samples=shown(rollouts),
+            samples=shown(rollouts, self._text),
         )

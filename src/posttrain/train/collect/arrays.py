@@ -1,0 +1,55 @@
+"""A collection as named arrays, for a file or another process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posttrain.data.rows import Row
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.flat import Flat
+
+REST = "rest"  # what is no array, as the bytes of its JSON
+FIELD = "batch."
+
+
+def to_arrays(collection: Collection) -> dict[str, Tensor]:
+    """All that is known of it. Rows stand end to end, and none of their tokens twice."""
+    flat = collection.flat
+    rest = {name: getattr(collection, name) for name in ("units", "steps", "where", "muted", "metrics", "samples")}
+    rest["progress"] = flat.progress
+    return {
+        "rows.prompt": torch.from_numpy(np.concatenate([row.prompt for row in collection.rows])),
+        "rows.prompt.sizes": torch.tensor([len(row.prompt) for row in collection.rows]),
+        "rows.mask": torch.from_numpy(np.concatenate([row.mask for row in collection.rows])),
+        "rows.completion.sizes": torch.from_numpy(flat.lengths),
+        **{FIELD + name: value for name, value in flat.fields.items()},
+        REST: torch.frombuffer(bytearray(json.dumps(rest).encode()), dtype=torch.uint8),
+    }
+
+
+def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
+    """What `to_arrays` was given."""
+    rest: dict[str, Any] = json.loads(arrays[REST].numpy().tobytes())
+    fields = {name.removeprefix(FIELD): value for name, value in arrays.items() if name.startswith(FIELD)}
+    lengths = arrays["rows.completion.sizes"].numpy()
+    flat, prompts = Flat(lengths, fields, rest.pop("progress")), np.cumsum(arrays["rows.prompt.sizes"].numpy())[:-1]
+    parts = [
+        np.split(arrays["rows.prompt"].numpy(), prompts),
+        *(np.split(arrays[name].numpy(), np.cumsum(lengths)[:-1]) for name in (FIELD + "tokens", "rows.mask")),
+    ]
+    units, steps = (tuple(map(tuple, rest.pop(name))) for name in ("units", "steps"))
+    return Collection(
+        rows=tuple(Row(*row) for row in zip(*parts, strict=True)),
+        units=units,
+        steps=steps,
+        where=tuple(rest.pop("where")),
+        flat=flat,
+        muted=tuple(rest.pop("muted")),
+        **rest,
+    )
