@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from posttrain.errors import EngineError
+from posttrain import Completion, Request, Sampling
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.probe import Probe
 from posttrain.settings.model import Adapter
@@ -17,24 +17,32 @@ from tiny import make_model
 
 
 @pytest.fixture(scope="module", params=[None, Adapter(r=4)], ids=["full", "lora"])
-def asked(request: pytest.FixtureRequest) -> tuple[Any, Probe, list[Any]]:
+def asked(request: pytest.FixtureRequest) -> tuple[Any, Probe, dict[str, Completion]]:
     model, tokenizer = make_model(dtype="float32", max_position_embeddings=512, adapter=request.param)
     probe = Probe(len(tokenizer), 512, tokenizer.pad_token_id or 0)
-    [answers] = HFEngine(model, tokenizer).generate([probe.request], probe.sampling)
-    return model, probe, answers
+    return model, probe, answered(model, probe, probe.sampling)
+
+
+def answered(model: Any, probe: Probe, sampling: Sampling) -> dict[str, Completion]:
+    """Of two engines, whose answers differ in length."""
+    engine = HFEngine(model, _tokenizer())
+    [[whole]] = engine.generate([Request(probe.prompt)], sampling)
+    [[short]] = engine.generate([Request(probe.prompt, question=1)], dataclasses.replace(sampling, max_tokens=5))
+    return {"one": whole, "other": short}
 
 
 def test_it_is_longer_than_two_cache_blocks_and_fits_a_small_context(asked: Any) -> None:
-    _, probe, answers = asked
-    assert len(probe.request.prompt) > 256 and len(answers) > 1
+    _, probe, _ = asked
+    assert len(probe.prompt) > 256
     small = Probe(300, 40, 0)
-    assert len(small.request.prompt) + small.sampling.max_tokens <= 40
+    assert len(small.prompt) + small.sampling.max_tokens <= 40
 
 
 def test_the_same_weights_pass_in_train_mode_too(asked: Any) -> None:
     model, probe, answers = asked
     model.train()
-    assert probe.check(model, answers, 1, None) < 1e-4
+    difference, faults = probe.check(model, answers, 1, None)
+    assert difference < 1e-4 and not faults
     assert model.training
     model.eval()
 
@@ -48,12 +56,12 @@ def test_other_weights_do_not(asked: Any, size: float) -> None:
     with torch.no_grad():
         changed += size * torch.randn(changed.shape, generator=rng)
     try:
-        if float(probe.difference(model, answers)) < 1e-3:
+        if max(probe.differences(model, list(answers.values()))) < 1e-3:
             pytest.fail("the change is too small to be a test")
-        with pytest.raises(EngineError, match=r"sync to version 7 .* over the bound of 0\.001") as refused:
-            probe.check(model, answers, 7, None)
-        assert refused.value.exit_code == 6
-        probe.check(model, answers, 7, 100.0)
+        _, faults = probe.check(model, answers, 7, None)
+        assert "over the bound of 0.001" in str(faults["one"]) and "sync to version 7 " in str(faults["one"])
+        assert faults["one"].exit_code == 6
+        assert not probe.check(model, answers, 7, 100.0)[1]
     finally:
         with torch.no_grad():
             changed.copy_(before)
@@ -61,23 +69,25 @@ def test_other_weights_do_not(asked: Any, size: float) -> None:
 
 def test_raw_log_probs_instead_of_processed_ones_do_not(asked: Any) -> None:
     model, probe, _ = asked
-    [raw] = HFEngine(model, _tokenizer()).generate([probe.request], dataclasses.replace(probe.sampling, temperature=1.0))
-    with pytest.raises(EngineError, match="logprobs_mode"):
-        probe.check(model, raw, 1, None)
+    raw = answered(model, probe, dataclasses.replace(probe.sampling, temperature=1.0))
+    _, faults = probe.check(model, raw, 1, None)
+    assert "logprobs_mode" in str(faults["one"])
 
 
 @pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf])
-def test_a_log_prob_that_is_not_finite_does_not(asked: Any, fault: float) -> None:
+def test_a_log_prob_that_is_not_finite_is_its_engines_fault_alone(asked: Any, fault: float) -> None:
     model, probe, answers = asked
-    broken = [dataclasses.replace(answers[0], logprobs=(fault, *answers[0].logprobs[1:])), *answers[1:]]
-    with pytest.raises(EngineError, match="inf nats"):
-        probe.check(model, broken, 1, None)
+    short = answers["other"]
+    broken = {**answers, "other": dataclasses.replace(short, logprobs=(fault, *short.logprobs[1:]))}
+    difference, faults = probe.check(model, broken, 1, None)
+    assert list(faults) == ["other"] and "the engine other differ" in str(faults["other"])
+    assert difference == math.inf and "inf nats" in str(faults["other"])
 
 
 def test_the_bound_follows_the_dtype_that_the_model_computes_in(asked: Any) -> None:
     model, probe, answers = asked
     with torch.autocast("cpu", torch.bfloat16):
-        difference = probe.check(model, answers, 1, None)
+        difference, _ = probe.check(model, answers, 1, None)
     assert 1e-3 < difference < 0.25
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -16,16 +17,18 @@ import torch
 
 from posttrain import EngineError, Request, Sampling, VLLMConfig, VLLMEngine
 from posttrain.errors import SetupError
+from posttrain.rollout.vllm.server import Server
 from posttrain.settings.model import Adapter
+from posttrain.telling import hearing
 from rollout.engine_contract import EngineContract, Subject, of_model
 from system.processes import gone
 from tiny import make_model
 
 pytestmark = pytest.mark.system
 KINDS = {
-    "in_process_untied": ({}, VLLMConfig()),
-    "in_process_tied_by_disk": ({"tie_word_embeddings": True}, VLLMConfig(weights="disk")),
-    "server_tied": ({"tie_word_embeddings": True}, VLLMConfig(mode="server", deadline=30)),
+    "in_process_untied": ({}, VLLMConfig(probe_every=1)),
+    "in_process_tied_by_disk": ({"tie_word_embeddings": True}, VLLMConfig(weights="disk", probe_every=1)),
+    "server_tied": ({"tie_word_embeddings": True}, VLLMConfig(mode="server", deadline=30, probe_every=1)),
 }
 
 
@@ -117,6 +120,26 @@ def test_a_sync_that_did_nothing_is_refused_however_small_the_change_was(
         engine.sync(model, 3)
 
 
+def test_syncs_between_two_whole_proofs_still_find_one_that_did_nothing(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, model, _ = loaded
+    monkeypatch.setattr(engine, "_config", engine._config.model_copy(update={"probe_every": 1000}))
+    scored: list[int] = []
+    check = engine._probe.check
+    monkeypatch.setattr(engine._probe, "check", lambda *given: (scored.append(given[2]), check(*given))[1])
+    monkeypatch.setattr(engine, "_syncs", 8)
+    for version in range(8, 13):
+        change(model, version)
+        engine.sync(model, version)
+    assert scored == [8, 9]
+    change(model, 13)
+    monkeypatch.setattr(engine._transport, "send", _nothing)
+    with pytest.raises(EngineError, match="as before, to the last bit"):
+        engine.sync(model, 13)
+    monkeypatch.undo()
+    engine.sync(model, 14)
+    assert engine.probe_difference < 1e-4
+
+
 def test_an_adapter_is_merged_on_the_way_and_the_base_stays() -> None:
     model, tokenizer = make_model(dtype="float32", max_position_embeddings=512, adapter=Adapter(r=4))
     change(model, 1)  # an adapter begins at zero
@@ -140,11 +163,51 @@ def test_what_cannot_be_served_is_refused_before_anything_starts() -> None:
         VLLMEngine(model, tokenizer, remote)
 
 
+def test_of_two_servers_one_is_killed_in_mid_collection_and_the_same_tokens_come_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=2048)
+    config = VLLMConfig(mode="server", devices=["cpu", "cpu"], deadline=60, max_num_seqs=5)
+    engine = VLLMEngine(model.eval(), tokenizer, config)
+    backend: Any = engine._backend
+    groups = [server.pid for server in backend.running]
+    asked, sampling = [Request([60 + i], n=4, question=i) for i in range(10)], Sampling(max_tokens=100)
+    answered: dict[str, int] = {}
+    original = Server._completion
+
+    async def killing(server: Server, *given: Any) -> Any:
+        answer = await original(server, *given)
+        answered[server.url] = answered.get(server.url, 0) + 1
+        if server.pid == groups[0] and answered[server.url] == 6:
+            os.killpg(groups[0], signal.SIGKILL)
+        return answer
+
+    try:
+        engine.sync(model, 0)
+        undisturbed = engine.generate(asked, sampling)
+        monkeypatch.setattr(Server, "_completion", killing)
+        with hearing() as heard:
+            found = engine.generate(asked, sampling)
+        assert [one.rule for one in heard] == ["engine-lost"] and "It ended with -9" in heard[0].sentence
+        assert [server.pid for server in backend.running] == groups[1:] and gone(groups[0], within=5)
+        first, second = (count for _, count in sorted(answered.items(), key=lambda one: one[1]))
+        assert 6 <= first < 20 < second, "both had answered before, and what was lost was asked again"
+        assert [[one.tokens for one in group] for group in found] == [[one.tokens for one in group] for group in undisturbed]
+        for one, other in zip(chain(*found), chain(*undisturbed), strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5) and one.finish == other.finish
+        change(model, 1)
+        engine.sync(model, 1)
+        assert engine.probe_difference < 1e-4
+    finally:
+        engine.close()
+    assert all(gone(group, within=5) for group in groups)
+
+
 def test_a_server_that_dies_in_the_middle_is_an_error_and_leaves_nothing() -> None:
     model, tokenizer = make_model(dtype="float32", max_position_embeddings=2048)
     engine = VLLMEngine(model.eval(), tokenizer, VLLMConfig(mode="server", deadline=4, max_num_seqs=4))
     backend: Any = engine._backend
-    group = backend._process.pid
+    [group] = [server.pid for server in backend.running]
     try:
         engine.sync(model, 0)
         threading.Timer(1.0, os.killpg, (group, signal.SIGKILL)).start()

@@ -104,14 +104,27 @@ class Fingerprint:
     """A number that changes when a weight does: the sum of all bits, as integers, of the weights that passed through."""
 
     def __init__(self) -> None:
-        self.value = 0
+        self._sum: Tensor | int = 0
 
     def of(self, weights: Weights) -> Weights:
-        """The same weights, added up on their way."""
-        kinds = {2: torch.int16, 4: torch.int32}
+        """The same weights, added up on their way, on their device."""
         for name, tensor in weights:
-            self.value += int(tensor.contiguous().view(kinds[tensor.element_size()]).sum(dtype=torch.int64))
+            self._sum = _bits(tensor.detach()) + self._sum
             yield name, tensor
+
+    @property
+    def value(self) -> int:
+        """Of all that passed, modulo 2^64; it waits for the device."""
+        return int(self._sum)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The sum of a tensor's bytes as words of 64 bits, and of those that are left over, each by itself; modulo 2^64."""
+    flat = tensor.contiguous().view(-1).view(torch.uint8)
+    if flat.storage_offset() % 8:
+        flat = flat.clone()  # words begin at multiples of their size
+    words = len(flat) // 8 * 8
+    return flat[:words].view(torch.int64).sum() + flat[words:].sum()
 
 
 def _adapted(model: Any) -> dict[str, Any]:

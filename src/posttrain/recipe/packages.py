@@ -37,7 +37,7 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
         yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
     for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
-        if sampling is not None and sampling.engine == "vllm" and sampling.vllm.url is None:
+        if sampling is not None and sampling.engine == "vllm" and not sampling.vllm.addresses:
             yield "engine: vllm", "vllm", "'posttrain[vllm]' (on a CPU: make setup-vllm)"
 
 

@@ -1,9 +1,9 @@
-"""The proof that an engine samples from the trainer's weights: one prompt, scored by both after every sync."""
+"""The proof that an engine samples from the trainer's weights: one prompt, scored by both after a sync."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from posttrain.data.rows import Row
 from posttrain.errors import EngineError
-from posttrain.estimator.batch import Batch, Request
+from posttrain.estimator.batch import Batch
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.scoring import Scorer, output_head
 from posttrain.rollout.engine import Completion, Sampling
@@ -20,7 +20,7 @@ from posttrain.rollout.engine import Completion, Sampling
 PROMPT_TOKENS = 300
 """More than two blocks of vLLM's prefix cache, 128 tokens each on a CPU: a stale cache cannot be seen in a shorter prompt. A
 model with a smaller context gets a shorter probe, which proves its weights but maybe not its cache."""
-ANSWER_TOKENS, ANSWERS = 8, 4
+ANSWER_TOKENS = 8
 BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 """Nats, for the largest of the probe's log-probs. float32: engine and trainer agree to 2e-5, and a skipped sync showed as
 0.007 at a learning rate of 1e-6. bfloat16: its 8 bits leave differences of some hundredths of a nat, so that there the probe
@@ -28,7 +28,7 @@ finds wrong or partial weights, and the version number a sync that was skipped."
 
 
 class Probe:
-    """A fixed prompt, a few answers to it sampled at temperature 0.7, where raw and processed log-probs differ.
+    """A fixed prompt, and an answer to it sampled at temperature 0.7, where raw and processed log-probs differ.
 
     Args:
         vocabulary: token ids are below it.
@@ -38,16 +38,13 @@ class Probe:
 
     def __init__(self, vocabulary: int, context: int, pad_id: int) -> None:
         rng, length = Random(0), max(1, min(PROMPT_TOKENS, context - ANSWER_TOKENS))
-        self._prompt, self._pad_id = [rng.randrange(vocabulary) for _ in range(length)], pad_id
-        self.request = Request(self._prompt, n=ANSWERS, question=0)
-        self.alone = Request(self._prompt, question=0)
-        """One answer: its bits depend on the weights alone, where those of several depend on how they were batched too."""
+        self.prompt, self._pad_id = [rng.randrange(vocabulary) for _ in range(length)], pad_id
         self.sampling = Sampling(max_tokens=ANSWER_TOKENS, temperature=0.7)
         self._scorer = Scorer("whole", self.sampling.temperature)  # right for every model, and the probe is short
 
-    def difference(self, model: Any, answers: Sequence[Completion]) -> float:
-        """The largest difference, in nats, between the engine's log-probs and the model's."""
-        prompt = np.array(self._prompt, np.int32)
+    def differences(self, model: Any, answers: Sequence[Completion]) -> list[float]:
+        """The largest difference, in nats, between the log-probs of each answer and the model's."""
+        prompt = np.array(self.prompt, np.int32)
         width = max(len(answer.tokens) for answer in answers)
         mask = torch.tensor([[t < len(answer.tokens) for t in range(width)] for answer in answers])
         rows = [Row(prompt, a.tokens, np.ones(len(a.tokens), np.bool_)) for a in answers]
@@ -62,24 +59,31 @@ class Probe:
             model.train(training)
         theirs = torch.zeros(mask.shape, dtype=own.dtype)
         theirs[mask] = torch.tensor([logprob for answer in answers for logprob in answer.logprobs], dtype=own.dtype)
-        return float((own - theirs).abs().nan_to_num(nan=math.inf, posinf=math.inf).max())
+        return (own - theirs).abs().nan_to_num(nan=math.inf, posinf=math.inf).amax(1).tolist()
 
-    def check(self, model: Any, answers: Sequence[Completion], version: int, bound: float | None) -> float:
-        """The difference, where it is within the bound (by the dtype that the model computes in, if None).
+    def check(
+        self, model: Any, answers: Mapping[str, Completion], version: int, bound: float | None
+    ) -> tuple[float, dict[str, EngineError]]:
+        """The largest difference of all engines, and the fault of each whose difference is not within the bound.
 
-        Raises:
-            EngineError: it is not.
+        Args:
+            model: the trainer's.
+            answers: to the probe, by the engine's name.
+            version: of the weights that each should have.
+            bound: in nats; by the dtype that the model computes in, if None.
         """
         weight = output_head(model).weight
         device = weight.device.type
         computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         bound = BOUNDS.get(computed, BOUNDS[torch.bfloat16]) if bound is None else bound
-        difference = self.difference(model, answers)
-        if not difference <= bound:
-            raise EngineError(
-                f"After the sync to version {version} the engine's log-probs of the probe differ from the trainer's by "
-                f"{difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's weights. Look "
-                "for a sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or another "
-                "logprobs_mode than processed_logprobs. The last checkpoint is whole."
+        differences = dict(zip(answers, self.differences(model, list(answers.values())), strict=True))
+        return max(differences.values()), {
+            name: EngineError(
+                f"After the sync to version {version} the log-probs of the probe by the engine {name} differ from the "
+                f"trainer's by {difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's "
+                "weights. Look for a sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or "
+                "another logprobs_mode than processed_logprobs. The last checkpoint is whole."
             )
-        return difference
+            for name, difference in differences.items()
+            if not difference <= bound
+        }

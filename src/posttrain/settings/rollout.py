@@ -20,6 +20,10 @@ class VLLMConfig(Config):
     """In the process of the trainer, or as a server."""
     url: str | None = None
     """Of a server that runs already; it must have been started with VLLM_SERVER_DEV_MODE=1 and read `weights_folder`."""
+    urls: list[str] = []
+    """Of several such servers: what is asked is spread over them, and one that fails is taken out for the rest of the run."""
+    devices: list[Annotated[int, Field(ge=0)] | Literal["cpu"]] = []
+    """A server is started for each: GPUs, by their numbers among those that the run sees, or `cpu`, as often as wanted."""
     weights: Literal["tensors", "disk", "nccl"] | None = None
     """How new weights reach it: handed over in the process, or by a safetensors folder that is loaded again."""
     weights_folder: str | None = None
@@ -41,6 +45,8 @@ class VLLMConfig(Config):
     logp_bound: Positive | None = None
     """Largest difference, in nats, between the engine's and the trainer's log-probs of the probe after a sync; by the
     dtype if not set."""
+    probe_every: Count = 10
+    """Syncs between two whole proofs of the weights, after the first ten, each of which has one; 1: every sync has one."""
     sleep: bool = False
     """Not part of this version."""
 
@@ -51,9 +57,14 @@ class VLLMConfig(Config):
         return self.weights or ("tensors" if self.mode == "in_process" else "disk")
 
     @property
-    def is_remote(self) -> bool:
-        """The server is on another machine, or may be."""
-        return self.url is not None and urlsplit(self.url).hostname not in LOOPBACK
+    def addresses(self) -> list[str]:
+        """Of the servers that run already."""
+        return self.urls or ([self.url] if self.url is not None else [])
+
+    @property
+    def remote(self) -> list[str]:
+        """The addresses that are on another machine, or may be."""
+        return [url for url in self.addresses if urlsplit(url).hostname not in LOOPBACK]
 
     @model_validator(mode="after")
     def _can_be_done(self) -> VLLMConfig:
@@ -61,12 +72,25 @@ class VLLMConfig(Config):
             raise ValueError("weights: nccl sends them between GPUs and is not part of this version; take tensors or disk")
         if self.sleep:
             raise ValueError("sleep: giving the engine's GPU memory back between rollouts is not part of this version")
-        if self.url is not None and self.mode != "server":
-            raise ValueError("url is of a server: set mode: server")
-        if self.url is not None and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
-            raise ValueError(f"url: http://HOST:PORT is expected, not {self.url}")
-        if self.url is not None and self.weights_folder is None:
-            raise ValueError("url: a server that runs already takes its weights from weights_folder, which it must see")
+        if self.url is not None and self.urls:
+            raise ValueError("url and urls: give one of them")
+        key = "urls" if self.urls else "url"
+        if self.addresses and self.mode != "server":
+            raise ValueError(f"{key} is of a server: set mode: server")
+        for url in self.addresses:
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise ValueError(f"{key}: http://HOST:PORT is expected, not {url}")
+        if len({url.rstrip("/") for url in self.addresses}) < len(self.addresses):
+            raise ValueError("urls: one stands there twice")
+        if self.addresses and self.weights_folder is None:
+            raise ValueError(f"{key}: a server that runs already takes its weights from weights_folder, which it must see")
+        if self.devices and (self.mode != "server" or self.addresses):
+            raise ValueError("devices are of servers that the run starts: they need mode: server, and neither url nor urls")
+        on_gpus = [device for device in self.devices if device != "cpu"]
+        if len(on_gpus) not in (0, len(self.devices)) or len(set(on_gpus)) < len(on_gpus):
+            raise ValueError("devices: numbers of GPUs, each once, or cpu as often as servers are wanted; not both")
+        if self.devices and self.tensor_parallel_size > 1:
+            raise ValueError("devices: one server for each; to split a model over GPUs take tensor_parallel_size without it")
         if self.mode == "in_process" and self.transport == "tensors" and self.tensor_parallel_size > 1:
             raise ValueError("weights: tensors reach one worker; with tensor_parallel_size over 1 take weights: disk")
         if self.mode == "server" and self.weights == "tensors":

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,8 @@ from posttrain import VLLMConfig
 from posttrain.errors import EngineError, SetupError
 from posttrain.rollout.vllm.backend import Answer, Ask
 from posttrain.rollout.vllm.server import Server
+from posttrain.rollout.vllm.servers import Servers
+from posttrain.telling import hearing
 
 ROUTES = {"/collective_rpc": {}, "/reset_prefix_cache": {}}
 MODELS = {"data": [{"id": "m", "max_model_len": 64}]}
@@ -82,9 +83,10 @@ def fake() -> Iterator[Fake]:
     server.close()
 
 
-def connect(fake: Fake, **options: Any) -> Server:
-    config = VLLMConfig(mode="server", url=fake.url, weights_folder="w", **{"deadline": 0.5, "start_deadline": 1, **options})
-    return Server(Path("."), "float32", config, cpu=True)
+def connect(*fakes: Fake, **options: Any) -> Servers:
+    urls = [fake.url for fake in fakes]
+    config = VLLMConfig(mode="server", urls=urls, weights_folder="w", **{"deadline": 0.5, "start_deadline": 1, **options})
+    return Servers([Server(url, config) for url in urls])
 
 
 def test_a_completion(fake: Fake) -> None:
@@ -242,3 +244,101 @@ def test_a_server_that_goes_away_is_lost(fake: Fake) -> None:
         server.submit([ASK], {})
     with pytest.raises(EngineError, match="is lost"):
         server.rpc("reload_weights", {})
+
+
+def cut_off(body: Any) -> Reply:
+    raise ConnectionAbortedError
+
+
+@pytest.fixture
+def other() -> Iterator[Fake]:
+    server = Fake()
+    yield server
+    server.close()
+
+
+def by_seed(body: Any) -> Reply:
+    return 200, {"choices": [{**CHOICE, "token_ids": [body["seed"], 0]}]}
+
+
+def completions(fake: Fake) -> list[int]:
+    return [body["seed"] for body in fake.bodies if body is not None and "seed" in body]
+
+
+def test_questions_are_dealt_to_several_servers_and_the_answers_keep_their_order(fake: Fake, other: Fake) -> None:
+    fake.post["/v1/completions"] = other.post["/v1/completions"] = by_seed
+    answers = connect(fake, other).submit([Ask([1 + i // 4], 2, i) for i in range(16)], {})
+    assert [answer.tokens[0] for answer in answers] == list(range(16))
+    assert sorted(completions(fake)) == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert sorted(completions(other)) == [4, 5, 6, 7, 12, 13, 14, 15]
+
+
+def test_a_server_that_is_done_takes_over_what_another_has_not_begun(fake: Fake, other: Fake) -> None:
+    other.post["/v1/completions"] = by_seed
+    fake.post["/v1/completions"] = lambda body: (time.sleep(0.3), by_seed(body))[1]
+    answers = connect(fake, other, max_num_seqs=2, deadline=5).submit([Ask([1 + i // 4], 2, i) for i in range(16)], {})
+    assert [answer.tokens[0] for answer in answers] == list(range(16))
+    assert len(completions(other)) > 8 and len(completions(fake)) + len(completions(other)) == 16
+
+
+@pytest.mark.parametrize("how", ["breaks", "no completion", "hangs"])
+def test_a_server_that_fails_is_taken_out_and_the_others_are_asked_with_the_same_seeds(
+    fake: Fake, other: Fake, how: str
+) -> None:
+    faults = {
+        "breaks": cut_off,
+        "no completion": lambda body: (500, {"error": "out of memory"}),
+        "hangs": lambda body: (time.sleep(5), (200, {}))[1],
+    }
+    answered: list[int] = []
+
+    def fails_after_two(body: Any) -> Reply:
+        answered.append(body["seed"])
+        return by_seed(body) if len(answered) <= 2 else faults[how](body)
+
+    fake.post["/v1/completions"], other.post["/v1/completions"] = fails_after_two, by_seed
+    servers = connect(fake, other, deadline=0.5 if how == "hangs" else 5)
+    asks = [Ask([1 + i // 2], 2, i) for i in range(12)]
+    with hearing() as heard:
+        answers = servers.submit(asks, {})
+    assert [answer.tokens[0] for answer in answers] == list(range(12))
+    assert set(answered[:2]).isdisjoint(completions(other)), "what was answered is not asked again"
+    assert [told.rule for told in heard] == ["engine-lost"] and fake.url in heard[0].sentence
+    assert servers.names == [other.url]
+    seen = len(fake.bodies)
+    assert len(servers.submit(asks, {})) == 12 and len(fake.bodies) == seen
+    other.post["/v1/completions"] = cut_off
+    with pytest.raises(EngineError, match=f"{other.url} (is lost|hangs)"):
+        servers.submit(asks, {})
+
+
+def test_each_server_is_asked_and_one_that_does_not_do_as_it_is_told_is_taken_out(fake: Fake, other: Fake) -> None:
+    fake.post["/v1/completions"] = other.post["/v1/completions"] = by_seed
+    servers = connect(fake, other)
+    assert {name: answer.tokens for name, answer in servers.each(Ask([1], 2, 5), {}).items()} == {
+        fake.url: (5, 0),
+        other.url: (5, 0),
+    }
+    servers.rpc("reload_weights", {"weights_path": "/x"})
+    assert fake.bodies[-1] == other.bodies[-1] == {"method": "reload_weights", "kwargs": {"weights_path": "/x"}}
+    other.post["/reset_prefix_cache"] = lambda body: (200, {"success": False})
+    with hearing() as heard:
+        servers.reset_prefix_cache()
+    assert servers.names == [fake.url] and "did not reset its prefix cache" in heard[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"url": "http://127.0.0.1:1", "urls": ["http://127.0.0.1:2"]}, "give one of them"),
+        ({"urls": ["http://127.0.0.1:1", "http://127.0.0.1:1/"]}, "stands there twice"),
+        ({"urls": ["127.0.0.1:1"]}, "http://HOST:PORT is expected"),
+        ({"urls": ["http://127.0.0.1:1"], "devices": [0]}, "devices are of servers that the run starts"),
+        ({"devices": [0, "cpu"]}, "not both"),
+        ({"devices": [1, 1]}, "each once"),
+        ({"devices": [0, 1], "tensor_parallel_size": 2}, "one server for each"),
+    ],
+)
+def test_servers_that_cannot_be_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        VLLMConfig(mode="server", weights_folder="w", **options)

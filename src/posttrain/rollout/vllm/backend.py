@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from posttrain.errors import SetupError
+import torch
+
+from posttrain.errors import EngineError, SetupError
 from posttrain.rollout.engine import Sampling
 from posttrain.settings.rollout import VLLMConfig
 
@@ -35,29 +37,47 @@ def check_usable(config: VLLMConfig, *, allow_remote: bool) -> None:
     """Refuses, before anything is loaded, what cannot be started or may not be used.
 
     Raises:
-        SetupError: vLLM is to run here and is not installed, or the server is on another machine without leave.
+        SetupError: vLLM is to run here and is not installed, a device is not there, or a server is on another machine
+            without leave.
     """
-    if config.is_remote and not allow_remote:
+    if config.remote and not allow_remote:
         raise SetupError(
-            f"{config.url} is not on this machine, and no key guards vLLM's control routes. Who wants that all the same "
-            "says --allow-remote-engine (in Python: allow_remote=True, or allow_remote_engine=True of run)."
+            f"{config.remote[0]} is not on this machine, and no key guards vLLM's control routes. Who wants that all the "
+            "same says --allow-remote-engine (in Python: allow_remote=True, or allow_remote_engine=True of run)."
         )
-    if config.url is None and find_spec("vllm") is None:
+    if not config.addresses and find_spec("vllm") is None:
         raise SetupError("vLLM is not installed: pip install 'posttrain[vllm]', or make setup-vllm on a CPU.")
+    gpus = torch.cuda.device_count()
+    for device in config.devices:
+        if (device == "cpu") == (gpus > 0) or (device != "cpu" and device >= gpus):
+            raise SetupError(f"rollout.vllm.devices: {device} is not there: this run sees {gpus or 'no'} GPUs.")
 
 
 class Backend(Protocol):
-    """A running vLLM. Whatever fails raises EngineError."""
+    """A running vLLM, of one engine or several. Whatever fails, with no other engine left, raises EngineError."""
 
     context: int
     """Tokens of prompt and answer together."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the engines that are left."""
+        ...
 
     def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         """Samples, in order; `options` are fields of vLLM's SamplingParams."""
         ...
 
+    def each(self, ask: Ask, options: dict[str, Any]) -> dict[str, Answer]:
+        """The answer of each engine, by its name."""
+        ...
+
+    def take_out(self, faults: dict[str, EngineError]) -> None:
+        """Asks these engines, by their names, nothing more."""
+        ...
+
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
-        """Calls a method of every worker."""
+        """Calls a method of every worker of every engine."""
         ...
 
     def reset_prefix_cache(self) -> None:

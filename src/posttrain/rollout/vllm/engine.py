@@ -27,6 +27,7 @@ from posttrain.rollout.vllm.backend import Answer, Ask, Backend, check_usable, s
 from posttrain.settings.model import HEAD_SIZES
 from posttrain.settings.rollout import VLLM_TEMPERATURE, VLLMConfig
 
+FIRST_SYNCS = 10  # each of which has the whole proof
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -57,15 +58,16 @@ class VLLMEngine:
             )
         cpu = not torch.cuda.is_available()
         _check_heads(model.config, cpu=cpu)
-        self._ends, self._bound = eos_ids(model, tokenizer), config.logp_bound
-        self.version, self.probe_difference = -1, math.nan
-        self._fingerprint: int | None = None
+        self._config, self._ends = config, eos_ids(model, tokenizer)
+        self.version, self.probe_difference, self._syncs = -1, math.nan, 0
+        self._known: tuple[int, dict[str, Answer]] | None = None
         self._backend: Backend | None = None
-        self._leads = config.mode == "in_process" or ranks.rank() == 0
+        self._shared = config.mode == "server" and ranks.world() > 1
+        self._leads = not self._shared or ranks.rank() == 0
         self._folder = Path(tempfile.mkdtemp(prefix=f"posttrain-vllm-{os.getpid()}-"))
         atexit.register(self.close)
         try:
-            _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and config.url is None)
+            _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and not config.addresses)
             self._backend = self._start(DTYPES[head.dtype], config, cpu=cpu)
             for copy_of_weights in self._folder.glob("model*.safetensors*"):
                 copy_of_weights.unlink()
@@ -89,30 +91,40 @@ class VLLMEngine:
         return self._generate(requests, sampling)
 
     def sync(self, model: Any, version: int) -> None:
-        """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe."""
-        backend, known = self._running(), self._fingerprint
-        self.version, self._fingerprint = -1, None  # whatever fails below, nobody knows what the engine has
-        fingerprint = Fingerprint()
+        """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe.
+
+        Every engine's answer must be another than after the last sync, where the weights are others. In the first ten syncs,
+        and at every `config.probe_every`-th, it is also scored by the model, and the cache holds the probe before.
+        """
+        backend, known = self._running(), self._known
+        self.version, self._known = -1, None  # whatever fails below, nobody knows what the engine has
+        scored = self._syncs < FIRST_SYNCS or self._syncs % self._config.probe_every == 0
+        self._syncs += 1
+        fingerprint, answers = Fingerprint(), dict[str, Answer]()
         weights = fingerprint.of(engine_weights(model))
-        before, after = [], None
         if self._leads:
-            backend.reset_prefix_cache()
-            before = self._generate([self._probe.alone], self._probe.sampling)  # warms the cache that must be forgotten
+            if scored:
+                self._probed(tokens=1)  # what was computed with the weights of before is then in the cache
             self._transport.send(weights, version)
         for _ in weights:
             pass  # ranks that share a model gather it together, whoever sends it
         if self._leads:
             backend.reset_prefix_cache()
-            after = self._generate([self._probe.alone], self._probe.sampling)
-        if after == before and known not in (None, fingerprint.value):
-            raise EngineError(
-                f"After the sync to version {version} the engine answers the probe as before, to the last bit, though the "
-                "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
-            )
+            answers = self._probed()
+            backend.take_out(_unmoved(answers, known, fingerprint.value, version))
         ranks.barrier(f"the sync of the engine to version {version}")
-        [answers] = self._generate([self._probe.request], self._probe.sampling)
-        self.probe_difference = self._probe.check(model, answers, version, self._bound)
-        self.version, self._fingerprint = version, fingerprint.value
+        if self._shared:
+            answers = ranks.broadcast(answers, "the probe's answers")
+        if scored:
+            completions = {name: self._completion(answer) for name, answer in answers.items()}
+            self.probe_difference, faults = self._probe.check(model, completions, version, self._config.logp_bound)
+            if self._leads:
+                backend.take_out(faults)
+        if self._shared:
+            left = ranks.broadcast(backend.names, "the engines that are left")
+            lost = (name for name in backend.names if name not in left)
+            backend.take_out({name: EngineError(f"The first process cannot use the engine {name}.") for name in lost})
+        self.version, self._known = version, (fingerprint.value, answers)
 
     def close(self) -> None:
         """Ends what was started, and removes what was written."""
@@ -124,16 +136,17 @@ class VLLMEngine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, dtype: str, config: VLLMConfig, *, cpu: bool) -> Backend:
-        """In this process; or one server for all ranks, which the first of them starts."""
+        """In this process; or servers for all ranks, which the first of them starts."""
         if config.mode == "in_process":
             from posttrain.rollout.vllm.in_process import InProcess
 
             return InProcess(self._folder, dtype, config, cpu=cpu)
-        from posttrain.rollout.vllm.server import Server
+        from posttrain.rollout.vllm.servers import start_servers
 
-        server = Server(self._folder, dtype, config, cpu=cpu) if self._leads else None
-        url = ranks.broadcast(server.url if server is not None else "", "the start of the vLLM server")
-        return server or Server(self._folder, dtype, config.model_copy(update={"url": url}), cpu=cpu)
+        servers = start_servers(self._folder, dtype, config, cpu=cpu) if self._leads else None
+        urls = ranks.broadcast(servers.names if servers is not None else [], "the start of the vLLM servers")
+        there = config.model_copy(update={"url": None, "urls": urls, "devices": []})
+        return servers or start_servers(self._folder, dtype, there, cpu=cpu)
 
     def _running(self) -> Backend:
         if self._backend is None:
@@ -161,6 +174,12 @@ class VLLMEngine:
         answers = iter(backend.submit(asks, sampling_options(sampling, self._ends)))
         return [[self._completion(next(answers)) for _ in range(request.n)] for request in requests]
 
+    def _probed(self, tokens: int | None = None) -> dict[str, Answer]:
+        """What each engine answers to the probe, alone: its bits depend on the weights, and on no neighbours."""
+        sampling = self._probe.sampling
+        ask = Ask(self._probe.prompt, tokens or sampling.max_tokens, sample_seed(sampling, 0, 0) >> 1)
+        return self._running().each(ask, {**sampling_options(sampling, []), "ignore_eos": True})
+
     def _completion(self, answer: Answer) -> Completion:
         whole = len(answer.tokens) == len(answer.logprobs) > 0
         if not whole or not all(map(math.isfinite, answer.logprobs)):
@@ -168,6 +187,22 @@ class VLLMEngine:
                 f"vLLM gave {len(answer.tokens)} tokens and {len(answer.logprobs)} log-probs, or some that are not finite."
             )
         return Completion(answer.tokens, answer.logprobs, answer.finish, self.version)
+
+
+def _unmoved(
+    answers: dict[str, Answer], known: tuple[int, dict[str, Answer]] | None, fingerprint: int, version: int
+) -> dict[str, EngineError]:
+    """The fault of each engine that answers as before other weights came."""
+    if known is None or known[0] == fingerprint:
+        return {}
+    return {
+        name: EngineError(
+            f"After the sync to version {version} the engine {name} answers the probe as before, to the last bit, though the "
+            "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
+        )
+        for name, answer in answers.items()
+        if known[1].get(name) == answer
+    }
 
 
 def _write_model(model: Any, tokenizer: Any, folder: Path, *, weights: bool) -> None:

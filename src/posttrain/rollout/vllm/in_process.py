@@ -50,6 +50,11 @@ class InProcess:
             raise SetupError(f"vLLM does not start with this model: {error}") from error
         self.context: int = self._llm.llm_engine.model_config.max_model_len
 
+    @property
+    def names(self) -> list[str]:
+        """See `Backend`."""
+        return ["in_process"]
+
     def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         """See `Backend`."""
         engine, numbers = self._llm.llm_engine, {str(next(self._ids)): i for i in range(len(asks))}
@@ -71,6 +76,15 @@ class InProcess:
             raise EngineError(f"vLLM answered {len(done)} of {len(asks)} requests.")
         self._deadline = self._config.deadline
         return [done[i] for i in range(len(asks))]
+
+    def each(self, ask: Ask, options: dict[str, Any]) -> dict[str, Answer]:
+        """See `Backend`."""
+        return dict(zip(self.names, self.submit([ask], options), strict=True))
+
+    def take_out(self, faults: dict[str, EngineError]) -> None:
+        """See `Backend`: there is no other."""
+        for fault in faults.values():
+            raise fault
 
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
         """See `Backend`."""
