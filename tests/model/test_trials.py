@@ -13,6 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from posttrain import PostTrainer
 from posttrain.errors import SetupError
+from posttrain.model.layout.blocks import Blocks
 from posttrain.model.scoring import Scorer, output_head
 from posttrain.model.trials import _of_own_logits, _padded, _scored, usable_head, usable_layout
 from posttrain.settings.model import Adapter
@@ -85,10 +86,10 @@ def test_windows_are_padded(config: Any, reason: str, caplog: pytest.LogCaptureF
 def test_a_model_that_does_not_keep_documents_apart_is_padded(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def across(query: Any, key: Any, value: Any, layout: Any, *, scale: float, dropout: float) -> torch.Tensor:
+    def across(self: Any, query: Any, key: Any, value: Any, *, scale: float, dropout: float) -> torch.Tensor:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale).transpose(1, 2)
 
-    monkeypatch.setattr("posttrain.model.layout.attention.packed_attention", across)
+    monkeypatch.setattr(Blocks, "attend", across)
     assert usable_layout(make_model()[0], "shared", 64) == "padded"
     assert "does not keep packed rows apart" in caplog.text
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn.attention.bias import causal_lower_right
 
+import flash
 from posttrain import PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.estimator.algorithm import Algorithm
@@ -63,7 +64,7 @@ def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
 
 
 def learnt(
-    algorithm: Algorithm, head: HeadPath, layout: RowLayout, scale: float = 1.0, **model: Any
+    algorithm: Algorithm, head: HeadPath, layout: RowLayout, scale: float = 1.0, *, varlen: bool = False, **model: Any
 ) -> tuple[torch.Tensor, dict[str, float], dict[str, torch.Tensor]]:
     """The loss, the metrics and the gradients of a step, whose loss is scaled after it was made."""
     policy, tokenizer = make_model(**model)
@@ -76,7 +77,7 @@ def learnt(
     with torch.no_grad():
         for one in policy.parameters():
             one.add_(0.02 * torch.randn(one.shape, generator=draw, dtype=one.dtype) * one.requires_grad)
-    scorer, laid_out = Scorer(head, 0.8), make_layout(layout, pad_id=0)
+    scorer, laid_out = Scorer(head, 0.8), make_layout(layout, pad_id=0, varlen=varlen)
     learner = Learner(algorithm, reference, accelerator, scorer=scorer, layout=laid_out, rows=None, tokens=150)
     opened = learner.open(policy, collection(algorithm, policy, tokenizer))
     step, total, metrics = learner.step(opened, 0, 0.3), torch.zeros((), dtype=torch.float64), dict[str, float]()
@@ -122,6 +123,15 @@ def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
     assert_equal(learnt(ALGORITHMS[name], head, layout), learnt(ALGORITHMS[name], *PLAIN))
 
 
+@pytest.mark.parametrize("layout", ["shared", "packed"])
+@pytest.mark.parametrize("name", ["grpo", "dpo", "asft"])
+def test_the_kernel_for_stretches_of_any_length_learns_the_same(name: str, layout: RowLayout) -> None:
+    """By its formulas; in a model whose heads are grouped."""
+    with flash.kernels():
+        found = learnt(ALGORITHMS[name], "two_pass", layout, varlen=True, **MODELS["grouped heads"])
+    assert_equal(found, learnt(ALGORITHMS[name], "two_pass", "padded", **MODELS["grouped heads"]))
+
+
 @pytest.mark.parametrize("name", ["grpo", "dpo"])
 def test_shared_prompts_of_float32_weights_run_under_autocast_as_cuda_runs_them(
     name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -137,7 +147,7 @@ def test_shared_prompts_of_float32_weights_run_under_autocast_as_cuda_runs_them(
 
     with torch.autocast("cpu", torch.bfloat16):
         loss, _, gradients = learnt(ALGORITHMS[name], *FAST, **options)
-        monkeypatch.setattr("posttrain.model.layout.attention._lower_right", bias)
+        monkeypatch.setattr("posttrain.model.layout.blocks._lower_right", bias)
         forced, _, forced_gradients = learnt(ALGORITHMS[name], *FAST, **options)
     assert biased and not caplog.text  # no trial fell back to padded rows
     torch.testing.assert_close(forced, loss, rtol=0.02, atol=1e-3)

@@ -9,11 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import flash
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
-from posttrain.model.layout.attention import Answers
+from posttrain.model.layout.inputs import _at_once
 from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
+from posttrain.model.layout.padded import model_inputs
 
 
 def row(prompt: list[int], completion: list[int], mask: list[bool] | None = None) -> Row:
@@ -28,25 +31,16 @@ def batch(rows: list[Row]) -> Batch:
     return Batch(loss_mask=mask)
 
 
-def read_back(rows: list[Row], *, share: bool) -> None:
+def read_back(rows: list[Row], *, share: bool, varlen: bool) -> None:
     """Every scored token is predicted from all that comes before it in its row, and from nothing else."""
-    inputs, whole = packed_inputs(rows, batch(rows), share=share), batch(rows)
+    inputs, whole = packed_inputs(rows, batch(rows), share=share, varlen=varlen), batch(rows)
     assert inputs.layout is not None and inputs.position_ids is not None
     ids, at = inputs.input_ids[0].tolist(), inputs.position_ids[0].tolist()
-    seen, trunks, end = {}, list[list[list[int]]](), 0
-    for block in inputs.layout.blocks:
-        standing = [list(range(end + i * block.length, end + (i + 1) * block.length)) for i in range(block.count)]
-        end += block.count * block.length
-        before: list[list[int]] = [[]] * block.count
-        if isinstance(block, Answers):
-            before = [trunks[block.trunks][to] for to in block.to]
-        else:
-            trunks.append(standing)
-        for earlier, own in zip(before, standing, strict=True):
-            for i, position in enumerate(own):
-                seen[position] = [*earlier, *own[: i + 1]]
-    assert end == len(ids)
-    assert all(at[position] == len(known) - 1 for position, known in seen.items())
+    alike, values = torch.zeros(1, 1, len(ids), len(ids)), torch.eye(len(ids))[None, None]
+    with flash.kernels():
+        shares = inputs.layout.attend(alike, alike, values)[0, :, 0]  # of each token: 1 / n for the n that it sees
+    seen = [sorted(share.nonzero()[:, 0].tolist(), key=at.__getitem__) for share in shares]
+    assert all([at[known] for known in of] == list(range(at[position] + 1)) for position, of in enumerate(seen))
     width = whole.loss_mask.shape[1]
     assert sorted(inputs.index.tolist()) == whole.loss_mask.flatten().nonzero()[:, 0].tolist()
     for position, index, target in zip(inputs.position.tolist(), inputs.index.tolist(), inputs.target.tolist(), strict=True):
@@ -68,17 +62,18 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_every_scored_token_is_predicted_from_its_own_row(share: bool) -> None:
-    read_back(ROWS, share=share)
+@pytest.mark.parametrize("varlen", [False, True], ids=["blocks", "varlen"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "apart"])
+def test_every_scored_token_is_predicted_from_its_own_row(share: bool, varlen: bool) -> None:
+    read_back(ROWS, share=share, varlen=varlen)
 
 
 TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
 
-@given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=8), st.booleans())
-def test_it_is_so_for_any_rows(drawn: list[tuple[list[int], list[int]]], share: bool) -> None:
-    read_back([row(prompt, completion) for prompt, completion in drawn], share=share)
+@given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=8), st.booleans(), st.booleans())
+def test_it_is_so_for_any_rows(drawn: list[tuple[list[int], list[int]]], share: bool, varlen: bool) -> None:
+    read_back([row(prompt, completion) for prompt, completion in drawn], share=share, varlen=varlen)
 
 
 def test_a_prompt_stands_once_and_nothing_is_padded() -> None:
@@ -123,3 +118,33 @@ def test_answers_to_one_prompt_stay_together_and_ranks_have_equal_work() -> None
     dealt = packed_micro_batches(units, ranks=2, share=True, tokens=40)
     assert [len(micro) for rank in dealt for micro in rank] == [4] * 4
     assert all(len({unit % 4 for unit in micro}) == 1 for rank in dealt for micro in rank)
+
+
+def test_a_micro_batch_goes_to_another_device_in_one_copy() -> None:
+    inputs = packed_inputs(ROWS, batch(ROWS), share=True, varlen=True)
+    assert inputs.to(torch.device("cpu")) is inputs and inputs.layout is not None
+    for to in (model_inputs(ROWS[:4], batch(ROWS[:4]), pad_id=0), inputs, packed_inputs(ROWS, batch(ROWS), share=True)):
+        with Copies() as copies:
+            moved = to.to(torch.device("meta"))
+        assert copies.made == 1 and moved.input_ids.device.type == "meta" and moved.input_ids.shape == to.input_ids.shape
+        assert all(one.device.type == "meta" for one in (moved.layout.tensors if moved.layout is not None else ()))
+
+
+def test_its_numbers_arrive_as_they_are() -> None:
+    inputs = packed_inputs(ROWS, batch(ROWS), share=True, varlen=True)
+    assert inputs.layout is not None
+    sent = [inputs.input_ids, torch.tensor([[True, False, True]]), *inputs.layout.tensors, inputs.position, torch.zeros(0)]
+    for one, arrived in zip(sent, _at_once(sent, torch.device("cpu")), strict=True):
+        assert arrived.dtype == one.dtype and torch.equal(arrived, one)
+
+
+class Copies(TorchDispatchMode):
+    """Counts what goes from one device to another."""
+
+    made = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [one.device for one in args if isinstance(one, torch.Tensor)]
+        self.made += any(isinstance(out, torch.Tensor) and out.device != device for device in given)
+        return out

@@ -66,13 +66,17 @@ class Padded:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One row without padding; with `share` a prompt stands once for all of its answers."""
+    """One row without padding; with `share` a prompt stands once for all of its answers.
+
+    varlen: it is attended to by the kernel for stretches of any length, else block by block.
+    """
 
     share: bool
+    varlen: bool = False
 
     def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
         """See `Rows`."""
-        return packed_inputs(rows, batch, share=self.share)
+        return packed_inputs(rows, batch, share=self.share, varlen=self.varlen)
 
     def tokens(self, rows: Sequence[Row]) -> int:
         """See `Rows`."""
@@ -85,6 +89,6 @@ class Packed:
         return packed_micro_batches(units, ranks=ranks, share=self.share, rows=rows, tokens=tokens)
 
 
-def make_layout(name: RowLayout, *, pad_id: int) -> Rows:
+def make_layout(name: RowLayout, *, pad_id: int, varlen: bool = False) -> Rows:
     """The layout of that name."""
-    return Padded(pad_id) if name == "padded" else Packed(share=name == "shared")
+    return Padded(pad_id) if name == "padded" else Packed(share=name == "shared", varlen=varlen)

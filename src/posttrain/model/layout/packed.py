@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ from numpy.typing import NDArray
 
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
-from posttrain.model.layout.attention import Answers, Layout, Trunks
+from posttrain.model.layout.blocks import Blocks
 from posttrain.model.layout.inputs import ModelInputs
+from posttrain.model.layout.varlen import Varlen
 
 Ids = NDArray[np.int32]
 
 
-def packed_inputs(rows: Sequence[Row], batch: Batch, *, share: bool) -> ModelInputs:
+def packed_inputs(rows: Sequence[Row], batch: Batch, *, share: bool, varlen: bool = False) -> ModelInputs:
     """The inputs of a micro-batch: its rows, and the same rows of the batch, on CPU. With `share` equal prompts stand once.
 
     Raises:
@@ -34,10 +34,9 @@ def packed_inputs(rows: Sequence[Row], batch: Batch, *, share: bool) -> ModelInp
     if any(len(at) and not at[0] and not len(row.prompt) for row, at in zip(rows, scored, strict=True)):
         raise ValueError("the first token of a row without a prompt cannot carry loss: nothing comes before it")
     read = {i: rows[i].completion[: at[-1]] for i, at in enumerate(scored) if len(at)}
-    ids, positions, trunks, answers = list[Ids](), list[Ids](), list[Trunks](), list[Answers]()
+    ids, positions = list[Ids](), list[Ids]()
     last: dict[int, int] = {}  # where the token before a row's completion stands
     first: dict[int, int] = {}  # where its completion begins
-    to: dict[int, tuple[int, int]] = {}  # the block of a shared prompt, and its number there
     end = 0
 
     def put(tokens: Ids, position: int) -> int:
@@ -47,25 +46,21 @@ def packed_inputs(rows: Sequence[Row], batch: Batch, *, share: bool) -> ModelInp
         end += len(tokens)
         return end - len(tokens)
 
-    for length, block in groupby(_trunks(rows, read, share), key=lambda trunk: len(trunk[0])):
-        standing = list(block)
-        for number, (trunk, of) in enumerate(standing):
-            start = put(trunk, 0)
-            for i in of:
-                last[i], first[i] = start + len(rows[i].prompt) - 1, start + len(rows[i].prompt)
-                if len(of) > 1:
-                    to[i] = len(trunks), number
-        trunks.append(Trunks(len(standing), length))
-    following = sorted((to[i][0], len(read[i]), to[i][1], i) for i in to if len(read[i]))
-    for (block, length), alike in groupby(following, key=lambda answer: answer[:2]):
-        numbers = list[int]()
-        for _, _, number, i in alike:
-            first[i] = put(read[i], len(rows[i].prompt))
-            numbers.append(number)
-        answers.append(Answers(block, tuple(numbers), length))
+    trunks = _trunks(rows, read, share)
+    trunks.sort(key=lambda trunk: (varlen and len(trunk.answers) > 0, len(trunk.tokens)))
+    for trunk in trunks:
+        start = put(trunk.tokens, 0)
+        for i in trunk.rows:
+            last[i], first[i] = start + len(rows[i].prompt) - 1, start + len(rows[i].prompt)
+    answers = [(number, i) for number, trunk in enumerate(trunks) for i in trunk.answers]
+    if not varlen:
+        answers.sort(key=lambda answer: (len(trunks[answer[0]].tokens), len(read[answer[1]]), answer))
+    for _, i in answers:
+        first[i] = put(read[i], len(rows[i].prompt))
 
     width = batch.loss_mask.shape[1]
     predicted = [np.where(scored[i] > 0, first[i] + scored[i] - 1, last[i]) for i in read]
+    lengths = [len(trunk.tokens) for trunk in trunks], [(number, len(read[i])) for number, i in answers]
     return ModelInputs(
         input_ids=_tensor(ids)[None],
         attention_mask=None,
@@ -74,7 +69,7 @@ def packed_inputs(rows: Sequence[Row], batch: Batch, *, share: bool) -> ModelInp
         index=_tensor([i * width + scored[i] for i in read]),
         target=_tensor([rows[i].completion[scored[i]] for i in read]),
         position_ids=_tensor(positions)[None],
-        layout=Layout(tuple(trunks), tuple(answers)),
+        layout=Varlen.of(*lengths) if varlen else Blocks.of(*lengths),
     )
 
 
@@ -128,14 +123,26 @@ def packed_tokens(rows: Iterable[Row], *, share: bool) -> int:
     return sum(len(row.completion) for row in rows) + sum(prompts.values() if share else (len(row.prompt) for row in rows))
 
 
-def _trunks(rows: Sequence[Row], read: dict[int, Ids], share: bool) -> list[tuple[Ids, list[int]]]:
-    """The trunks, the shorter ones first, and the rows that each is a part of; of several rows, it is their prompt."""
+@dataclass(frozen=True, slots=True)
+class _Trunk:
+    """A row's tokens, or the prompt of several rows; the rows that it is a part of, and those whose answers follow it."""
+
+    tokens: Ids
+    rows: list[int]
+    answers: list[int]
+
+
+def _trunks(rows: Sequence[Row], read: dict[int, Ids], share: bool) -> list[_Trunk]:
     together: dict[object, list[int]] = defaultdict(list)
     for i in read:
         together[rows[i].prompt.tobytes() if share and len(rows[i].prompt) else i].append(i)
-    trunks = [(np.concatenate([rows[of[0]].prompt, *(read[i] for i in of if len(of) == 1)]), of) for of in together.values()]
+    trunks = list[_Trunk]()
+    for of in together.values():
+        alone = of if len(of) == 1 else []
+        tokens = np.concatenate([rows[of[0]].prompt, *(read[i] for i in alone)])
+        trunks.append(_Trunk(tokens, of, [i for i in of if not alone and len(read[i])]))
     idle = np.concatenate([rows[0].prompt, rows[0].completion])[:1]  # where there is no loss, the model runs all the same
-    return sorted(trunks or [(idle, [])], key=lambda trunk: len(trunk[0]))
+    return trunks or [_Trunk(idle, [], [])]
 
 
 @dataclass(slots=True)
