@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,21 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import flash
 from posttrain import PostTrainer
 from posttrain.errors import SetupError
 from posttrain.model.layout.blocks import Blocks
+from posttrain.model.layout.trial import BOUND, Heads, difference
 from posttrain.model.scoring import Scorer, output_head
-from posttrain.model.trials import _of_own_logits, _padded, _scored, usable_head, usable_layout
+from posttrain.model.trials import (
+    _kernel_fails,
+    _of_own_logits,
+    _padded,
+    _scored,
+    usable_head,
+    usable_layout,
+    usable_varlen,
+)
 from posttrain.settings.model import Adapter
 from tiny import make_model, parameters
 
@@ -124,3 +135,63 @@ def test_without_a_layout_the_model_is_what_it_was() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert "packed" not in model.config.to_json_string()
     assert {"packed_sdpa"} <= set(ALL_ATTENTION_FUNCTIONS.valid_keys())
+
+
+HEADS = Heads(queries=4, keys=2, size=16, value_size=16, scale=0.3)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_kernel_for_any_length_gives_what_blocks_give_up_to_rounding(dtype: torch.dtype) -> None:
+    with flash.kernels():
+        assert 1e-5 < difference(HEADS, CPU, dtype) < BOUND / 3
+
+
+def shifted(real: Any, change: Any) -> Callable[..., Any]:
+    return lambda *args, **options: change(*real(*args, **options))
+
+
+FAULTS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "no mask": ("forward", lambda *args, **options: flash.forward(*args[:8], False, *args[9:], **options)),
+    "log-sums in base 2": ("forward", shifted(flash.forward, lambda out, logsum, *more: (out, logsum / math.log(2), *more))),
+    "keys' gradients lost": ("backward", shifted(flash.backward, lambda query, key, value: (query, key * 0, value))),
+    "not a number": ("backward", shifted(flash.backward, lambda query, key, value: (query, key, value * torch.nan))),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_that_computes_something_else_is_not_used(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, wrong = FAULTS[fault]
+    monkeypatch.setattr(flash, name, wrong)
+    model, _ = make_model()
+    assert usable_layout(model, "shared", 64) == "shared"
+    with flash.kernels():
+        reason = _kernel_fails(model, 64, CPU, torch.bfloat16)
+    assert reason is not None and "differs from the plain way" in reason
+
+
+def test_one_that_is_not_there_or_takes_other_numbers_is_not_used() -> None:
+    model, _ = make_model()
+    assert usable_layout(model, "shared", 64) == "shared"
+    assert "fails (Could not run 'aten::_flash_attention_forward'" in str(_kernel_fails(model, 64, CPU, torch.bfloat16))
+    assert "is computed in float32" in str(_kernel_fails(model, 64, CPU, torch.float32))
+    with flash.kernels():
+        assert _kernel_fails(model, 64, CPU, torch.bfloat16) is None
+
+
+def test_it_is_for_packed_rows_on_cuda(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where it is not used there, that is told."""
+    tried = list[torch.device]()
+
+    def tries(model: Any, vocabulary: int, device: torch.device, dtype: torch.dtype) -> str | None:
+        tried.append(device)
+        return None if dtype == torch.bfloat16 else "it is slow"
+
+    monkeypatch.setattr("posttrain.model.trials._kernel_fails", tries)
+    cuda, model = torch.device("cuda"), make_model()[0]
+    assert usable_varlen(model, "shared", 64, device=cuda, dtype=torch.bfloat16)
+    assert not usable_varlen(model, "padded", 64, device=cuda, dtype=torch.bfloat16)
+    assert not usable_varlen(model, "shared", 64, device=CPU, dtype=torch.bfloat16)
+    assert tried == [cuda] and not caplog.text
+    assert not usable_varlen(model, "packed", 64, device=cuda, dtype=torch.float32)
+    assert "it is slow, so that packed rows are attended to block by block." in caplog.text

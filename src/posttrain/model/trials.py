@@ -1,7 +1,10 @@
-"""What a model can take, tried on short rows before it is trained: a head that is its matrix alone, and packed rows."""
+"""What a model can take, tried on short rows before it is trained: a head that is its matrix alone, packed rows, and the
+kernel for stretches of any length, which they are attended to by.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from posttrain.model.layout.attention import take_layouts
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.packed import packed_inputs
 from posttrain.model.layout.padded import model_inputs
+from posttrain.model.layout.trial import BOUND, Seen, difference
 from posttrain.model.scoring import Scorer, is_linear, output_head
 from posttrain.settings.training import HeadPath, RowLayout
 from posttrain.telling import tell
@@ -52,6 +56,34 @@ def usable_layout(model: Any, asked: RowLayout, vocabulary: int) -> RowLayout:
     return "padded"
 
 
+def usable_varlen(model: Any, layout: RowLayout, vocabulary: int, *, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether packed rows are attended to by the kernel for stretches of any length, in the dtype of the matrix products.
+
+    On CUDA it is tried there with heads as the model's against the plain way, block by block; why not is told once.
+    """
+    if layout == "padded" or device.type != "cuda":
+        return False
+    reason = _kernel_fails(model, vocabulary, device, dtype)
+    if reason is not None:
+        tell("attention", f"{type(model).__name__}: {reason}, so that packed rows are attended to block by block.")
+    return reason is None
+
+
+def _kernel_fails(model: Any, vocabulary: int, device: torch.device, dtype: torch.dtype) -> str | None:
+    if dtype.itemsize != 2:
+        return f"it is computed in {str(dtype).removeprefix('torch.')}, and the kernel for rows of any length takes 16 bits"
+    _, mask = _padded(vocabulary)
+    packed = packed_inputs(_rows(vocabulary), Batch(loss_mask=mask), share=True)
+    assert packed.layout is not None
+    _scored(model, replace(packed, layout=(seen := Seen(packed.layout))), mask, Scorer("whole"))
+    try:
+        found = [difference(heads, device, dtype) for heads in sorted(seen.heads)]
+    except (AttributeError, RuntimeError, TypeError) as error:
+        return f"the kernel for rows of any length fails ({_first_line(error)})"
+    far = [f"{one:.3g}" for one in found if not one <= BOUND]  # one that is no number, too
+    return f"the kernel for rows of any length differs from the plain way by {far[0]} of it" if far else None
+
+
 def _attends_to_part(config: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
     if kinds:
@@ -68,13 +100,17 @@ def _fails_with_packed_rows(model: Any, vocabulary: int) -> str | None:
         packed = packed_inputs(_rows(vocabulary), Batch(loss_mask=mask), share=True).to(inputs.input_ids.device)
         difference = (_scored(model, packed, mask, whole) - _scored(model, inputs, mask, whole)).abs().max().item()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"it takes no packed rows ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        reason = f"it takes no packed rows ({_first_line(error)})"
     else:
         if difference <= _bound(model, 1e-4):
             return None
         reason = f"it does not keep packed rows apart (log-probs differ by {difference:.3g})"
     model.set_attn_implementation(former)
     return reason
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _rows(vocabulary: int) -> list[Row]:

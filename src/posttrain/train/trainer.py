@@ -129,7 +129,7 @@ class PostTrainer(Loop):
             name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
             for name, examples in given.held_out.items()
         }
-        start = make_ready(model, tokenizer, algorithm, execution, bf16=args.bf16)
+        start = make_ready(model, tokenizer, algorithm, execution, bf16=args.bf16, device=args.device)
         super().__init__(
             model=model,
             args=for_the_parent(

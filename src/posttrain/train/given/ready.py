@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from posttrain.distributed.sharding import shard
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
@@ -12,7 +14,8 @@ from posttrain.model.layout.make import Rows, make_layout
 from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.reference import Reference
-from posttrain.model.trials import usable_head, usable_layout
+from posttrain.model.scoring import output_head
+from posttrain.model.trials import usable_head, usable_layout, usable_varlen
 from posttrain.settings.training import HeadPath
 from posttrain.train.options import Execution
 
@@ -26,7 +29,9 @@ class Ready:
     reference: Reference | None
 
 
-def make_ready(model: Any, tokenizer: Any, algorithm: Algorithm, execution: Execution, *, bf16: bool) -> Ready:
+def make_ready(
+    model: Any, tokenizer: Any, algorithm: Algorithm, execution: Execution, *, bf16: bool, device: torch.device
+) -> Ready:
     """Gives an adapted head a matrix of its own, takes noise out where log-probs are compared, copies what is the reference,
     and spreads the model over the ranks that share it.
 
@@ -40,7 +45,10 @@ def make_ready(model: Any, tokenizer: Any, algorithm: Algorithm, execution: Exec
     head = usable_head(model, execution.head, vocabulary)
     if head == "whole" and algorithm.needs.full_kl:
         raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
-    layout = make_layout(usable_layout(model, execution.layout, vocabulary), pad_id=tokenizer.pad_token_id or 0)
+    name = usable_layout(model, execution.layout, vocabulary)
+    computed = torch.bfloat16 if bf16 else output_head(model).weight.dtype
+    varlen = usable_varlen(model, name, vocabulary, device=device, dtype=computed)
+    layout = make_layout(name, pad_id=tokenizer.pad_token_id or 0, varlen=varlen)
     shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
     reference = reference_of(model, vocabulary, shared_out=shared_out) if algorithm.needs.reference else None
     if distributed is not None:
