@@ -151,8 +151,12 @@ def shifted(real: Any, change: Any) -> Callable[..., Any]:
     return lambda *args, **options: change(*real(*args, **options))
 
 
+def unmasked(*args: Any, real: Callable[..., Any] = flash.forward, **options: Any) -> Any:
+    return real(*args[:8], False, *args[9:], **options)
+
+
 FAULTS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "no mask": ("forward", lambda *args, **options: flash.forward(*args[:8], False, *args[9:], **options)),
+    "no mask": ("forward", unmasked),
     "log-sums in base 2": ("forward", shifted(flash.forward, lambda out, logsum, *more: (out, logsum / math.log(2), *more))),
     "keys' gradients lost": ("backward", shifted(flash.backward, lambda query, key, value: (query, key * 0, value))),
     "not a number": ("backward", shifted(flash.backward, lambda query, key, value: (query, key, value * torch.nan))),

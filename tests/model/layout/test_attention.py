@@ -34,9 +34,9 @@ ROWS: dict[str, Standing] = {
 KINDS: dict[str, Callable[..., Layout]] = {"blocks": Blocks.of, "varlen": Varlen.of}
 
 
-def naive(query: Tensor, key: Tensor, value: Tensor, standing: Standing, scale: float) -> Tensor:
+def naive(states: list[Tensor], standing: Standing, scale: float) -> Tensor:
     """The row of the dense weights of each token, which a mask leaves only its document of."""
-    trunks, answers = standing
+    (query, key, value), (trunks, answers) = states, standing
     ends = list(accumulate([0, *trunks, *(length for _, length in answers)]))
     own = [list(range(*bounds)) for bounds in pairwise(ends)]
     seen = torch.zeros(ends[-1], ends[-1], dtype=torch.bool)
@@ -60,7 +60,7 @@ def drawn(standing: Standing, heads: tuple[int, int], *, size: int = 8) -> tuple
 def assert_equal(kind: str, standing: Standing, heads: tuple[int, int]) -> None:
     states, upstream = drawn(standing, heads)
     with flash.kernels():
-        ours, theirs = KINDS[kind](*standing).attend(*states, scale=0.3), naive(*states, standing, 0.3)
+        ours, theirs = KINDS[kind](*standing).attend(*states, scale=0.3), naive(states, standing, 0.3)
         assert ours.shape == upstream.shape
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
         found, expected = (torch.autograd.grad(out, states, upstream) for out in (ours, theirs))

@@ -60,7 +60,7 @@ class Seen:
 
 
 def difference(heads: Heads, device: torch.device, dtype: torch.dtype) -> float:
-    """Between the kernel in this dtype and blocks in float32, as a share of their norm: the output's, or a gradient's if larger.
+    """Between the kernel in this dtype and blocks in float32, as a share of their norm: of outputs, or gradients if larger.
 
     Raises:
         RuntimeError: the kernel is not there, or does not take such heads.

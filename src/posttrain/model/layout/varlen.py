@@ -40,8 +40,9 @@ class Stretches:
     @classmethod
     def of(cls, queries: Sequence[int], keys: Sequence[int]) -> Stretches:
         """Of these lengths."""
-        starts = [torch.tensor([0, *accumulate(of)], dtype=torch.int32) for of in (queries, keys)]
-        return cls(*starts, *(-(-max(of) // TILE) * TILE for of in (queries, keys)))
+        first, second = (torch.tensor([0, *accumulate(of)], dtype=torch.int32) for of in (queries, keys))
+        most_queries, most_keys = (-(-max(of) // TILE) * TILE for of in (queries, keys))
+        return cls(first, second, most_queries, most_keys)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
