@@ -143,6 +143,11 @@ class Recipe(Config):
             raise ValueError("rewards: each has weight: 0, and nothing would be learnt")
         if self.rewards and traits.reads_verdict and not any(reward.verdict for reward in self.rewards):
             raise ValueError(f"rewards: {name} asks which rollouts are right: mark a reward that can say so, verdict: true")
+        if rollout.hf.batching == "continuous" and self.distributed.shares_parameters and self.distributed.processes > 1:
+            raise ValueError(
+                f"rollout.hf.batching: continuous needs the whole model in each process, and mode {self.distributed.mode} "
+                "spreads it: take batching: loop, or engine: vllm"
+            )
         if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
         per_step = self.training.rows_per_step

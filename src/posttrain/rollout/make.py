@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from posttrain.errors import SetupError
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.rollout import Sampled, SamplingConfig
@@ -19,7 +20,16 @@ def make_engine(
         EngineError: it does not start.
     """
     if config is None or config.engine == "hf":
-        return HFEngine(model, tokenizer, lockstep=lockstep)
+        if config is None or config.hf.batching == "loop":
+            return HFEngine(model, tokenizer, lockstep=lockstep)
+        if lockstep:
+            raise SetupError(
+                "rollout.hf.batching: continuous samples in a thread of its own and cannot gather a model that is spread "
+                "over processes. Take batching: loop, or engine: vllm."
+            )
+        from posttrain.rollout.continuous import ContinuousEngine
+
+        return ContinuousEngine(model, tokenizer)
     from posttrain.rollout.vllm.engine import VLLMEngine
 
     return VLLMEngine(model, tokenizer, config.vllm, allow_remote=allow_remote)

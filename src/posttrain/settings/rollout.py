@@ -98,6 +98,14 @@ class VLLMConfig(Config):
         return self
 
 
+class HFConfig(Config):
+    """How transformers samples from the model in memory."""
+
+    batching: Literal["loop", "continuous"] = "loop"
+    """loop: a batch at a time, with a stream of random numbers for each sample. continuous: transformers' own, paged and
+    filled up as rows end; one stream for all, so that an answer depends on its neighbours."""
+
+
 VLLM_TEMPERATURE = 2.0  # vLLM takes no higher one
 
 
@@ -121,6 +129,8 @@ class SamplingConfig(Sampled):
 
     engine: Literal["hf", "vllm"] = "hf"
     """hf: transformers, in the process, no GPU needed. vllm: vLLM."""
+    hf: HFConfig = HFConfig()
+    """How transformers samples, for engine: hf."""
     vllm: VLLMConfig = VLLMConfig()
     """How vLLM is run, for engine: vllm."""
     temperature: Positive = 1.0
@@ -130,6 +140,8 @@ class SamplingConfig(Sampled):
     def _settings_are_of_the_engine(self) -> SamplingConfig:
         if self.engine != "vllm" and self.vllm != VLLMConfig():
             raise ValueError(f"vllm: its settings need engine: vllm, and it is {self.engine}")
+        if self.engine != "hf" and self.hf != HFConfig():
+            raise ValueError(f"hf: its settings need engine: hf, and it is {self.engine}")
         if self.engine == "vllm" and self.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}, not {self.temperature:g}")
         return self
