@@ -108,8 +108,8 @@ def flat(groups: list[list[Completion]]) -> list[Completion]:
     return [one for group in groups for one in group]
 
 
-def tokens(groups: list[list[Completion]]) -> list[list[int]]:
-    return [one.tokens.tolist() for one in flat(groups)]
+def tokens(groups: list[list[Completion]]) -> list[tuple[int, ...]]:
+    return [tuple(one.tokens.tolist()) for one in flat(groups)]
 
 
 class EngineContract:
@@ -117,7 +117,7 @@ class EngineContract:
         groups = subject.engine.generate(ask(*PROMPTS, n=2), Sampling(max_tokens=12, temperature=0.0))
         for prompt, group in zip(PROMPTS, groups, strict=True):
             assert group[0] == group[1]
-            logits = subject.log_softmax(prompt, group[0].tokens)
+            logits = subject.log_softmax(prompt, group[0].tokens.tolist())
             best = logits.max(-1).values
             taken = logits[range(len(group[0].tokens)), group[0].tokens]
             assert (best - taken).max() < TOLERANCE
@@ -131,7 +131,7 @@ class EngineContract:
         seen = 0
         for prompt, group in zip(PROMPTS, groups, strict=True):
             for one in group:
-                logp = (subject.log_softmax(prompt, one.tokens) / temperature).log_softmax(-1)
+                logp = (subject.log_softmax(prompt, one.tokens.tolist()) / temperature).log_softmax(-1)
                 own = logp[range(len(one.tokens)), one.tokens]
                 assert (own - torch.tensor(one.logprobs)).abs().max() < TOLERANCE
                 seen += len(one.tokens)
@@ -220,5 +220,5 @@ class EngineContract:
         assert {one.version for one in flat(after)} == {17}
         assert tokens(after) != tokens(before)
         for one in flat(after):
-            logp = subject.log_softmax(PROMPTS[2], one.tokens).log_softmax(-1)[range(len(one.tokens)), one.tokens]
+            logp = subject.log_softmax(PROMPTS[2], one.tokens.tolist()).log_softmax(-1)[range(len(one.tokens)), one.tokens]
             assert (logp - torch.tensor(one.logprobs)).abs().max() < TOLERANCE
