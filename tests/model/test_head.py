@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from posttrain.model import head as logprobs
-from posttrain.model.head import Head, ReferenceStates, in_one_pass, token_logprobs
+from posttrain.model.head import Head, ReferenceStates, alone, in_one_pass, token_logprobs
+from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
+from posttrain.model.head.workspace import Workspace
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.scoring import Scorer
 from tiny import make_model
@@ -50,7 +52,7 @@ def _naive(inputs: dict[str, Any], temperature: float, entropy: bool, reference:
 def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
     chunk: int, temperature: float, entropy: bool, reference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", chunk)
+    monkeypatch.setitem(CHUNK_ROWS, "cpu", chunk)
     inputs = _inputs()
     head = Head(inputs["weight"], inputs["bias"])
     ours = token_logprobs(
@@ -75,7 +77,7 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
 def test_one_pass_makes_the_gradient_of_the_loss_that_it_is_told(
     chunk: int, temperature: float, entropy: bool, reference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", chunk)
+    monkeypatch.setitem(CHUNK_ROWS, "cpu", chunk)
     inputs = _inputs()
     naive = _naive(inputs, temperature, entropy, reference)
     factors = torch.randn_like(naive)
@@ -124,8 +126,13 @@ def test_a_frozen_head_makes_its_logits_once(monkeypatch: pytest.MonkeyPatch) ->
     """In one pass or two: of N V H products one for the logits and one for the gradient."""
     inputs = _inputs()
     frozen, calls = Head(inputs["weight"].detach()), list[int]()
-    made = logprobs._log_softmax
-    monkeypatch.setattr(logprobs, "_log_softmax", lambda *arguments: (calls.append(1), made(*arguments))[1])
+    made = alone._scored
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return made(*arguments, **options)
+
+    monkeypatch.setattr(alone, "_scored", counted)
     token_logprobs(inputs["hidden"], frozen, inputs["targets"]).sum().backward()
     in_one_pass(inputs["hidden"], frozen, inputs["targets"], lambda columns, rows: columns)[0].backward()
     assert len(calls) == 2
@@ -133,9 +140,12 @@ def test_a_frozen_head_makes_its_logits_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("blocks", [1, 3, 256], ids=["row", "three_rows", "all"])
 @pytest.mark.parametrize("one_pass", [True, False])
-def test_autocast_decides_the_dtype_of_the_products(one_pass: bool) -> None:
-    """Logits of bfloat16 numbers, from float32 weights, whose gradient is float32."""
+def test_autocast_decides_the_dtype_of_the_products(one_pass: bool, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of bfloat16 numbers, from float32 weights, whose gradient is float32; however many are widened at a time."""
+    monkeypatch.setitem(NARROW_CHUNK_ROWS, "cpu", 8)
+    monkeypatch.setattr(alone, "WIDENED_ROWS", blocks)
     inputs = _inputs(torch.float32)
     head = Head(inputs["weight"], inputs["bias"])
     with torch.autocast("cpu", torch.bfloat16):
@@ -148,9 +158,32 @@ def test_autocast_decides_the_dtype_of_the_products(one_pass: bool) -> None:
     rounded = (inputs["hidden"].bfloat16() @ inputs["weight"].bfloat16().T).float() + inputs["bias"].bfloat16()
     expected = rounded.log_softmax(-1).gather(1, inputs["targets"][:, None])
     assert torch.allclose(scores, expected, rtol=0, atol=1e-6)
-    exact = torch.autograd.grad(_naive(inputs, 1.0, False, False).sum(), inputs["weight"])[0]
-    assert inputs["weight"].grad.dtype == torch.float32
-    assert 1e-5 < (inputs["weight"].grad - exact).abs().max() < 0.05
+    for name in ("hidden", "weight", "bias"):
+        exact = torch.autograd.grad(_naive(inputs, 1.0, False, False).sum(), inputs[name])[0]
+        assert inputs[name].grad.dtype == torch.float32
+        assert 1e-5 < (inputs[name].grad - exact).abs().max() < 0.05, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_log_probs_are_exact_where_p_is_no_number_any_more(dtype: torch.dtype) -> None:
+    """Of a target that the model finds impossible; its row's gradient is -e_y and p of the others."""
+    inputs = _inputs(torch.float64)
+    large = {
+        name: (inputs[name].detach() * (40 if name == "weight" else 1)).to(dtype).requires_grad_()
+        for name in ("hidden", "weight")
+    }
+    ours = token_logprobs(large["hidden"], Head(large["weight"]), inputs["targets"])[:, 0]
+    wide = torch.promote_types(torch.float32, dtype)
+    log_p = (large["hidden"] @ large["weight"].T).to(wide).log_softmax(-1)
+    naive = log_p.gather(1, inputs["targets"][:, None])[:, 0]
+    assert naive.min() < -110 and naive.max() > -60
+    assert torch.allclose(ours, naive, rtol=1e-6, atol=0)
+    ours.sum().backward()
+    found = large["hidden"].grad
+    expected = torch.autograd.grad(naive.sum(), large["hidden"])[0]
+    assert torch.allclose(
+        found, expected, rtol=0.05 if dtype == torch.bfloat16 else 1e-4, atol=1.0 if dtype == torch.bfloat16 else 1e-4
+    )
 
 
 def test_bfloat16_is_scored_in_float32_from_the_logits_on() -> None:
@@ -185,7 +218,7 @@ def test_the_logits_of_the_batch_never_exist(monkeypatch: pytest.MonkeyPatch) ->
     rows, width, scored = 4, 300, 250
     model, _ = make_model()
     vocabulary = model.lm_head.weight.shape[0]
-    monkeypatch.setitem(logprobs.CHUNK_ROWS, "cpu", 20)
+    monkeypatch.setitem(CHUNK_ROWS, "cpu", 20)
     ids = torch.randint(0, 200, (rows, width))
     at = torch.arange(width - scored, width).repeat(rows)
     row = torch.arange(rows).repeat_interleave(scored)
@@ -196,3 +229,63 @@ def test_the_logits_of_the_batch_never_exist(monkeypatch: pytest.MonkeyPatch) ->
         Scorer().score(model, inputs, mask).logp.sum().backward()
     assert largest.elements < rows * scored * vocabulary / 2
     assert largest.elements < rows * width * width  # what eager attention would make
+
+
+def test_memory_is_used_again_when_nobody_has_it_any_more() -> None:
+    """The gradient of the weight is made in it and stays what it was for as long as somebody has it."""
+    inputs, at = _inputs(), list[int]()
+    weight = inputs["weight"]
+
+    def learn(factor: float) -> None:
+        carrier, _ = in_one_pass(inputs["hidden"], Head(weight), inputs["targets"], lambda columns, _: 0 * columns + factor)
+        carrier.backward()
+        at.append(weight.grad.data_ptr())
+
+    learn(1.0)
+    once = weight.grad.clone()
+    for _ in range(3):
+        weight.grad = None
+        learn(1.0)
+        assert torch.equal(weight.grad, once)
+    assert len(set(at[1:])) == 1  # the first call may have found less memory than it needed
+    held = weight.grad
+    learn(2.0)  # added to what was there, by autograd
+    assert weight.grad is held and torch.allclose(held, 3 * once, rtol=1e-14, atol=0)
+    weight.grad = None
+    learn(5.0)
+    assert torch.allclose(held, 3 * once, rtol=1e-14, atol=0) and weight.grad.data_ptr() != held.data_ptr()
+
+
+def kept(space: Workspace) -> int:
+    return sum(block.memory.nbytes for block in space._blocks)
+
+
+def test_no_more_memory_is_kept_than_was_in_use_at_once() -> None:
+    space, cpu = Workspace(), torch.device("cpu")
+    small = [space.empty(size, dtype=torch.float64, device=cpu) for size in (10, 20)]
+    small[0].fill_(1)
+    view = small[0][3:]
+    at = small[1].data_ptr()
+    del small
+    assert space.empty(5, 4, dtype=torch.float32, device=cpu).data_ptr() == at  # 80 of the 160 bytes
+    assert kept(space) == 240
+    large = space.empty(100, dtype=torch.float64, device=cpu)
+    assert kept(space) == 880 and torch.equal(
+        view, torch.ones(7, dtype=torch.float64)
+    )  # the view holds its block; the other is gone
+    del view
+    assert space.empty(10, dtype=torch.float64, device=cpu).shape == (10,) and kept(space) == 880
+    space.clear()
+    assert kept(space) == 800
+    del large
+    space.clear()
+    assert kept(space) == 0
+
+
+def test_each_thread_has_a_workspace_of_its_own() -> None:
+    space, cpu, sizes = Workspace(), torch.device("cpu"), list[int]()
+    space.empty(10, dtype=torch.uint8, device=cpu)
+    other = threading.Thread(target=lambda: sizes.append(kept(space)))
+    other.start()
+    other.join()
+    assert (kept(space), sizes) == (10, [0])

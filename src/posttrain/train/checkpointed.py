@@ -16,6 +16,7 @@ from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import CheckpointError, Interrupted
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.model.head.workspace import WORKSPACE
 from posttrain.model.proofs.saved import checkpoint_fault
 from posttrain.telling import hearing
 from posttrain.train.checkpoint import folders as checkpoints
@@ -45,8 +46,11 @@ class Checkpointed(Trainer):
         Raises:
             Interrupted: a signal came.
         """
-        with self._signals_deferred(), hearing(self.run_files.warn if ranks.is_main() else None):
-            return super().train(*arguments, **options)
+        try:
+            with self._signals_deferred(), hearing(self.run_files.warn if ranks.is_main() else None):
+                return super().train(*arguments, **options)
+        finally:
+            WORKSPACE.clear()
 
     def _signals_deferred(self) -> contextlib.AbstractContextManager[None]:
         """Signals are remembered while it is entered."""

@@ -12,9 +12,10 @@ import pytest
 from activation_memory import compared
 from transformers import GPT2Config, MixtralConfig, Qwen2Config
 
+from posttrain.execution.memory import activations as formula
 from posttrain.execution.memory.activations import Activations, Shape, activations
 from posttrain.execution.memory.process import Held, Room, checkpointing, held, room
-from posttrain.model.head import CHUNK_ROWS
+from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
 from posttrain.settings.distributed import DistributedConfig
 
 
@@ -107,6 +108,10 @@ def test_the_logits_are_a_chunk_unless_all_of_them_are_made(monkeypatch: pytest.
     assert more(scores=2) == 4 * 5 * 1000
     assert more(whole=True) == 12 * 50_000 - 4 * 1000
     assert more(device="cuda") == 4 * 50_000 - 4 * 1000
+    monkeypatch.setattr(formula, "WIDENED_ROWS", 7)
+    monkeypatch.setitem(NARROW_CHUNK_ROWS, "cuda", 20)
+    few, many = (more(device="cuda", computed=2, **one) for one in ({}, {"scores": 2}))
+    assert many - few == (50 * (4 * 6 + 2) - (20 * 2 + 7 * 4)) * 1000
 
 
 @pytest.mark.parametrize(

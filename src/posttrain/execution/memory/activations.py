@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.model.head import CHUNK_ROWS
+from posttrain.model.head import WIDENED_ROWS, rows_at_a_time
 from posttrain.settings.training import RowLayout
 
 WIDE = 4  # bytes of a number that is taken in float32 whatever the model is in: logits, the norms' input, log-sums
@@ -119,10 +119,11 @@ def activations(
 
         ends     = N (4 + 3 w) H          final norm, the states that tokens are predicted from, and their gradient
         chunk    = 4 c min(CHUNK_ROWS, N) V       logits, c = 1; with entropy or a full KL, c = 4 + `scores`; where the
-                                          `whole` logits are made, 12 N V; and s for each where s is not 4
+                                          `whole` logits are made, 12 N V; and s for each where s is not 4. Of log-probs
+                                          alone, there, s min(NARROW_CHUNK_ROWS, N) V + 4 min(WIDENED_ROWS, N) V
         head     = 4 V H                  its gradient; 0 with an adapter
         casting  = w V H                  of this gradient, where w is not 4; on a CPU (4 + s) V H where s is not 4
-        copies   = s (L matrices + 2 V H) of weights, where w is not s: autocast's, until the end of the pass
+        copies   = s (L matrices + V H) of weights, where w is not s: autocast's, until the end of the pass
         step     = N (2 s I + w H)        gradients within one layer; where an adapter's modules cast what they read, s and
                                           the adapter's w for each number of the widest more
 
@@ -150,25 +151,33 @@ def activations(
     """
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}, expected at least 1")
-    hidden, logits, wide = shape.hidden, tokens * shape.vocabulary, max(WIDE, computed)
+    hidden, wide = shape.hidden, max(WIDE, computed)
     attention = _of_attention(shape, layout, longest, computed)
     norms = 2 * (WIDE + (0 if lora else stored)) * hidden
     mlp = 3 * computed * shape.intermediate
     layer = tokens * (norms + _of_linears(shape, stored, computed, lora) + attention + mlp)
     copied = computed if computed != stored else 0
     narrow, head = computed != wide, 0 if lora else shape.vocabulary * hidden
-    chunk = logits if whole else min(CHUNK_ROWS.get(device, CHUNK_ROWS["cuda"]), tokens) * shape.vocabulary
-    chunk *= wide * (3 if whole else 1 if scores == 1 else 4 + scores) + computed * narrow
+    chunk = _of_logits(tokens, computed, scores, whole=whole, device=device) * shape.vocabulary
     casting = head * (wide + computed if narrow and device == "cpu" else stored * (stored != wide))
     scoring = wide * head + tokens * (WIDE + 3 * stored) * hidden + chunk + casting
     waiting = wide * head if shape.tied else 0
     step = tokens * (2 * computed * shape.intermediate + stored * hidden + _cast_back(shape, stored, computed, lora))
-    copies = copied * (shape.layers * shape.matrices + 2 * shape.vocabulary * hidden)
+    copies = copied * (shape.layers * shape.matrices + shape.vocabulary * hidden)
     inputs = tokens * shape.layers * stored * hidden
     return Activations(
         plain=shape.layers * layer + copies + max(scoring, waiting + step),
         checkpointed=inputs + max(copies + scoring, waiting + layer + step + copied * shape.matrices),
     )
+
+
+def _of_logits(tokens: int, computed: int, scores: int, *, whole: bool, device: str) -> float:
+    """Bytes of a vocabulary's entry."""
+    narrow, wide = computed < WIDE, max(WIDE, computed)
+    if narrow and scores == 1 and not whole:
+        return computed * min(rows_at_a_time(device, narrow=True), tokens) + wide * min(WIDENED_ROWS, tokens)
+    rows = tokens if whole else min(rows_at_a_time(device), tokens)
+    return rows * (wide * (3 if whole else 1 if scores == 1 else 4 + scores) + computed * narrow)
 
 
 def _of_attention(shape: Shape, layout: RowLayout, longest: int, computed: int) -> float:
