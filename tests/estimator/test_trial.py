@@ -57,6 +57,10 @@ def of_row(view: View) -> Any:
     return row_mean(view, view.logp)
 
 
+def of_place(view: View) -> Any:
+    return torch.arange(view.logp.shape[-1]).expand(view.logp.shape).to(view.logp.dtype)
+
+
 def short(view: View, *_: Any) -> Any:
     return torch.ones(3)
 
@@ -76,6 +80,7 @@ def short(view: View, *_: Any) -> Any:
         (made(credit=baseline.group_mean), r"set Batch.reward"),
         (made(advantage=lambda view: 1 / (view.logp * 0)), "not finite"),
         (made(advantage=of_row), 'main depend on other tokens of the row.*scope="sequence"'),
+        (made(advantage=of_place), 'a token depends on where it stands in its row.*scope="sequence"'),
         (made(penalties=(Penalty(name="h", quantity="entropy", coef=1.0),)), r"h reads entropy: Needs\(entropy=True\)"),
         (made(penalties=(Penalty(name="k", quantity="kl", coef=1.0),)), r"k reads kl: Needs\(full_kl=True\)"),
     ],

@@ -14,6 +14,7 @@ from posttrain.estimator.algorithm import Algorithm, Term
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import policy_gradient_loss
 from posttrain.estimator.needs import ASKED_BY
+from posttrain.estimator.slopes import TokenSlopes
 from posttrain.estimator.view import View
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
 
     Raises:
         ValueError: says which part fails, has a wrong shape, or reads what it did not ask for; that the gradient is not
-            finite; or that an algorithm of token scope has weights that depend on other tokens.
+            finite; or that an algorithm of token scope has weights that depend on other tokens, or on where a token stands.
 
     Returns:
         The names of its metrics.
@@ -37,7 +38,9 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
             asked = {"entropy": "entropy", "kl": "full_kl"}[penalty.quantity]
             raise ValueError(f"{algorithm.name}: the penalty {penalty.name} reads {penalty.quantity}: Needs({asked}=True)")
     given = {
-        name: torch.rand(logp.shape, dtype=logp.dtype, generator=random) for name, needed in quantities.items() if needed
+        name: torch.rand(logp.shape, dtype=logp.dtype, generator=random).requires_grad_()
+        for name, needed in quantities.items()
+        if needed
     }
     logp.requires_grad_()
     prepared = _explained(algorithm, batch, lambda: algorithm.prepare(batch))
@@ -46,12 +49,13 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
     output = _explained(
         algorithm, prepared, lambda: policy_gradient_loss(algorithm, logp, prepared, given.get("entropy"), given.get("kl"))
     )
-    (gradient,) = torch.autograd.grad(output.loss, logp)
+    (gradient,) = torch.autograd.grad(output.loss, logp, retain_graph=True)
     if not gradient.isfinite().all():
         raise ValueError(f"{algorithm.name}: the gradient of a small batch is not finite")
     if algorithm.needs.scope == "token":
         for term in algorithm.terms:
             _check_token_scope(algorithm, term, prepared, logp.detach())
+        _check_slopes(algorithm, prepared, output.loss, [logp, *given.values()])
     return frozenset(output.metrics)
 
 
@@ -113,4 +117,22 @@ def _check_token_scope(algorithm: Algorithm, term: Term, batch: Batch, logp: Ten
         raise ValueError(
             f"{algorithm.name}: the weights of the term {term.name} depend on other tokens of the row, and Needs says "
             'that they do not: set scope="sequence"'
+        )
+
+
+def _check_slopes(algorithm: Algorithm, batch: Batch, loss: Tensor, scores: list[Float[Tensor, "B T"]]) -> None:
+    """What the output layer is told of the tokens at hand, three at a time, must be the gradient of the whole loss."""
+    index = batch.loss_mask.flatten().nonzero()[:, 0]
+    found = torch.autograd.grad(loss, scores, allow_unused=True, materialize_grads=True)
+    expected, columns = (torch.stack([one.detach().flatten()[index] for one in of], 1) for of in (found, scores))
+    parts = [slice(start, start + 3) for start in range(0, len(index), 3)]
+
+    def slopes() -> Tensor:
+        of_tokens = TokenSlopes(algorithm, batch, index, algorithm.counts(batch))
+        return torch.cat([of_tokens(columns[part], part) for part in parts])
+
+    if not torch.allclose(_explained(algorithm, batch, slopes), expected, rtol=1e-9, atol=1e-12):
+        raise ValueError(
+            f"{algorithm.name}: the weight of a token depends on where it stands in its row, and Needs says that it depends "
+            'on the token alone: set scope="sequence"'
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from posttrain.errors import SetupError
 from posttrain.estimator.loss import LossOutput
-from posttrain.model.head import Columns, Head, ReferenceStates, full_logprobs, in_one_pass, named, token_logprobs
+from posttrain.model.head import Columns, Head, ReferenceStates, Weigh, full_logprobs, in_one_pass, named, token_logprobs
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.settings.training import HeadPath
 
@@ -73,30 +72,22 @@ class Scorer:
         inputs: ModelInputs,
         loss_mask: Bool[Tensor, "B T"],
         loss_of: Callable[[Scores], LossOutput],
+        slopes: Weigh,
         *,
         entropy: bool = False,
         reference: ReferenceStates | None = None,
     ) -> tuple[Scores, LossOutput]:
-        """The scores, without gradient, and `loss_of` them, whose gradient is made while the head runs.
-
-        `loss_of` is asked for the loss of some tokens where the others have 0 yet: it must be of token scope.
-        """
+        """The scores, without gradient, and `loss_of` them, whose gradient is made while the head runs, of its `slopes`."""
         head, made = output_head(model), list[Columns]()
-        placed = partial(_scores, loss_mask=loss_mask, entropy=entropy)
-
-        def weigh(columns: Columns, rows: slice) -> Columns:
-            with torch.enable_grad():
-                leaf = columns.detach().requires_grad_()
-                return torch.autograd.grad(loss_of(placed(leaf, inputs.index[rows])).loss, leaf)[0]
 
         def weighed(hidden: Tensor) -> Tensor:
             picked, layer = hidden[inputs.row, inputs.position], Head(head.weight, head.bias)
-            carrier, columns = in_one_pass(picked, layer, inputs.target, weigh, **self._asked(entropy, reference))
+            carrier, columns = in_one_pass(picked, layer, inputs.target, slopes, **self._asked(entropy, reference))
             made.append(columns)
             return carrier
 
         carrier = _run(model, inputs, weighed)
-        scores = placed(made[0], inputs.index)
+        scores = _scores(made[0], inputs.index, loss_mask, entropy=entropy)
         with torch.no_grad():
             output = loss_of(scores)
         return scores, replace(output, loss=output.loss + carrier)

@@ -19,6 +19,7 @@ from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import LossOutput, policy_gradient_loss
 from posttrain.estimator.parts.select import demonstrations, rollouts
+from posttrain.estimator.slopes import TokenSlopes
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Rows
 from posttrain.model.reference import Reference
@@ -178,7 +179,8 @@ class Learner:
                 return policy_gradient_loss(self._algorithm, scores.logp, local, scores.entropy, scores.kl, step.counts)
 
             if self._one_pass and torch.is_grad_enabled():
-                scores, output = self._scorer.loss_in_one_pass(model, inputs, local.loss_mask, loss_of, **options)
+                slopes = TokenSlopes(self._algorithm, local, inputs.index, step.counts)
+                scores, output = self._scorer.loss_in_one_pass(model, inputs, local.loss_mask, loss_of, slopes, **options)
             else:
                 scores = self._scorer.score(model, inputs, local.loss_mask, **options)
                 output = loss_of(scores)
