@@ -11,6 +11,7 @@ The output layer asks for it while the logits of these tokens are there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -42,7 +43,7 @@ class TokenSlopes:
             return of_tokens(torch.where(select, scale, 0.0)) / counts[part.name].clamp(min=1)
 
         given = {name: value for name in PER_TOKEN if (value := getattr(batch, name)) is not None}
-        self._tokens = {name: of_tokens(value) for name, value in given.items()}
+        self._tokens: dict[str, Any] = {name: of_tokens(value) for name, value in given.items()}
         self._progress = batch.progress
         selected = [(term, term.select(batch)) for term in algorithm.terms]
         self._terms = [(term, of_tokens(select), share(term, select)) for term, select in selected]
