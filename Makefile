@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu resolve audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -77,6 +77,24 @@ bench-table: setup
 # on one GPU, under ten minutes; --rehearse on a CPU
 bench-gpu:
 	$(BIN)/python benchmarks/gpu.py
+
+# CUDA paths without a GPU (docs/gpu.md): a C compiler, 6 GB of disk, five minutes to set up and as many to run. OPTIONS: names of
+# algorithms; --write: commits the kernels of a step
+CUDA_VENV ?= .venv-cuda
+gpu-rehearsal: $(CUDA_VENV)/.installed
+	PYTHONPATH=src:tests OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(CUDA_VENV)/bin/python -m gpu.rehearse $(OPTIONS)
+	PYTHONPATH=src:tests OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(CUDA_VENV)/bin/python -m gpu.pretend benchmarks/gpu.py --rehearse
+
+$(CUDA_VENV)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	PYTHONPATH=tests $(CUDA_VENV)/bin/python -m gpu.runtime
+	$(CUDA_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# the same cases on a GPU, held to the CPU
+gpu-check:
+	PYTHONPATH=src:tests $(BIN)/python -m gpu.check $(OPTIONS)
 
 # whether all pins and extras can be installed from the index itself, with its builds of torch; needs the network, installs nothing
 resolve: setup

@@ -1,0 +1,148 @@
+"""What is run on a GPU, real or pretended: every algorithm in every precision, and layouts, heads, adapters and the like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from posttrain import build_algorithm
+from posttrain.algorithms import ALGORITHMS
+from posttrain.settings.doors.kinds import name_of
+
+LAYERS, STEPS, LONGEST = 2, 2, 6
+"""Of the model; optimizer steps; tokens of an answer, at most."""
+FLOAT32, BF16, BFLOAT16 = "float32", "bf16 over float32", "bfloat16"
+PRECISIONS: dict[str, tuple[str, bool | None]] = {
+    FLOAT32: ("float32", False),
+    BF16: ("float32", True),
+    BFLOAT16: ("bfloat16", None),
+}
+"""model.dtype and training.bf16."""
+REWARDS = [
+    {"name": "format_length", "form": "pattern", "pattern": "[0-9+*=#-]*", "peak": 0.5},
+    {"name": "task", "weight": 0, "verdict": True},
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe of a few steps. model, training, top: more of these parts of it. resumed: it is broken off and goes on."""
+
+    algorithm: str
+    precision: str = FLOAT32
+    layout: str = "shared"
+    head: str = "one_pass"
+    tells: str = ""
+    model: dict[str, Any] = field(default_factory=dict[str, Any])
+    training: dict[str, Any] = field(default_factory=dict[str, Any])
+    top: dict[str, Any] = field(default_factory=dict[str, Any])
+    resumed: bool = False
+
+    @property
+    def name(self) -> str:
+        """One of its own."""
+        return ", ".join(part for part in (self.algorithm, self.precision, self.layout, self.head, self.tells) if part)
+
+    @property
+    def products(self) -> str:
+        """The dtype of matrix products."""
+        return "float32" if self.precision == FLOAT32 else "bfloat16"
+
+    @property
+    def recipe_dtype(self) -> str:
+        """What `model.dtype` says."""
+        return PRECISIONS[self.precision][0]
+
+    def recipe(self, folder: Path, *, cpu: bool = False) -> dict[str, Any]:
+        """Of a run in `folder`."""
+        needs = build_algorithm(self.algorithm, **_needed(self.algorithm)).needs
+        dtype, bf16 = PRECISIONS[self.precision]
+        data: dict[str, Any] = {"train": {"task": "chain", "split": "train", "rows": 64}}
+        if needs.preference:
+            data["train"] = {"path": str(_pairs(folder.parent))}
+        if needs.demonstrations and not needs.own_demonstrations:
+            data["demonstrations"] = {"task": "chain", "split": "validation", "rows": 32}
+        if "eval" in self.top:
+            data["eval"] = {"held_out": {"task": "chain", "split": "validation", "rows": 8}}
+        model = {
+            "from_scratch": {
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": LAYERS,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "initializer_range": 0.08,
+                **self.model.get("from_scratch", {}),
+            },
+            "tokenizer": {"characters": "0123456789+-*=#"},
+            "dtype": dtype,
+        }
+        training = {
+            "max_steps": STEPS,
+            "rows_per_step": 16 if needs.rollouts else 8,
+            "learning_rate": 3e-3,
+            "save_every": 0,
+            "layout": self.layout,
+            "head": self.head,
+            **({} if bf16 is None else {"bf16": bf16}),
+            **self.training,
+        }
+        if cpu:
+            training["extra"] = {**training.get("extra", {}), "use_cpu": True}
+        sampled = {"rollout": {"questions_per_step": 4, "n": 4, "max_tokens": LONGEST}, "rewards": REWARDS}
+        return {
+            "model": {**model, **{key: value for key, value in self.model.items() if key != "from_scratch"}},
+            "algorithm": {"name": self.algorithm, **_needed(self.algorithm)},
+            "data": data,
+            **(sampled if needs.rollouts else {}),
+            "training": training,
+            "seed": 0,
+            "output_dir": str(folder),
+            **self.top,
+        }
+
+
+def cases() -> Iterator[Case]:
+    """All of them; none needs more than the package and torch."""
+    for config in ALGORITHMS:
+        for precision in PRECISIONS:
+            yield Case(name_of(config), precision)
+    for algorithm in ("sft", "grpo", "dpo"):
+        for precision in PRECISIONS:
+            yield from _laid_out(Case(algorithm, precision))
+    adapter = {"adapter": {"r": 4, "alpha": 8}}
+    for algorithm in ("sft", "grpo", "dpo"):
+        for precision in PRECISIONS:
+            yield Case(algorithm, precision, tells="LoRA", model=adapter)
+            yield Case(algorithm, precision, tells="layers computed again", training={"gradient_checkpointing": True})
+    for precision in PRECISIONS:
+        yield Case("grpo", precision, tells="resumed", training={"max_steps": 4, "save_every": 2}, resumed=True)
+        yield Case("grpo", precision, tells="evaluated", top={"eval": {"every": 1, "samples": 2}})
+        yield Case("sft", precision, tells="Llama, heads not grouped", model=_LLAMA)
+    yield Case("grpo", BF16, tells="micro-batches", training={"micro_batch_tokens": 48})
+    yield Case("sft", BF16, tells="LoRA, layers computed again, resumed", model=adapter, resumed=True,
+               training={"gradient_checkpointing": True, "max_steps": 4, "save_every": 2})  # fmt: skip
+
+
+_LLAMA = {"from_scratch": {"architecture": "llama", "num_key_value_heads": 2, "tie_word_embeddings": True}}
+
+
+def _laid_out(case: Case) -> Iterator[Case]:
+    for layout, head in (("packed", "two_pass"), ("padded", "one_pass"), ("padded", "whole")):
+        yield replace(case, layout=layout, head=head)
+
+
+def _needed(algorithm: str) -> dict[str, Any]:
+    """Options that it has no default for."""
+    [config] = [one for one in ALGORITHMS if name_of(one) == algorithm]
+    return {name: LONGEST for name, one in config.model_fields.items() if name == "max_tokens" and one.is_required()}
+
+
+def _pairs(folder: Path) -> Path:
+    path = folder / "pairs.jsonl"
+    rows = ({"prompt": f"{i}+{i}=", "chosen": f"{2 * i}#", "rejected": f"{3 * i + 1}#"} for i in range(64))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
