@@ -89,7 +89,7 @@ def test_a_wait_is_noted_with_the_line_of_the_package_that_it_came_through() -> 
     with hearing(lambda *_: noted.wait("item")):
         tell("a-rule", "A sentence.")
     [(phase, line, what)] = noted.waits
-    assert (phase, what) == (OTHER, "item") and line.at == "telling.py tell" and line.text in LINES
+    assert (phase, what) == (OTHER, "item") and line.at == "telling.py _Hearing.is_new" and line.text in LINES
 
 
 def test_the_lists_in_the_repository_are_of_this_code() -> None:
