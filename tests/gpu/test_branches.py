@@ -26,6 +26,8 @@ def test_every_branch_is_listed_with_what_runs_it(tmp_path: Path) -> None:
     listed = yaml.safe_load((Path(__file__).parent / "branches.yaml").read_text())
     assert asking(PACKAGE) == {(one["file"], one["line"]) for one in listed}
     names = [case.name for case in cases()]
-    assert [one for one in listed if one["by"] not in ("all", "nothing") and not any(one["by"] in name for name in names)] == []
+    assert [
+        one for one in listed if one["by"] not in ("all", "nothing") and not any(one["by"] in name for name in names)
+    ] == []
     (tmp_path / "new.py").write_text('if x.device.type == "cuda":\n    pass\n')
     assert asking(tmp_path) == {("new.py", 'if x.device.type == "cuda":')}
