@@ -83,7 +83,6 @@ bench-gpu:
 CUDA_VENV ?= .venv-cuda
 gpu-rehearsal: $(CUDA_VENV)/.installed
 	PYTHONPATH=src:tests OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(CUDA_VENV)/bin/python -m gpu.rehearse $(OPTIONS)
-	PYTHONPATH=src:tests OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(CUDA_VENV)/bin/python -m gpu.pretend benchmarks/gpu.py --rehearse
 
 $(CUDA_VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(CUDA_VENV)
