@@ -6,7 +6,7 @@ one's, or it gets no timing. Then the contenders take turns. `--only head-32k,dp
 
 from __future__ import annotations
 
-from quiet import settle  # isort: skip  # what it sets must be set before others are imported
+from quiet import settle, touch  # isort: skip  # what it sets must be set before others are imported
 
 import argparse
 import gc
@@ -125,6 +125,7 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"unknown cases: {', '.join(unknown)}; there are {', '.join(names)}")
     torch.set_num_threads(THREADS)
+    touch()
     settle()
     started, rows = time.monotonic(), list[Result]()
     for name in chosen:

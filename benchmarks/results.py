@@ -21,8 +21,8 @@ class Result:
     """One implementation of one case.
 
     wall, cpu: seconds, the least of `rounds`; None where parity failed, or nothing is timed. ratio: its cost by that of
-    `against`, the smaller of the two clocks. peak_bytes: memory that a step takes above what was held before it; peak_ratio:
-    by that of `against`. agrees: whether it computes what the others do, within `tolerance`; `difference` is the larger
+    `against`, outside the kernel. peak_bytes: memory that a step takes above what was held before it; peak_ratio: by that
+    of `against`. agrees: whether it computes what the others do, within `tolerance`; `difference` is the larger
     relative one, of what `compared` says. share: of the time of steps that is spent beside the parts that must be.
     """
 

@@ -152,8 +152,7 @@ def _bound(target: Target) -> str:
         return f"below {100 * target.bound:.0f} %"
     if not target.is_least:
         return f"below {target.bound:g} ×"
-    aim = "" if target.wanted is None else f", aim {target.wanted:g} ×"
-    return f"{target.bound:.2g} ×{aim}"
+    return f"{target.bound:.2g} ×"
 
 
 def _figure(target: Target, figure: float) -> str:

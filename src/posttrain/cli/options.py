@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +38,13 @@ def checked_recipe(path: str, overrides: list[str], output_dir: str | None = Non
     recipe = load_recipe(path, overrides)
     check_packages(recipe)
     return recipe
+
+
+def begun() -> str:
+    """The version, and what devices the machine has, as far as that is known before torch is imported."""
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    devices = f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"{os.cpu_count()} processors"
+    return f"posttrain {importlib.metadata.version('posttrain')} on {devices}"
 
 
 def summary(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from posttrain.cli.options import begun
 from posttrain.cli.screen import out, say
 
 
@@ -31,7 +32,7 @@ def eval_(
     output: Annotated[Path | None, typer.Option(help="eval.jsonl of the run, or here, by default.")] = None,
 ) -> None:
     """Sample answers, grade them, and give pass@1, pass@k, majority@k and length with 95 % intervals."""
-    say(f"{model} on {data}: loading, which takes a while at first …")
+    say(f"{begun()}: {model} on {data}: loading torch and transformers, which takes a while at first …")
     from posttrain.cli.evaluate import Asked, answer
 
     templates = {"prompt_template": prompt_template, "chat_template": chat_template}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.options import AllowCode, AllowRemoteEngine, Overrides, RecipePath, checked_recipe, summary
+from posttrain.cli.options import AllowCode, AllowRemoteEngine, Overrides, RecipePath, begun, checked_recipe, summary
 from posttrain.cli.screen import out, say
 from posttrain.cli.unforeseen import tracebacks_kept_in
 from posttrain.errors import RecipeError
@@ -39,7 +39,8 @@ def run(
         check_ground(Path(checked.output_dir))
         check_folder(Path(checked.output_dir), checked)
     if "RANK" not in os.environ:
-        say(f"{summary(checked)}, in {checked.output_dir}: loading, which takes a while at first …")
+        say(f"{begun()}: {summary(checked)}, in {checked.output_dir}")
+        say("loading torch and transformers, which takes a while at first …")
     if to_be_launched(checked.distributed.processes) and not dry_run:
         from posttrain.distributed.launch import launch
 
