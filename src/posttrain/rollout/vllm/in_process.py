@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from posttrain.distributed import ranks
 from posttrain.errors import EngineError, SetupError
 from posttrain.rollout.vllm.backend import Answer, Ask, engine_arguments
 from posttrain.rollout.vllm.watchdog import Watchdog
@@ -39,15 +42,22 @@ class InProcess:
                 from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise SetupError(f"vLLM is installed, and cannot be imported: {error}") from error
+        several, own = (
+            ranks.world() > 1 and not cpu,
+            torch.device("cpu") if cpu else torch.device(torch.cuda.current_device()),
+        )
         self._config = config
         self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
         self._deadline = config.start_deadline  # of the first answers as well: vLLM compiles some of itself for them
         self._clean_up = partial(shutil.rmtree, folder, ignore_errors=True)
         try:
             with Watchdog("vLLM, while it started,", config.start_deadline, self._clean_up):
-                self._llm: Any = LLM(**engine_arguments(config, folder, dtype, cpu=cpu), disable_log_stats=True)
+                arguments = engine_arguments(config, folder, dtype, cpu=cpu) | launched(several=several)
+                self._llm: Any = LLM(**arguments, disable_log_stats=True)
+                [served] = self._llm.collective_rpc(_device)
         except Exception as error:
             raise SetupError(f"vLLM does not start with this model: {error}") from error
+        check_device(torch.device(served), own)
         self.context: int = self._llm.llm_engine.model_config.max_model_len
 
     @property
@@ -104,6 +114,26 @@ class InProcess:
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
+
+
+def launched(*, several: bool) -> dict[str, str]:
+    """vLLM's arguments where processes were started that each have a GPU: without them every engine takes the first."""
+    return {"distributed_executor_backend": "external_launcher"} if several else {}
+
+
+def check_device(served: torch.device, own: torch.device) -> None:
+    """Raises:
+    SetupError: the engine is on another device than the trainer's.
+    """
+    if (served.type, served.index or 0) != (own.type, own.index or 0):
+        raise SetupError(
+            f"vLLM's engine is on {served}, and this process trains on {own}: all engines would share one GPU. Take "
+            "vllm: {mode: server}, or one process."
+        )
+
+
+def _device(worker: Any) -> str:
+    return str(worker.device)
 
 
 def _answer(output: Any) -> Answer:
