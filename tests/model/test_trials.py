@@ -84,9 +84,15 @@ def test_whole_distributions_need_a_matrix(make_trainer: MakeTrainer) -> None:
     [
         (Gemma2Config(**SMALL, num_key_value_heads=1, head_dim=32), "layers of sliding_attention"),
         (MistralConfig(**SMALL, num_key_value_heads=1, sliding_window=4096), "attention is bounded (sliding_window)"),
+        (
+            Gemma2Config(
+                **SMALL, num_key_value_heads=1, head_dim=32, layer_types=["full_attention"] * 2, sliding_window=None
+            ),
+            "takes no packed rows (its attention has a softcap)",
+        ),
     ],
 )
-def test_windows_are_padded(config: Any, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_windows_and_caps_are_padded(config: Any, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     model = made(config)
     former = model.config._attn_implementation
     assert usable_layout(model, "shared", 64) == "padded" and model.config._attn_implementation == former

@@ -9,13 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from activation_memory import compared
 from transformers import GPT2Config, MixtralConfig, Qwen2Config
 
+import flash
 from posttrain.execution.memory import activations as formula
-from posttrain.execution.memory.activations import Activations, Shape, activations
+from posttrain.execution.memory.activations import Activations, Shape, activations, of_attention
 from posttrain.execution.memory.process import Held, Room, checkpointing, held, room
 from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
+from posttrain.model.layout.blocks import Blocks
+from posttrain.model.layout.varlen import Varlen
 from posttrain.settings.distributed import DistributedConfig
 
 
@@ -95,6 +99,31 @@ def test_activations_by_hand() -> None:
     assert tied.checkpointed == 5 * 3 * 4 * 8 + head + max(5 * (ends + chunk), 5 * (layer + step))
     eager = activations(replace(shape, eager=True), tokens=5, longest=7, layout="padded", stored=4, computed=4)
     assert eager.plain - of.plain == 5 * 3 * (4 * 4 * 8 + 4 * 7 * 2 - 4 * (3 * 8 + 2 * 4) - 4 * 2)
+
+
+@pytest.mark.parametrize(("prompt", "group", "answer"), [(64, 8, 128), (512, 8, 64), (2048, 16, 32)])
+def test_what_attention_keeps_of_answers_that_share_a_prompt(prompt: int, group: int, answer: int) -> None:
+    """Block by block each answer has the prompt's keys and values; the kernel for stretches of any length copies none."""
+    shape = Shape(hidden=64, intermediate=64, layers=1, heads=4, kv_heads=2, vocabulary=10, head=16)
+    tokens, standing = prompt + group * answer, ([prompt], [(0, answer)] * group)
+    sizes: Any = {"layout": "shared", "longest": prompt + answer, "prompt": prompt, "group": group}
+
+    def kept(layout: Any, dtype: torch.dtype) -> int:
+        held: dict[int, int] = {}
+
+        def keep(one: torch.Tensor) -> torch.Tensor:
+            held[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+            return one
+
+        leaves = [torch.randn(1, tokens, n, 16, dtype=dtype).transpose(1, 2).requires_grad_() for n in (4, 2, 2)]
+        with flash.kernels(), torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+            joined = layout.attend(*leaves)
+            return sum(held.values()) + (0 if joined.untyped_storage().data_ptr() in held else joined.nbytes)
+
+    by_blocks = tokens * of_attention(shape, **sizes, computed=4, device="cpu")
+    assert by_blocks == pytest.approx(kept(Blocks.of(*standing), torch.float32), rel=0.1)
+    by_kernel = tokens * of_attention(shape, **sizes, computed=2, device="cuda")
+    assert by_kernel == pytest.approx(kept(Varlen.of(*standing), torch.bfloat16), rel=0.01)
 
 
 def test_the_logits_are_a_chunk_unless_all_of_them_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,8 @@ def activations(
     *,
     tokens: int,
     longest: int,
+    prompt: int = 0,
+    group: int = 1,
     layout: RowLayout,
     stored: int,
     computed: int,
@@ -109,9 +111,11 @@ def activations(
         linears      2 s H + s I          the norms' outputs, and the MLP's product; 5 s H + s I where autocast makes a copy
                                           for each module
         attention    s (3 A + 2 K)        queries, keys, values, output by documents and joined, and 4 bytes for each head;
-                                          2 s K more where answers share prompts, whose keys and values each has beside its
-                                          own; s (4 A + S) in padded rows of S tokens, which have keys and values for every
-                                          head and a mask; eager, 4 s A + 4 S heads, and s S heads more where s is not 4
+                                          where G answers share a prompt of P tokens, 2 s K G S / (P + G (S - P)) more: each
+                                          has the prompt's keys and values beside its own; s (2 A + 2 K) and no more in 16
+                                          bits on CUDA, by the kernel for stretches of any length; s (4 A + S) in padded rows
+                                          of S tokens, which have keys and values for every head and a mask; eager, 4 s A +
+                                          4 S heads, and s S heads more where s is not 4
         MLP          3 s I                gate, its activation, up
 
     An adapter of rank r leaves out the norms' w H and keeps, in place of the linears' part, the inputs of its modules alone:
@@ -138,6 +142,8 @@ def activations(
         shape: of the model.
         tokens: of the micro-batch, padding included.
         longest: tokens of its longest row, S.
+        prompt: tokens of it that are the prompt, P.
+        group: answers that share a prompt, G.
         layout: of its rows.
         stored: bytes of a number of the weights.
         computed: bytes of a number that matrices are multiplied in.
@@ -152,7 +158,8 @@ def activations(
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}, expected at least 1")
     hidden, wide = shape.hidden, max(WIDE, computed)
-    attention = _of_attention(shape, layout, longest, computed)
+    rows: dict[str, Any] = {"layout": layout, "longest": longest, "prompt": prompt, "group": group}
+    attention = of_attention(shape, **rows, computed=computed, device=device)
     norms = 2 * (WIDE + (0 if lora else stored)) * hidden
     mlp = 3 * computed * shape.intermediate
     layer = tokens * (norms + _of_linears(shape, stored, computed, lora) + attention + mlp)
@@ -180,11 +187,16 @@ def _of_logits(tokens: int, computed: int, scores: int, *, whole: bool, device: 
     return rows * (wide * (3 if whole else 1 if scores == 1 else 4 + scores) + computed * narrow)
 
 
-def _of_attention(shape: Shape, layout: RowLayout, longest: int, computed: int) -> float:
-    """Bytes of a token."""
+def of_attention(
+    shape: Shape, *, layout: RowLayout, longest: int, prompt: int, group: int, computed: int, device: str
+) -> float:
+    """Bytes of a token; see `activations`."""
     query, key = shape.heads * shape.head, shape.kv_heads * shape.head
+    if layout != "padded" and device == "cuda" and computed == 2:
+        return computed * (2 * query + 2 * key) + WIDE * shape.heads
     if layout != "padded":
-        return computed * (3 * query + (4 if layout == "shared" else 2) * key) + WIDE * shape.heads
+        copies = group * longest / (prompt + group * (longest - prompt)) if layout == "shared" else 0
+        return computed * (3 * query + 2 * key + 2 * key * copies) + WIDE * shape.heads
     if shape.eager:
         return computed * 4 * query + shape.heads * longest * (WIDE + (computed if computed != WIDE else 0))
     return computed * (4 * query + longest) + WIDE * shape.heads

@@ -46,8 +46,8 @@ class Footprint:
         return decided.on
 
 
-def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int) -> Footprint:
-    """Of a run whose longest row has so many tokens; the model is in the machine's memory."""
+def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int, prompt: int) -> Footprint:
+    """Of a run whose longest row, and longest prompt, have so many tokens; the model is in the machine's memory."""
     config, training, needs = recipe.distributed, recipe.training, algorithm.needs
     cuda = torch.cuda.is_available() and not training.extra.get("use_cpu", False)
     processes, numbers = max(config.processes, ranks.world()), list(model.parameters())
@@ -70,6 +70,8 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int)
             shape,
             tokens=tokens,
             longest=longest,
+            prompt=prompt,
+            group=2 if needs.preference else max(min(needs.rollouts, training.micro_batch_rows or units), 1),
             layout=layout,
             scores=1 + needs.entropy + needs.full_kl,
             whole=training.head == "whole",

@@ -76,12 +76,12 @@ class Prepared:
         """What each process of the run takes of its memory, by the formulas."""
         sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
         answer = sampling.max_tokens if sampling else 0
-        read = [
-            len(row) for one in (*self.sets.train, *self.sets.demonstrations) if isinstance(one, Example) for row in one.rows
-        ]
-        asked = [len(one.prompt) + answer for one in self.sets.train if not isinstance(one, Example)]
-        longest = max(read + asked)
-        return footprint(self.recipe, self.algorithm, self.model, longest=longest)
+        everything = (*self.sets.train, *self.sets.demonstrations)
+        read = [row for one in everything if isinstance(one, Example) for row in one.rows]
+        asked = [len(one.prompt) for one in self.sets.train if not isinstance(one, Example)]
+        longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
+        prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
+        return footprint(self.recipe, self.algorithm, self.model, longest=longest, prompt=prompt)
 
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
