@@ -35,7 +35,7 @@ def kernels_of_a_layer(layout: Rows, rows: list[Row]) -> float:
     lengths = torch.tensor([len(row.completion) for row in rows])
     mask, counts = torch.arange(int(lengths.max())) < lengths[:, None], list[int]()
     for layers in (1, 1 + LAYERS):
-        sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": layers}
+        sizes: dict[str, Any] = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": layers}
         model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=1))
         take_layouts(model)
         inputs = layout.inputs(rows, Batch(loss_mask=mask))
