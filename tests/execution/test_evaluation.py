@@ -142,7 +142,7 @@ class Writer:
         return [[Completion((i,), (0.0,), self.finish) for i in range(len(self.texts))]]
 
     def decode(self, tokens: Sequence[int], skip_special_tokens: bool) -> str:
-        return self.texts[tokens[0]] if tokens else ""
+        return self.texts[tokens[0]] if len(tokens) else ""
 
 
 def asked(writer: Any, answer: str, grader: MathVerify) -> Any:

@@ -171,8 +171,8 @@ def spoil(trained: Counting, what: str) -> None:
     """Makes the loss, or the gradient, of step 2 NaN on the last rank alone."""
     honest, last = trained._learner.loss, ranks.rank() == ranks.world() - 1
 
-    def loss(model: Any, step: Step, micro: Any) -> MicroLoss:
-        scored = honest(model, step, micro)
+    def loss(model: Any, step: Step, micro: Any, *made: Any) -> MicroLoss:
+        scored = honest(model, step, micro, *made)
         if trained.state.global_step != 1 or not last:
             return scored
         if what == "gradient":

@@ -24,11 +24,11 @@ def room_for(trained: PostTrainer, tokens: int) -> list[int]:
     """Lets the device hold micro-batches of so many tokens; returns the list of those that were tried."""
     honest, tried = trained._learner.loss, list[int]()
 
-    def loss(model: Any, step: Any, micro: Any) -> Any:
+    def loss(model: Any, step: Any, micro: Any, *made: Any) -> Any:
         tried.append(trained._learner._read(step.collection, micro))
         if tried[-1] > tokens:
             raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB.\nMore of it")
-        return honest(model, step, micro)
+        return honest(model, step, micro, *made)
 
     trained._learner.loss = loss  # type: ignore[method-assign]
     return tried

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ids = Sequence[int] | NDArray[np.int32]
 
 THINKING = (
     ("<think>", "</think>"),
@@ -39,13 +45,13 @@ class AnswerText:
         self._tags = {i for token, i in special.items() if any(token in tag for pair in _PAIRS for tag in pair)}
         self._dropped = sorted((token for token, i in special.items() if i not in self._tags), key=len, reverse=True)
 
-    def of(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Sequence[int]) -> str:
+    def of(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Ids) -> str:
         """What `tokens` say after the prompt `asked` of a row."""
         return self.prefill(asked, columns) + self._decoded(tokens)
 
-    def raw(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Sequence[int]) -> str:
+    def raw(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Ids) -> str:
         """The same with all special tokens, those that end an answer among them."""
-        return self.prefill(asked, columns) + self._tokenizer.decode(tokens, skip_special_tokens=False)
+        return self.prefill(asked, columns) + self._tokenizer.decode(_ids(tokens), skip_special_tokens=False)
 
     def prefill(self, asked: Sequence[int], columns: Mapping[str, Any]) -> str:
         """The beginning of the answer that stands in the prompt: tags at its end, or a turn that is to be continued."""
@@ -57,13 +63,21 @@ class AnswerText:
         found = _PREFILL.search(end)
         return found[0] if found is not None else ""
 
-    def _decoded(self, tokens: Sequence[int]) -> str:
-        if self._tags.isdisjoint(tokens):
-            return self._tokenizer.decode(tokens, skip_special_tokens=True)
-        text = self._tokenizer.decode(tokens, skip_special_tokens=False)
+    def _decoded(self, tokens: Ids) -> str:
+        ids = _ids(tokens)
+        if not any((ids == tag).any() for tag in self._tags):
+            return self._tokenizer.decode(ids, skip_special_tokens=True)
+        text = self._tokenizer.decode(ids, skip_special_tokens=False)
         for token in self._dropped:
             text = text.replace(token, "")
         return text
+
+
+def _ids(tokens: Ids) -> NDArray[np.int32]:
+    """An array, which transformers decodes twice as fast as a list."""
+    import numpy as np
+
+    return np.asarray(tokens, np.int32)
 
 
 def is_conversation(prompt: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:

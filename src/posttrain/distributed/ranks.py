@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from posttrain.distributed.waiting import Waiting
 from posttrain.errors import SetupError
@@ -101,6 +102,16 @@ def is_main() -> bool:
 def barrier(what: str) -> None:
     """Returns when every rank has come here."""
     all_gather(None, what)
+
+
+def all_of(flag: Tensor, what: str) -> Tensor:
+    """Whether it is so on every rank, on the flag's device: the answer is not looked at."""
+    if world() == 1:
+        return flag
+    least = flag.int()
+    with waiting(what):
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+    return least.bool()
 
 
 def any_of(flag: bool, what: str) -> bool:

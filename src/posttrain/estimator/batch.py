@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from posttrain.estimator.transfer import at_once
+
 MAX_LOG_RATIO = 20.0
 """Cap of a log-ratio: exp overflows float32 at 88, and a token at e^20 is a fault to be seen, not a weight to be used.
 A capped token no longer has the exact gradient; `ratio/capped_fraction` counts them."""
@@ -59,23 +61,27 @@ class Batch:
         rows, device = self.loss_mask.shape[0], self.loss_mask.device
         if self.loss_mask.dtype != torch.bool:
             raise ValueError(f"Batch.loss_mask must be bool, True where a token carries loss; it is {self.loss_mask.dtype}.")
-        for name, value in self.rewards_by_name.items():
-            if value.shape != (rows,):
-                raise ValueError(f"Batch.rewards_by_name[{name!r}] has shape {tuple(value.shape)}; ({rows},) is needed.")
         if self.origin is None:  # pyright: ignore[reportUnnecessaryComparison]
             filled = torch.full(self.loss_mask.shape, Origin.ROLLOUT, dtype=torch.int64, device=device)
             object.__setattr__(self, "origin", filled)
         if self.group is None:  # pyright: ignore[reportUnnecessaryComparison]
             object.__setattr__(self, "group", torch.arange(rows, device=device))
+        self._check_shapes()
+        if self.chosen is not None:
+            alternating = torch.arange(rows, device=device) % 2 == 0
+            if rows % 2 or not torch.equal(self.chosen, alternating):
+                raise ValueError("Batch.chosen must alternate True, False: row 2i is chosen, row 2i+1 is rejected.")
+
+    def _check_shapes(self) -> None:
+        rows = len(self.loss_mask)
+        for name, value in self.rewards_by_name.items():
+            if value.shape != (rows,):
+                raise ValueError(f"Batch.rewards_by_name[{name!r}] has shape {tuple(value.shape)}; ({rows},) is needed.")
         for name, value in self._tensors().items():
             expected = self.loss_mask.shape if value.dim() == 2 else self.loss_mask.shape[:1]
             if value.shape != expected or (value.dim() == 2) != (name in PER_TOKEN):
                 want = tuple(self.loss_mask.shape if name in PER_TOKEN else expected)
                 raise ValueError(f"Batch.{name} has shape {tuple(value.shape)}; loss_mask asks for {want}.")
-        if self.chosen is not None:
-            alternating = torch.arange(rows, device=device) % 2 == 0
-            if rows % 2 or not torch.equal(self.chosen, alternating):
-                raise ValueError("Batch.chosen must alternate True, False: row 2i is chosen, row 2i+1 is rejected.")
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -83,13 +89,26 @@ class Batch:
 
     def replace(self, **changes: Any) -> Batch:
         """A copy with the named fields changed."""
-        return dataclasses.replace(self, **changes)
+        if self.chosen is None or changes.keys() & {"chosen", "loss_mask"}:
+            return dataclasses.replace(self, **changes)
+        copy = self._with(changes)  # its pairs have been looked at, and on a GPU a look is a wait
+        copy._check_shapes()
+        return copy
+
+    def _with(self, changes: Mapping[str, Any]) -> Batch:
+        copy = object.__new__(type(self))
+        for name, value in {**self.__dict__, **changes}.items():
+            object.__setattr__(copy, name, value)
+        return copy
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
-        changes: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
-        changes["rewards_by_name"] = {name: value.to(device) for name, value in self.rewards_by_name.items()}
-        return self.replace(**changes)
+        """The same on another device, sent there in one copy for which nothing waits."""
+        if self.loss_mask.device == device:
+            return self
+        own = self._tensors()
+        sent = at_once([*own.values(), *self.rewards_by_name.values()], device)
+        named = dict(zip(self.rewards_by_name, sent[len(own) :], strict=True))
+        return self._with({**dict(zip(own, sent, strict=False)), "rewards_by_name": named})
 
     def take(self, rows: Sequence[int] | Int[Tensor, " n"]) -> Batch:
         """The named rows, in that order: the only way to split a batch.

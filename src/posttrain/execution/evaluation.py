@@ -161,7 +161,7 @@ def estimate(values: Sequence[float], *, shares: bool = True) -> Estimate:
 def _graded(problem: Problem, completions: Sequence[Completion], text: AnswerText, grader: Grader) -> list[Answer]:
     """A problem's answers. Equal ones have one value, however each is written: its most frequent writing, or the first."""
     prompt, reference = prompt_text(problem.columns["prompt"]), problem.columns["answer"]
-    texts = [text.of(problem.prompt, problem.columns, completion.tokens.tolist()) for completion in completions]
+    texts = [text.of(problem.prompt, problem.columns, completion.tokens) for completion in completions]
     grades = [
         graded(grader, said, prompt, reference, finished=completion.finish == "stop")
         for said, completion in zip(texts, completions, strict=True)

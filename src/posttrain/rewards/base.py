@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 from posttrain.data.answers import prompt_text
 from posttrain.rewards.values import MAX_WEIGHT
 
+T = TypeVar("T")
 DEADLINE = 300.0  # seconds for one group
+
+
+class Lazily(Sequence[T]):
+    """What is made when it is first read: most rewards read texts, few tokens, fewer special ones."""
+
+    def __init__(self, make: Callable[[], Iterable[T]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> tuple[T, ...]:
+        return tuple(self._make())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._made[place]
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.rewards.base import Group, Judgement, Reward, Weighted
+from posttrain.rewards.base import Group, Judgement, Lazily, Reward, Weighted
 from posttrain.rewards.rewarded import Rewarded
 from posttrain.rewards.values import MAX_SCORE, Refused, as_text, listed, number, text
 
@@ -108,10 +108,10 @@ def _judged(reward: Reward, group: Group) -> list[Judgement]:
 def _copy(group: Group) -> Group:
     return Group(
         completions=tuple(group.completions),
-        tokens=tuple(map(tuple, group.tokens)),
+        tokens=Lazily(lambda: map(tuple, group.tokens)),
         finished=tuple(group.finished),
         columns=copy.deepcopy(dict(group.columns)),
-        raw=tuple(group.raw),
+        raw=Lazily(lambda: group.raw),
     )
 
 

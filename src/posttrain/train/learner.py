@@ -5,11 +5,11 @@ step, and its micro-batches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -18,23 +18,23 @@ from posttrain.data.rows import Example, Row
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import LossOutput, policy_gradient_loss
-from posttrain.estimator.parts.select import demonstrations, rollouts
 from posttrain.estimator.slopes import TokenSlopes
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Rows
 from posttrain.model.reference import Reference
 from posttrain.model.scoring import Scorer, Scores
 from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.counted import Counted
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.collect.flat import Flat
 from posttrain.train.watch.metrics import gap_shares
 
+Made = tuple[Batch, ModelInputs]
 Micro = list[int]
 """A micro-batch, as units of a collection. An empty one runs a row without loss, for every rank must run backward."""
 
 
 KEPT_AT_A_TIME = 1024  # examples whose reference log-probs are made together
-COUNTED_AT_A_TIME = 256  # rows, padded to the longest of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +91,7 @@ class Learner:
         self._algorithm, self._reference, self._accelerator = algorithm, reference, accelerator
         self._scorer, self._layout, self._bounds = scorer, layout, {"rows": rows, "tokens": tokens}
         self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token"
+        self._beside = accelerator.device.type != "cpu"  # on a CPU it would take the time from the one that runs
         self._kept: dict[Row, Float[Tensor, " t"]] = {}
 
     def open(self, model: nn.Module, collection: Collection) -> Collection:
@@ -123,31 +124,23 @@ class Learner:
 
         Where no row has any, one unit is read all the same: backward must run, and the gap to the sampler is measured on it.
         """
-        flat, units, device = collection.flat.replace(progress=progress), collection.steps[number], self._accelerator.device
-        counts, carries = dict[str, Tensor](), [False] * len(units)
-        for part, batch in flat.parts([collection.units[unit] for unit in units], COUNTED_AT_A_TIME):
-            _add(counts, self._algorithm.counts(batch))
-            ends = np.cumsum([len(collection.units[units[place]]) for place in part])
-            signal = np.split(self._algorithm.has_signal(batch).numpy(), ends[:-1])
-            for place, rows in zip(part, signal, strict=True):
-                carries[place] = bool(rows.any())
-        kept = [unit for unit, carried in zip(units, carries, strict=True) if carried]
-        read = kept or list(units[:1])
-        of_read, sampled, demonstrated = dict[str, Tensor](), 0, 0
-        for _, batch in flat.parts([collection.units[unit] for unit in read], COUNTED_AT_A_TIME):
-            _add(of_read, self._algorithm.counts(batch))
-            sampled, demonstrated = sampled + int(rollouts(batch).sum()), demonstrated + int(demonstrations(batch).sum())
-        counts.update({name: n for name, n in of_read.items() if name.endswith("/tokens")})
-        all_rows, read_rows = ([row for unit in of for row in collection.units[unit]] for of in (units, read))
+        collection = dataclasses.replace(collection, flat=collection.flat.replace(progress=progress))
+        units, device = collection.steps[number], self._accelerator.device
+        whole = Counted.of(self._algorithm, collection, units)
+        kept = [unit for unit, carries in zip(units, whole.carries, strict=True) if carries]
+        read = kept or units[:1]
+        of_read = whole if len(read) == len(units) else Counted.of(self._algorithm, collection, read)
+        counts = whole.counts | {name: count for name, count in of_read.counts.items() if name.endswith("/tokens")}
+        rows, read_rows = ([row for unit in of for row in collection.units[unit]] for of in (units, read))
         return Step(
-            dataclasses.replace(collection, flat=flat),
+            collection,
             self._dealt(collection, read),
             {name: count.to(device) for name, count in counts.items()},
-            offered=sum(len(collection.rows[row]) for row in all_rows),
+            offered=sum(len(collection.rows[row]) for row in rows),
             tokens=sum(len(collection.rows[row]) for row in read_rows),
-            sampled=sampled,
-            demonstrated=demonstrated,
-            skipped=1 - len(read_rows) / len(all_rows) if kept else 1.0,
+            sampled=of_read.sampled,
+            demonstrated=of_read.demonstrated,
+            skipped=1 - len(read_rows) / len(rows) if kept else 1.0,
             where=tuple(collection.where[unit] for unit in units),
         )
 
@@ -164,10 +157,23 @@ class Learner:
         """Tokens of its largest micro-batch on this rank, as the bound counts them."""
         return max(self._read(step.collection, micro) for micro in step.micro)
 
-    def loss(self, model: nn.Module, step: Step, micro: Micro) -> MicroLoss:
-        """The loss of one micro-batch, divided by the counts of the whole step."""
+    def made(self, step: Step) -> Iterator[tuple[Micro, Made]]:
+        """Its micro-batches, as `loss` takes them. For a GPU the next is made in a thread beside while one runs."""
+        if not self._beside:
+            yield from ((micro, self._made(step.collection, micro)) for micro in step.micro)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(self._made, step.collection, step.micro[0])
+            for micro, following in zip(step.micro, [*step.micro[1:], None], strict=True):
+                made = coming.result()
+                if following is not None:
+                    coming = thread.submit(self._made, step.collection, following)
+                yield micro, made
+
+    def loss(self, model: nn.Module, step: Step, micro: Micro, made: Made | None = None) -> MicroLoss:
+        """The loss of one micro-batch, divided by the counts of the whole step; `made` as `made` gave it, if it did."""
         with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
-            local, inputs = self._local(step.collection, micro)
+            local, inputs = self._there(made or self._made(step.collection, micro))
             states, needs = None, self._algorithm.needs
             if self._reference is not None and needs.ref_logp and local.ref_logp is None:
                 local = local.replace(ref_logp=self._reference_logp(inputs, local))
@@ -191,13 +197,19 @@ class Learner:
         finite = [values.isfinite().view(len(values), -1).all(-1) for values in (scores.logp.detach(), *given)]
         return MicroLoss(output, torch.stack(finite).all(0))
 
-    def _local(self, collection: Collection, micro: Micro) -> tuple[Batch, ModelInputs]:
+    def _local(self, collection: Collection, micro: Micro) -> Made:
+        return self._there(self._made(collection, micro))
+
+    def _there(self, made: Made) -> Made:
+        device = self._accelerator.device
+        return made[0].to(device), made[1].to(device)
+
+    def _made(self, collection: Collection, micro: Micro) -> Made:
         index = [row for unit in micro or [0] for row in collection.units[unit]]
         local, rows = collection.flat.batch(index), [collection.rows[row] for row in index]
         if not micro:
             local = local.replace(loss_mask=torch.zeros_like(local.loss_mask))
-        device = self._accelerator.device
-        return local.to(device), self._layout.inputs(rows, local).to(device)
+        return local, self._layout.inputs(rows, local)
 
     def _read(self, collection: Collection, micro: Micro) -> int:
         return self._layout.tokens([collection.rows[row] for unit in micro for row in collection.units[unit]])
@@ -273,8 +285,3 @@ class Learner:
             for i, row in enumerate(row for unit in micro for row in collection.units[unit]):
                 placed[0][flat.span(row)] = values[i, : flat.lengths[row]]
         return self._accelerator.reduce(placed[0], "sum").cpu()
-
-
-def _add(counts: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    for name, count in more.items():
-        counts[name] = counts[name] + count if name in counts else count

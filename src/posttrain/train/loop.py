@@ -21,7 +21,7 @@ from transformers.trainer_utils import SaveStrategy
 from posttrain.data.rows import Example
 from posttrain.distributed import ranks
 from posttrain.distributed.self_check import check_accumulation
-from posttrain.distributed.sharding import check_mode, elements, mode_in_effect, reshard
+from posttrain.distributed.sharding import check_mode, elements, is_sharded, mode_in_effect, reshard
 from posttrain.errors import SetupError
 from posttrain.telling import tell
 from posttrain.train.checkpointed import Checkpointed
@@ -49,6 +49,8 @@ class Loop(Checkpointed):
     _reads_again: bool
     _record: dict[str, float]
     _watch: Watch
+    _unread: tuple[Shares, Tensor, int]
+    """Of the step: its metrics, whether all in it is finite, and its rollout tokens. They are read once it is done."""
     _recorded: int | None = None
     _clock = _step_began = 0.0
 
@@ -164,21 +166,23 @@ class Loop(Checkpointed):
         shares, state, deepspeed = Shares(), self.accelerator.gradient_state, self.is_deepspeed_enabled
         options = {"scale_wrt_gas": False} if deepspeed else {}
         total = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        for i, micro in enumerate(step.micro):
+        parted = deepspeed or is_sharded(model)  # ranks meet in every backward pass, and else in the last
+        for_them = f"the gradients of step {self.state.global_step + 1}"
+        for i, (micro, made) in enumerate(self._learner.made(step)):
             last = i == len(step.micro) - 1
             state._set_sync_gradients(last)
             meeting = contextlib.nullcontext() if last or deepspeed else self.accelerator.no_sync(model)
             with meeting:
-                scored = self._learner.loss(model, step, micro)
+                scored = self._learner.loss(model, step, micro, made)
                 self.run_state.nonfinite.see(micro, scored.finite)
                 total += scored.output.loss.detach().double()
-                spoilt = last and self.run_state.nonfinite.spoils(total)
-                loss = scored.output.loss * math.nan if spoilt else scored.output.loss
-                with ranks.waiting(f"the gradients of step {self.state.global_step + 1}"):
+                loss = scored.output.loss
+                if last:
+                    self._unread = shares, self.run_state.nonfinite.sound(total), step.sampled
+                    loss = loss * torch.where(self._unread[1], 1.0, math.nan)
+                with ranks.waiting(for_them) if last or parted else contextlib.nullcontext():
                     self.accelerator.backward(loss * self.args.world_size, **options)
             shares.add(scored.output.metrics)
-        metrics = gap_metrics(shares.total(self.accelerator), step.sampled)
-        self._record.update({name: value for name, value in metrics.items() if math.isfinite(value)})
         self._record |= {"train/tokens": step.tokens, "train/skipped_rows": step.skipped, "step/tokens": step.offered}
         self._record["train/demonstrated"] = step.demonstrated / max(step.sampled + step.demonstrated, 1)
         return (total * self.args.world_size).nan_to_num().to(torch.get_default_dtype())
@@ -202,13 +206,19 @@ class Loop(Checkpointed):
         return half
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm: Any = super()._get_grad_norm(model, grad_norm)
-        left_out = not math.isfinite(float(norm))
+        """As a float. What the step's numbers are is read here, all together: the one time that the device is waited for."""
+        found: Any = super()._get_grad_norm(model, grad_norm)
+        found = torch.as_tensor(found.full_tensor() if hasattr(found, "full_tensor") else found, device=self.args.device)
+        shares, sound, sampled = self._unread
+        with ranks.waiting(f"the numbers of step {self.state.global_step + 1}"):
+            metrics, (norm, all_sound) = shares.total_with(self.accelerator, found, sound)
+        self._record.update({name: v for name, v in gap_metrics(metrics, sampled).items() if math.isfinite(v)})
+        left_out = not math.isfinite(norm)
         if not self.is_deepspeed_enabled:  # which leaves such a step out itself
             vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on
             if left_out:
                 model.zero_grad(set_to_none=True)  # an optimizer passes over parameters that have no gradient
-        self.run_state.nonfinite.finish(float(norm))
+        self.run_state.nonfinite.finish(norm, sound=bool(all_sound))
         self._record["train/left_out"] = float(left_out)
         return 0.0 if left_out else norm
 
@@ -220,7 +230,7 @@ class Loop(Checkpointed):
         if self._record and self.state.global_step != self._recorded:
             seconds = time.monotonic() - self._clock
             self._recorded = self.state.global_step
-            self._record |= {"grad_norm": float(grad_norm), "learning_rate": float(learning_rate or 0.0)}
+            self._record |= {"grad_norm": grad_norm, "learning_rate": float(learning_rate or 0.0)}
             self._record["train/tokens_per_second"] = self._record["train/tokens"] / max(seconds, 1e-9)
             self._record["step/seconds"] = time.monotonic() - self._step_began
             for listener in self.listeners:
@@ -267,11 +277,7 @@ class Loop(Checkpointed):
         return metrics
 
     def predict(self, *_: Any, **__: Any) -> Any:
-        """There are no predictions.
-
-        Raises:
-            SetupError: always.
-        """
+        """Raises SetupError: there are no predictions."""
         raise SetupError("predict: a trainer here has no predictions: take posttrain eval, or an engine's generate.")
 
     @torch.no_grad()

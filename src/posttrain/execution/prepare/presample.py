@@ -86,7 +86,7 @@ def _sampled_of(problem: Problem, completions: Sequence[Completion], grader: Gra
     verdicts = [
         graded(
             grader,
-            text.of(problem.prompt, problem.columns, one.tokens.tolist()),
+            text.of(problem.prompt, problem.columns, one.tokens),
             prompt,
             reference,
             finished=one.finish == "stop",

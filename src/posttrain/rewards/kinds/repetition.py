@@ -21,14 +21,18 @@ def repeated(tokens: Sequence[int] | NDArray[np.int32], n: int) -> float:
     places = len(tokens) - n + 1
     if places < 1:
         return 0.0
-    known, token = np.unique(np.asarray(tokens, np.int64), return_inverse=True)
-    gram, grams = token[:places], len(known)  # each gram is a number, equal for equal ones alone, below `grams`
+    ids, many = np.asarray(tokens, np.int64), len(tokens)
+    last = np.empty(int(ids.max()) + 1, np.int64)
+    last[ids] = np.arange(many)
+    token = last[ids]  # where it stands last: equal for equal ones alone, and below `many`
+    gram, grams = token[:places], many
     for further in range(1, n):
-        if grams * len(known) > np.iinfo(np.int64).max:
+        if grams * many > np.iinfo(np.int64).max:
             distinct, gram = np.unique(gram, return_inverse=True)
             grams = len(distinct)
-        gram, grams = gram * len(known) + token[further : further + places], grams * len(known)
-    return 1 - len(np.unique(gram)) / places
+        gram, grams = gram * many + token[further : further + places], grams * many
+    in_order = np.sort(gram)
+    return 1 - (1 + int(np.count_nonzero(in_order[1:] != in_order[:-1]))) / places
 
 
 class RepetitionReward(RewardConfig):

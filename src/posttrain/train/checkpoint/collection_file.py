@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -31,5 +30,5 @@ def load(path: Path) -> Collection:
             name: unpadded(value, lengths) if name.startswith(FIELD) and value.dim() == 2 else value
             for name, value in arrays.items()
         }
-        arrays[REST] = torch.from_numpy(np.frombuffer(rest.encode(), np.uint8))
+        arrays[REST] = torch.frombuffer(bytearray(rest.encode()), dtype=torch.uint8)
     return from_arrays(arrays)

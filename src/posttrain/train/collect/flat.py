@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from posttrain.estimator.batch import PER_TOKEN, Batch, check_pairs
 
 NAMED = "rewards_by_name."
+HUGE_PAGES_FROM = 2**22  # bytes: numpy asks for them from there on, and one number that is written makes 2 MB resident
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,10 +122,19 @@ class Flat:
         if value.dim() == 2:
             return value[index].expand(-1, width).contiguous()
         flat = value.numpy()
-        padded = np.zeros((len(rows), width), flat.dtype)
+        padded = _zeros(len(rows), width, flat.dtype)
         for place, row in zip(padded, rows, strict=True):
             place[: self.lengths[row]] = flat[self.span(row)]
         return torch.from_numpy(padded)
+
+
+def _zeros(rows: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Pages of a large array are there once they are written: most are not, where few rows are long."""
+    size = rows * width * dtype.itemsize
+    if size < HUGE_PAGES_FROM:
+        return np.zeros((rows, width), dtype)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype).reshape(rows, width)
 
 
 def _fields(batch: Batch) -> dict[str, Tensor]:

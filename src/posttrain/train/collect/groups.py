@@ -174,7 +174,7 @@ def _row(group: Rollouts, i: int, text: AnswerText) -> dict[str, Any]:
     return {
         "where": problem.where,
         "prompt": prompt_text(problem.columns["prompt"]),
-        "completion": text.of(problem.prompt, problem.columns, group.row(i).tolist()),
+        "completion": text.of(problem.prompt, problem.columns, group.row(i)),
         "prefix_tokens": int(group.prefixes[i]),
         "reward": float(judged.total[i]),
         "rewards": {name: float(scores[i]) for name, scores in judged.by_name.items() if judged.scored[name][i]},

@@ -17,7 +17,7 @@ from posttrain.distributed import ranks
 from posttrain.errors import EngineError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin, Question
-from posttrain.rewards.base import Group, Weighted
+from posttrain.rewards.base import Group, Lazily, Weighted
 from posttrain.rewards.error_rate import ErrorRate
 from posttrain.rewards.judge import Judges
 from posttrain.rewards.rewarded import Rewarded
@@ -149,14 +149,15 @@ class RolloutCollector:
         demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
         if demonstrated and problem.demonstration is not None:
             answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
-        tokens = [(*prefix, *completion.tokens.tolist()) for prefix, completion in answers]
+        tokens = [np.concatenate([np.asarray(prefix, np.int32), completion.tokens]) for prefix, completion in answers]
+        asked = problem.prompt, problem.columns
         judged = self._judges.judge(
             Group(
-                completions=[self._text.of(problem.prompt, problem.columns, ids) for ids in tokens],
-                tokens=tokens,
+                completions=[self._text.of(*asked, ids) for ids in tokens],
+                tokens=Lazily(lambda: [tuple(ids.tolist()) for ids in tokens]),
                 finished=[completion.finish == "stop" for _, completion in answers],
                 columns=problem.columns,
-                raw=[self._text.raw(problem.prompt, problem.columns, ids) for ids in tokens],
+                raw=Lazily(lambda: [self._text.raw(*asked, ids) for ids in tokens]),
             )
         )
         self._error_rate.add(judged)

@@ -37,15 +37,21 @@ class Shares:
 
     def total(self, accelerator: Any) -> dict[str, float]:
         """Over all ranks, as floats."""
+        return self.total_with(accelerator)[0]
+
+    def total_with(self, accelerator: Any, *others: Tensor) -> tuple[dict[str, float], list[float]]:
+        """The same, and scalars that are alike on all ranks already."""
         names = sorted(self._values)
-        if not names:
-            return {}
-        stacked = torch.stack([self._values[name] for name in names])
-        if accelerator.num_processes > 1:
+        stacked = torch.stack([self._values[name] for name in names]) if names else None
+        if stacked is not None and accelerator.num_processes > 1:
             gathered = accelerator.gather(stacked[None])
-            largest = torch.tensor([name.endswith(MAXIMUM) for name in names], device=stacked.device)
-            stacked = torch.where(largest, gathered.amax(0), gathered.sum(0))
-        return dict(zip(names, stacked.tolist(), strict=True))
+            largest = [i for i, name in enumerate(names) if name.endswith(MAXIMUM)]
+            stacked = gathered.sum(0)
+            for i in largest:
+                stacked[i] = gathered[:, i].amax()
+        values = [one.double().view(1) for one in others] + ([] if stacked is None else [stacked])
+        read = torch.cat(values).tolist() if values else []
+        return dict(zip(names, read[len(others) :], strict=True)), read[: len(others)]
 
 
 def with_intervals(metrics: dict[str, float], pairs: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from posttrain.distributed import ranks
@@ -39,22 +40,22 @@ class NonFinite:
         """Which rows of one of its micro-batches are sound, [B]."""
         self._seen.append((micro, finite))
 
-    def spoils(self, loss: Tensor) -> bool:
-        """Whether a row, or the loss so far, is not finite on any rank. Before the last backward pass: where it is so, all
-        ranks give that a loss of NaN, so that none makes an update and none waits for another.
+    def sound(self, loss: Tensor) -> Bool[Tensor, ""]:
+        """Whether all rows, and the loss so far, are finite on all ranks; nobody waits for the answer. Before the last
+        backward pass: where it is not so, all ranks give that a loss of NaN, so that none makes an update and none waits for
+        another.
         """
-        sound = torch.stack([finite.all() for _, finite in self._seen]).all() & loss.isfinite()
-        spoilt = ranks.any_of(not bool(sound), f"whether step {self._number} is finite")
-        if spoilt:
-            self._what = "loss, or an advantage or reward of it,"
-        return spoilt
+        here = torch.stack([finite.all() for _, finite in self._seen]).all() & loss.isfinite()
+        return ranks.all_of(here, f"whether step {self._number} is finite")
 
-    def finish(self, norm: float) -> None:
-        """Ends the step, by the norm of its gradient over all ranks.
+    def finish(self, norm: float, *, sound: bool) -> None:
+        """Ends the step, by the norm of its gradient over all ranks, and what `sound` has said of it.
 
         Raises:
             NonFiniteError: no update was made of it, the last of `limit` such steps in a row.
         """
+        if not sound:
+            self._what = "loss, or an advantage or reward of it,"
         self.in_a_row = 0 if math.isfinite(norm) else self.in_a_row + 1
         if not self.in_a_row:
             return
