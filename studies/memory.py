@@ -99,7 +99,7 @@ def measured(mode: str, dtype: str, layers: int, folder: Path) -> dict[str, floa
     """Bytes of the process that has most, and how many parameters the model has."""
     values = {**RECIPE, "output_dir": str(folder / "run"), "distributed": {"mode": mode, "processes": PROCESSES}}
     scratch = {**RECIPE["model"]["from_scratch"], "num_hidden_layers": layers}
-    values["model"] = {**RECIPE["model"], "from_scratch": scratch, "dtype": dtype}
+    values["model"] = {**RECIPE["model"], "from_scratch": scratch, "dtype": dtype, "compute": dtype}
     path = folder / f"{mode}_{dtype}_{layers}.yaml"
     path.write_text(yaml.safe_dump(values))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
@@ -122,7 +122,7 @@ def main() -> None:
             more = large["parameters"] - small["parameters"]
             found = {key: (large[key] - small[key]) / more for key in ("between", "peak")}
             config, number = DistributedConfig.model_validate({"mode": mode}), 2 if dtype == "bfloat16" else 4
-            formula = held(config, PROCESSES, parameters=1, trainable=1, number=number, reference=False)
+            formula = held(config, PROCESSES, trained=1, number=number)
             kept = formula.weights + formula.optimizer
             figures = [f"{kept:g}", f"{found['between']:.1f}", f"{kept + formula.gradients:g}", f"{found['peak']:.1f}"]
             rows.append(f"| {mode} | {dtype} | {' | '.join(figures)} |")

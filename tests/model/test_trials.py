@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import flash
@@ -23,11 +24,13 @@ from posttrain.model.trials import (
     _of_own_logits,
     _padded,
     _scored,
+    tell_of_plain_attention,
     usable_head,
     usable_layout,
     usable_varlen,
 )
 from posttrain.settings.model import Adapter
+from posttrain.telling import hearing
 from tiny import make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -205,3 +208,31 @@ def test_it_is_for_packed_rows_on_cuda(caplog: pytest.LogCaptureFixture, monkeyp
     assert tried == [cuda] and not caplog.text
     assert not usable_varlen(model, "packed", 64, device=cuda, dtype=torch.float32)
     assert "it is slow, so that packed rows are attended to block by block." in caplog.text
+
+
+@pytest.mark.parametrize(("implementation", "told"), [("sdpa", []), ("another", ["attention-of-padded-rows"])])
+def test_an_attention_that_packed_rows_do_not_use_is_told(implementation: str, told: list[str]) -> None:
+    for functions in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS):
+        functions.register("another", functions["sdpa"])
+    model, _ = make_model()
+    model.set_attn_implementation(implementation)
+    with hearing() as heard:
+        assert usable_layout(model, "padded", 64) == "padded"
+        assert not heard
+        assert [usable_layout(model, "packed", 64) for _ in range(2)] == ["packed", "packed"]
+    assert [one.rule for one in heard][:1] == told
+    assert all(f"attn_implementation: {implementation} is of padded rows" in one.sentence for one in heard)
+
+
+def test_grouped_heads_without_a_kernel_on_a_gpu_are_told() -> None:
+    def told(device: str, *, bf16: bool, dtype: str = "float32", keys: int = 1) -> list[str]:
+        model, _ = make_model(dtype=dtype, hidden_size=64, num_attention_heads=2, num_key_value_heads=keys)
+        with hearing() as heard:
+            tell_of_plain_attention(model, device=device, bf16=bf16)
+        return [one.sentence for one in heard]
+
+    [sentence] = told("cuda", bf16=False)
+    assert "Qwen2ForCausalLM has 2 heads of queries on 1 of keys. In float32" in sentence
+    assert "set model.compute: bfloat16" in sentence
+    assert not told("cuda", bf16=True) and not told("cpu", bf16=False) and not told("cuda", bf16=False, keys=2)
+    assert not told("cuda", bf16=False, dtype="bfloat16")

@@ -55,6 +55,24 @@ def test_other_adapters_are_refused(options: dict[str, Any]) -> None:
         list(engine_weights(adapted))
 
 
+def test_weights_are_cast_on_their_way_and_the_fingerprint_is_of_what_is_sent() -> None:
+    model, _ = make_model(dtype="float32")
+
+    def sent() -> tuple[dict[str, Any], int]:
+        taken = Fingerprint()
+        return dict(taken.of(engine_weights(model, torch.bfloat16))), taken.value
+
+    weights, first = sent()
+    assert {name: value.dtype for name, value in weights.items()} == dict.fromkeys(model.state_dict(), torch.bfloat16)
+    assert all(torch.equal(weights[name], value.bfloat16()) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        model.lm_head.weight.copy_(weights["lm_head.weight"].float())  # another model, of which the same is sent
+        assert sent()[1] == first
+        model.lm_head.weight[0, 0] *= 1.01
+    assert sent()[1] != first
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_fingerprint_is_another_one_when_the_last_bit_of_any_tensor_is(dtype: str) -> None:
     model, _ = make_model(dtype=dtype)

@@ -421,11 +421,46 @@ def test_every_fault_is_told_at_once(recipe_file: Path) -> None:
     ]
 
 
-def test_a_mixed_precision_contradiction_names_its_key(recipe_file: Path) -> None:
-    model = "model: {name: a/b, dtype: bfloat16}\n"
-    recipe_file.write_text((model + GOOD[GOOD.index("algorithm") :]).replace("max_steps: 2", "max_steps: 2\n  bf16: true"))
-    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: training\.bf16: "):
-        load_recipe(recipe_file)
+def with_numbers(recipe_file: Path, model: str, bf16: str) -> Recipe:
+    text = f"model: {{name: a/b, {model}}}\n" + GOOD[GOOD.index("algorithm") :]
+    recipe_file.write_text(text.replace("max_steps: 2", f"max_steps: 2\n  bf16: {bf16}"))
+    return load_recipe(recipe_file)
+
+
+@pytest.mark.parametrize(
+    ("model", "bf16", "computed"),
+    [
+        ("dtype: bfloat16", "true", "bfloat16"),
+        ("dtype: float32", "true", "bfloat16"),
+        ("dtype: bfloat16", "false", "float32"),
+        ("compute: bfloat16", "true", "bfloat16"),
+        ("compute: float32", "null", "float32"),
+        ("dtype: bfloat16", "null", None),
+        ("dtype: float64", "false", None),  # as runs of before have it written
+    ],
+)
+def test_bf16_is_another_name_of_compute(model: str, bf16: str, computed: str | None, recipe_file: Path) -> None:
+    recipe = with_numbers(recipe_file, model, bf16)
+    assert (recipe.model.compute, recipe.training.bf16) == (computed, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "bf16", "says"),
+    [
+        (
+            "compute: float32",
+            "true",
+            r"recipe\.yaml:\d+: training\.bf16: it is another name of .*, which is float32",
+        ),
+        ("compute: bfloat16", "false", r"recipe\.yaml:\d+: training\.bf16: it is another name of model\.compute"),
+        ("dtype: float64", "true", r"recipe\.yaml:\d+: model: dtype: float64 is computed in float64"),
+        ("dtype: float64, compute: float32", "null", "leave compute: float32 out"),
+        ("compute: float16", "null", r"recipe\.yaml:\d+: model\.compute: "),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(model: str, bf16: str, says: str, recipe_file: Path) -> None:
+    with pytest.raises(RecipeError, match=says):
+        with_numbers(recipe_file, model, bf16)
 
 
 def test_a_recipe_survives_its_own_dump(recipe_file: Path, tmp_path: Path) -> None:

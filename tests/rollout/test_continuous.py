@@ -80,8 +80,8 @@ def test_a_thread_that_fails_is_an_error_and_the_model_is_as_it_was(monkeypatch:
 def test_a_recipe_chooses_it_and_a_model_that_is_spread_is_refused() -> None:
     model, tokenizer = make_model(dtype="float32")
     config = RolloutConfig.model_validate({"hf": {"batching": "continuous"}})
-    assert isinstance(make_engine(config, model, tokenizer, allow_remote=False), ContinuousEngine)
+    assert isinstance(make_engine(config, model, tokenizer, compute="float32", allow_remote=False), ContinuousEngine)
     with pytest.raises(SetupError, match="spread over processes"):
-        make_engine(config, model, tokenizer, allow_remote=False, lockstep=True)
+        make_engine(config, model, tokenizer, compute="float32", allow_remote=False, lockstep=True)
     with pytest.raises(ValueError, match="hf: its settings need engine: hf"):
         RolloutConfig.model_validate({"engine": "vllm", "hf": {"batching": "continuous"}})

@@ -91,5 +91,14 @@ def test_the_bound_follows_the_dtype_that_the_model_computes_in(asked: Any) -> N
     assert 1e-3 < difference < 0.25
 
 
+def test_the_bound_follows_the_dtype_that_the_engines_serve(asked: Any) -> None:
+    model, probe, answers = asked
+    off = dataclasses.replace(answers["one"], logprobs=tuple(p - 0.01 for p in answers["one"].logprobs))
+    difference, faults = probe.check(model, {"one": off}, 1, None, served=torch.bfloat16)
+    assert difference == pytest.approx(0.01, rel=0.1) and not faults
+    _, faults = probe.check(model, {"one": off}, 1, None, served=torch.float32)
+    assert "over the bound of 0.001" in str(faults["one"])
+
+
 def _tokenizer() -> Any:
     return make_model(dtype="float32")[1]

@@ -153,6 +153,32 @@ def test_an_adapter_is_merged_on_the_way_and_the_base_stays() -> None:
     assert all(torch.equal(p, base[name]) for name, p in model.named_parameters())
 
 
+def test_float32_masters_are_served_in_bfloat16_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent is cast, and so is what the sync looks at: weights that round to the same need not answer otherwise."""
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=512)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    engine = VLLMEngine(model.eval(), tokenizer, VLLMConfig(dtype="bfloat16"))
+    try:
+        backend: Any = engine._backend
+        assert backend._llm.llm_engine.model_config.dtype == torch.bfloat16
+        engine.sync(model, 0)
+        assert 1e-4 < engine.probe_difference < 0.25  # its products are of bfloat16
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(1 + 2**-12)  # of which nothing is left when it is rounded
+        engine.sync(model, 1)
+        change(model, 1)
+        monkeypatch.setattr(engine._transport, "send", _nothing)
+        with pytest.raises(EngineError, match="does not sample from the trainer's weights"):
+            engine.sync(model, 2)
+        monkeypatch.undo()
+        engine.sync(model, 3)
+        assert engine.probe_difference < 0.25
+    finally:
+        engine.close()
+
+
 def test_what_cannot_be_served_is_refused_before_anything_starts() -> None:
     model, tokenizer = make_model(dtype="float64")
     with pytest.raises(SetupError, match="float32 and bfloat16"):

@@ -26,6 +26,7 @@ from posttrain.execution.folder.run_folder import (
     write_left_out,
 )
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US, check_folder, check_ground
+from posttrain.execution.numbers import computed_in, on_gpu, settled
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
 from posttrain.execution.training import make_trainer
@@ -74,10 +75,10 @@ def run(
     """
     permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
     check_code(recipe, permissions)
-    ranks.join(recipe.distributed.timeout, cpu=not torch.cuda.is_available() or recipe.training.extra.get("use_cpu", False))
+    ranks.join(recipe.distributed.timeout, cpu=not on_gpu(recipe))
     folder = Path(recipe.output_dir)
     check_ground(folder)
-    recipe = dated(recipe, ranks.broadcast(day_of(folder), "the day of the run"))
+    recipe = settled(dated(recipe, ranks.broadcast(day_of(folder), "the day of the run")))
     if ranks.broadcast(is_finished(folder, recipe), "the state of the run's folder"):
         if recipe.stages:
             return _of_stages(recipe, was_finished=True)
@@ -114,6 +115,7 @@ def _run(
                 recipe.rollout,
                 prepared.model,
                 prepared.tokenizer,
+                compute=computed_in(recipe),
                 allow_remote=permissions.remote_engine,
                 lockstep=recipe.distributed.shares_parameters and ranks.world() > 1,
             )
@@ -210,15 +212,21 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
 
 def _plan(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
-        stages = {stage.name: stage.model_copy(update={"model": recipe.model, "stages": []}) for stage in recipe.stages}
-        plans = {name: _plan(stage, permissions) for name, stage in stages.items()}
+        plans = {stage.name: _plan(_from_the_first(stage, recipe), permissions) for stage in recipe.stages}
         return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
+    recipe = settled(recipe)
     with hearing() as heard:
         prepared = prepare(recipe, permissions)
         prepared.close()
         training_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
     told = {"warnings": [one.sentence for one in heard]} if heard else {}
     return {**prepared.plan(), **told}
+
+
+def _from_the_first(stage: Recipe, whole: Recipe) -> Recipe:
+    """A stage with the model that the first one starts from, in its own numbers."""
+    model = whole.model.model_copy(update=stage.model.model_dump(include={"dtype", "compute"}))
+    return stage.model_copy(update={"model": model, "stages": []})
 
 
 def _as_yaml(recipe: Recipe) -> str:
@@ -233,7 +241,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
         every = prepared.recipe.eval.every
         if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
-        save_model(trainer.model, prepared.tokenizer, folder / "final", rows=prepared.sets.first_rows)
+        save_model(trainer.model, prepared.tokenizer, folder / "final", **prepared.saved)
     start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start, warnings=trainer.run_files.warnings())
 

@@ -71,7 +71,7 @@ def make_trainer(
     for theirs in (PrinterCallback, ProgressCallback):  # the run has listeners of its own
         trainer.remove_callback(theirs)
     if recipe.eval.metric is not None:
-        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best", rows=prepared.sets.first_rows)
+        save = partial(save_model, trainer.model, prepared.tokenizer, folder / "best", **prepared.saved)
         trainer.listeners.append(Best(recipe.eval.metric, folder / "best", save))
     return trainer
 

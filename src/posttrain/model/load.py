@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from posttrain.errors import SetupError
-from posttrain.model.pretrained import first_line, pretrained
+from posttrain.model.pretrained import first_line, held_in, pretrained
 from posttrain.model.tokenizer import settle_ends
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig, adapter_options
 from posttrain.telling import tell
@@ -33,17 +33,19 @@ CHAT_TEMPLATE = (
 _ARCHITECTURES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
 
-def load(config: ModelConfig, *, seed: int) -> tuple[Any, Any]:
+def load(config: ModelConfig, *, seed: int, masters: bool = False) -> tuple[Any, Any]:
     """Model and tokenizer, with the adapter where one is asked for.
+
+    The model is held in its dtype; with `masters`, in float32 where all of it is to be trained and that is less.
 
     Raises:
         SetupError: they cannot be found or read, or do not fit each other.
     """
     if config.from_scratch is not None:
         tokenizer = make_tokenizer(config.tokenizer)
-        model = make_model(config.from_scratch, tokenizer, seed=seed).to(getattr(torch, config.dtype))
+        model = make_model(config.from_scratch, tokenizer, seed=seed).to(held_in(config, masters=masters))
     else:
-        model, tokenizer = pretrained(config)
+        model, tokenizer = pretrained(config, masters=masters)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

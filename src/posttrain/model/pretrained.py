@@ -20,8 +20,9 @@ PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 NAMED = 4  # tensors, in a message; the others are counted
 
 
-def pretrained(config: ModelConfig) -> tuple[Any, Any]:
-    """Model and tokenizer; of an adapter's folder, its base with the adapter on it, which is trained further.
+def pretrained(config: ModelConfig, *, masters: bool) -> tuple[Any, Any]:
+    """Model and tokenizer; of an adapter's folder, its base with the adapter on it, which is trained further. `masters` is of
+    `load`; an adapter is float32, and its base is held in the dtype.
 
     Raises:
         SetupError: there is no such folder, it cannot be read, or its files are not all of the model.
@@ -31,7 +32,13 @@ def pretrained(config: ModelConfig) -> tuple[Any, Any]:
     _check_place(config.name)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return _with_its_base(config, folder)
-    return _model(config), _tokenizer(config, config.name)
+    return _model(config, held_in(config, masters=masters)), _tokenizer(config, config.name)
+
+
+def held_in(config: ModelConfig, *, masters: bool) -> torch.dtype:
+    """The dtype of a model's parameters in memory, but for an adapter's."""
+    halves = config.dtype == "bfloat16"
+    return torch.float32 if masters and halves and config.adapter is None else getattr(torch, config.dtype)
 
 
 def first_line(error: Exception) -> str:
@@ -62,7 +69,7 @@ def _source(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
 
 
-def _model(config: ModelConfig) -> Any:
+def _model(config: ModelConfig, dtype: torch.dtype) -> Any:
     name = config.label
     try:
         own = AutoConfig.from_pretrained(name, **_source(config))
@@ -71,7 +78,7 @@ def _model(config: ModelConfig) -> Any:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             config=own,
-            dtype=getattr(torch, config.dtype),
+            dtype=dtype,
             attn_implementation=config.attn_implementation,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
@@ -186,7 +193,7 @@ def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
         )
     _check_place(base)
     _check_no_pickles(folder)
-    model = _model(config.model_copy(update={"name": base}))
+    model = _model(config.model_copy(update={"name": base}), getattr(torch, config.dtype))
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except (ValueError, RuntimeError, OSError) as error:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from posttrain.distributed import ranks
@@ -29,8 +30,10 @@ def save_model(
     note: Mapping[str, Any] | None = None,
     *,
     rows: Sequence[Sequence[int]] = (),
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Model and tokenizer, in place of what was there; an adapter is merged into a copy of its base, and kept beside it.
+    Parameters are cast to `dtype`, but for the adapter's own; they are as they are in memory without one.
 
     All ranks call it, and the first writes. A model that they share is gathered a bucket at a time. `note` is written to
     note.json. `rows` are token ids of the first rows of the data, on which what was saved is tried.
@@ -41,16 +44,16 @@ def save_model(
     with writing(folder) as fresh:
         merged = None
         if is_sharded(model):
-            _save_gathered(model, fresh)
+            _save_gathered(model, fresh, dtype)
         elif ranks.is_main():
-            merged = _save(model, fresh)
+            merged = _save(model, fresh, dtype)
         if ranks.is_main():
             tokenizer.save_pretrained(fresh)
             if note is not None:
                 (fresh / "note.json").write_text(json.dumps(note))
             disk.open_to_others(fresh)
         ranks.barrier(f"the files of {folder.name}")
-        fault = saved_fault(fresh, model, tokenizer, rows, merged)
+        fault = saved_fault(fresh, model, tokenizer, rows, merged, dtype)
         if fault is not None:
             _keep_apart(fresh, folder, fault)
         if ranks.is_main():
@@ -90,26 +93,35 @@ def _keep_apart(fresh: Path, folder: Path, fault: str) -> None:
     )
 
 
-def _save(model: Any, folder: Path) -> Any:
-    """Writes it, and returns the whole model that was written where it is another object."""
+def _save(model: Any, folder: Path, dtype: torch.dtype | None) -> Any:
+    """Writes it, and returns the whole model with its adapter in it, where it has one."""
     if not hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder)
+        _as_saved(model, dtype).save_pretrained(folder)
         return None
     whole = copy.deepcopy(model).merge_and_unload()
-    whole.save_pretrained(folder)
+    _as_saved(whole, dtype).save_pretrained(folder)
     model.save_pretrained(folder / "adapter")
     return whole
 
 
-def _save_gathered(model: Any, folder: Path) -> None:
+def _as_saved(model: Any, dtype: torch.dtype | None) -> Any:
+    """The model, or a copy of it in the machine's memory whose parameters are of the dtype."""
+    if dtype is None or all(parameter.dtype == dtype for parameter in model.parameters()):
+        return model
+    cast = {id(p): torch.nn.Parameter(p.detach().to(dtype).cpu(), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, cast)
+
+
+def _save_gathered(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     tied = base.config.tie_word_embeddings
-    weights = ((name, tensor) for name, tensor in engine_weights(model) if not (tied and name == "lm_head.weight"))
+    weights = ((name, tensor) for name, tensor in engine_weights(model, dtype) if not (tied and name == "lm_head.weight"))
     adapter = {name: whole_copy(p).cpu() for name, p in model.named_parameters() if "lora_" in name}
     if ranks.is_main():
         folder.mkdir(parents=True)
         config = copy.deepcopy(base.config)
         vars(config).pop("distributed_config", None)
+        config.dtype = dtype or config.dtype
         config.save_pretrained(folder)
         base.generation_config.save_pretrained(folder)
         write_shards(weights, folder)

@@ -8,7 +8,7 @@ The head's module runs inside the model's own forward, with its `forward` replac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,6 +115,11 @@ def output_head(model: Any) -> Any:
     if head is None:
         raise SetupError(f"{type(model).__name__} has no output layer: a causal language model is needed.")
     return head
+
+
+def computing(model: Any, *, bf16: bool) -> AbstractContextManager[Any]:
+    """Products in bfloat16, or in the dtype of what is multiplied, whatever is on around it."""
+    return torch.autocast(output_head(model).weight.device.type, torch.bfloat16, enabled=bf16)
 
 
 def is_linear(head: Any) -> bool:

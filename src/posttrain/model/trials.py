@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
-from posttrain.model.layout.attention import take_layouts
+from posttrain.model.layout.attention import PREFIX, take_layouts
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.packed import packed_inputs
 from posttrain.model.layout.padded import model_inputs
@@ -49,8 +49,15 @@ def usable_layout(model: Any, asked: RowLayout, vocabulary: int) -> RowLayout:
     """
     if asked == "padded":
         return asked
+    named = str(model.config._attn_implementation).removeprefix(PREFIX)
     reason = _attends_to_part(model.config.get_text_config()) or _fails_with_packed_rows(model, vocabulary)
     if reason is None:
+        if named != "sdpa":
+            tell(
+                "attention-of-padded-rows",
+                f"attn_implementation: {named} is of padded rows and of sampling. Rows of training share forward passes, in "
+                f"which documents are attended to by torch's own kernels; for {named} there too set training.layout: padded.",
+            )
         return asked
     tell("layout", f"{type(model).__name__}: {reason}, so that rows are padded.")
     return "padded"
@@ -82,6 +89,19 @@ def _kernel_fails(model: Any, vocabulary: int, device: torch.device, dtype: torc
         return f"the kernel for rows of any length fails ({_first_line(error)})"
     far = [f"{one:.3g}" for one in found if not one <= BOUND]  # one that is no number, too
     return f"the kernel for rows of any length differs from the plain way by {far[0]} of it" if far else None
+
+
+def tell_of_plain_attention(model: Any, *, device: str, bf16: bool) -> None:
+    """Says it where no kernel of attention takes the model as it is computed, but the one that holds all scores in memory."""
+    config, weight = model.config.get_text_config(), output_head(model).weight
+    heads, keys = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    if device == "cuda" and not bf16 and weight.element_size() >= 4 and keys not in (None, heads):
+        tell(
+            "plain-attention",
+            f"{type(model).__name__} has {heads} heads of queries on {keys} of keys. In {str(weight.dtype)[6:]} a GPU has "
+            "only the plain kernel of attention for these, which holds the scores of all pairs of tokens in memory: set "
+            "model.compute: bfloat16 (bf16=True).",
+        )
 
 
 def _attends_to_part(config: Any) -> str | None:

@@ -21,9 +21,9 @@ Weights = Iterator[tuple[str, Tensor]]
 
 
 @torch.no_grad()
-def engine_weights(model: Any) -> Weights:
+def engine_weights(model: Any, dtype: torch.dtype | None = None) -> Weights:
     """Every tensor of the model under its name in a checkpoint with untied embeddings; an adapter is added to a copy of each
-    matrix that it changes, one at a time, and the base stays as it is.
+    matrix that it changes, one at a time, and the base stays as it is. Parameters are cast to `dtype`, where one is given.
 
     Of a model that is spread over ranks a bucket at a time is gathered, so that all ranks must run through this together.
 
@@ -43,7 +43,7 @@ def engine_weights(model: Any) -> Weights:
     for bucket in _buckets(entries):
         with gathered_parameters(part for entry in bucket for part in entry.parts()):
             for entry in bucket:
-                yield entry.name, entry.value()
+                yield entry.name, entry.value(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class _Entry:
         own = [self.base]
         return own if self.layer is None else [*own, *(p for n, p in self.layer.named_parameters() if "lora_" in n)]
 
-    def value(self) -> Tensor:
-        if self.layer is None:
-            return whole(self.base.detach())
-        delta = sum(self.layer.get_delta_weight(name) for name in self.layer.active_adapters)
-        return whole((self.base.detach() + delta).to(self.base.dtype))
+    def value(self, dtype: torch.dtype | None) -> Tensor:
+        value, given = self.base.detach(), dtype if isinstance(self.base, torch.nn.Parameter) else None
+        if self.layer is not None:
+            value = value + sum(self.layer.get_delta_weight(name) for name in self.layer.active_adapters)
+        return whole(value.to(given or self.base.dtype))
 
 
 def _buckets(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:

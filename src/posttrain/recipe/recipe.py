@@ -12,7 +12,7 @@ from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentence
-from posttrain.recipe.resolve import is_in_vain, with_rollout, with_stages
+from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
@@ -72,7 +72,7 @@ class Recipe(Config):
         for key in NOT_BUILT:
             if key in values:
                 raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
-        return with_rollout(with_stages(values))
+        return with_rollout(with_compute(with_stages(values)))
 
     @field_validator("output_dir")
     @classmethod
@@ -97,8 +97,6 @@ class Recipe(Config):
             self._check_evaluated("eval.metric", self.eval.metric)
         if (stop := self.training.stop_when) is not None and stop.metric.startswith("eval/"):
             self._check_evaluated("training.stop_when.metric", stop.metric.removeprefix("eval/"))
-        if self.model.adapter is None and self.model.dtype == "bfloat16" and self.training.bf16:
-            raise ValueError("training.bf16: it computes in bfloat16 over float32 weights: set model.dtype: float32")
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")

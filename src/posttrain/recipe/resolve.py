@@ -1,5 +1,5 @@
-"""What a recipe's values say of each other, before they are checked: stages over the top level, and what follows from
-`rollout`. Values of the wrong type are left as they are, for the checks to name.
+"""What a recipe's values say of each other, before they are checked: stages over the top level, what follows from `rollout`,
+and one key by two names. Values of the wrong type are left as they are, for the checks to name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from posttrain.settings.doors.code import object_name
 from posttrain.settings.doors.door import Door
 from posttrain.settings.rollout import RolloutConfig
 
-OF_THE_TASK = ("dtype", "attn_implementation", "adapter")
+OF_THE_TASK = ("dtype", "compute", "attn_implementation", "adapter")
 """What a later stage keeps of the top level's `model`; the model itself is the one that the stage before it trained."""
 OF_ALL_STAGES = ("processes", "mode")
 """What a stage keeps of `distributed`: the processes are started once."""
@@ -93,6 +93,23 @@ def _config(algorithm: Any) -> type[AlgorithmConfig] | None:
         return KIND.find(name) if isinstance(name, str) else None
     except ValueError:  # the checks will say so
         return None
+
+
+def with_compute(values: dict[str, Any]) -> dict[str, Any]:
+    """`training.bf16` as `model.compute`, whose alias it is; that of float64 has none.
+
+    Raises:
+        ValueError: both are given, and differ.
+    """
+    model, training = values.get("model"), values.get("training")
+    if not isinstance(model, dict) or not isinstance(training, dict) or not isinstance(training.get("bf16"), bool):
+        return values
+    meant = "bfloat16" if training["bf16"] else "float32"
+    if (given := model.get("compute")) not in (None, meant):
+        raise ValueError(f"training.bf16: it is another name of model.compute, which is {given}: leave one of them out")
+    plain = model.get("dtype") == "float64" and meant == "float32"
+    training = {key: value for key, value in training.items() if key != "bf16"}
+    return {**values, "model": model if plain else {**model, "compute": meant}, "training": training}
 
 
 def with_rollout(values: dict[str, Any]) -> dict[str, Any]:

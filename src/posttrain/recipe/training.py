@@ -66,8 +66,8 @@ class TrainingConfig(Config):
     """AdamW's."""
     max_grad_norm: NonNegative = 1.0
     """Gradients of a larger norm are scaled down to it; 0: none are."""
-    bf16: bool = False
-    """Compute in bfloat16 over float32 weights."""
+    bf16: bool | None = None
+    """Another name of model.compute: true is bfloat16, false float32."""
     gradient_checkpointing: bool | None = None
     """Layers are computed again in the backward pass, for memory; if not set, where an estimate says that it is needed."""
     save_every: Annotated[int, Field(ge=0)] | None = None

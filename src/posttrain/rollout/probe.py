@@ -62,7 +62,13 @@ class Probe:
         return (own - theirs).abs().nan_to_num(nan=math.inf, posinf=math.inf).amax(1).tolist()
 
     def check(
-        self, model: Any, answers: Mapping[str, Completion], version: int, bound: float | None
+        self,
+        model: Any,
+        answers: Mapping[str, Completion],
+        version: int,
+        bound: float | None,
+        *,
+        served: torch.dtype | None = None,
     ) -> tuple[float, dict[str, EngineError]]:
         """The largest difference of all engines, and the fault of each whose difference is not within the bound.
 
@@ -70,12 +76,14 @@ class Probe:
             model: the trainer's.
             answers: to the probe, by the engine's name.
             version: of the weights that each should have.
-            bound: in nats; by the dtype that the model computes in, if None.
+            bound: in nats; if None, by the coarser of the dtypes that the model computes in and the engines serve.
+            served: what the engines serve, where it is another dtype than the model's.
         """
         weight = output_head(model).weight
         device = weight.device.type
         computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        bound = BOUNDS.get(computed, BOUNDS[torch.bfloat16]) if bound is None else bound
+        loosest = max(BOUNDS.get(dtype, BOUNDS[torch.bfloat16]) for dtype in (computed, served or computed))
+        bound = loosest if bound is None else bound
         differences = dict(zip(answers, self.differences(model, list(answers.values())), strict=True))
         return max(differences.values()), {
             name: EngineError(

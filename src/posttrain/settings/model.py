@@ -14,6 +14,7 @@ HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Sizes of an attention head that vLLM serves on CPU and on GPU both; with others it starts and dies at the first request."""
 
 Size = Annotated[int, Field(ge=1)]
+Compute = Literal["bfloat16", "float32"]
 
 
 class FromScratch(Config):
@@ -84,7 +85,10 @@ class ModelConfig(Config):
     """Of a model from scratch: a token for each byte, for each of the printable characters, or for each of an alphabet of
     your own."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Of the weights in memory. For computing in bfloat16 over float32 weights set training.bf16."""
+    """Of what is saved, and of the frozen weights below an adapter in memory. What is trained is float32 whatever it says;
+    float64 alone is held, computed and saved as it is."""
+    compute: Compute | None = None
+    """Of the products (autocast over the weights); if not set, bfloat16 on a GPU that has it, and float32 on a CPU."""
     revision: str | None = None
     """A branch, tag or commit of the hub."""
     trust_remote_code: bool = False
@@ -118,6 +122,12 @@ class ModelConfig(Config):
             raise ValueError("config changes a named model's config; one from scratch is described by from_scratch")
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code runs the repository's code: pin revision to a full commit hash")
+        return self
+
+    @model_validator(mode="after")
+    def _computes_as_it_is_held(self) -> ModelConfig:
+        if self.dtype == "float64" and self.compute is not None:
+            raise ValueError(f"dtype: float64 is computed in float64; leave compute: {self.compute} out")
         return self
 
     @property

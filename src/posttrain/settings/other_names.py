@@ -21,7 +21,7 @@ KEYS = {
     "training.extra.optim": "optim optimizer_type",
     "training.save_every": "save_steps save_freq saves_per_epoch save_strategy",
     "training.report_to": "wandb_project use_wandb trackers logger loggers",
-    "training.bf16": "fp16 mixed_precision",
+    "model.compute": "fp16 mixed_precision compute_dtype param_dtype",
     "training.gradient_checkpointing": "enable_gradient_checkpointing activation_checkpointing",
     "eval.every": "eval_steps test_freq evals_per_epoch eval_strategy evaluation_strategy",
     "model.name": "model_name model_name_or_path base_model model_path pretrain pretrained_model_name_or_path",

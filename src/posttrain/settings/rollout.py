@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from posttrain.settings.base import Config, NonNegative, Positive
+from posttrain.settings.model import Compute
 
 Count = Annotated[int, Field(ge=1)]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -28,6 +29,8 @@ class VLLMConfig(Config):
     """How new weights reach it: handed over in the process, or by a safetensors folder that is loaded again."""
     weights_folder: str | None = None
     """For `disk`: a folder that trainer and engine both see; a temporary one where it is not set."""
+    dtype: Compute | None = None
+    """Of the weights that it serves, which are cast on their way; model.compute if not set."""
     tensor_parallel_size: Count = 1
     """GPUs among which the model is split."""
     max_model_len: Count | None = None

@@ -99,6 +99,7 @@ class PostTrainer(Loop):
             sampling=sampling,
             execution=execution,
             seed=args.seed,
+            deepspeed=args.deepspeed is not None,
             theirs=sorted_out(theirs, inspect.signature(PostTrainer).parameters),
         )
         model, tokenizer, algorithm = given.model, given.tokenizer, given.algorithm
@@ -129,7 +130,8 @@ class PostTrainer(Loop):
             name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
             for name, examples in given.held_out.items()
         }
-        start = make_ready(model, tokenizer, algorithm, execution, bf16=args.bf16, device=args.device)
+        numbers = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}
+        start = make_ready(model, tokenizer, algorithm, execution, device=args.device, **numbers)
         super().__init__(
             model=model,
             args=for_the_parent(
@@ -137,6 +139,7 @@ class PostTrainer(Loop):
                 steps=-(-read // rows),
                 epoch=-(-len(data) * each // rows),
                 metric=best,
+                bf16=numbers["bf16"],
                 fsdp2=distributed is not None and distributed.mode == "fsdp2" and args.world_size > 1,
             ),
             train_dataset=data,  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from posttrain.settings.distributed import DistributedConfig
 
 
 def of(mode: str, processes: int, **options: Any) -> Held:
-    defaults = {"parameters": 1000, "trainable": 1000, "number": 2, "reference": False}
+    defaults = {"trained": 1000, "number": 2}
     return held(DistributedConfig.model_validate({"mode": mode}), processes, **{**defaults, **options})
 
 
@@ -35,11 +35,12 @@ def of(mode: str, processes: int, **options: Any) -> Held:
         ("ddp", 8, {"number": 4}, Held(4000, 4000, 8000, 0)),
         ("zero1", 4, {}, Held(2000, 2000, 3000, 0)),
         ("zero2", 4, {}, Held(2000, 500, 3000, 0)),
-        ("zero3", 4, {"reference": True}, Held(500, 500, 3000, 500)),
-        ("zero2", 4, {"reference": True}, Held(2000, 500, 3000, 2000)),
+        ("zero3", 4, {"reference": 2000}, Held(500, 500, 3000, 500)),
+        ("zero2", 4, {"reference": 2000}, Held(2000, 500, 3000, 2000)),
         ("fsdp2", 4, {"number": 4}, Held(1000, 1000, 2000, 0)),
         ("zero3", 1, {}, Held(2000, 2000, 4000, 0)),  # one process shares nothing, and DeepSpeed has no part
-        ("zero3", 4, {"trainable": 100}, Held(500, 50, 300, 0)),
+        ("zero3", 4, {"trained": 100, "frozen": 1800}, Held(500, 50, 300, 0)),
+        ("ddp", 1, {"trained": 100, "number": 4, "frozen": 1800}, Held(2200, 400, 800, 0)),  # an adapter on bfloat16
     ],
 )
 def test_what_a_process_holds(mode: str, processes: int, options: dict[str, Any], expected: Held) -> None:
@@ -47,7 +48,7 @@ def test_what_a_process_holds(mode: str, processes: int, options: dict[str, Any]
 
 
 def test_it_is_told_in_gigabytes_without_what_is_not_there() -> None:
-    told = str(of("zero3", 64, parameters=70_000_000_000, trainable=70_000_000_000))
+    told = str(of("zero3", 64, trained=70_000_000_000))
     assert told == "weights 2.19 GB, gradients 2.19 GB, optimizer 13.1 GB"
 
 
@@ -59,7 +60,7 @@ def test_no_processes_are_refused() -> None:
 def test_what_is_offloaded_is_not_on_the_device() -> None:
     def on_device(mode: str) -> Held:
         config = DistributedConfig.model_validate({"mode": mode, "offload": True})
-        return held(config, 4, parameters=1000, trainable=1000, number=2, reference=True, on_device=True)
+        return held(config, 4, trained=1000, number=2, reference=2000, on_device=True)
 
     assert on_device("zero1") == Held(2000, 2000, 0, 2000)
     assert on_device("zero2") == Held(2000, 0, 0, 2000)

@@ -160,13 +160,15 @@ def test_an_answer_is_as_long_as_it_may_be(algorithm: dict[str, Any], more: dict
     ("model", "training", "distributed", "stored", "computed", "adapter"),
     [
         ({}, {}, {}, 4, 4, None),
-        ({"dtype": "bfloat16"}, {}, {}, 2, 2, None),
+        ({"dtype": "bfloat16"}, {}, {}, 4, 4, None),
+        ({"dtype": "bfloat16", "compute": "bfloat16"}, {}, {}, 4, 2, None),
         ({}, {"bf16": True}, {}, 4, 2, None),
         pytest.param(
             {}, {"bf16": True}, {"mode": "zero2", "processes": 2}, 2, 2, None, marks=pytest.mark.system
         ),  # DeepSpeed
-        ({"dtype": "bfloat16"}, {}, {"mode": "zero3"}, 2, 2, None),
+        ({"compute": "bfloat16"}, {}, {"mode": "zero3"}, 4, 2, None),  # in one process
         ({"dtype": "bfloat16", "adapter": {"r": 3}}, {}, {}, 2, 2, (4, 4)),
+        ({"dtype": "bfloat16", "compute": "bfloat16", "adapter": {"r": 3}}, {}, {}, 2, 2, (4, 2)),
         ({"adapter": {"r": 3}}, {"bf16": True}, {}, 4, 2, (4, 2)),
     ],
 )

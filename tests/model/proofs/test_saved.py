@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -221,3 +222,42 @@ def test_tokenizers_loaded_again_give_the_ids_of_spaces_and_lines(tmp_path: Path
     save_model(model, tokenizer, tmp_path / "final", rows=ROWS)
     text = "2 + 4 =\n\n 6\t"
     assert AutoTokenizer.from_pretrained(tmp_path / "final")(text).input_ids == tokenizer(text).input_ids
+
+
+def test_float32_masters_are_saved_in_the_dtype_that_is_asked_for(tmp_path: Path) -> None:
+    model, tokenizer = make_model(dtype="float32", tie_word_embeddings=True)
+    save_model(shaken(model), tokenizer, tmp_path / "final", rows=ROWS, dtype=torch.bfloat16)
+    there = load_file(tmp_path / "final" / "model.safetensors")
+    assert there.keys() == model.state_dict().keys() - {"lm_head.weight"}  # once
+    assert all(torch.equal(value, model.state_dict()[name].bfloat16()) for name, value in there.items())
+    assert json.loads((tmp_path / "final" / "config.json").read_text())["dtype"] == "bfloat16"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "final", dtype="auto")
+    assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and model.config.dtype != torch.bfloat16
+
+
+def test_an_adapter_stays_in_float32_beside_a_model_that_is_saved_in_bfloat16(tmp_path: Path) -> None:
+    model, tokenizer = make_model(dtype="float32", adapter=Adapter(r=2))
+    save_model(shaken(model), tokenizer, tmp_path / "final", rows=ROWS, dtype=torch.bfloat16)
+    kinds = [{value.dtype for value in load_file(path).values()} for path in sorted(tmp_path.rglob("*.safetensors"))]
+    assert kinds == [{torch.float32}, {torch.bfloat16}]
+
+
+def test_a_model_that_was_saved_in_another_dtype_than_asked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posttrain.model.saving._as_saved", lambda model, dtype: model)
+    with pytest.raises(CheckpointError, match=r"is torch\.float32 in place of torch\.bfloat16"):
+        save_model(*make_model(dtype="float32"), tmp_path / "final", rows=ROWS, dtype=torch.bfloat16)
+
+
+def test_a_model_that_was_rounded_otherwise_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(model: Any, dtype: torch.dtype) -> Any:
+        for parameter in (other := copy.deepcopy(model)).parameters():
+            bits = parameter.data.view(torch.int32) & ~0xFFFF  # towards 0, and not to the nearest
+            parameter.data = bits.view(torch.float32).to(dtype)
+        return other
+
+    monkeypatch.setattr("posttrain.model.saving._as_saved", cut_off)
+    with pytest.raises(CheckpointError, match="has other values"):
+        save_model(*make_model(dtype="float32"), tmp_path / "final", rows=ROWS, dtype=torch.bfloat16)

@@ -17,6 +17,7 @@ from posttrain import PostTrainer
 from posttrain.errors import SetupError
 from posttrain.model.proofs.rows import ProbeRows
 from posttrain.model.proofs.start import reference_of, switch_off_noise
+from posttrain.model.scoring import Scorer
 from posttrain.settings.model import Adapter
 from posttrain.telling import hearing
 from tiny import make_model, parameters
@@ -149,3 +150,44 @@ def test_dropout_stays_where_no_log_probs_are_compared(make_trainer: Callable[..
         model = make_model(attention_dropout=0.5)
         make_trainer(name, model=model)
         assert model[0].model.layers[0].self_attn.attention_dropout == kept
+
+
+class LooksAtItsWeights(torch.nn.Module):
+    """A layer whose numbers follow the dtype of a matrix that another layer multiplies by."""
+
+    def __init__(self, inner: Any, looked_at: Any) -> None:
+        super().__init__()
+        self.inner, self.looked_at = inner, looked_at
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.inner(hidden) * (1 + (self.looked_at.weight.dtype == torch.bfloat16))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_reference_under_autocast_has_half_the_memory_and_the_same_bits(tied: bool) -> None:
+    """From float32 numbers that are none of bfloat16: each product rounds them alike."""
+    model, _ = make_model(dtype="float32", tie_word_embeddings=tied, num_key_value_heads=1, hidden_size=64)
+    inputs, mask = ProbeRows.of((), VOCABULARY).inputs()
+    reference = reference_of(model, VOCABULARY, shared_out=False, bf16=True)
+    kinds = {name: p.dtype for name, p in reference._model.named_parameters()}
+    rounded = {name for name, dtype in kinds.items() if dtype == torch.bfloat16}
+    assert rounded == {name for name in kinds if "_proj.weight" in name or "_proj.bias" in name} | (
+        set() if tied else {"lm_head.weight"}
+    )
+    for head in ("whole", "two_pass"):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            own = Scorer(head).score(model.eval(), inputs, mask).logp
+            assert torch.equal(own, reference.logp(inputs, mask, Scorer(head)))
+            states = reference.states(inputs)
+        assert states.hidden.dtype == torch.float32  # the residual stream is the policy's
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    plain = reference_of(model, VOCABULARY, shared_out=False)
+    assert {p.dtype for p in plain._model.parameters()} == {torch.float32}
+
+
+def test_a_reference_is_held_as_the_policy_is_where_less_would_be_another_model() -> None:
+    model, _ = make_model(dtype="float32")
+    mlp = model.model.layers[0].mlp
+    mlp.act_fn = LooksAtItsWeights(mlp.act_fn, mlp.up_proj)
+    reference = reference_of(model, VOCABULARY, shared_out=False, bf16=True)
+    assert {p.dtype for p in reference._model.parameters()} == {torch.float32}

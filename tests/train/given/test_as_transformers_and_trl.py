@@ -242,11 +242,16 @@ def test_a_class_of_optimizers_with_its_options_is_taken(trainer: Any) -> None:
     assert isinstance(made.optimizer.optimizer, torch.optim.Adagrad)
 
 
-def test_parameters_of_16_bits_are_told(trainer: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_parameters_of_16_bits_are_trained_in_float32_and_computed_in_bfloat16(dtype: Any, trainer: Any) -> None:
+    model, tokenizer = make_model(dtype="float32")
     with hearing() as told:
-        trainer("sft", model=make_model(dtype="bfloat16"))
+        made = trainer("sft", model=(model.to(dtype), tokenizer))
+        assert made.accelerator.mixed_precision == "bf16"
+        made.train()
         trainer("sft")
-    assert [one.rule for one in told if one.rule != "unread-columns"] == ["parameters-of-16-bits"]
+    assert [one.rule for one in told if one.rule != "unread-columns"] == ["float32-masters"]
+    assert {p.dtype for p in made.model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("quiet", [False, True])

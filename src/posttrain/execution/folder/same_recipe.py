@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from posttrain.execution.folder.redaction import redacted
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.faults import faults
 
+R = TypeVar("R", bound=Recipe)
 MAY_CHANGE = (
     "training.logging_steps",
     "training.report_to",
@@ -86,6 +87,7 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
         recipe = dated(recipe, before.data.date)
     elif recipe.data.date is not None:  # a run of before days were kept
         before = dated(before, recipe.data.date)
+    recipe = computing_as(recipe, before)
     then, now = (dict(_leaves(redacted(one.model_dump(mode="json")))) for one in (before, recipe))
     different = [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
     longer = "training.max_steps" in different and (now["training.max_steps"] or 0) > (then["training.max_steps"] or math.inf)
@@ -96,6 +98,14 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
             "training.max_steps may grow, and what is logged may change."
         )
     return longer
+
+
+def computing_as(recipe: R, before: Recipe) -> R:
+    """The recipe, and its stages, with the `model.compute` of the run that is there, where they name none."""
+    stages = zip(recipe.stages, before.stages, strict=True) if len(recipe.stages) == len(before.stages) else ()
+    model = recipe.model.model_copy(update={"compute": recipe.model.compute or before.model.compute})
+    changed: dict[str, Any] = {"model": model, "stages": [computing_as(*pair) for pair in stages] or recipe.stages}
+    return recipe.model_copy(update=changed)
 
 
 def _may_change(key: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from posttrain.distributed import ranks
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
 from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
+from posttrain.execution.numbers import computed_in, has_own_masters, on_gpu
+from posttrain.model.reference import only_multiplied
 from posttrain.recipe.recipe import Recipe
 from posttrain.telling import tell
 
@@ -49,14 +49,9 @@ class Footprint:
 def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int, prompt: int) -> Footprint:
     """Of a run whose longest row, and longest prompt, have so many tokens; the model is in the machine's memory."""
     config, training, needs = recipe.distributed, recipe.training, algorithm.needs
-    cuda = torch.cuda.is_available() and not training.extra.get("use_cpu", False)
-    processes, numbers = max(config.processes, ranks.world()), list(model.parameters())
-    sizes: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in numbers),
-        "trainable": sum(p.numel() for p in numbers if p.requires_grad),
-        "number": numbers[0].element_size(),
-        "reference": needs.reference and recipe.model.adapter is None,
-    }
+    cuda, processes = on_gpu(recipe), max(config.processes, ranks.world())
+    numbers, precision = list(model.parameters()), _precision(recipe, model)
+    sizes = _sizes(recipe, model, reference=needs.reference)
     rows = 2 if needs.preference else 1
     units = max(training.rows_per_step // processes, 1)
     tokens = rows * longest * min(training.micro_batch_rows or units, units)
@@ -65,7 +60,6 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int,
     shape, passing = Shape.of(model.config), None
     if shape is not None:
         layout = training.layout if shares else "packed"
-        precision = _precision(recipe, model, numbers[0].element_size(), processes)
         passing = activations(
             shape,
             tokens=tokens,
@@ -94,11 +88,24 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int,
     return Footprint(held(config, processes, **sizes), tokens, passing, there, decision)
 
 
-def _precision(recipe: Recipe, model: Any, number: int, processes: int) -> dict[str, Any]:
+def _sizes(recipe: Recipe, model: Any, *, reference: bool) -> dict[str, Any]:
+    """Of what a process holds, by the names of `held`."""
+    cast = 2 if has_own_masters(recipe) else None  # DeepSpeed casts all parameters
+    trained = [p for p in model.parameters() if p.requires_grad]
+    frozen = sum(p.numel() * (cast or p.element_size()) for p in model.parameters() if not p.requires_grad)
+    sizes: dict[str, Any] = {"trained": sum(p.numel() for p in trained), "frozen": frozen}
+    sizes["number"] = cast or trained[0].element_size()
+    if reference and recipe.model.adapter is None:
+        shared_out = recipe.distributed.shares_parameters or recipe.distributed.by_deepspeed
+        halves = only_multiplied(model) if computed_in(recipe) == "bfloat16" and not shared_out else set[int]()
+        sizes["reference"] = sum(p.numel() * (2 if id(p) in halves else cast or p.element_size()) for p in model.parameters())
+    return sizes
+
+
+def _precision(recipe: Recipe, model: Any) -> dict[str, Any]:
     """Bytes of numbers: stored, and in matrix products; and the adapter."""
-    deepspeed = recipe.distributed.by_deepspeed
-    bf16 = recipe.training.bf16 or (deepspeed and recipe.model.dtype == "bfloat16")
-    casts = bf16 and deepspeed and processes > 1  # it casts all parameters
+    casts, bf16 = has_own_masters(recipe), computed_in(recipe) == "bfloat16"
+    number = next(model.parameters()).element_size()
     lora = None
     if recipe.model.adapter is not None:
         on = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")}

@@ -39,16 +39,18 @@ def held(
     config: DistributedConfig,
     processes: int,
     *,
-    parameters: int,
-    trainable: int,
+    trained: int,
     number: int,
-    reference: bool,
+    frozen: float = 0,
+    reference: float = 0,
     on_device: bool = False,
 ) -> Held:
-    """By the mode, of P parameters of `number` bytes each, T of them trainable, on G processes.
+    """By the mode, of T trained parameters of `number` bytes each, on G processes; frozen ones and a reference have so many
+    bytes in all.
 
-    Weights are P·number, gradients T·number, and the optimizer T·2·number, or T·12 for DeepSpeed, whose float32 copy has its
-    moments beside it. A mode divides by G what it shares out; what it offloads is 0 where `on_device` asks for the rest.
+    Trained weights are T·number, gradients T·number, and the optimizer T·2·number, or T·12 for DeepSpeed, whose float32 copy
+    has its moments beside it. A mode divides by G what it shares out; what it offloads is 0 where `on_device` asks for the
+    rest.
 
     Raises:
         ValueError: no processes.
@@ -58,12 +60,12 @@ def held(
     deepspeed = config.by_deepspeed and processes > 1
     shared = config.stage if processes > 1 else 0
     share = 0.0 if on_device and config.offload else 1 / processes
-    weights = parameters * number * (share if shared >= 3 else 1)
+    of_model = share if shared >= 3 else 1
     return Held(
-        weights=weights,
-        gradients=trainable * number * (share if shared >= 2 else 1),
-        optimizer=trainable * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1),
-        reference=weights if reference else 0,
+        weights=(trained * number + frozen) * of_model,
+        gradients=trained * number * (share if shared >= 2 else 1),
+        optimizer=trained * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1),
+        reference=reference * of_model,
     )
 
 

@@ -8,6 +8,7 @@ from transformers import TrainingArguments, get_scheduler
 from posttrain.distributed import ranks
 from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.errors import RecipeError, SetupError
+from posttrain.execution.numbers import computed_in
 from posttrain.recipe.recipe import Recipe
 
 OPTIMIZER = "adamw_torch_fused"  # one kernel for all of a step, on GPU and CPU; no copies of the gradients are made
@@ -30,8 +31,8 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
             f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
             f"on each of {ranks.world()} processes."
         )
-    bf16 = training.bf16 or (recipe.distributed.by_deepspeed and recipe.model.dtype == "bfloat16")
-    on_cpu = {"use_cpu": True} if ranks.world() > 1 and not torch.cuda.is_available() else {}
+    bf16 = computed_in(recipe) == "bfloat16"
+    on_cpu = {"use_cpu": True} if (ranks.world() > 1 or bf16) and not torch.cuda.is_available() else {}
     try:
         arguments = TrainingArguments(
             output_dir=recipe.output_dir,

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -17,11 +18,13 @@ from posttrain.distributed import ranks
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
+from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.load import load
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
+from posttrain.model.scoring import computing
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_code, fingerprints
 from posttrain.recipe.packages import check_packages
@@ -72,6 +75,11 @@ class Prepared:
             return training.max_steps * training.rows_per_step
         return examples_of_epochs(training.epochs or 0, len(self.sets.train)) * per_question
 
+    @property
+    def saved(self) -> dict[str, Any]:
+        """How its model is saved, by the names of `save_model`."""
+        return {"rows": self.sets.first_rows, "dtype": getattr(torch, self.recipe.model.dtype)}
+
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""
         sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
@@ -119,6 +127,7 @@ class Prepared:
             "algorithm": repr(self.algorithm),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            **described(self.recipe),
             "questions" if needs.rollouts else "training rows": len(self.sets.train),
             **self.footprint().rows(),
             **self._forms(),
@@ -168,7 +177,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         for entry in rewards:
             started.callback(entry.reward.close)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
-        model, tokenizer = load(recipe.model, seed=recipe.seed)
+        model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
         sets = read_sets(recipe, algorithm, model, tokenizer, rewards)
         if (fault := round_trip_fault(tokenizer, model.config, sets.first_rows)) is not None:
             raise SetupError(
@@ -195,11 +204,13 @@ def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prep
     """
     recipe, config, sets = prepared.recipe, prepared.recipe.data.collect, prepared.sets
     assert config is not None
-    engine = make_engine(config.chosen, prepared.model, prepared.tokenizer, allow_remote=permissions.remote_engine)
+    compute, place = computed_in(recipe), {"allow_remote": permissions.remote_engine}
+    engine = make_engine(config.chosen, prepared.model, prepared.tokenizer, compute=compute, **place)
     try:
-        engine.sync(prepared.model, 0)
         sampling, grader = sampling_of(config.chosen, recipe.seed), prepared.graders.of(recipe.data.train)
-        sampled = presample(config, sets.candidates, engine, grader, prepared.tokenizer, sampling, path)
+        with computing(prepared.model, bf16=compute == "bfloat16"):
+            engine.sync(prepared.model, 0)
+            sampled = presample(config, sets.candidates, engine, grader, prepared.tokenizer, sampling, path)
     finally:
         engine.close()
     shown = prepared.algorithm.needs.own_demonstrations

@@ -17,7 +17,7 @@ from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.padded import model_inputs
-from posttrain.model.scoring import Scorer, output_head
+from posttrain.model.scoring import Scorer, computing, output_head
 
 FIRST, LENGTH = 2, 48  # of the data's rows, and tokens of each
 SPREAD = 24  # tokens of a row from anywhere in the vocabulary
@@ -50,27 +50,29 @@ class ProbeRows:
         return model_inputs(rows, Batch(loss_mask=mask), pad_id=0), mask
 
     @torch.no_grad()
-    def logp(self, model: Any, *, training: bool = False) -> Float[Tensor, " n"]:
-        """Log-probs of the scored tokens, from the model's own logits, in eval mode or as in training, on the CPU."""
+    def logp(self, model: Any, *, training: bool = False, bf16: bool = False) -> Float[Tensor, " n"]:
+        """Log-probs of the scored tokens, from the model's own logits, in eval mode or as in training, on the CPU.
+
+        Products are in the dtype that the model is held in, or in bfloat16.
+        """
         inputs, mask = self.inputs()
         device, before = output_head(model).weight.device, model.training
         model.train(training)
         try:
-            with _in_its_own_precision(model):
+            with _without_accelerate(model), computing(model, bf16=bf16):
                 return Scorer("whole").score(model, inputs.to(device), mask.to(device)).logp.cpu()[mask]
         finally:
             model.train(before)
 
 
 @contextmanager
-def _in_its_own_precision(model: Any) -> Iterator[None]:
-    """Without the autocast that accelerate has put around the model's forward, or that is on."""
+def _without_accelerate(model: Any) -> Iterator[None]:
+    """Without the autocast that it has put around the model's forward."""
     wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     if own is not None:
         model.forward = own
     try:
-        with torch.autocast(output_head(model).weight.device.type, enabled=False):
-            yield
+        yield
     finally:
         if own is not None:
             model.forward = wrapped
@@ -81,10 +83,11 @@ def largest(one: Tensor, other: Tensor) -> float:
     return float(_differences(one, other).max())
 
 
-def agree(one: Tensor, other: Tensor, model: Any) -> bool:
-    """Whether log-probs are those of one model, by the dtype and the device of the model that made one of them."""
-    weight = output_head(model).weight
-    coarse = LOOSE if weight.element_size() < 4 else ON_A_DEVICE if weight.device.type != "cpu" else 0.0
+def agree(one: Tensor, other: Tensor, *models: Any) -> bool:
+    """Whether log-probs are those of one model, by the dtypes and the devices of the models that made them."""
+    weights = [output_head(model).weight for model in models]
+    coarse = ON_A_DEVICE if any(weight.device.type != "cpu" for weight in weights) else 0.0
+    coarse = LOOSE if any(weight.element_size() < 4 for weight in weights) else coarse
     return largest(one, other) <= EXACT or float(_differences(one, other).mean()) <= coarse
 
 

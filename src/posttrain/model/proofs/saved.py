@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
@@ -23,7 +24,14 @@ from posttrain.telling import tell
 ROOM = 1.3  # of the files' size: what a second copy takes while it is loaded and reads the rows
 
 
-def saved_fault(folder: Path, model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], merged: Any) -> str | None:
+def saved_fault(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    merged: Any,
+    dtype: torch.dtype | None = None,
+) -> str | None:
     """What is wrong with what was saved, or None. All ranks call it, and all are told the same.
 
     Args:
@@ -32,9 +40,10 @@ def saved_fault(folder: Path, model: Any, tokenizer: Any, rows: Sequence[Sequenc
         tokenizer: that it was trained with.
         rows: token ids of the first rows of the data.
         merged: the whole model that was written, where an adapter was merged into it by peft.
+        dtype: that its parameters were cast to, where they were.
     """
     adapted = hasattr(model, "peft_config")
-    fault = files_fault(folder, _expected(model, merged), aliases(model), merged=adapted)
+    fault = files_fault(folder, _expected(model, merged, dtype), aliases(model), merged=adapted)
     fault = ranks.broadcast(fault, "the proof of the files")
     if fault is None and ranks.is_main():
         fault = tokenizer_fault(tokenizer, folder, rows)
@@ -48,19 +57,20 @@ def checkpoint_fault(folder: Path, model: Any) -> str | None:
         from peft import get_peft_model_state_dict
 
         return files_fault(folder, get_peft_model_state_dict(model, adapter_name=model.active_adapter).items())
-    return files_fault(folder, _expected(model, None), aliases(model))
+    return files_fault(folder, _expected(model, None, None), aliases(model))
 
 
-def _expected(model: Any, merged: Any) -> Weights:
+def _expected(model: Any, merged: Any, dtype: torch.dtype | None) -> Weights:
     """What was to be written: adapters are added here to one matrix at a time, apart from peft's way of merging them."""
     if is_sharded(model):
-        return engine_weights(model)
+        return engine_weights(model, dtype)
     whole = model if merged is None else merged
     state = whole.state_dict()
     written = revert_weight_conversion(whole, state)
     if merged is not None and written is state and is_plain(model):
-        return engine_weights(model)
-    return iter(written.items())
+        return engine_weights(model, dtype)
+    kept = {name for name, _ in whole.named_buffers()}
+    return ((name, value if name in kept else value.to(dtype or value.dtype)) for name, value in written.items())
 
 
 def _score_fault(folder: Path, model: Any, rows: ProbeRows) -> str | None:
@@ -88,6 +98,6 @@ def _difference(folder: Path, model: Any, here: Tensor, rows: ProbeRows) -> str 
     except Exception as error:  # whatever a model's class raises
         return f"AutoModelForCausalLM cannot load it: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     there = rows.logp(again)
-    if agree(there, here, model):
+    if agree(there, here, model, again):
         return None
     return f"its log-probs differ from those of the trained model by up to {largest(there, here):.3g} nats"

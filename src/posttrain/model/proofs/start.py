@@ -13,7 +13,7 @@ from torch import Tensor
 from posttrain.errors import SetupError
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
 from posttrain.model.reference import Reference
-from posttrain.model.scoring import Scorer, output_head
+from posttrain.model.scoring import Scorer, computing, output_head
 from posttrain.telling import tell
 
 NOISE = re.compile(r"(drop|jitter|noise)(?!.*(type|mode|seed))", re.IGNORECASE)
@@ -64,27 +64,32 @@ def _noise(model: Any, rows: ProbeRows) -> float:
         return max(largest(rows.logp(model, training=True), still) for _ in range(PASSES))
 
 
-def reference_of(model: Any, vocabulary: int, *, shared_out: bool) -> Reference:
-    """The frozen start: the policy with its adapter switched off where that is what it starts from, else a copy.
+def reference_of(model: Any, vocabulary: int, *, shared_out: bool, bf16: bool = False) -> Reference:
+    """The frozen start, computed as the policy is: the policy with its adapter switched off where that is what it starts
+    from, else a copy, in less memory where that is the same to the last bit.
 
     Args:
         model: the policy, before it is spread over ranks and trained.
         vocabulary: token ids are below it.
         shared_out: the parameters will be spread over ranks.
+        bf16: products are computed in bfloat16, by autocast.
 
     Raises:
         SetupError: the log-ratio is not 0.
     """
     rows = ProbeRows.of((), vocabulary)
-    reference = Reference(model, shared_out=shared_out)
-    if reference.is_policy and largest(*_both(model, reference, rows)) > 0:
+    rounded = bf16 and not shared_out and not hasattr(model, "peft_config")
+    reference = Reference(model, shared_out=shared_out, rounded=rounded)
+    if rounded and largest(*_both(model, reference, rows, bf16=bf16)) > 0:
+        reference = Reference(model, shared_out=shared_out)
+    if reference.is_policy and largest(*_both(model, reference, rows, bf16=bf16)) > 0:
         reference = Reference(model, shared_out=shared_out, apart=True)
         tell(
             "reference",
             "The adapter is not 0 at the start (it was trained before, or begins so): the reference is a frozen copy of the "
             "model with it, not the model without it.",
         )
-    own, there = _both(model, reference, rows)
+    own, there = _both(model, reference, rows, bf16=bf16)
     if not agree(own, there, model):
         raise SetupError(
             f"The reference is not what the policy starts from: a log-ratio is {largest(own, there):.3g}, not 0."
@@ -92,11 +97,12 @@ def reference_of(model: Any, vocabulary: int, *, shared_out: bool) -> Reference:
     return reference
 
 
-def _both(model: Any, reference: Reference, rows: ProbeRows) -> tuple[Tensor, Tensor]:
+def _both(model: Any, reference: Reference, rows: ProbeRows, *, bf16: bool) -> tuple[Tensor, Tensor]:
     """Log-probs under the policy and under its reference."""
     inputs, mask = rows.inputs()
     device, training = output_head(model).weight.device, model.training
     model.eval()
-    there = reference.logp(inputs.to(device), mask.to(device), Scorer("whole")).cpu()[mask]
+    with computing(model, bf16=bf16):
+        there = reference.logp(inputs.to(device), mask.to(device), Scorer("whole")).cpu()[mask]
     model.train(training)
-    return rows.logp(model), there
+    return rows.logp(model, bf16=bf16), there

@@ -38,7 +38,7 @@ class VLLMEngine:
     layer through a sync; the weights come with the first `sync`.
 
     Args:
-        model: whose weights are synced; float32 or bfloat16.
+        model: whose weights are synced, cast to the config's dtype; as they are, float32 or bfloat16, where it has none.
         tokenizer: of the model.
         config: mode, transport, limits and deadlines.
         allow_remote: a server on another machine may be used.
@@ -51,10 +51,10 @@ class VLLMEngine:
     def __init__(self, model: Any, tokenizer: Any, config: VLLMConfig | None = None, *, allow_remote: bool = False) -> None:
         config = config or VLLMConfig()
         check_usable(config, allow_remote=allow_remote)
-        head = output_head(model).weight
-        if head.dtype not in DTYPES:
+        self._dtype = output_head(model).weight.dtype if config.dtype is None else getattr(torch, config.dtype)
+        if self._dtype not in DTYPES:
             raise SetupError(
-                f"vLLM serves float32 and bfloat16; the model is in {head.dtype}. Set model.dtype, or engine: hf."
+                f"vLLM serves float32 and bfloat16; the model is in {self._dtype}. Set rollout.vllm.dtype, or engine: hf."
             )
         cpu = not torch.cuda.is_available()
         _check_heads(model.config, cpu=cpu)
@@ -67,8 +67,10 @@ class VLLMEngine:
         self._folder = Path(tempfile.mkdtemp(prefix=f"posttrain-vllm-{os.getpid()}-"))
         atexit.register(self.close)
         try:
-            _write_model(model, tokenizer, self._folder, weights=config.transport == "disk" and not config.addresses)
-            self._backend = self._start(DTYPES[head.dtype], config, cpu=cpu)
+            _write_model(model, tokenizer, self._folder)
+            if config.transport == "disk" and not config.addresses:
+                write_shards(engine_weights(model, self._dtype), self._folder)
+            self._backend = self._start(DTYPES[self._dtype], config, cpu=cpu)
             for copy_of_weights in self._folder.glob("model*.safetensors*"):
                 copy_of_weights.unlink()
         except BaseException:
@@ -101,7 +103,7 @@ class VLLMEngine:
         scored = self._syncs < FIRST_SYNCS or self._syncs % self._config.probe_every == 0
         self._syncs += 1
         fingerprint, answers = Fingerprint(), dict[str, Answer]()
-        weights = fingerprint.of(engine_weights(model))
+        weights = fingerprint.of(engine_weights(model, self._dtype))
         if self._leads:
             if scored:
                 self._probed(tokens=1)  # what was computed with the weights of before is then in the cache
@@ -117,7 +119,9 @@ class VLLMEngine:
             answers = ranks.broadcast(answers, "the probe's answers")
         if scored:
             completions = {name: self._completion(answer) for name, answer in answers.items()}
-            self.probe_difference, faults = self._probe.check(model, completions, version, self._config.logp_bound)
+            self.probe_difference, faults = self._probe.check(
+                model, completions, version, self._config.logp_bound, served=self._dtype
+            )
             if self._leads:
                 backend.take_out(faults)
         if self._shared:
@@ -205,15 +209,13 @@ def _unmoved(
     }
 
 
-def _write_model(model: Any, tokenizer: Any, folder: Path, *, weights: bool) -> None:
+def _write_model(model: Any, tokenizer: Any, folder: Path) -> None:
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(folder)
-    if weights:
-        write_shards(engine_weights(model), folder)
 
 
 def _check_heads(config: Any, *, cpu: bool) -> None:

@@ -85,7 +85,7 @@ def _unread(args: TrainingArguments) -> list[str]:
 
 
 def for_the_parent(
-    args: TrainingArguments, *, steps: int, epoch: int, fsdp2: bool, metric: str | None = None
+    args: TrainingArguments, *, steps: int, epoch: int, fsdp2: bool, bf16: bool, metric: str | None = None
 ) -> TrainingArguments:
     """A copy with which the parent sees one batch for each optimizer step, and hides nothing.
 
@@ -94,10 +94,13 @@ def for_the_parent(
         steps: of all epochs.
         epoch: steps of one; the parent knows none of them.
         fsdp2: of which the parent saves nothing; we do.
+        bf16: products are computed in bfloat16.
         metric: what metric_for_best_model means.
     """
     args = copy.copy(args)
     args.save_only_model = fsdp2
+    if bf16 and not args.bf16:
+        args.bf16, args.mixed_precision = True, "bf16"
     args.gradient_accumulation_steps, args.save_total_limit = 1, None
     args.remove_unused_columns, args.ignore_data_skip, args.logging_nan_inf_filter = False, True, False
     if args.max_steps <= 0:

@@ -19,8 +19,8 @@ from posttrain.rewards.kinds._called import as_reward
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.model import ModelConfig
-from posttrain.telling import tell
 from posttrain.train.given.keywords import ADAPTER, PARENTS, one_of
+from posttrain.train.given.masters import with_masters
 from posttrain.train.options import Execution
 
 ONLY_SET = "held_out"
@@ -29,9 +29,12 @@ ONLY_SET = "held_out"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handed:
-    """What a trainer is made of. `metrics` are the names of an evaluation's, `parents` what transformers' Trainer gets."""
+    """What a trainer is made of. `bf16`: the model was of 16 bits, and products stay so. `metrics` are the names of an
+    evaluation's, `parents` what transformers' Trainer gets.
+    """
 
     model: Any
+    bf16: bool
     tokenizer: Any
     algorithm: Algorithm
     train: Any
@@ -54,9 +57,10 @@ def handed_over(
     sampling: Sampling | None,
     execution: Execution,
     seed: int,
+    deepspeed: bool,
     theirs: Mapping[str, Any],
 ) -> Handed:
-    """All of it, in order.
+    """All of it, in order. `deepspeed` has float32 masters of its own.
 
     Raises:
         RecipeError, SetupError: it cannot be taken; says what can.
@@ -67,10 +71,9 @@ def handed_over(
     rows, judges = rows_of(train, "train_dataset"), as_weighted(one_of("rewards", rewards, theirs))
     model, tokenizer = model_and_tokenizer(model, one_of("tokenizer", tokenizer, theirs), theirs.get(ADAPTER), seed=seed)
     check_optimizers(model, execution, theirs)
-    if execution.distributed is None or not execution.distributed.by_deepspeed:  # which has masters of its own
-        tell_of_halves(model)
     return Handed(
         model=model,
+        bf16=not deepspeed and with_masters(model),
         tokenizer=tokenizer,
         algorithm=algorithm,
         train=rows,
@@ -104,18 +107,6 @@ def model_and_tokenizer(model: Any, tokenizer: Any, adapter: Any, *, seed: int) 
             raise SetupError("peft_config: the model has an adapter already: pass one of them.")
         model = get_peft_model(model, adapter)
     return model, tokenizer
-
-
-def tell_of_halves(model: Any) -> None:
-    """Says it where trained parameters are of 16 bits: a small learning rate does not move them."""
-    halves = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
-    if halves:
-        kind = str(halves.pop()).removeprefix("torch.")
-        tell(
-            "parameters-of-16-bits",
-            f"The trained parameters are {kind}: updates below 1/256 of a parameter are lost. Load the model with "
-            "dtype=torch.float32, and compute in bfloat16 by bf16=True.",
-        )
 
 
 def as_algorithm(given: Any, sampling: Sampling | None) -> Algorithm:
