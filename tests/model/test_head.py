@@ -239,21 +239,25 @@ def test_memory_is_used_again_when_nobody_has_it_any_more() -> None:
     def learn(factor: float) -> None:
         carrier, _ = in_one_pass(inputs["hidden"], Head(weight), inputs["targets"], lambda columns, _: 0 * columns + factor)
         carrier.backward()
-        at.append(weight.grad.data_ptr())
+        at.append(gradient().data_ptr())
+
+    def gradient() -> Tensor:
+        assert weight.grad is not None
+        return weight.grad
 
     learn(1.0)
-    once = weight.grad.clone()
+    once = gradient().clone()
     for _ in range(3):
         weight.grad = None
         learn(1.0)
-        assert torch.equal(weight.grad, once)
+        assert torch.equal(gradient(), once)
     assert len(set(at[1:])) == 1  # the first call may have found less memory than it needed
-    held = weight.grad
+    held = gradient()
     learn(2.0)  # added to what was there, by autograd
-    assert weight.grad is held and torch.allclose(held, 3 * once, rtol=1e-14, atol=0)
+    assert gradient() is held and torch.allclose(held, 3 * once, rtol=1e-14, atol=0)
     weight.grad = None
     learn(5.0)
-    assert torch.allclose(held, 3 * once, rtol=1e-14, atol=0) and weight.grad.data_ptr() != held.data_ptr()
+    assert torch.allclose(held, 3 * once, rtol=1e-14, atol=0) and gradient().data_ptr() != held.data_ptr()
 
 
 def kept(space: Workspace) -> int:

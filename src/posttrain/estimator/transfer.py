@@ -15,7 +15,11 @@ def at_once(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     whole = [-(-one.nbytes // ALIGNED) * ALIGNED for one in tensors]
     pinned = device.type == "cuda" and tensors[0].device.type == "cpu"
     together = torch.empty(sum(whole), dtype=torch.uint8, device=tensors[0].device, pin_memory=pinned)
-    for one, room in zip(tensors, together.split(whole), strict=True):
+    for one, room in zip(tensors, _parts(together, whole), strict=True):
         room[: one.nbytes].view(one.dtype).copy_(one.flatten())
-    rooms = together.to(device, non_blocking=True).split(whole)
+    rooms = _parts(together.to(device, non_blocking=True), whole)
     return [room[: one.nbytes].view(one.dtype).view(one.shape) for one, room in zip(tensors, rooms, strict=True)]
+
+
+def _parts(together: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    return [*torch.split(together, list(sizes))]

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import flash
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
-from posttrain.model.layout.inputs import _at_once
+from posttrain.estimator.transfer import at_once
 from posttrain.model.layout.packed import packed_inputs, packed_micro_batches, packed_tokens
 from posttrain.model.layout.padded import model_inputs
 
@@ -134,7 +134,7 @@ def test_its_numbers_arrive_as_they_are() -> None:
     inputs = packed_inputs(ROWS, batch(ROWS), share=True, varlen=True)
     assert inputs.layout is not None
     sent = [inputs.input_ids, torch.tensor([[True, False, True]]), *inputs.layout.tensors, inputs.position, torch.zeros(0)]
-    for one, arrived in zip(sent, _at_once(sent, torch.device("cpu")), strict=True):
+    for one, arrived in zip(sent, at_once(sent, torch.device("cpu")), strict=True):
         assert arrived.dtype == one.dtype and torch.equal(arrived, one)
 
 

@@ -147,6 +147,7 @@ def test_a_collection_comes_back_from_its_file(tmp_path: Path) -> None:
 
 def test_a_file_in_which_rows_were_padded_is_read(tmp_path: Path) -> None:
     there, batch = torch.arange(7) < torch.tensor(LENGTHS)[:, None], padded()
+    assert batch.advantage is not None
     batch = batch.replace(advantage=torch.where(there, batch.advantage, 0.0))
     expected = collection(batch)
     parts = {name: [getattr(row, name) for row in expected.rows] for name in ("prompt", "completion", "mask")}

@@ -42,17 +42,15 @@ class InProcess:
                 from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise SetupError(f"vLLM is installed, and cannot be imported: {error}") from error
-        several, own = (
-            ranks.world() > 1 and not cpu,
-            torch.device("cpu") if cpu else torch.device(torch.cuda.current_device()),
-        )
+        several = ranks.world() > 1 and not cpu
+        own = torch.device("cpu") if cpu else torch.device(torch.cuda.current_device())
         self._config = config
         self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
         self._deadline = config.start_deadline  # of the first answers as well: vLLM compiles some of itself for them
         self._clean_up = partial(shutil.rmtree, folder, ignore_errors=True)
         try:
             with Watchdog("vLLM, while it started,", config.start_deadline, self._clean_up):
-                arguments = engine_arguments(config, folder, dtype, cpu=cpu) | launched(several=several)
+                arguments: dict[str, Any] = {**engine_arguments(config, folder, dtype, cpu=cpu), **launched(several=several)}
                 self._llm: Any = LLM(**arguments, disable_log_stats=True)
                 [served] = self._llm.collective_rpc(_device)
         except Exception as error:
