@@ -16,6 +16,7 @@ from posttrain import Batch, Origin
 from posttrain.algorithms import build_algorithm
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import PER_TOKEN
+from posttrain.estimator.transfer import at_once
 from posttrain.rewards.kinds.repetition import repeated
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection
@@ -168,3 +169,11 @@ def test_the_share_of_repeated_grams_is_that_of_a_set_of_them(n: int) -> None:
         tokens = draw.integers(0, entries, length).tolist()
         grams = [tuple(tokens[i : i + n]) for i in range(length - n + 1)]
         assert repeated(tokens, n) == (1 - len(set(grams)) / len(grams) if grams else 0.0)
+
+
+def test_a_batch_is_sent_in_one_piece_with_every_bit() -> None:
+    batch = padded().replace(chosen=torch.arange(6) % 2 == 0)
+    own = [value for value in fields(batch).values() if isinstance(value, torch.Tensor)]
+    for sent, value in zip(at_once(own, torch.device("cpu")), own, strict=True):
+        assert sent.dtype == value.dtype and torch.equal(sent, value) and sent.untyped_storage().nbytes() > 200
+    assert batch.to(torch.device("meta")).loss_mask.is_meta and batch.to(torch.device("cpu")) is batch
