@@ -51,6 +51,14 @@ def dtype_faults(case: Case, seen: Seen, trained: Trained) -> Iterator[str]:
         yield f"the model was saved as {', '.join(sorted(trained.saved))}, not {saved}"
 
 
+def fallback_faults(case: Case, trained: Trained) -> Iterator[str]:
+    """Ways that are tried at the start and were not taken, where they can be; float32 has no kernel for any length."""
+    if case.products == "float32":
+        return
+    for sentence in trained.fallbacks:
+        yield f"a way that was tried was not taken: {sentence}"
+
+
 def number_faults(trained: Trained, cpu: Trained | None, bound: float = EXACT) -> Iterator[str]:
     """Steps that are not the CPU's; and, of a run that was broken off, steps that are not those of the whole run."""
     if cpu is not None and not (difference := apart(trained, cpu)) <= bound:

@@ -28,6 +28,7 @@ from gpu.gates import (
     as_entries,
     committed_figures,
     dtype_faults,
+    fallback_faults,
     is_exact,
     kernel_faults,
     number_faults,
@@ -68,7 +69,7 @@ class Rehearsal:
             print(f"{time.monotonic() - began:5.1f} s  {case.name}  FAILED", flush=True)
         else:
             of_case = self.figures[case.name] = Figures.of(seen)
-            told += [*dtype_faults(case, seen, made), *number_faults(made, cpu)]
+            told += [*dtype_faults(case, seen, made), *fallback_faults(case, made), *number_faults(made, cpu)]
             told += kernel_faults(case.name, of_case, self._committed)
             words = [f"{of_case.kernels} kernels a step, {of_case.kernels / LAYERS:.0f} a layer", f"{of_case.waits} waits"]
             words += [] if cpu is None else [f"{apart(made, cpu):.0e} from the CPU"]

@@ -19,6 +19,7 @@ from gpu.gates import (
     as_entries,
     committed_figures,
     dtype_faults,
+    fallback_faults,
     kernel_faults,
     number_faults,
     wait_faults,
@@ -54,6 +55,13 @@ def test_wrong_dtypes_are_faults() -> None:
     narrow.weights.add("weights torch.bfloat16")
     assert "masters" in first(dtype_faults(case, narrow, SOUND))
     assert "saved as F32, not BF16" in first(dtype_faults(Case("sft", BFLOAT16), seen("bfloat16"), SOUND))
+
+
+def test_a_way_that_was_not_taken_is_a_fault() -> None:
+    fell_back = replace(SOUND, fallbacks=("Qwen2: it fails, so that packed rows are attended to block by block.",))
+    assert not [*fallback_faults(Case("sft", BF16), SOUND)]
+    assert not [*fallback_faults(Case("sft", FLOAT32), fell_back)]
+    assert "block by block" in first(fallback_faults(Case("sft", BF16), fell_back))
 
 
 def test_other_numbers_than_the_cpus_are_faults() -> None:

@@ -15,18 +15,22 @@ from safetensors import safe_open
 
 from gpu.cases import Case
 from posttrain import load_recipe, run
+from posttrain.telling import hearing
 
 COMPARED = ("loss", "grad_norm")
+TRIED = ("attention", "head", "layout")
+"""Rules under which a way that was tried at the start, and not taken, is told."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The metrics of each step, but for those of time; the dtypes of the weights that were saved; and of a run that was
-    broken off after half of its steps, the metrics of those that it made again.
+    """The metrics of each step, but for those of time; the dtypes of the weights that were saved; what was told of ways that
+    were tried and not taken; and of a run that was broken off after half of its steps, the metrics of those it made again.
     """
 
     steps: list[dict[str, Any]]
     saved: frozenset[str]
+    fallbacks: tuple[str, ...] = ()
     again: list[dict[str, Any]] | None = None
 
 
@@ -36,14 +40,15 @@ def trained(case: Case, folder: Path, *, cpu: bool = False) -> Trained:
     folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = folder.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump(case.recipe(folder, cpu=cpu)))
-    steps = _steps(recipe, folder)
+    with hearing() as heard:
+        steps = _steps(recipe, folder)
     again = None
     if case.resumed:
         half = len(steps) // 2
         shutil.rmtree(folder / "final")
         shutil.rmtree(folder / f"checkpoint-{len(steps)}")
         again = _steps(recipe, folder)[half:]
-    return Trained(steps, _saved(folder / "final"), again)
+    return Trained(steps, _saved(folder / "final"), tuple(told.sentence for told in heard if told.rule in TRIED), again)
 
 
 def apart(one: Trained, other: Trained) -> float:
