@@ -125,7 +125,12 @@ def test_syncs_between_two_whole_proofs_still_find_one_that_did_nothing(loaded: 
     monkeypatch.setattr(engine, "_config", engine._config.model_copy(update={"probe_every": 1000}))
     scored: list[int] = []
     check = engine._probe.check
-    monkeypatch.setattr(engine._probe, "check", lambda *given: (scored.append(given[2]), check(*given))[1])
+
+    def noted(*given: Any, **served: Any) -> Any:
+        scored.append(given[2])
+        return check(*given, **served)
+
+    monkeypatch.setattr(engine._probe, "check", noted)
     monkeypatch.setattr(engine, "_syncs", 8)
     for version in range(8, 13):
         change(model, version)
