@@ -65,7 +65,7 @@ def assert_equal(kind: str, standing: Standing, heads: tuple[int, int]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
         found, expected = (torch.autograd.grad(out, states, upstream) for out in (ours, theirs))
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("heads", [(1, 1), (4, 4), (4, 2)], ids=["one", "many", "grouped"])
