@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from gpu.cases import FLOAT32, Case, cases
-from gpu.gates import dtype_faults, number_faults
+from gpu.gates import dtype_faults, fallback_faults, number_faults
 from gpu.pretence import phases
 from gpu.seen import Seen
 from gpu.trained import Trained, apart, trained
@@ -55,7 +55,7 @@ def run(case: Case, folder: Path) -> list[str]:
         traceback.print_exc()
         told = [f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"]
     else:
-        told = [*dtype_faults(case, seen, made), *number_faults_here(case, made, cpu)]
+        told = [*dtype_faults(case, seen, made), *fallback_faults(case, made), *number_faults_here(case, made, cpu)]
         print(f"{apart(made, cpu):8.0e} from the CPU", end="")
     print(f"{time.monotonic() - began:6.1f} s  {case.name}", *told, sep="\n    ", flush=True)
     return told
