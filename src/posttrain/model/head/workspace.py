@@ -1,7 +1,7 @@
 """Memory of a CPU that is used again from call to call.
 
 A large block that malloc gives is new to the process each time, and the first touch of each of its pages is a fault: with a
-vocabulary of 152 k, 76,000 of them in a call, a fifth of its time. Other devices have allocators that keep their memory.
+vocabulary of 152 k, 76,000 of them in a call. Other devices have allocators that keep their memory.
 """
 
 from __future__ import annotations
