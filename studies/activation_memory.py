@@ -32,6 +32,7 @@ QWEN = {
     "num_attention_heads": 4,
 }
 QWEN = {**QWEN, "num_key_value_heads": 2}
+WIDE = {**QWEN, "architecture": "llama"}  # whose tokenizer may have other letters than ASCII when it is read again
 LLAMA = {
     "architecture": "llama",
     "hidden_size": 512,
@@ -46,11 +47,10 @@ CASES: dict[str, dict[str, Any]] = {
     "the same, rows padded": {"sizes": QWEN, "layout": "padded"},
     "the same, DPO, prompts shared": {"sizes": QWEN, "algorithm": "dpo", "read": 896},
     "the same, an adapter": {"sizes": QWEN, "adapter": LORA},
-    "the same, an adapter, model in bfloat16": {"sizes": QWEN, "adapter": LORA, "dtype": "bfloat16"},
-    "Qwen2, a vocabulary of 20,016": {"sizes": QWEN, "tokenizer": CHARACTERS},
-    "the same, ASFT": {"sizes": QWEN, "tokenizer": CHARACTERS, "algorithm": "asft"},
-    "the same, model in bfloat16": {"sizes": QWEN, "tokenizer": CHARACTERS, "dtype": "bfloat16"},
-    "the same, `bf16: true`": {"sizes": QWEN, "tokenizer": CHARACTERS, "bf16": True},
+    "the same, an adapter, its base in bfloat16": {"sizes": QWEN, "adapter": LORA, "dtype": "bfloat16"},
+    "Llama of these sizes, a vocabulary of 20,016": {"sizes": WIDE, "tokenizer": CHARACTERS},
+    "the same, ASFT": {"sizes": WIDE, "tokenizer": CHARACTERS, "algorithm": "asft"},
+    "the same, computed in bfloat16": {"sizes": WIDE, "tokenizer": CHARACTERS, "bf16": True},
     "Llama, 512 × 4 layers": {"sizes": LLAMA},
     "Llama, 128 × 12 layers": {"sizes": DEEP},
     "the same, an adapter on `q_proj`, `v_proj`": {

@@ -65,6 +65,10 @@ def test_a_tokenizer_that_would_be_another_one_in_what_is_saved_is_refused(postt
     data = {"train": {"path": rows}, "chat_template": False}
     code, _, err = posttrain("run", recipe(model=model, data=data))
     assert code == 4 and "what is saved would have another tokenizer" in err and not Path("out").exists()
+    assert err.rstrip().endswith("Take architecture: llama, or an alphabet of ASCII characters.")
+    model["from_scratch"]["architecture"] = "llama"
+    training = {"max_steps": 1, "rows_per_step": 8, "learning_rate": 1.0e-3}
+    assert posttrain("run", recipe(model=model, data=data, training=training))[0] == 0
 
 
 def test_a_recipe_of_the_users_is_not_overwritten(posttrain: Command) -> None:

@@ -180,10 +180,10 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
         sets = read_sets(recipe, algorithm, model, tokenizer, rewards)
         if (fault := round_trip_fault(tokenizer, model.config, sets.first_rows)) is not None:
-            raise SetupError(
-                f"{recipe.model.label}: what is saved would have another tokenizer: {fault}. Take a model whose tokenizer is "
-                "of its kind."
-            )
+            cure = "Take a model whose tokenizer is of its kind."
+            if recipe.model.from_scratch is not None:
+                cure = "Take architecture: llama, or an alphabet of ASCII characters."
+            raise SetupError(f"{recipe.model.label}: what is saved would have another tokenizer: {fault}. {cure}")
         started.pop_all()
     prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, Graders(recipe.rewards))
     per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)
