@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from activation_memory import compared
+from activation_memory import CHARACTERS, compared
 from transformers import GPT2Config, MixtralConfig, Qwen2Config
 
 import flash
@@ -80,8 +80,9 @@ GROUPED = {**SMALL, "architecture": "llama", "hidden_size": 128, "num_attention_
         {"sizes": GROUPED, "layout": "padded"},
         {"sizes": SMALL, "adapter": {"r": 8}},
         {"sizes": GROUPED, "adapter": {"r": 4}, "dtype": "bfloat16"},
+        {"sizes": {**SMALL, "architecture": "llama", "intermediate_size": 1024}, "tokenizer": CHARACTERS},
     ],
-    ids=["qwen2", "llama in bf16", "llama, padded", "an adapter", "an adapter on bfloat16"],
+    ids=["qwen2", "llama in bf16", "llama, padded", "an adapter", "an adapter on bfloat16", "a large vocabulary"],
 )
 def test_activations_are_what_is_measured(case: dict[str, Any], checkpointing: bool, tmp_path: Path) -> None:
     found = compared(folder=tmp_path, rows=6, length=96, checkpointing=checkpointing, **case)
@@ -92,12 +93,16 @@ def test_activations_by_hand() -> None:
     shape = Shape(hidden=8, intermediate=16, layers=3, heads=2, kv_heads=1, vocabulary=10, head=4)
     layer = 2 * 8 * 8 + 4 * (2 * 8 + 16) + 4 * (3 * 8 + 2 * 4) + 4 * 2 + 3 * 4 * 16
     ends, chunk, head, step = (4 + 12) * 8, 4 * 10, 4 * 10 * 8, 2 * 4 * 16 + 4 * 8
-    of = activations(shape, tokens=5, longest=5, layout="packed", stored=4, computed=4)
-    assert of.plain == 5 * 3 * layer + max(head + 5 * (ends + chunk), 5 * step)
-    assert of.checkpointed == 5 * 3 * 4 * 8 + max(head + 5 * (ends + chunk), 5 * (layer + step))
-    tied = activations(replace(shape, tied=True), tokens=5, longest=5, layout="packed", stored=4, computed=4)
+    packed = partial(activations, tokens=5, longest=5, layout="packed", stored=4, computed=4)
+    of, gpu = packed(shape, device="cpu"), packed(shape, device="cuda")
+    assert of.plain == 5 * 3 * layer + head + 5 * chunk + max(5 * ends, 5 * step)
+    assert of.checkpointed == 5 * 3 * 4 * 8 + head + 5 * chunk + max(5 * ends, 5 * (layer + step))
+    assert gpu.plain == 5 * 3 * layer + max(head + 5 * (ends + chunk), 5 * step)
+    assert gpu.checkpointed == 5 * 3 * 4 * 8 + max(head + 5 * (ends + chunk), 5 * (layer + step))
+    tied = packed(replace(shape, tied=True), device="cuda")
     assert tied.plain == 5 * 3 * layer + head + max(5 * (ends + chunk), 5 * step)
     assert tied.checkpointed == 5 * 3 * 4 * 8 + head + max(5 * (ends + chunk), 5 * (layer + step))
+    assert packed(replace(shape, tied=True), device="cpu") == of
     eager = activations(replace(shape, eager=True), tokens=5, longest=7, layout="padded", stored=4, computed=4)
     assert eager.plain - of.plain == 5 * 3 * (4 * 4 * 8 + 4 * 7 * 2 - 4 * (3 * 8 + 2 * 4) - 4 * 2)
 
@@ -129,7 +134,7 @@ def test_what_attention_keeps_of_answers_that_share_a_prompt(prompt: int, group:
 
 def test_the_logits_are_a_chunk_unless_all_of_them_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHUNK_ROWS, "cpu", 1)
-    shape = Shape(hidden=8, intermediate=16, layers=1, heads=1, kv_heads=1, vocabulary=1000, head=8)
+    shape = Shape(hidden=8, intermediate=1, layers=1, heads=1, kv_heads=1, vocabulary=1000, head=8)
 
     def more(**options: Any) -> float:
         of = partial(activations, shape, tokens=50, longest=5, layout="packed", stored=4, computed=4)

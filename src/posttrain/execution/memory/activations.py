@@ -131,10 +131,11 @@ def activations(
         step     = N (2 s I + w H)        gradients within one layer; where an adapter's modules cast what they read, s and
                                           the adapter's w for each number of the widest more
 
-        plain        = N L f(layer) + copies + max(head + ends + chunk + casting, tied + step)
-        checkpointed = N L w H + max(head + copies + ends + chunk + casting, tied + N f(layer) + step + copies of one layer)
+        plain        = N L f(layer) + copies + max(head + ends + chunk + casting, kept + step)
+        checkpointed = N L w H + max(head + copies + ends + chunk + casting, kept + N f(layer) + step + copies of one layer)
 
-    where tied is `head` if the embedding is tied to it, and its gradient waits for the embedding's; else 0
+    where kept is head + chunk on a CPU, whose output layer keeps its memory (of `chunk` what is not logits is given back, so
+    that c is 2 at most); elsewhere `head` if the embedding is tied to it, and its gradient waits for the embedding's; else 0
 
     as if every token carried loss. Not in it: an algorithm's own quantities, a few numbers a token.
 
@@ -168,13 +169,16 @@ def activations(
     chunk = _of_logits(tokens, computed, scores, whole=whole, device=device) * shape.vocabulary
     casting = head * (wide + computed if narrow and device == "cpu" else stored * (stored != wide))
     scoring = wide * head + tokens * (WIDE + 3 * stored) * hidden + chunk + casting
-    waiting = wide * head if shape.tied else 0
+    kept = wide * head if shape.tied else 0
+    if device == "cpu" and not whole:
+        rooms = 2 * wide * min(rows_at_a_time(device), tokens) * shape.vocabulary
+        kept = wide * head + (chunk if scores == 1 else rooms)
     step = tokens * (2 * computed * shape.intermediate + stored * hidden + _cast_back(shape, stored, computed, lora))
     copies = copied * (shape.layers * shape.matrices + shape.vocabulary * hidden)
     inputs = tokens * shape.layers * stored * hidden
     return Activations(
-        plain=shape.layers * layer + copies + max(scoring, waiting + step),
-        checkpointed=inputs + max(copies + scoring, waiting + layer + step + copied * shape.matrices),
+        plain=shape.layers * layer + copies + max(scoring, kept + step),
+        checkpointed=inputs + max(copies + scoring, kept + layer + step + copied * shape.matrices),
     )
 
 

@@ -26,9 +26,7 @@ class Gradients:
     def __init__(self, hidden: Float[Tensor, "n H"], head: Head, cast: Head, asked: Rows, wanted: Sequence[bool]) -> None:
         self._hidden, self._head, self._cast, self._asked = hidden, head, cast, asked
         self._d_hidden = torch.empty_like(hidden) if wanted[0] else None
-        self._d_weight = WORKSPACE.empty(*head.weight.shape, dtype=asked.wide, device=hidden.device) if wanted[1] else None
-        if self._d_weight is not None and not len(hidden):
-            self._d_weight.zero_()  # else the first chunk writes, and the others add
+        self._weighs, self._d_weight = wanted[1], None if len(hidden) or not wanted[1] else self._room().zero_()
         self._d_bias = torch.zeros_like(head.bias, dtype=asked.wide) if wanted[2] and head.bias is not None else None
 
     def add(self, chunk: Chunk, grad: Columns) -> None:
@@ -36,11 +34,15 @@ class Gradients:
         slope, factor = chunk.slope(grad)
         if self._d_hidden is not None:
             self._d_hidden[chunk.rows] = (slope @ self._cast.weight).to(self._d_hidden.dtype) * factor
-        if self._d_weight is not None:
-            states = (self._hidden[chunk.rows] * factor).to(self._asked.dtype)
-            _add_product(self._d_weight, slope.T, states, chunk.rows.start > 0)
+        if self._weighs:
+            states, before = (self._hidden[chunk.rows] * factor).to(self._asked.dtype), self._d_weight
+            self._d_weight = self._room() if before is None else before  # after the logits' room: each finds that of its size
+            _add_product(self._d_weight, slope.T, states, before is not None)
         if self._d_bias is not None:
             self._d_bias += (slope.T @ factor.to(slope.dtype))[:, 0]
+
+    def _room(self) -> Tensor:
+        return WORKSPACE.empty(*self._head.weight.shape, dtype=self._asked.wide, device=self._hidden.device)
 
     def made(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """In the dtypes of what they are of."""
