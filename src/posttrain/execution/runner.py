@@ -13,7 +13,7 @@ import yaml
 
 from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
-from posttrain.errors import PosttrainError, SetupError
+from posttrain.errors import CheckpointError, PosttrainError, SetupError
 from posttrain.execution.folder.day import dated, day_of
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
@@ -26,9 +26,12 @@ from posttrain.execution.folder.run_folder import (
     write_left_out,
 )
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US, check_folder, check_ground
+from posttrain.execution.folder.starts import add as add_start
 from posttrain.execution.numbers import computed_in, on_gpu, settled
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
+from posttrain.execution.report.card import write_card
+from posttrain.execution.report.page import write_report
 from posttrain.execution.training import make_trainer
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
@@ -86,10 +89,24 @@ def run(
         return RunResult(folder, last, start, was_finished=True, warnings=RunFiles(folder).warnings())
     with Interruption() as interruption, locked(folder) if ranks.is_main() else contextlib.nullcontext():
         ranks.barrier("the lock of the run's folder")
-        if recipe.stages:
-            return _run_stages(recipe, listeners, permissions)
-        with hearing() as heard:
-            return _run(recipe, listeners, permissions, interruption, heard)
+        with _reported(folder):
+            if recipe.stages:
+                return _run_stages(recipe, listeners, permissions)
+            with hearing() as heard:
+                return _run(recipe, listeners, permissions, interruption, heard)
+
+
+@contextlib.contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """However its body ends, the folder has a page that says how far the run is; one that cannot be written is told."""
+    try:
+        yield
+    finally:
+        if ranks.is_main() and (folder / "recipe.yaml").is_file():
+            try:
+                write_report(folder)
+            except CheckpointError as error:
+                tell("report", f"There is no report of the run: {error}")
 
 
 def _run(
@@ -129,6 +146,7 @@ def _run(
             if ranks.is_main():
                 withdraw(folder / "final")  # of a run that is longer now
                 write(folder / "recipe.yaml", _as_yaml(recipe))
+                add_start(folder, step=_step_of(checkpoint), processes=ranks.world())
             if checkpoint is None and ranks.is_main():
                 trainer.run_files.resume_at(-1)
                 write_left_out(folder, prepared.sets.reports)
@@ -178,6 +196,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
         raise
     if ranks.is_main():
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
+        write_card(folder)
     return _of_stages(recipe, was_finished=False)
 
 
@@ -235,15 +254,21 @@ def _as_yaml(recipe: Recipe) -> str:
 
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None, heard: list[Told]) -> RunResult:
     if checkpoint is not None and ranks.is_main():
-        trainer.run_files.resume_at(int(checkpoint.name.partition("-")[2]))
+        trainer.run_files.resume_at(_step_of(checkpoint))
     with _memory_is_named(), _kept(heard, trainer.run_files):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         every = prepared.recipe.eval.every
         if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
             trainer.evaluate()
         save_model(trainer.model, prepared.tokenizer, folder / "final", **prepared.saved)
+    if ranks.is_main():
+        write_card(folder)
     start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start, warnings=trainer.run_files.warnings())
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.partition("-")[2])
 
 
 @contextlib.contextmanager

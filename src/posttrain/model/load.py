@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from posttrain.errors import SetupError
-from posttrain.model.pretrained import first_line, held_in, pretrained
+from posttrain.model.pretrained import first_line, held_in, outlined, pretrained
 from posttrain.model.tokenizer import settle_ends
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig, adapter_options
 from posttrain.telling import tell
@@ -55,6 +55,19 @@ def load(config: ModelConfig, *, seed: int, masters: bool = False) -> tuple[Any,
         )
     settle_ends(model, tokenizer)
     return _adapted(model, config, seed), tokenizer
+
+
+def outline(config: ModelConfig, *, seed: int) -> tuple[Any, Any]:
+    """What a model says of itself, `config` and `generation_config`, without its weights; and its tokenizer.
+
+    Raises:
+        SetupError: they cannot be found or read.
+    """
+    if config.from_scratch is not None:
+        return load(config, seed=seed)
+    described, tokenizer = outlined(config)
+    settle_ends(described, tokenizer)
+    return described, tokenizer
 
 
 def context_of(model: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -33,6 +34,32 @@ def pretrained(config: ModelConfig, *, masters: bool) -> tuple[Any, Any]:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return _with_its_base(config, folder)
     return _model(config, held_in(config, masters=masters)), _tokenizer(config, config.name)
+
+
+def outlined(config: ModelConfig) -> tuple[Any, Any]:
+    """The configs of a model, of an adapter's folder its base's, as `config` and `generation_config`; and the tokenizer.
+
+    Raises:
+        SetupError: as for `pretrained`; no weights are looked for.
+    """
+    assert config.name is not None
+    folder, place = Path(config.name), config.name
+    _check_place(place)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        place = _base_of(folder)
+    try:
+        own = AutoConfig.from_pretrained(place, **_source(config))
+        _change(own, config)
+    except SetupError:
+        raise
+    except Exception as error:
+        raise SetupError(f"The model {place} cannot be loaded: {_reason(error)}") from error
+    try:
+        generation = GenerationConfig.from_pretrained(place, revision=config.revision or "main")
+    except OSError:  # it has none of its own: transformers makes it of the config
+        generation = GenerationConfig.from_model_config(own)
+    described = SimpleNamespace(config=own, generation_config=generation)
+    return described, _tokenizer(config, config.name if (folder / "tokenizer_config.json").is_file() else place)
 
 
 def held_in(config: ModelConfig, *, masters: bool) -> torch.dtype:
@@ -177,7 +204,7 @@ def _change(own: Any, config: ModelConfig) -> None:
 
 
 def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
     if config.adapter is not None:
@@ -185,13 +212,7 @@ def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
             f"model.name: {folder} is an adapter, which is trained further as it is: leave model.adapter out, or name a "
             "folder with the whole model (a run's final/)."
         )
-    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    if not base:
-        raise SetupError(
-            f"model.name: {folder} is an adapter and does not say of which model. Write its folder into "
-            "base_model_name_or_path of adapter_config.json, or name a folder with the whole model (a run's final/)."
-        )
-    _check_place(base)
+    base = _base_of(folder)
     _check_no_pickles(folder)
     model = _model(config.model_copy(update={"name": base}), getattr(torch, config.dtype))
     try:
@@ -205,3 +226,17 @@ def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
         )
     own = (folder / "tokenizer_config.json").is_file()
     return adapted, _tokenizer(config, str(folder) if own else base)
+
+
+def _base_of(folder: Path) -> str:
+    """The model that an adapter is of."""
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not base:
+        raise SetupError(
+            f"model.name: {folder} is an adapter and does not say of which model. Write its folder into "
+            "base_model_name_or_path of adapter_config.json, or name a folder with the whole model (a run's final/)."
+        )
+    _check_place(base)
+    return base

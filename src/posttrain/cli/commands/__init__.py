@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from posttrain.cli.commands import compare, eval_, list_, run, schema, validate
+from posttrain.cli.commands import compare, data, eval_, list_, report, run, schema, validate
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("run", run.run),
     ("validate", validate.validate),
+    ("data", data.data),
     ("compare", compare.compare),
+    ("report", report.report),
     ("list", list_.list_),
     ("schema", schema.schema),
     ("eval", eval_.eval_),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 HIDDEN = "[hidden]"
@@ -12,6 +14,7 @@ VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{12,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
 """Tokens of Hugging Face, OpenAI and its like, GitHub and AWS; and a user with a password in an address."""
+SECRET_LENGTH = 8  # characters of a variable's value, at least: shorter ones stand in ordinary words
 
 
 def redacted(values: Any) -> Any:
@@ -24,3 +27,14 @@ def redacted(values: Any) -> Any:
     if isinstance(values, list):
         return [redacted(value) for value in values]
     return VALUE.sub(HIDDEN, values) if isinstance(values, str) else values
+
+
+def shareable(text: str) -> str:
+    """A text for files that people hand on: also without the values of variables of the environment whose names are those of
+    secrets, and with `~` for the home folder.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= SECRET_LENGTH and NAME.search(name):
+            text = text.replace(value, HIDDEN)
+    home = str(Path.home())
+    return redacted(re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text) if len(home) > 1 else text)

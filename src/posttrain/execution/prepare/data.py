@@ -85,7 +85,10 @@ def _tell_unread(recipe: Recipe, sets: Sets) -> None:
     sources |= {f"data.eval.{name}": (source, (name, f"{name}/problems")) for name, source in recipe.data.eval.items()}
     for label, (source, names) in sources.items():
         reports = [sets.reports[name] for name in names if name in sets.reports]
-        if not isinstance(source, TaskSource):
+        if isinstance(source, TaskSource):  # has columns for every kind of training
+            for report in reports:
+                report.unread.clear()
+        else:
             tell_unread(label, reports)
 
 

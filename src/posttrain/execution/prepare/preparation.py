@@ -21,10 +21,11 @@ from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
-from posttrain.model.load import load
+from posttrain.model.load import load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.scoring import computing
+from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_code, fingerprints
 from posttrain.recipe.packages import check_packages
@@ -155,27 +156,15 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         SetupError: the model, the tokenizer, a reward or the rollout engine cannot be used.
         DataError: the data cannot be used.
     """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    check_code(recipe, permissions)
     check_packages(recipe)
-    algorithm = built(recipe.algorithm)
-    recipe.check_built(algorithm)
-    if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
-        raise RecipeError(
-            f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
-        )
+    algorithm = _checked(recipe, permissions)
     for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
         if sampling is not None and sampling.engine == "vllm":
             check_usable(sampling.vllm, allow_remote=permissions.remote_engine)
     if recipe.rollout is not None:
         check_sampling(algorithm, sampling_of(recipe.rollout, recipe.seed))
     with ExitStack() as started:
-        rewards = list[Weighted]()
-        if recipe.rollout is not None:
-            rewards = make_rewards(recipe.rewards, Judged(recipe.data.train, recipe.rollout.max_tokens))
-        for entry in rewards:
-            started.callback(entry.reward.close)
+        rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
         model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
         sets = read_sets(recipe, algorithm, model, tokenizer, rewards)
@@ -193,6 +182,44 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
             f"training.rows_per_step: {step} rows of a step are more than the {once} that the data give.",
         )
     return prepared
+
+
+def looked_at(recipe: Recipe, permissions: Permissions) -> tuple[Sets, Any, list[int]]:
+    """The sets of a recipe as `prepare` reads them, the tokenizer, and the ids that end an answer. No weights are
+    loaded, and no engine is needed.
+
+    Raises:
+        PosttrainError: as for `prepare`.
+    """
+    algorithm = _checked(recipe, permissions)
+    with ExitStack() as started:
+        rewards = _rewards(recipe, started)
+        described, tokenizer = outline(recipe.model, seed=recipe.seed)
+        return read_sets(recipe, algorithm, described, tokenizer, rewards), tokenizer, eos_ids(described, tokenizer)
+
+
+def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
+    """The algorithm, after what can be checked of it before anything is loaded."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    check_code(recipe, permissions)
+    algorithm = built(recipe.algorithm)
+    recipe.check_built(algorithm)
+    if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
+        raise RecipeError(
+            f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
+        )
+    return algorithm
+
+
+def _rewards(recipe: Recipe, started: ExitStack) -> list[Weighted]:
+    """Of training, which end with `started`."""
+    if recipe.rollout is None:
+        return []
+    rewards = make_rewards(recipe.rewards, Judged(recipe.data.train, recipe.rollout.max_tokens))
+    for entry in rewards:
+        started.callback(entry.reward.close)
+    return rewards
 
 
 def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prepared:

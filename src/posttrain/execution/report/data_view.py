@@ -1,0 +1,255 @@
+"""The sets of a recipe as they are read: tokens with their mask, lengths, what repeats, and what training shares with
+evaluation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.execution.prepare.data import Sets
+from posttrain.execution.report.record import spread
+
+Kind = Literal["given", "learnt", "end", "end not learnt"]
+NGRAM = 13  # words, as for Llama and GPT-3: shorter ones occur in unrelated texts
+BINS = 12  # of the histogram of lengths
+NAMED = 5  # places that are named of what repeats
+REASONS = 5  # that are named of what was left out
+JOINED = 4  # tokens of one character, at most: bytes of UTF-8
+
+
+@dataclass(frozen=True)
+class Token:
+    """What one token says, or several that make one character. given: the model reads it and does not learn it. learnt: it
+    carries loss; so does an end. end not learnt: it follows what is learnt.
+    """
+
+    text: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row: where it stands in the data, what it is, and its tokens."""
+
+    where: str
+    title: str
+    tokens: Sequence[Token]
+    length: int
+    learnt: int
+
+
+@dataclass(frozen=True)
+class SetView:
+    """One set. rows: of the model. lengths: (from, to, count) of a histogram. repeated: rows whose tokens are those of one
+    before. endless: rows whose learnt part has no end token as its last. loss_share: of all tokens; None for questions.
+    """
+
+    name: str
+    rows: int
+    shown: Sequence[Shown]
+    lengths: Sequence[tuple[int, int, int]]
+    shortest: int
+    median: int
+    longest: int
+    repeated: int
+    repeated_at: Sequence[str]
+    endless: int
+    loss_share: float | None
+    seen: int
+    forms: Mapping[str, int]
+    left_out: Mapping[str, int]
+    reasons: Sequence[tuple[str, str, str]]
+    unread: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What an evaluation set shares with the training set. exact: questions whose prompt is one of training. ngram: those
+    that share a stretch of `NGRAM` words, the exact ones among them.
+    """
+
+    name: str
+    questions: int
+    exact: int
+    ngram: int
+    at: Sequence[str]
+
+
+@dataclass(frozen=True)
+class DataView:
+    """All sets of a recipe, and what they share."""
+
+    sets: Sequence[SetView]
+    overlaps: Sequence[Overlap]
+
+
+def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView:
+    """Of sets that were read; `rows` are shown of each."""
+    named: dict[str, Sequence[Example] | Sequence[Problem]] = {
+        "train": sets.train,
+        "candidates": sets.candidates,
+        "demonstrations": sets.demonstrations,
+        **sets.held_out,
+        **{f"{name}/problems": asked for name, asked in sets.problems.items()},
+    }
+    views = [_view(name, each, sets.reports.get(name), tokenizer, ends, rows) for name, each in named.items() if each]
+    asked = {name: sets.problems.get(name) or sets.held_out[name] for name in {**sets.problems, **sets.held_out}}
+    return DataView(views, list(_overlaps(sets.train or sets.candidates, asked, tokenizer)))
+
+
+def _view(
+    name: str, items: Sequence[Example | Problem], report: DataReport | None, tokenizer: Any, ends: Sequence[int], rows: int
+) -> SetView:
+    whole = [(one.where, title, row) for one in items for title, row in _rows(one)]
+    sizes = sorted(len(row) for _, _, row in whole)
+    tokens, learnt = sum(sizes), sum(int(row.mask.sum()) for _, _, row in whole)
+    repeated = list(_repeated(whole))
+    examples = [(where, title, row) for where, title, row in whole if len(row.completion)]
+    report = report or DataReport(rows=len(items), seen=len(items))
+    return SetView(
+        name,
+        len(whole),
+        [_shown(where, title, row, tokenizer, ends) for one in spread(items, rows) for where, title, row in _placed(one)],
+        _histogram(sizes),
+        sizes[0],
+        sizes[len(sizes) // 2],
+        sizes[-1],
+        len(repeated),
+        repeated[:NAMED],
+        sum(not _ends(row, ends) for _, _, row in examples),
+        learnt / tokens if examples else None,
+        report.seen,
+        report.forms,
+        report.counters,
+        report.notes,
+        report.unread,
+    )
+
+
+def _placed(one: Example | Problem) -> Iterator[tuple[str, str, Row]]:
+    yield from ((one.where, title, row) for title, row in _rows(one))
+
+
+def _rows(one: Example | Problem) -> Iterator[tuple[str, Row]]:
+    if isinstance(one, Example):
+        yield from zip(("chosen", "rejected") if len(one.rows) == 2 else ("",) * len(one.rows), one.rows, strict=True)
+        return
+    answer = np.array(one.demonstration or (), np.int32)
+    title = "question with its demonstration" if len(answer) else "question"
+    yield title, Row(np.array(one.prompt, np.int32), answer, np.ones(len(answer), np.bool_))
+
+
+def _shown(where: str, title: str, row: Row, tokenizer: Any, ends: Sequence[int]) -> Shown:
+    ids = [*row.prompt.tolist(), *row.completion.tolist()]
+    mask = [*([False] * len(row.prompt)), *row.mask.tolist()]
+    return Shown(where, title, list(_tokens(ids, mask, tokenizer, set(ends))), len(ids), sum(mask))
+
+
+def _tokens(ids: Sequence[int], mask: Sequence[bool], tokenizer: Any, ends: set[int]) -> Iterator[Token]:
+    place = 0
+    while place < len(ids):
+        size, text = _character(ids, mask, place, tokenizer)
+        kind: Kind = "learnt" if mask[place] else "given"
+        if ids[place] in ends and mask[place]:
+            kind = "end"
+        elif ids[place] in ends and place and mask[place - 1]:
+            kind = "end not learnt"
+        yield Token(text, kind)
+        place += size
+
+
+def _character(ids: Sequence[int], mask: Sequence[bool], place: int, tokenizer: Any) -> tuple[int, str]:
+    """How many tokens from a place on make whole characters, and these; one token where none do."""
+    for size in range(1, JOINED + 1):
+        text = tokenizer.decode(ids[place : place + size], skip_special_tokens=False)
+        if "\N{REPLACEMENT CHARACTER}" not in text:
+            return size, text
+        if place + size >= len(ids) or mask[place + size] != mask[place]:
+            break
+    return 1, tokenizer.decode(ids[place : place + 1], skip_special_tokens=False)
+
+
+def _ends(row: Row, ends: Sequence[int]) -> bool:
+    learnt = row.completion[row.mask]
+    return len(learnt) > 0 and int(learnt[-1]) in ends
+
+
+def _repeated(rows: Iterable[tuple[str, str, Row]]) -> Iterator[str]:
+    seen: dict[bytes, str] = {}
+    for where, _, row in rows:
+        key = row.prompt.tobytes() + b"|" + row.completion.tobytes()
+        if key in seen:
+            yield f"{where} is {seen[key]}"
+        seen.setdefault(key, where)
+
+
+def _histogram(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Equal stretches of whole numbers, the last one's end included."""
+    width = max(1, -(-(sizes[-1] - sizes[0] + 1) // BINS))
+    edges = range(sizes[0], sizes[-1] + width + 1, width)
+    counts = Counter((size - sizes[0]) // width for size in sizes)
+    return [(low, high - 1, counts[i]) for i, (low, high) in enumerate(pairwise(edges))]
+
+
+def _overlaps(
+    train: Sequence[Example | Problem], asked: Mapping[str, Sequence[Example | Problem]], tokenizer: Any
+) -> Iterator[Overlap]:
+    """By the tokens of prompts, and by the words of their text."""
+    trained, places = set[bytes](), dict[int, str]()
+    grams = {name: [_grams(_text(one, tokenizer)) for one in items] for name, items in asked.items()}
+    wanted = {gram for each in grams.values() for one in each for gram in one}
+    for one in train:
+        trained.add(_prompt(one).tobytes())
+        if wanted:
+            for gram in _grams(_text(one, tokenizer)) & wanted:
+                places.setdefault(gram, one.where)
+    for name, items in asked.items():
+        exact = [_prompt(one).tobytes() in trained for one in items]
+        shared = [next((places[gram] for gram in one if gram in places), None) for one in grams[name]]
+        hit = [same or place is not None for same, place in zip(exact, shared, strict=True)]
+        at = [one.where for one, is_hit in zip(items, hit, strict=True) if is_hit]
+        yield Overlap(name, len(items), sum(exact), sum(hit), at[:NAMED])
+
+
+def _prompt(one: Example | Problem) -> Any:
+    return one.rows[0].prompt if isinstance(one, Example) else np.array(one.prompt, np.int32)
+
+
+def _text(one: Example | Problem, tokenizer: Any) -> str:
+    return tokenizer.decode(_prompt(one), skip_special_tokens=True)
+
+
+def _grams(text: str) -> set[int]:
+    words = text.split()
+    return {hash(tuple(words[i : i + NGRAM])) for i in range(len(words) - NGRAM + 1)}
+
+
+def facts_of(one: SetView) -> Iterator[tuple[str, str, bool]]:
+    """What is to be known of a set: name, value, and whether a person should look at it."""
+    yield "records read", f"{one.seen:,}", False
+    yield "shortest, median, longest", f"{one.shortest:,}, {one.median:,}, {one.longest:,} tokens", False
+    if one.loss_share is not None:
+        yield "tokens that carry loss", f"{100 * one.loss_share:.1f} %", one.loss_share == 0
+    if one.endless:
+        yield "learnt part without an end", f"{one.endless:,} rows: the model does not learn to end there", True
+    if one.forms:
+        yield "how they are written", _counted(one.forms), False
+    if one.left_out:
+        yield "left out or cut", _counted(one.left_out), True
+        for what, where, reason in one.reasons[:REASONS]:
+            yield "", f"{what}: {where}: {reason}", True
+    if one.repeated:
+        yield "the same as a row before", f"{one.repeated:,}: {'; '.join(one.repeated_at)}", True
+    if one.unread:
+        yield "columns that nothing reads", _counted(one.unread), True
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())

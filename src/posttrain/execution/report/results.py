@@ -1,0 +1,72 @@
+"""Evaluations of runs at the points that matter, as rows of a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.execution.report.curves import number_of
+from posttrain.execution.report.record import Record
+from posttrain.train.watch.metrics import LOWER_IS_BETTER
+
+SHOWN = (
+    r"pass@\d+",
+    r"majority@\d+",
+    r"preference/accuracy",
+    r"loss",
+    r"nll",
+    r"objective/.+",
+    "length",
+    "cut_off",
+    "unparsable",
+)
+"""Metrics of an evaluation set, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """columns: a run and a point of it each. rows: a metric's name, and its cells."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+def result_rows(records: Sequence[Record]) -> Results:
+    """Of one run its start and what came after; of several the last evaluation of each."""
+    columns: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        points = record.points
+        if len(records) == 1:
+            columns.update(points)
+        elif points:
+            columns[record.name] = list(points.values())[-1]
+    names = sorted({name for metrics in columns.values() for name in metrics if _place(name) is not None}, key=_key)
+    rows = [(_title(name), [_cell(metrics, name) for metrics in columns.values()]) for name in names]
+    return Results(list(columns), rows)
+
+
+def _place(name: str) -> int | None:
+    """Of a metric in the table, or None where it is not shown."""
+    kind, _, rest = name.partition("/")
+    _, _, metric = rest.partition("/")
+    found = (place for place, pattern in enumerate(SHOWN) if re.fullmatch(pattern, metric))
+    return next(found, None) if kind == "eval" else None
+
+
+def _key(name: str) -> tuple[str, int, str]:
+    return name.split("/")[1], _place(name) or 0, name
+
+
+def _title(name: str) -> str:
+    _, held_out, metric = name.split("/", 2)
+    return f"{held_out}: {metric}" + (" (lower is better)" if LOWER_IS_BETTER.match(metric) and metric != "length" else "")
+
+
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
+    if name not in metrics:
+        return ""
+    if f"{name}/low" not in metrics:
+        return number_of(metrics[name])
+    return f"{number_of(metrics[name])} [{number_of(metrics[f'{name}/low'])}, {number_of(metrics[f'{name}/high'])}]"
