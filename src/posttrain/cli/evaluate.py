@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
+from posttrain.cli.checked import checked
 from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.errors import CheckpointError, RecipeError
@@ -61,7 +62,7 @@ def answer(asked: Asked) -> Table:
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    folder, config = Path(asked.model), _checked(EvalConfig, asked.settings)
+    folder, config = Path(asked.model), checked(EvalConfig, asked.settings)
     recipe = _recipe_of(folder)
     if recipe is not None and not (folder / "final").is_dir():
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
@@ -73,10 +74,10 @@ def answer(asked: Asked) -> Table:
         make(target.absolute().parent)
         templates.update(asked.templates, train=source, on_bad_row="skip")
         name = str(folder / "final") if recipe is not None else asked.model
-        model, tokenizer = load(_checked(ModelConfig, {"name": name, "dtype": asked.dtype}), seed=0)
+        model, tokenizer = load(checked(ModelConfig, {"name": name, "dtype": asked.dtype}), seed=0)
         if torch.cuda.is_available():
             model = model.cuda()
-        reader = Reader(_checked(DataConfig, templates), tokenizer, eos_ids(model, tokenizer), context_of(model))
+        reader = Reader(checked(DataConfig, templates), tokenizer, eos_ids(model, tokenizer), context_of(model))
         problems, report = reader.problems(read(source), label=asked.data)
         started = time.monotonic()
         result = evaluate(
@@ -143,13 +144,6 @@ def _graders(asked: Asked, of_run: list[Any]) -> Graders:
     except ValidationError as error:
         raise RecipeError(f"rewards: {faults(error)[0]}") from None
     return Graders(rewards)
-
-
-def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(str(faults(error)[0])) from None
 
 
 def _table(result: Evaluation, samples: int, target: Path, answers: Path) -> Table:

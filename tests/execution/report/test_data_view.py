@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from transformers import Qwen2Config
 
+from pages import Page
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.execution.prepare.data import Sets
 from posttrain.execution.report.data_view import NGRAM, SetView, facts_of, view
 from posttrain.model.load import make_tokenizer
-from pages import Page
 from recipes import SCRATCH, Command, recipe, write
 
 TOKENIZER = make_tokenizer("bytes")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from pages import Page
 from posttrain.errors import CheckpointError
 from posttrain.execution.report.card import write_card
 from posttrain.execution.report.curves import panels, ticks
 from posttrain.execution.report.page import rendered, write_report
 from posttrain.execution.report.record import Record
-from pages import Page
 from recipes import Command, recipe, write
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[2J\x1b]0;gone\x07\u202eevil {{ 7 * 7 }}"

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from posttrain.cli.commands import compare, data, eval_, list_, report, run, schema, validate
+from posttrain.cli.commands import (
+    chat,
+    compare,
+    data,
+    eval_,
+    generate,
+    list_,
+    merge,
+    push,
+    report,
+    run,
+    schema,
+    serve,
+    validate,
+)
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("run", run.run),
@@ -12,6 +26,11 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("data", data.data),
     ("compare", compare.compare),
     ("report", report.report),
+    ("generate", generate.generate),
+    ("chat", chat.chat),
+    ("serve", serve.serve),
+    ("merge", merge.merge),
+    ("push", push.push),
     ("list", list_.list_),
     ("schema", schema.schema),
     ("eval", eval_.eval_),

@@ -1,0 +1,65 @@
+"""The command that serves a model by an OpenAI interface: vLLM's own server, or transformers'."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from posttrain.errors import RecipeError, SetupError
+from posttrain.execution.use.chosen import Chosen
+
+Engine = Literal["vllm", "hf"]
+
+
+def command(chosen: Chosen, engine: str | None, *, host: str, port: int, options: list[str]) -> list[str]:
+    """The words of the command.
+
+    Args:
+        chosen: the model.
+        engine: vllm or hf; vllm where it is installed, if not given.
+        host: that it listens at.
+        port: that it listens at.
+        options: more of the server's own.
+
+    Raises:
+        RecipeError: the engine is none of these.
+        SetupError: it is not installed; or it cannot serve an adapter that does not name its base.
+    """
+    if engine not in (None, "vllm", "hf"):
+        raise RecipeError(f"--engine {engine}: vllm or hf is expected.")
+    there = importlib.util.find_spec("vllm") is not None
+    if engine == "vllm" and not there:
+        raise SetupError("serve --engine vllm: vLLM is not installed. pip install 'posttrain[vllm]', or --engine hf.")
+    if engine == "vllm" or (engine is None and there):
+        return [*_vllm(chosen), "--host", host, "--port", str(port), *options]
+    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+        raise SetupError("serve --engine hf: transformers' server is not installed. pip install 'transformers[serving]'.")
+    if chosen.is_adapter:
+        raise SetupError(f"serve --engine hf: {chosen.place} is an adapter. Merge it: posttrain merge; or --engine vllm.")
+    transformers = [sys.executable, "-m", "transformers.cli.transformers"]
+    return [*transformers, "serve", chosen.place, "--host", host, "--port", str(port), *options]
+
+
+def _vllm(chosen: Chosen) -> list[str]:
+    import torch
+
+    name = Path(chosen.place).name if chosen.run is None else chosen.run.resolve().name
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    plain = [] if torch.cuda.is_available() else ["--enforce-eager"]
+    if not chosen.is_adapter:
+        return [*server, "--model", chosen.place, "--served-model-name", name, *plain]
+    described = json.loads((Path(chosen.place) / "adapter_config.json").read_text())
+    base = described.get("base_model_name_or_path")
+    if not base:
+        raise SetupError(f"{chosen.place} does not say of which model it is (base_model_name_or_path). Merge it first.")
+    lora = [
+        "--enable-lora",
+        "--max-lora-rank",
+        str(max(8, described.get("r", 8))),
+        "--lora-modules",
+        f"{name}={chosen.place}",
+    ]
+    return [*server, "--model", base, *lora, *plain]
