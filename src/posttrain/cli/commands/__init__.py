@@ -8,8 +8,10 @@ from posttrain.cli.commands import (
     chat,
     compare,
     data,
+    doctor,
     eval_,
     generate,
+    init,
     list_,
     merge,
     push,
@@ -21,6 +23,8 @@ from posttrain.cli.commands import (
 )
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("init", init.init),
+    ("doctor", doctor.doctor),
     ("run", run.run),
     ("validate", validate.validate),
     ("data", data.data),

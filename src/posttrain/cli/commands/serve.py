@@ -16,7 +16,7 @@ def serve(
     model: What,
     at: At = None,
     engine: Annotated[str | None, typer.Option(help="vllm or hf; vllm where it is installed, by default.")] = None,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in, without a password.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Any other lets others in, without a password.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     option: Annotated[list[str], typer.Option(help="One more of the server's own, as --max-model-len=4096.")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command only.")] = False,

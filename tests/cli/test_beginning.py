@@ -1,0 +1,74 @@
+"""A first hour with the command: `init` writes a recipe, `doctor` looks at the machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from posttrain.cli import doctor
+from posttrain.recipe import load_recipe
+from posttrain.recipe.by_name import known_recipes
+from recipes import Command
+
+
+def test_a_recipe_is_written_with_its_comments_and_can_be_read(posttrain: Command) -> None:
+    code, out, err = posttrain("init", "mine")
+    text = Path("mine.yaml").read_text()
+    assert code == 0 and "posttrain run mine.yaml" in out, err
+    assert text.startswith("# ") and load_recipe("mine.yaml").output_dir == "runs/mine"
+    code, _, err = posttrain("init", "mine")
+    assert code == 2 and "is there already" in err and Path("mine.yaml").read_text() == text
+    assert posttrain("init", "a/b")[0] == posttrain("init", "x", "--from", "no_such_recipe")[0] == 2
+    code, _, err = posttrain("init", "x", "--from", "nowhere/at_all.yaml")
+    assert code == 2 and "there is no such file" in err
+
+
+def test_every_recipe_can_be_begun_from(posttrain: Command) -> None:
+    for name, path in known_recipes().items():
+        assert posttrain("init", "--from", name, "--output", f"new/{name}.yaml")[0] == 0
+        written, source = Path(f"new/{name}.yaml").read_text().splitlines(), path.read_text().splitlines()
+        assert [line for line in written if "output_dir" not in line] == [line for line in source if "output_dir" not in line]
+
+
+def test_a_machine_on_which_all_is_well(posttrain: Command) -> None:
+    code, out, _ = posttrain("doctor", "--quick", "--json")
+    found = json.loads(out)
+    named = {one["what"]: one for one in found["findings"]}
+    assert "torch 2." in named["packages"]["found"] and named["this folder"]["found"].startswith(str(Path.cwd()))
+    assert found["bad"] == sum(one["level"] == "bad" for one in found["findings"]) and (code == 0) == (not found["bad"])
+
+
+def looked(name: str) -> list[doctor.Finding]:
+    return list(getattr(doctor, name)())
+
+
+def test_what_is_wrong_is_found_and_what_to_do_is_said(monkeypatch: pytest.MonkeyPatch, posttrain: Command) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "0.0.1" if name == "torch" else "999")
+    bad = {one.what: one for one in looked("_versions") if one.level == "bad"}
+    assert bad["torch"].found == "0.0.1" and bad["torch"].advice.startswith("It is used with") and "math-verify" in bad
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set())
+    assert [one.level for one in looked("_threads")] == ["bad"]
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage._replace(total=64 * 10**6, free=10**9))
+    assert [(one.level, one.what) for one in looked("_memory") if one.level == "bad"] == [("bad", "/dev/shm")]
+    assert {one.level for one in looked("_disk")} == {"note"}
+    code, out, err = posttrain("doctor", "--quick")
+    assert code == 4 and "findings are bad: " in err and "--ipc=host" in " ".join(out.split())
+
+
+def test_a_package_that_is_installed_and_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        doctor, "CHILDREN", {"json": "import json; raise ImportError('operator nms does not exist')", "absent": ""}
+    )
+    broken, absent = looked("_imports")
+    assert broken.level == "bad" and "operator nms does not exist" in broken.found and "pip install" in broken.advice
+    assert absent.level == "good" and absent.found == "not installed"
+
+
+def test_three_steps_of_training_leave_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    [found] = looked("_training")
+    assert found.level == "good" and "loss" in found.found and not list(tmp_path.iterdir())
