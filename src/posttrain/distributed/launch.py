@@ -12,11 +12,13 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 
 from posttrain.distributed.signals import SIGNALS
+
+MEETING = 900  # seconds in which the launchers of all machines are there
 
 
 def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain") -> int:
@@ -24,7 +26,8 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
     or 0; one that a signal ended could not say so itself, and has 128 and the signal's number.
 
     When one fails the others are ended. Signals that ask a run to end are handed on to every process. torchrun's launcher
-    does the work; it is called here so that the exit code of a process is not lost.
+    does the work; it is called here so that the exit code of a process is not lost. On several machines it is called on
+    each, with torchrun's variables: PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -33,13 +36,8 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as folder, _silent():
         config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
             nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
+            **_meeting(),
             max_restarts=0,
             monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -60,6 +58,22 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
         except SignalException as ended:
             return 128 + ended.sigval
     return 0
+
+
+def nodes() -> int:
+    """Machines of the launch, by torchrun's variable."""
+    return int(os.environ.get("PET_NNODES", "1"))
+
+
+def _meeting() -> dict[str, Any]:
+    """How the launchers of a run find each other: there is one, or they meet where torchrun's variables say."""
+    if nodes() == 1:
+        here = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost", "run_id": uuid.uuid4().hex}
+        return {"min_nodes": 1, "max_nodes": 1, **here}
+    address, port = os.environ.get("PET_MASTER_ADDR", "localhost"), os.environ.get("PET_MASTER_PORT", "29500")
+    rank = int(os.environ.get("PET_NODE_RANK", "0"))
+    there = {"rdzv_backend": "static", "rdzv_endpoint": f"{address}:{port}", "run_id": f"posttrain-{port}"}
+    return {"min_nodes": nodes(), "max_nodes": nodes(), **there, "rdzv_configs": {"rank": rank, "timeout": MEETING}}
 
 
 def leave(ended: BaseException) -> NoReturn:

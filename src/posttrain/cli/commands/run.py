@@ -80,4 +80,6 @@ def to_be_launched(processes: int) -> bool:
             f"distributed.processes: {processes} are asked for, and the launcher has started {here} on this machine. Give "
             "the launcher the same number, or leave it out of the recipe."
         )
-    return here is None and processes > 1
+    from posttrain.distributed.launch import nodes
+
+    return here is None and (processes > 1 or nodes() > 1)

@@ -1,0 +1,144 @@
+"""A recipe and a place → the text of a job, and the command that sends it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from posttrain.errors import RecipeError, SetupError
+from posttrain.execution.folder.redaction import shareable
+from posttrain.recipe import Recipe
+
+Place = Literal["docker", "slurm", "kubernetes"]
+SENT_BY: Mapping[Place, Sequence[str]] = {"docker": ["bash"], "slurm": ["sbatch"], "kubernetes": ["kubectl", "apply", "-f"]}
+SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
+"""Variables of the environment that a job takes over where it is sent; their values are in no file."""
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
+DAYS = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a job is asked for, beside its recipe.
+
+    name: of the job. nodes: machines. gpus: of each machine; 0 is a CPU's job. image: of containers. time: Slurm's, as
+    DAYS-HH:MM:SS. cpus: of each machine. memory: Kubernetes' quantity. claim: the volume of Kubernetes that has runs and the
+    hub's cache. secret: the one of Kubernetes whose keys are variables of the environment. options: more `#SBATCH` lines, or
+    words of `docker run`.
+    """
+
+    name: str
+    nodes: int = 1
+    gpus: int
+    image: str = "posttrain:gpu"
+    time: str = "1-00:00:00"
+    cpus: int = 8
+    memory: str = "64Gi"
+    claim: str = "posttrain"
+    secret: str = "posttrain"
+    options: Sequence[str] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if NAME.fullmatch(self.name) is None:
+            raise RecipeError(f"--name {self.name}: small letters, digits and - are expected, at most 53 of them.")
+        if DAYS.fullmatch(self.time) is None:
+            raise RecipeError(f"--time {self.time}: DAYS-HH:MM:SS is expected, or HH:MM:SS.")
+
+
+def gpus_of(recipe: Recipe) -> int:
+    """Of one machine: one for each process, and those of the engine's servers that the run starts."""
+    found = 0
+    for one in recipe.stages or [recipe]:
+        served = one.rollout.vllm if one.rollout is not None and one.rollout.engine == "vllm" else None
+        on_their_own = 0
+        if served is not None and served.mode == "server" and not served.addresses:
+            on_their_own = len([device for device in served.devices if device != "cpu"]) or served.tensor_parallel_size
+        found = max(found, one.distributed.processes + on_their_own)
+    return found
+
+
+def rendered(
+    place: Place, job: Job, recipe: Recipe, path: Path, arguments: Sequence[str], *, shown: str | None = None
+) -> str:
+    """The text of the job.
+
+    Args:
+        place: where it runs.
+        job: what is asked for.
+        recipe: as it is read from the file with the arguments.
+        path: the recipe's file.
+        arguments: of `posttrain run`, after the recipe.
+        shown: the name by which a recipe is found that travels with the package.
+
+    Raises:
+        RecipeError: the place cannot have what is asked, or a secret would stand in the file.
+    """
+    if place == "docker" and job.nodes > 1:
+        raise RecipeError("launch --on docker: one machine; several are for slurm or kubernetes.")
+    if Path(recipe.output_dir).is_absolute() and place != "slurm":
+        raise RecipeError(
+            f"launch --on {place}: output_dir: {recipe.output_dir} is a folder of this machine; the container has its runs "
+            "in the volume below runs/. Give a relative one: --set output_dir=runs/NAME."
+        )
+    values: dict[str, Any] = {
+        "job": job,
+        "recipe": shown or path.as_posix(),
+        "is_file": shown is None,
+        "is_absolute": path.is_absolute(),
+        "text": path.read_text(encoding="utf-8"),
+        "words": shlex.join(arguments),
+        "arguments": list(arguments),
+        "secrets": SECRETS,
+        "processes": max(one.distributed.processes for one in recipe.stages or [recipe]),
+    }
+    text = _template(place).render(**values)
+    if shareable(text) != text:
+        raise RecipeError(
+            "launch: the recipe or an option has what looks like a secret, or the path of your home folder, and it would "
+            "stand in the job's file. Give secrets by variables of the environment, and paths that the job's machine has."
+        )
+    return text
+
+
+def send(place: Place, text: str) -> str:
+    """Sends the job, and returns what was said.
+
+    Raises:
+        SetupError: the command is not there, or it fails.
+    """
+    words = SENT_BY[place]
+    needed = "docker" if place == "docker" else words[0]
+    if shutil.which(needed) is None:
+        raise SetupError(
+            f"launch --submit: {needed} is not on this machine. Print the file without --submit, and send it there."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"job{'.yaml' if place == 'kubernetes' else '.sh'}")
+        file.write_text(text, encoding="utf-8")
+        done = subprocess.run([*words, str(file)], capture_output=place != "docker", text=True)
+    if done.returncode:
+        raise SetupError(f"launch --submit: {words[0]} ended with {done.returncode}: {(done.stderr or '').strip()}")
+    return (done.stdout or "").strip()
+
+
+@cache
+def _template(place: Place) -> Any:
+    import jinja2
+
+    endings = {"docker": "docker.sh", "slurm": "slurm.sh", "kubernetes": "kubernetes.yaml"}
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    found = jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    found.filters.update(
+        quoted=shlex.quote, indented=lambda text: "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+    )
+    return found.get_template(f"{endings[place]}.jinja")

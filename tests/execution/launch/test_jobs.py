@@ -1,0 +1,109 @@
+"""Files of jobs: right by the tools that read them, without secrets, and refused where they could not run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from recipes import Command, recipe
+
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
+KUBERNETES = "1.31"
+
+
+def job(posttrain: Command, place: str, *options: str) -> str:
+    code, out, err = posttrain("launch", recipe(output_dir="runs/x"), "--on", place, *options)
+    assert code == 0, err
+    return out
+
+
+@pytest.mark.parametrize("place", ["docker", "slurm"])
+@pytest.mark.parametrize("gpus", ["0", "4"])
+def test_scripts_are_clean(place: str, gpus: str, posttrain: Command) -> None:
+    odd = "data.train.rows=7"
+    text = job(posttrain, place, "--gpus", gpus, "--set", odd, "--option=--comment=two words", "--allow-code")
+    checked = subprocess.run(
+        [SHELLCHECK, "--shell=bash", "--severity=style", "-"], input=text, text=True, capture_output=True
+    )
+    assert checked.returncode == 0, checked.stdout
+    assert f"--set {odd} --allow-code" in text and ("gpus" in text) == (gpus != "0")
+
+
+@pytest.mark.parametrize("nodes", ["1", "3"])
+@pytest.mark.parametrize("gpus", ["0", "8"])
+def test_kubernetes_files_are_valid(nodes: str, gpus: str, posttrain: Command) -> None:
+    text = job(posttrain, "kubernetes", "--nodes", nodes, "--gpus", gpus, "--set", "data.train.rows=7")
+    documents = list(yaml.safe_load_all(text))
+    assert [one["kind"] for one in documents] == ["ConfigMap", *(["Service"] if nodes == "3" else []), "Job"]
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    assert documents[0]["data"]["recipe.yaml"] == Path("recipe.yaml").read_text()
+    made = documents[-1]["spec"]
+    [container] = made["template"]["spec"]["containers"]
+    assert container["args"] == ["run", "recipe.yaml", "--set", "data.train.rows=7"] and made["completions"] == int(nodes)
+    assert container["resources"]["limits"].get("nvidia.com/gpu") == (None if gpus == "0" else gpus)
+    ignored = [rule["onExitCodes"]["values"] for rule in made["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert ignored[0] == [75] and 75 not in ignored[1]
+
+
+def test_a_job_has_the_gpus_that_its_recipe_needs(posttrain: Command) -> None:
+    served = {
+        "algorithm": {"name": "grpo"},
+        "rollout": {"engine": "vllm", "vllm": {"mode": "server", "devices": [4, 5]}, "questions_per_step": 4, "n": 2},
+        "training": {"max_steps": 2, "rows_per_step": 8},
+        "distributed": {"processes": 4},
+        "output_dir": "runs/x",
+    }
+    code, out, err = posttrain("launch", recipe(**served), "--on", "slurm")
+    assert code == 0 and "#SBATCH --gpus-per-node=6\n" in out, err
+    code, _, err = posttrain("launch", recipe(**served), "--on", "slurm", "--gpus", "5")
+    assert code == 2 and "the recipe needs 6" in err
+
+
+def test_what_cannot_be_is_refused(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = recipe(output_dir="runs/x")
+    for options, expected in (
+        (("--on", "ray"), "one of docker, slurm, kubernetes"),
+        (("--on", "docker", "--nodes", "2"), "one machine"),
+        (("--on", "slurm", "--name", "A_b"), "small letters"),
+        (("--on", "slurm", "--time", "soon"), "DAYS-HH:MM:SS"),
+        (("--on", "kubernetes", "--set", f"output_dir={tmp_path}/x"), "in the volume below runs/"),
+        (("--on", "slurm", "--set", "output_dir=runs/hf_" + "a" * 30), "what looks like a secret"),
+    ):
+        code, out, err = posttrain("launch", path, *options)
+        assert (code, out) == (2, "") and expected in err, (options, err)
+    monkeypatch.setenv("SOME_API_KEY", "a-secret-of-ours")
+    Path("recipe.yaml").write_text(Path("recipe.yaml").read_text() + "# a-secret-of-ours\n")
+    code, out, err = posttrain("launch", path, "--on", "kubernetes")
+    assert (code, out) == (2, "") and "a-secret-of-ours" not in err
+    monkeypatch.setenv("PATH", "")
+    code, _, err = posttrain("launch", recipe(output_dir="runs/x"), "--on", "slurm", "--submit")
+    assert code == 4 and "sbatch is not on this machine" in err
+
+
+def test_a_recipe_of_the_package_goes_by_its_name(posttrain: Command) -> None:
+    for place in ("docker", "slurm"):
+        code, out, err = posttrain("launch", "quickstart", "--on", place)
+        assert (
+            code == 0 and "quickstart" in out.splitlines()[-1 if place == "docker" else -5] and "site-packages" not in out
+        ), err
+
+
+def test_a_job_is_sent(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text('#!/bin/sh\ncp "$1" "$KEPT"; echo Submitted batch job 7\n')
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("KEPT", str(tmp_path / "kept"))
+    code, out, err = posttrain("launch", recipe(output_dir="runs/x"), "--on", "slurm", "--submit")
+    assert code == 0 and out.strip() == "Submitted batch job 7", err
+    assert (tmp_path / "kept").read_text() == job(posttrain, "slurm")
+    sbatch.write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
+    code, _, err = posttrain("launch", recipe(output_dir="runs/x"), "--on", "slurm", "--submit")
+    assert code == 4 and "ended with 1: no such partition" in err
