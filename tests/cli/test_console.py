@@ -49,3 +49,27 @@ def test_each_stage_has_its_own_pace_of_completions() -> None:
             view.on_rollouts(step, [SAMPLE])
     assert [f"Rollouts of step {step}" in out.getvalue().partition("chatty")[2] for step in range(1, 5)] == [True, False] * 2
     assert "Rollouts" not in out.getvalue().partition("chatty")[0]
+
+
+def test_an_evaluation_is_a_table_on_a_terminal_and_a_line_for_each_set_elsewhere() -> None:
+    metrics = {
+        **{f"eval/{name}/pass@1": 0.5 for name in ("near", "far")},
+        **{f"eval/{name}/pass@1/{end}": value for name in ("near", "far") for end, value in (("low", 0.4), ("high", 0.6))},
+        "eval/near/loss": 1.25,
+        "eval/near/loss/sft": 1.25,
+    }
+    plain, screen = StringIO(), StringIO()
+    ProgressView(Console(file=plain, width=50)).on_evaluation(7, metrics)
+    assert plain.getvalue().splitlines() == [
+        "evaluation at step 7, near: pass@1 0.5 [0.4, 0.6]  loss 1.25",
+        "evaluation at step 7, far: pass@1 0.5 [0.4, 0.6]",
+    ]
+    ProgressView(Console(file=screen, width=80, force_terminal=True)).on_evaluation(7, metrics)
+    assert "Evaluation at step 7" in screen.getvalue() and "near" in screen.getvalue() and "loss/sft" not in screen.getvalue()
+
+
+def test_the_completions_of_several_questions_are_shown() -> None:
+    samples = [{**SAMPLE, "where": f"q:{i}", "prompt": f"{i}+{i}="} for i in range(4) for _ in range(4)]
+    text = printed(completions_table(1, samples))
+    assert [text.count(f"{i}+{i}=") for i in range(4)] == [2, 2, 2, 0]
+    assert printed(completions_table(1, samples[:4])).count("0+0=") == 4

@@ -30,7 +30,7 @@ class ProgressView(Listener):
     """
 
     def __init__(self, console: Console, log_completions: int = 0, of_stages: Mapping[str, int] | None = None) -> None:
-        self._console, self._steps, self._started = console, 0, time.monotonic()
+        self._console, self._steps, self._started, self._loading = console, 0, time.monotonic(), time.monotonic()
         self._log_completions, self._of_stages, self._collections = log_completions, of_stages or {}, 0
         self._progress = Progress(
             TextColumn("step"),
@@ -51,8 +51,10 @@ class ProgressView(Listener):
             self._progress.stop()
 
     def on_stage(self, name: str, number: int, stages: int) -> None:
-        """Says which stage begins."""
-        self._log_completions = self._of_stages.get(name, 0)
+        """Says which stage begins; the bar of the one before goes."""
+        if self._progress.live.is_started:
+            self._progress.stop()
+        self._log_completions, self._loading = self._of_stages.get(name, 0), time.monotonic()
         self._console.print(f"stage {number} of {stages}: {name}")
 
     def on_mode(self, mode: str, ranks: int) -> None:
@@ -63,6 +65,7 @@ class ProgressView(Listener):
     def on_start(self, step: int, steps: int) -> None:
         """Shows the bar."""
         self._steps, self._started, self._collections = steps, time.monotonic(), 0
+        self._console.print(f"loaded in {self._started - self._loading:.0f} s", highlight=False)
         self._progress.update(self._bar, total=steps, completed=step, shown="")
         if self._console.is_terminal:
             self._progress.start()
@@ -83,10 +86,14 @@ class ProgressView(Listener):
             self._console.print(f"step {step}/{self._steps}  {shown}  {seconds:.0f} s")
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Prints the numbers that matter most."""
-        shown = [f"{name.removeprefix('eval/')} {metrics[name]:.4f}" for name in metrics if _is_shown(name)]
-        if shown:
-            self._console.print(f"evaluation at step {step}: " + "  ".join(shown), soft_wrap=True)
+        """Prints the numbers that matter most: a table with a row for each set, or a line for each where nobody looks."""
+        sets = _by_set(metrics)
+        if self._console.is_terminal and sets:
+            self._console.print(sets_table(step, sets))
+            return
+        for name, values in sets.items():
+            shown = "  ".join(f"{metric} {text}" for metric, text in values.items())
+            self._console.print(f"evaluation at step {step}, {name}: {shown}", soft_wrap=True, highlight=False)
 
 
 def _of_step(metrics: Mapping[str, float]) -> str:
@@ -103,6 +110,25 @@ def _of_step(metrics: Mapping[str, float]) -> str:
 
 def _is_shown(name: str) -> bool:
     return any(part in name for part in SHOWN) and "/loss/" not in name and not name.endswith(("/low", "/high"))
+
+
+def _by_set(metrics: Mapping[str, float]) -> dict[str, dict[str, str]]:
+    """Of each evaluation set what is shown, with its interval."""
+    sets: dict[str, dict[str, str]] = {}
+    for name in metrics:
+        if name.startswith("eval/") and _is_shown(name):
+            _, held_out, metric = name.split("/", 2)
+            sets.setdefault(held_out, {})[metric] = _with_interval(metrics, name)
+    return sets
+
+
+def sets_table(step: int, sets: Mapping[str, Mapping[str, str]]) -> Table:
+    """One evaluation: a row for each set, a column for each metric."""
+    names = dict.fromkeys(name for values in sets.values() for name in values)
+    table = Table(Column("set", no_wrap=True), *names, title=f"Evaluation at step {step}")
+    for held_out, values in sets.items():
+        table.add_row(Text(held_out), *(values.get(name, "") for name in names))
+    return table
 
 
 def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
@@ -128,11 +154,20 @@ def runs_table(outcomes: Mapping[str, Outcome]) -> Table:
 def completions_table(step: int, samples: Sequence[Mapping[str, Any]]) -> Table:
     """The first completions of a step, shortened to a line each, without characters that a terminal would obey."""
     table = Table("prompt", "completion", "reward", "tokens", title=f"Rollouts of step {step}")
-    for sample in samples[:TABLE_ROWS]:
+    for sample in _of_several(samples):
         reward = f"{sample['reward']:.3g}" if sample["graded"] else "not graded"
         length = f"{sample['tokens']}{'' if sample['finish'] == 'stop' else ', cut off'}"
         table.add_row(_line(sample["prompt"]), _line(sample["completion"]), reward, length)
     return table
+
+
+def _of_several(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As many as a table has rows, of as many questions as there are, those of one together."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        groups.setdefault(sample.get("where", ""), []).append(sample)
+    each = max(2, TABLE_ROWS // max(1, len(groups)))
+    return [sample for group in groups.values() for sample in group[:each]][:TABLE_ROWS]
 
 
 def _line(text: str) -> Text:

@@ -65,6 +65,20 @@ def run(
     if result.warnings:
         out.print(console.warnings_table(result.warnings))
     say(f"Run: {result.output_dir.resolve()}")
+    for line in ended(result.output_dir):
+        say(line)
+
+
+def ended(folder: Path) -> list[str]:
+    """What a run took, and what one does next."""
+    from posttrain.execution.report.curves import number_of
+    from posttrain.execution.report.record import Record
+
+    record = Record.of(folder)
+    steps, seconds = sum(one.last_step for one in record.stages), sum(one.seconds["steps"] for one in record.stages)
+    tokens = ", ".join(f"{number_of(value)} {name}" for name, value in record.tokens.items())
+    next_ = f"Next: posttrain chat {folder}, or generate; posttrain eval {folder} --data …"
+    return [f"{steps:,} steps in {seconds:.0f} s; tokens: {tokens}. Report: {folder / 'report.html'}", next_]
 
 
 def to_be_launched(processes: int) -> bool:

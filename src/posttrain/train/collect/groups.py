@@ -17,7 +17,7 @@ from posttrain.rewards.kinds.repetition import repeated
 from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import Completion
 
-SHOWN = 16  # completions of a collection that are kept to be read
+SHOWN, QUESTIONS = 16, 4  # completions of a collection that are kept to be read, and questions that they are of
 NGRAM = 4  # tokens, for the share of a completion that repeats itself
 
 
@@ -165,8 +165,10 @@ def _is_flat(rewarded: Rewarded) -> bool:
 
 
 def shown(rollouts: Sequence[Rollouts], text: AnswerText) -> list[dict[str, Any]]:
-    """The first completions, for a file and for people."""
-    return [_row(group, i, text) for group in rollouts[:SHOWN] for i in list(group.sampled)[:SHOWN]][:SHOWN]
+    """The first completions of the first questions, for a file and for people."""
+    several = rollouts[:QUESTIONS] if sum(len(group.sampled) for group in rollouts[:QUESTIONS]) >= SHOWN else rollouts[:SHOWN]
+    each = -(-SHOWN // len(several))
+    return [_row(group, i, text) for group in several for i in list(group.sampled)[:each]][:SHOWN]
 
 
 def _row(group: Rollouts, i: int, text: AnswerText) -> dict[str, Any]:
