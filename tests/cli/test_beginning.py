@@ -72,3 +72,12 @@ def test_three_steps_of_training_leave_nothing(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     [found] = looked("_training")
     assert found.level == "good" and "loss" in found.found and not list(tmp_path.iterdir())
+
+
+def test_one_thing_of_those_that_are_listed_is_shown(posttrain: Command) -> None:
+    assert posttrain("show", "quickstart")[1] == known_recipes()["quickstart"].read_text()
+    for name, keys in {"grpo": ["clip_low", "kl_coef"], "rex": ["rex"], "format": ["format", "weight"]}.items():
+        code, out, err = posttrain("show", name)
+        assert code == 0 and all(key in out for key in keys), err
+    code, _, err = posttrain("show", "gprpo")
+    assert code == 2 and "did you mean grpo?" in err

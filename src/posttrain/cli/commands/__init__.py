@@ -20,6 +20,7 @@ from posttrain.cli.commands import (
     run,
     schema,
     serve,
+    show,
     validate,
 )
 
@@ -38,6 +39,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("push", push.push),
     ("launch", launch.launch),
     ("list", list_.list_),
+    ("show", show.show),
     ("schema", schema.schema),
     ("eval", eval_.eval_),
 )

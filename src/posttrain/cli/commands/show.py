@@ -1,0 +1,82 @@
+"""`posttrain show`: one thing of those that `list` names, or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from posttrain.cli.screen import out, say
+from posttrain.errors import RecipeError
+from posttrain.recipe.by_name import known_recipes
+
+
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|RUN", help="Of a recipe, algorithm, reward, schedule; or a run's folder.")
+    ],
+) -> None:
+    """Show a recipe as it is written, an algorithm, reward or schedule with its keys, or how far a run is."""
+    if (Path(name) / "recipe.yaml").is_file():
+        _show_run(Path(name))
+        return
+    if name in known_recipes():
+        out.print(known_recipes()[name].read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
+        return
+    found = list(_kinds(name))
+    if not found:
+        from posttrain.settings.other_names import nearest
+
+        near = nearest(name, [*known_recipes(), *(one for _, members in _members() for one in members)])
+        raise RecipeError(f"show {name}: no recipe, algorithm, reward or schedule, and no run's folder; did you mean {near}?")
+    for what, config in found:
+        out.print(_keys(f"{what} {name}", config))
+
+
+def _members() -> Iterator[tuple[str, dict[str, Any]]]:
+    from posttrain.algorithms import KIND as ALGORITHMS
+    from posttrain.rewards.kinds import KIND as REWARDS
+    from posttrain.train.schedules import KIND as SCHEDULES
+
+    yield from (
+        ("algorithm", dict(ALGORITHMS.members)),
+        ("reward", dict(REWARDS.members)),
+        ("schedule", dict(SCHEDULES.members)),
+    )
+
+
+def _kinds(name: str) -> Iterator[tuple[str, Any]]:
+    yield from ((what, members[name]) for what, members in _members() if name in members)
+
+
+def _keys(title: str, config: Any) -> Table:
+    described = " ".join((config.__doc__ or "").split())
+    table = Table(
+        Column("key", no_wrap=True), "default", "what it is", title=title, caption=described, caption_justify="left"
+    )
+    for key, field in config.model_fields.items():
+        if key != "name":
+            default = "needed" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            table.add_row(Text(key), Text(default), Text(" ".join((field.description or "").split())))
+    return table
+
+
+def _show_run(folder: Path) -> None:
+    from posttrain.execution.report.record import Record
+    from posttrain.execution.report.results import result_rows
+
+    record = Record.of(folder)
+    stages = " → ".join(stage.algorithm for stage in record.stages)
+    say(f"{record.name}: {record.state}; {stages} on {record.model}, {sum(one.last_step for one in record.stages):,} steps")
+    results = result_rows([record])
+    if results.rows:
+        table = Table(Column("", no_wrap=True), *results.columns)
+        for name, cells in results.rows:
+            table.add_row(name, *cells)
+        out.print(table)
+    for told in (line for stage in record.stages for line in stage.warnings):
+        say(f"warning: {told['sentence']}")
