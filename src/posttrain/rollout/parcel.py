@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from posttrain.rollout.engine import RolloutEngine
 from posttrain.settings.rollout import VLLMConfig
@@ -18,14 +18,14 @@ from posttrain.settings.rollout import VLLMConfig
 class Parcel:
     """A model's weights in a folder, which is deleted when they are loaded.
 
-    fingerprint: changes when a weight does. expected: the model's log-probs of all tokens at each place of the probe, where
-    the whole proof is due. bound: the largest difference to them, in nats.
+    fingerprint: changes when a weight does. expected: the model's log-probs of all tokens at each place of the probe, as
+    [places, V], where the whole proof is due. bound: the largest difference to them, in nats.
     """
 
     folder: Path
     version: int
     fingerprint: int
-    expected: Float[Tensor, "places vocab"] | None
+    expected: NDArray[np.float32] | None
     bound: float
 
 

@@ -56,6 +56,7 @@ class DiskTransport:
     def __init__(self, rpc: Rpc, folder: Path, config: Path) -> None:
         self._rpc, self._folder, self._config = rpc, folder, config
         self._last: Path | None = None
+        self._written: list[Path] = []
 
     def write(self, weights: Weights, version: int) -> Path:
         """The folder of this version, whole; who loads it deletes it."""
@@ -67,6 +68,7 @@ class DiskTransport:
         shutil.copy(self._config / "config.json", unfinished)
         write_shards(weights, unfinished)
         os.replace(unfinished, target)
+        self._written.append(target)
         return target
 
     def send(self, weights: Weights, version: int) -> None:
@@ -78,6 +80,6 @@ class DiskTransport:
         self._last = target
 
     def close(self) -> None:
-        """Removes the last weights."""
-        if self._last is not None:
-            shutil.rmtree(self._last, ignore_errors=True)
+        """Removes the last weights, and those that nobody has loaded."""
+        for folder in self._written:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ from posttrain.rewards.options import Judged
 from posttrain.rollout.engine import sample_seed
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.data import PathSource
-from posttrain.settings.model import ModelConfig
+from posttrain.settings.model import CharacterTokenizer, ModelConfig
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.ahead.sampler import Ahead
 from rollout.stand_in import StandIn, sample
@@ -42,7 +42,7 @@ TIMES = ("seconds", "per_second", "sync", "rollout/lag")
 
 
 def make_model() -> tuple[Any, Any]:
-    return load(ModelConfig(from_scratch=TINY, tokenizer={"characters": "abcdefgh"}, dtype="float32"), seed=0)
+    return load(ModelConfig(from_scratch=TINY, tokenizer=CharacterTokenizer(characters="abcdefgh"), dtype="float32"), seed=0)
 
 
 class Lagging:

@@ -137,7 +137,7 @@ class VLLMEngine(VLLMClient):
             folder=folder,
             version=version,
             fingerprint=fingerprint.value,
-            expected=self._probe.expected(model) if self._is_scored() else None,
+            expected=self._probe.expected(model).numpy() if self._is_scored() else None,
             bound=bound_of(model, self._config.logp_bound),
         )
 

@@ -16,7 +16,7 @@ from posttrain.errors import PosttrainError
 from posttrain.rewards.make import make_rewards
 from posttrain.rollout.vllm.served import ServedEngine
 from posttrain.telling import hearing
-from posttrain.train.collect.ahead.messages import Delivery, Order, Work, receive, send
+from posttrain.train.collect.ahead.messages import Delivery, Order, Work
 from posttrain.train.collect.arrays import to_arrays
 from posttrain.train.collect.rollouts import RolloutCollector
 
@@ -49,7 +49,8 @@ class Workshop:
                 self._engine.sync(order.parcel, order.parcel.version)
             synced = time.monotonic() - started
             collection = self._collector.sampled(order.step, order.progress, version=order.parcel.version, synced=synced)
-        return Delivery(arrays=to_arrays(collection), state=self._collector.state(), told=told, at=time.time())
+        arrays = {name: array.numpy() for name, array in to_arrays(collection).items()}
+        return Delivery(arrays=arrays, state=self._collector.state(), told=told, at=time.time())
 
 
 def serve(connection: Connection) -> None:
@@ -58,18 +59,18 @@ def serve(connection: Connection) -> None:
     with ExitStack() as closing:
         while True:
             try:
-                order: Order = receive(connection)
+                order: Order = connection.recv()
             except EOFError:
                 return
             try:
                 if order.work is not None:
                     workshop = Workshop(order.work, closing)
                 assert workshop is not None  # the first order of a trainer brings its work
-                send(connection, workshop.make(order))
+                connection.send(workshop.make(order))
             except PosttrainError as error:
-                send(connection, error)
+                connection.send(error)
             except Exception:
-                send(connection, RuntimeError(f"in the sampler of rollout.ahead:\n{traceback.format_exc()}"))
+                connection.send(RuntimeError(f"in the sampler of rollout.ahead:\n{traceback.format_exc()}"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from torch import Tensor
+import torch
+from numpy.typing import NDArray
 
 from posttrain.distributed import ranks
 from posttrain.rollout.parcel import SendsParcels
@@ -56,7 +57,7 @@ class AheadCollector:
         arrays, metrics = ranks.broadcast(
             self._taken(step) if ranks.is_main() else ({}, {}), f"the rollouts of step {step + 1}"
         )
-        collection = from_arrays(arrays)
+        collection = _collection(arrays)
         return dataclasses.replace(collection, metrics={**collection.metrics, **metrics})
 
     def state(self) -> dict[str, Any]:
@@ -68,13 +69,14 @@ class AheadCollector:
         """See `Collector`. What is under way here stays so."""
         self._next, self._state = max(self._next, state["next"]), state["sampler"]
         for step, collection in ahead.items():
-            delivery = Delivery(arrays=to_arrays(collection), state=state["sampler"], told=(), at=time.time())
+            arrays = {name: array.numpy() for name, array in to_arrays(collection).items()}
+            delivery = Delivery(arrays=arrays, state=state["sampler"], told=(), at=time.time())
             self._under_way[step] = Future()
             self._under_way[step].set_result(delivery)
 
     def ahead(self, step: int) -> dict[int, Collection]:
         """See `Collector`: waits for what has been asked for."""
-        return {begun: from_arrays(future.result().arrays) for begun, future in self._under_way.items() if begun >= step}
+        return {begun: _collection(future.result().arrays) for begun, future in self._under_way.items() if begun >= step}
 
     def _ask(self, model: Any, step: int, progress: float, wanted: range) -> None:
         """For collections from these weights: one, but for those of the start, and of a run that is longer now."""
@@ -94,7 +96,7 @@ class AheadCollector:
             self._under_way[begun] = self._sampler.order(Order(step=begun, progress=share, parcel=parcel, work=work))
         self._next = wanted[-1] + self._updates
 
-    def _taken(self, step: int) -> tuple[Mapping[str, Tensor], dict[str, float]]:
+    def _taken(self, step: int) -> tuple[Mapping[str, NDArray[Any]], dict[str, float]]:
         """What was delivered for a step; how long it was waited for or lay ready, and how old its weights are, in steps."""
         began = time.time()
         delivery = self._under_way[step].result()
@@ -104,5 +106,9 @@ class AheadCollector:
         return delivery.arrays, {
             "rollout/waited_seconds": max(delivery.at - began, 0.0),
             "rollout/ready_seconds": max(began - delivery.at, 0.0),
-            "rollout/lag": 0.0 if versions is None else step - float(versions.double().mean()),
+            "rollout/lag": 0.0 if versions is None else step - float(versions.mean()),
         }
+
+
+def _collection(arrays: Mapping[str, NDArray[Any]]) -> Collection:
+    return from_arrays({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -1,14 +1,12 @@
-"""What the trainer and its sampler tell each other."""
+"""What the trainer and its sampler tell each other. No tensors: between processes torch would share their memory."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.data.rows import Problem
@@ -50,21 +48,7 @@ class Order:
 class Delivery:
     """A judged collection as arrays, the collector's state after it, what was told while it was made, and the time of day."""
 
-    arrays: Mapping[str, Tensor]
+    arrays: Mapping[str, NDArray[Any]]
     state: Mapping[str, Any]
     told: Sequence[Told]
     at: float
-
-
-def send(connection: Connection, message: Any) -> None:
-    """As bytes: by itself a connection shares the memory of tensors, which needs more than a pipe."""
-    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-
-
-def receive(connection: Connection) -> Any:
-    """What the other side has sent.
-
-    Raises:
-        EOFError: it has ended.
-    """
-    return pickle.loads(connection.recv_bytes())

@@ -13,7 +13,7 @@ from typing import Any
 from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.errors import EngineError
 from posttrain.rewards.options import Judged, RewardConfig
-from posttrain.train.collect.ahead.messages import VERSION, Delivery, Order, receive, send
+from posttrain.train.collect.ahead.messages import VERSION, Delivery, Order
 
 MODULE = "posttrain.train.collect.ahead.child"
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # of the trainers' processes, which it is none of
@@ -58,8 +58,8 @@ class Sampler:
 
     def _exchange(self, order: Order) -> Any:
         try:
-            send(self._connection, order)
-            answer = receive(self._connection)
+            self._connection.send(order)
+            answer = self._connection.recv()
         except (EOFError, OSError):
             raise EngineError(
                 f"The sampler of rollout.ahead ended with {self._process.wait()}. The last checkpoint is whole; the same "
@@ -68,7 +68,7 @@ class Sampler:
         if isinstance(answer, BaseException):
             raise answer
         versions, version = answer.arrays.get(VERSION), order.parcel.version
-        came = {order.step} if versions is None else {*versions.unique().tolist()}
+        came = {order.step} if versions is None else {*versions.flat}
         if came != {version}:
             raise EngineError(
                 f"The rollouts of step {order.step + 1} are from weights of steps {came}, and those of step {version} were "
