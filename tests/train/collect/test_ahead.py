@@ -26,6 +26,7 @@ from posttrain.rewards.make import make_rewards
 from posttrain.rewards.options import Judged
 from posttrain.rollout.engine import sample_seed
 from posttrain.rollout.hf import HFEngine
+from posttrain.rollout.vllm.served import ServedEngine
 from posttrain.settings.data import PathSource
 from posttrain.settings.model import CharacterTokenizer, ModelConfig
 from posttrain.train.checkpoint import collection_file
@@ -167,6 +168,34 @@ def test_a_longer_run_samples_from_the_weights_that_are_there_and_says_so(
     longer = trainer(setting.folder / "whole", setting.engine, setting.ahead, max_steps=STEPS + 4)
     longer.train(resume_from_checkpoint=str(setting.folder / "whole" / f"checkpoint-{STEPS}"))
     assert "what steps 11 to 13 train on is sampled from the weights of step 10" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [("", "answers the probe as before, to the last bit"), ("down_proj", r"differ from the trainer's by \d")],
+)
+def test_weights_that_did_not_arrive_are_refused(setting: Setting, lost: str, says: str) -> None:
+    model, _ = make_model()
+    config = VLLMConfig(mode="server", url=setting.server.url, weights_folder=str(setting.folder / "weights"))
+    engine = VLLMEngine(*make_model(), config)
+    served = ServedEngine(engine.served())
+    for version in (1, 2):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version))
+        parcel = engine.parcel(model, version)
+        if version == 1:
+            served.sync(parcel, version)
+            assert served.version == 1
+    setting.server.leaves_out = lost
+    try:
+        with pytest.raises(EngineError, match=says):
+            served.sync(parcel, 2)
+        with pytest.raises(EngineError, match="no weights of the trainer"):
+            served.generate([Request([2])], SAMPLING)
+    finally:
+        setting.server.leaves_out = None
+        engine.close()
 
 
 def test_an_engine_in_the_process_and_an_algorithm_without_a_correction_are_refused(setting: Setting, tmp_path: Path) -> None:
