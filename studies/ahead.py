@@ -4,6 +4,7 @@ the vLLM server and the sampler on one core and the trainer on another. Writes t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -99,11 +100,13 @@ def started(recipe: Path) -> subprocess.Popen[bytes]:
 
 def sampler_of(trainer: subprocess.Popen[bytes]) -> psutil.Process | None:
     """The process that samples ahead for a trainer, if there is one yet; it is put onto the engine's core."""
-    for child in psutil.Process(trainer.pid).children():
-        if any("ahead.child" in word for word in child.cmdline()):
-            for thread in child.threads():
-                os.sched_setaffinity(thread.id, {SAMPLING_CORE})
-            return child
+    with contextlib.suppress(psutil.Error):  # a process may end while it is looked at
+        for child in psutil.Process(trainer.pid).children():
+            if any("ahead.child" in word for word in child.cmdline()):
+                for thread in child.threads():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.sched_setaffinity(thread.id, {SAMPLING_CORE})
+                return child
     return None
 
 
@@ -229,8 +232,8 @@ def main() -> None:
     explained = (
         f"`make ahead-check`: {STEPS} steps of 32 questions × 8 rollouts from a model of {SFT_STEPS} steps of SFT, one seed; "
         "one vLLM server (CPU, float32) with the sampler on one core, the trainer on another, one thread each; load of the "
-        f"machine {os.getloadavg()[2]:.1f} (2 is this study alone). Overlap: the share of the time of sampling in which a "
-        "step was trained. All but pass@1 from the sixth step on."
+        f"machine {os.getloadavg()[2]:.1f} (2 is this study alone; above it, times of the rows do not compare). "
+        "Overlap: the share of the time of sampling in which a step was trained. All but pass@1 from the sixth step on."
     )
     seen = f"{WINDOW:g} seconds of each, {COLUMNS} columns; a digit is the step that is sampled for, or trained:"
     figures = [FIGURES, explained, "\n".join([head, *table]), seen, *pictures, "\n".join(f"- {one}" for one in ends)]
