@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
+.PHONY: setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -53,6 +53,10 @@ graders-study: setup
 # each hybrid on the quickstart's task, with transformers and with vLLM, six minutes; writes the figures of docs/hybrids.md
 hybrids-check: setup setup-vllm
 	$(BIN)/python studies/hybrids_check.py
+
+# rollouts sampled beside training, a quarter of an hour on two quiet cores; writes the figures of docs/ahead.md
+ahead-check: setup setup-vllm
+	OMP_NUM_THREADS=1 $(BIN)/python studies/ahead.py
 
 # the memory of two processes in every mode, six minutes; writes the table of docs/scaling.md
 memory-check: setup setup-deepspeed

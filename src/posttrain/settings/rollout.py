@@ -209,8 +209,21 @@ class RolloutConfig(SamplingConfig):
     """Rounds in which groups without signal are replaced by other questions, where the algorithm asks for it."""
     log_completions: Annotated[int, Field(ge=0)] = 10
     """Collections between two tables of completions on the terminal; 0: none."""
+    ahead: Annotated[int, Field(ge=0)] = 0
+    """Collections that are sampled beside training, in a process of their own: each from weights that are so many collections
+    old, exactly; 0: sampling and training take turns."""
 
     @property
     def rows(self) -> int:
         """Rollouts of a collection."""
         return self.questions_per_step * self.n
+
+    @model_validator(mode="after")
+    def _is_sampled_beside_training(self) -> RolloutConfig:
+        if self.ahead and (self.engine != "vllm" or self.vllm.mode != "server"):
+            there = f"vllm.mode: {self.vllm.mode}" if self.engine == "vllm" else f"engine: {self.engine}"
+            raise ValueError(
+                f"ahead: {self.ahead} samples beside training, and {there} samples in its process: take engine: vllm with "
+                "vllm: {mode: server}"
+            )
+        return self
