@@ -31,7 +31,7 @@ def sampled_ahead(recipe: Recipe) -> Ahead | None:
     if rollout is None or not rollout.ahead:
         return None
     judged = Judged(recipe.data.train, rollout.max_tokens)
-    return Ahead(rollout.ahead, recipe.algorithm, recipe.rewards, judged, leads=ranks.is_main())
+    return Ahead(rollout.ahead, recipe.algorithm, recipe.rewards, judged, rollout.vllm, leads=ranks.is_main())
 
 
 def make_trainer(

@@ -220,10 +220,17 @@ class RolloutConfig(SamplingConfig):
 
     @model_validator(mode="after")
     def _is_sampled_beside_training(self) -> RolloutConfig:
-        if self.ahead and (self.engine != "vllm" or self.vllm.mode != "server"):
-            there = f"vllm.mode: {self.vllm.mode}" if self.engine == "vllm" else f"engine: {self.engine}"
+        if not self.ahead:
+            return self
+        there = {
+            f"engine: {self.engine}": self.engine != "vllm",
+            f"vllm.mode: {self.vllm.mode}": self.vllm.mode != "server",
+            f"vllm.weights: {self.vllm.weights}": self.vllm.transport != "disk",
+        }
+        if any(there.values()):
             raise ValueError(
-                f"ahead: {self.ahead} samples beside training, and {there} samples in its process: take engine: vllm with "
-                "vllm: {mode: server}"
+                f"ahead: {self.ahead} samples beside training, by servers that load weights from a folder, and "
+                f"{next(key for key, other in there.items() if other)} is something else: take engine: vllm with vllm: "
+                "{mode: server, weights: disk}"
             )
         return self

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,9 +34,11 @@ from posttrain.settings.model import CharacterTokenizer, ModelConfig
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.ahead.sampler import Ahead
 from rollout.stand_in import StandIn, sample
+from system.processes import gone
 from tiny import TINY, parameters
 
 OPTIONS = {"rollouts": 4, "updates": 2, "correction": {"level": "token", "cap": 1.5}}
+DEADLINE = 10.0  # seconds
 SAMPLING = Sampling(max_tokens=5, temperature=1.3, seed=5)
 JUDGED, REWARDS = Judged(PathSource(path="none.jsonl"), SAMPLING.max_tokens), [RepetitionReward(n=1)]
 BY, STEPS, SAVED = 2, 10, 5
@@ -44,6 +48,11 @@ TIMES = ("seconds", "per_second", "sync", "rollout/lag")
 
 def make_model() -> tuple[Any, Any]:
     return load(ModelConfig(from_scratch=TINY, tokenizer=CharacterTokenizer(characters="abcdefgh"), dtype="float32"), seed=0)
+
+
+def config_of(name: str, options: dict[str, Any]) -> Any:
+    kind: Any = KIND.find(name)
+    return kind.model_validate({"name": name, **options})
 
 
 class Lagging:
@@ -75,9 +84,15 @@ class Setting:
 
     def __init__(self, folder: Path) -> None:
         self.server, self.folder = StandIn(make_model()[0].eval(), 512), folder
-        config = VLLMConfig(mode="server", url=self.server.url, weights_folder=str(folder / "weights"))
+        config = VLLMConfig(mode="server", url=self.server.url, weights_folder=str(folder / "weights"), deadline=DEADLINE)
         self.engine = VLLMEngine(*make_model(), config)
-        self.ahead = Ahead(BY, KIND.find("grpo").model_validate({"name": "grpo", **OPTIONS}), REWARDS, JUDGED)  # type: ignore[union-attr]
+        self.ahead = Ahead(BY, config_of("grpo", OPTIONS), REWARDS, JUDGED, config)
+
+    def ahead_by(self, name: str, options: dict[str, Any]) -> Ahead:
+        """The same sampler, for another algorithm."""
+        other = copy.copy(self.ahead)
+        other.algorithm = config_of(name, options)
+        return other
 
     def close(self) -> None:
         self.ahead.close()
@@ -92,18 +107,27 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     made.close()
 
 
-def trainer(output: Path, engine: Any, ahead: Ahead | None, **arguments: Any) -> PostTrainer:
+def trainer(
+    output: Path,
+    engine: Any,
+    ahead: Ahead | None,
+    *,
+    name: str = "grpo",
+    options: dict[str, Any] = OPTIONS,
+    sampling: Sampling = SAMPLING,
+    **arguments: Any,
+) -> PostTrainer:
     model, tokenizer = make_model()
     problems = [Problem([2 + i % 8, 2 + i // 8], {"prompt": f"q{i}"}, f"question {i}") for i in range(16)]
     settings = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": SAVED, **arguments}
     return PostTrainer(
         model,
-        build_algorithm("grpo", **OPTIONS),
+        build_algorithm(name, **options),
         tokenizer=tokenizer,
         train_dataset=problems,
         rewards=make_rewards(REWARDS, JUDGED),
         engine=engine,
-        sampling=SAMPLING,
+        sampling=sampling,
         ahead=ahead,
         args=TrainingArguments(
             str(output), use_cpu=True, per_device_train_batch_size=12, learning_rate=3e-3, report_to=[], **settings
@@ -118,6 +142,11 @@ def timeless(output: Path) -> list[dict[str, float]]:
 
 def completions(output: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (output / "completions").iterdir()}
+
+
+def sampler_of(setting: Setting) -> int:
+    assert setting.ahead.sampler is not None
+    return setting.ahead.sampler._process.pid
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +170,19 @@ def test_it_trains_as_an_engine_does_whose_weights_are_so_many_collections_old(
     assert [line["rollout/lag"] for line in metrics if "rollout/lag" in line] == [0, 2, 4, 4, 4]
     assert set(setting.server.loaded) >= {"weights-000000", "weights-000002", "weights-000004"}
     assert not list((setting.folder / "weights").glob("weights-*"))
+
+
+def test_groups_without_signal_are_replaced_from_the_same_weights(setting: Setting, tmp_path: Path) -> None:
+    options, short = {**OPTIONS, "updates": 1}, dataclasses.replace(SAMPLING, max_tokens=2)
+    settings = {"name": "dapo", "options": options, "sampling": short, "max_steps": 4, "save_strategy": "no"}
+    made = trainer(tmp_path / "ahead", setting.engine, setting.ahead_by("dapo", options), **settings)
+    model, tokenizer = make_model()
+    plain = trainer(tmp_path / "plain", Lagging(eos_ids(model, tokenizer), BY), None, **settings)
+    for one in (made, plain):
+        one.train()
+    assert torch.equal(parameters(made.model), parameters(plain.model))
+    assert timeless(tmp_path / "ahead") == timeless(tmp_path / "plain")
+    assert timeless(tmp_path / "ahead")[-1]["rollout/replaced_groups"] > 0
 
 
 def test_a_checkpoint_has_what_is_under_way_and_a_run_goes_on_from_it_to_the_last_bit(
@@ -216,11 +258,41 @@ def test_an_engine_in_the_process_and_an_algorithm_without_a_correction_are_refu
         )
 
 
-def test_a_sampler_that_is_killed_ends_the_run_with_a_sentence(setting: Setting, tmp_path: Path) -> None:
-    made = trainer(tmp_path, setting.engine, setting.ahead)
-    assert setting.ahead.sampler is not None
-    pid = setting.ahead.sampler._process.pid
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(os.kill, pid, signal.SIGKILL)
-        with pytest.raises(EngineError, match=r"sampler of rollout\.ahead ended with -9.*the same command goes on"):
+def test_what_fails_in_the_sampler_ends_the_run_as_the_error_that_it_was(setting: Setting, tmp_path: Path) -> None:
+    made = trainer(tmp_path, setting.engine, setting.ahead, save_strategy="no")
+    setting.server.leaves_out = "down_proj"
+    try:
+        with pytest.raises(EngineError, match=r"After the sync to version \d+ .* differ from the trainer's"):
             made.train()
+    finally:
+        setting.server.leaves_out = None
+
+
+def test_of_a_sampler_that_is_stopped_it_is_told_once_and_the_run_goes_on_with_it(
+    setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, pid = trainer(tmp_path, setting.engine, setting.ahead, max_steps=4, save_strategy="no"), sampler_of(setting)
+
+    def go_on_when_it_is_told() -> None:
+        end = time.monotonic() + 6 * DEADLINE
+        while "has given no sign of life for 1 s" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGCONT)
+
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(go_on_when_it_is_told)
+        made.train()
+    assert len(timeless(tmp_path)) == 4
+    assert caplog.text.count("has given no sign of life") == 1
+
+
+def test_a_sampler_that_stays_silent_is_ended_and_the_run_with_it(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, pid = trainer(tmp_path, setting.engine, setting.ahead), sampler_of(setting)
+    monkeypatch.setattr(setting.ahead.sampler, "_deadline", 1.5)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match=r"no sign of life for 1\.5 s: it was stopped, or hangs.*the same command goes on"):
+        made.train()
+    assert gone(pid, within=5)

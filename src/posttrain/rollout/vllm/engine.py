@@ -123,15 +123,15 @@ class VLLMEngine(VLLMClient):
         Raises:
             SetupError: vLLM runs in this process.
         """
-        if self._config.mode != "server":
-            raise SetupError("vLLM in the process of the trainer serves no other: take VLLMConfig(mode='server').")
+        if not isinstance(self._transport, DiskTransport) or self._config.mode != "server":
+            raise SetupError("Another process can use vLLM servers with weights: disk: take VLLMConfig(mode='server').")
         there = {"url": None, "urls": self._running().names, "devices": []}
         return Served(config=self._config.model_copy(update=there), ends=self._ends, vocabulary=self._vocabulary)
 
     def parcel(self, model: Any, version: int) -> Parcel:
         """See `SendsParcels`. What this engine knew of its servers holds no more."""
         self.version = -1
-        assert isinstance(self._transport, DiskTransport)  # as all servers have
+        assert isinstance(self._transport, DiskTransport)  # `served` has said so
         fingerprint = Fingerprint()
         weights = fingerprint.of(engine_weights(model, self._dtype))
         folder = self._transport.write(weights, version) if self._leads else self._folder

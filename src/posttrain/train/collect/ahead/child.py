@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 
 from posttrain.algorithms import built
@@ -16,7 +18,7 @@ from posttrain.errors import PosttrainError
 from posttrain.rewards.make import make_rewards
 from posttrain.rollout.vllm.served import ServedEngine
 from posttrain.telling import hearing
-from posttrain.train.collect.ahead.messages import Delivery, Order, Work
+from posttrain.train.collect.ahead.messages import ALIVE, BEAT, Delivery, Order, Work
 from posttrain.train.collect.arrays import to_arrays
 from posttrain.train.collect.rollouts import RolloutCollector
 
@@ -53,6 +55,26 @@ class Workshop:
         return Delivery(arrays=arrays, state=self._collector.state(), told=told, at=time.time())
 
 
+@contextmanager
+def beating(connection: Connection) -> Iterator[None]:
+    """While entered, the trainer is told again and again that this process runs."""
+    over = threading.Event()
+
+    def beat() -> None:
+        with suppress(OSError):  # the trainer is gone
+            connection.send(ALIVE)
+            while not over.wait(BEAT):
+                connection.send(ALIVE)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def serve(connection: Connection) -> None:
     """Until the trainer is gone, or something went wrong."""
     workshop: Workshop | None = None
@@ -63,10 +85,12 @@ def serve(connection: Connection) -> None:
             except EOFError:
                 return
             try:
-                if order.work is not None:
-                    workshop = Workshop(order.work, closing)
-                assert workshop is not None  # the first order of a trainer brings its work
-                connection.send(workshop.make(order))
+                with beating(connection):
+                    if order.work is not None:
+                        workshop = Workshop(order.work, closing)
+                    assert workshop is not None  # the first order of a trainer brings its work
+                    delivery = workshop.make(order)
+                connection.send(delivery)
             except PosttrainError as error:
                 connection.send(error)
             except Exception:

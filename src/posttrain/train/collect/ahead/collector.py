@@ -76,7 +76,7 @@ class AheadCollector:
 
     def ahead(self, step: int) -> dict[int, Collection]:
         """See `Collector`: waits for what has been asked for."""
-        return {begun: _collection(future.result().arrays) for begun, future in self._under_way.items() if begun >= step}
+        return {begun: _collection(self._delivered(begun).arrays) for begun in self._under_way if begun >= step}
 
     def _ask(self, model: Any, step: int, progress: float, wanted: range) -> None:
         """For collections from these weights: one, but for those of the start, and of a run that is longer now."""
@@ -88,18 +88,23 @@ class AheadCollector:
                 step,
             )
         parcel = self._engine.parcel(model, step)  # all ranks together
-        for begun in wanted if self._sampler is not None else ():
-            work, self._work = self._work, None
-            if work is not None:
-                work = dataclasses.replace(work, state=self._state)
-            share = max(begun / self._steps, progress)
-            self._under_way[begun] = self._sampler.order(Order(step=begun, progress=share, parcel=parcel, work=work))
+        if (sampler := self._sampler) is not None:
+            for begun in wanted:
+                work, self._work = self._work, None
+                if work is not None:
+                    work = dataclasses.replace(work, state=self._state)
+                share = max(begun / self._steps, progress)
+                self._under_way[begun] = sampler.order(Order(step=begun, progress=share, parcel=parcel, work=work))
         self._next = wanted[-1] + self._updates
+
+    def _delivered(self, step: int) -> Delivery:
+        assert self._sampler is not None  # only its rank has something under way
+        return self._sampler.came_to(self._under_way[step])
 
     def _taken(self, step: int) -> tuple[Mapping[str, NDArray[Any]], dict[str, float]]:
         """What was delivered for a step; how long it was waited for or lay ready, and how old its weights are, in steps."""
         began = time.time()
-        delivery = self._under_way[step].result()
+        delivery = self._delivered(step)
         for told in delivery.told:
             tell(told.rule, told.sentence, step + 1)
         versions = delivery.arrays.get(VERSION)

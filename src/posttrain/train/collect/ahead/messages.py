@@ -17,6 +17,7 @@ from posttrain.telling import Told
 from posttrain.train.collect.arrays import FIELD
 
 VERSION = f"{FIELD}version"
+ALIVE, BEAT = "alive", 0.2  # what a sampler says while it works, and every how many seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
