@@ -70,9 +70,13 @@ activations-check: setup
 chaos: setup
 	OMP_NUM_THREADS=1 $(BIN)/python studies/chaos.py
 
-# the package against TRL on two cores, ten minutes, to be run alone; writes benchmarks/results/cpu.jsonl
+# the package against TRL on two cores, ten minutes a run, to be run alone; writes benchmarks/results/cpu.jsonl. RUNS=3: several in
+# a row. TRL=FOLDER: another release of TRL beside (docs/benchmarks.md). It ends with 1 where a figure is missed
+RUNS ?= 1
 bench: setup
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/cpu.py
+	@missed=0; for run in $$(seq $(RUNS)); do \
+		OMP_NUM_THREADS=2 $(BIN)/python benchmarks/cpu.py --run $$run $(if $(TRL),--trl $(TRL)) || missed=1; \
+	done; exit $$missed
 
 # the tables of README.md and docs/benchmarks.md, from the lines of benchmarks/results
 bench-table: setup
