@@ -54,9 +54,9 @@ graders-study: setup
 hybrids-check: setup setup-vllm
 	$(BIN)/python studies/hybrids_check.py
 
-# rollouts sampled beside training, a quarter of an hour on two quiet cores; writes the figures of docs/ahead.md
+# rollouts sampled beside training, eight minutes on two quiet cores; writes the figures of docs/ahead.md
 ahead-check: setup setup-vllm
-	OMP_NUM_THREADS=1 $(BIN)/python studies/ahead.py
+	OMP_NUM_THREADS=1 $(BIN)/python studies/ahead.py $(if $(only),--only $(only))
 
 # the memory of two processes in every mode, six minutes; writes the table of docs/scaling.md
 memory-check: setup setup-deepspeed

@@ -1,77 +1,89 @@
 """`make ahead-check`: GRPO on the quickstart's task with rollouts sampled 0, 1 and 2 collections ahead, from one start model,
-the vLLM server and the sampler on one core and the trainer on another. Writes the figures into docs/ahead.md.
+the vLLM server and the sampler on one core and the trainer on another.
+
+Three parts, which `--only` runs singly: learn (held-out pass@1 rises), kill (what is killed goes on to the last bit) and time
+(steps a minute, and what ran beside what). Each writes its passage of docs/ahead.md. Ends with 1 where a run does not learn,
+ends as another one after a kill, leaves a process, or does not overlap.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from ahead_timeline import WINDOW, Clock, overlap, spans, timeline
 
 from posttrain import VLLMConfig, VLLMEngine, load_recipe, run
 from posttrain.model.load import load
 from posttrain.settings.model import ModelConfig
-from posttrain.train.watch.records import JsonLines, Listener
+from posttrain.train.watch.records import JsonLines
 
 QUICKSTART, PAGE, FIGURES = Path(__file__).parents[1] / "recipes" / "quickstart.yaml", Path("docs/ahead.md"), "## Figures"
 SAMPLING_CORE, TRAINING_CORE = 0, 1
-SFT_STEPS, STEPS, KILLED_STEPS, KILLS = 1000, 40, 16, ((5, "trainer"), (10, "sampler"))
-AHEAD = (0, 1, 2)
-WINDOW, COLUMNS = 20.0, 100  # seconds of a timeline, and its width
+SFT_STEPS, STEPS, AHEAD = 500, 20, (0, 1, 2)
+KILLED_STEPS, KILLS = 9, ((3, "trainer"), (6, "sampler"))
+QUESTIONS, KILLED_QUESTIONS, ROLLOUTS = 32, 8, 8
+SETTLED = 5  # the first steps, which wait for what is sampled from the start's weights, are not timed
 
 
-class Clock(Listener):
-    """Notes when each step had its rollouts, and when it was done."""
+@dataclass
+class Ground:
+    """What the parts share: a start model, a server that runs, and the runs of so many steps, each made once."""
 
-    def __init__(self, path: Path) -> None:
-        self._file, self._took = JsonLines(path), 0.0
+    folder: Path
+    start: Path
+    vllm: dict[str, Any]
+    steps: int
+    runs: dict[int, Path] = field(default_factory=dict[int, Path])
 
-    def on_rollouts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Of the collection that the step begins."""
-        self._took = time.time()
+    def recipe(self, name: str, ahead: int, *, questions: int = QUESTIONS, evaluated: bool = True, **training: Any) -> Path:
+        """The quickstart's second stage, corrected for what older weights have sampled."""
+        found = of_quickstart(1, training={"lr_scheduler_type": "constant", "save_every": 0, **training})
+        if not evaluated:
+            found["data"].pop("eval")
+            found.pop("eval")
+        found["model"] = {"name": str(self.start)}
+        found["algorithm"]["correction"] = {"level": "token", "cap": 2.0}
+        found["rollout"] = {
+            "questions_per_step": questions,
+            "n": ROLLOUTS,
+            "max_tokens": 14,
+            "log_completions": 0,
+            "engine": "vllm",
+        }
+        found["rollout"] |= {"vllm": self.vllm, "ahead": ahead}
+        found["training"] |= {"rows_per_step": questions * ROLLOUTS}
+        return written(found, self.folder / name)
 
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After the step."""
-        self._file.append({"step": step, "took": self._took, "done": time.time()})
+    def run(self, ahead: int) -> Path:
+        """The folder of a run to its end."""
+        if ahead not in self.runs:
+            recipe = self.recipe(f"ahead-{ahead}", ahead, max_steps=self.steps)
+            trained(recipe)
+            self.runs[ahead] = recipe.with_suffix("")
+        return self.runs[ahead]
 
 
-@dataclass(frozen=True)
-class Span:
-    """Of a step, in seconds since the epoch: when its rollouts were sampled, and when it was trained."""
-
-    sampled: tuple[float, float]
-    trained: tuple[float, float]
-
-
-def values(**changes: Any) -> dict[str, Any]:
-    """The quickstart's recipe without its stages."""
+def of_quickstart(stage: int, **changes: Any) -> dict[str, Any]:
+    """One of its stages as a recipe, without the set of longer questions."""
     found = yaml.safe_load(QUICKSTART.read_text())
-    stages = found.pop("stages")
+    kept = found.pop("stages")[stage]
     found["data"]["eval"].pop("ood")
-    kept = {"sft": stages[0], "grpo": stages[1]}[changes.pop("stage")]
     training = {**found["training"], **kept["training"], **changes.pop("training")}
     return {**found, **kept, "training": training, **changes}
-
-
-def start_model(folder: Path) -> Path:
-    """That of the quickstart's first stage, cut short."""
-    return in_process(values(stage="sft", training={"max_steps": SFT_STEPS, "save_every": 0}), folder / "start") / "final"
-
-
-def in_process(recipe: dict[str, Any], folder: Path) -> Path:
-    """Trains here."""
-    return run(load_recipe(written(recipe, folder))).output_dir
 
 
 def written(recipe: dict[str, Any], folder: Path) -> Path:
@@ -81,21 +93,10 @@ def written(recipe: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def grpo(start: Path, vllm: dict[str, Any], ahead: int, **training: Any) -> dict[str, Any]:
-    """The quickstart's second stage, corrected for what older weights have sampled."""
-    rollout = {"questions_per_step": 32, "n": 8, "max_tokens": 14, "log_completions": 0, "engine": "vllm"}
-    return values(
-        stage="grpo",
-        model={"name": str(start)},
-        algorithm={"name": "grpo", "kl_coef": 0.0, "correction": {"level": "token", "cap": 2.0}},
-        rollout={**rollout, "vllm": vllm, "ahead": ahead},
-        training={"max_steps": STEPS, "save_every": 0, **training},
-    )
-
-
 def started(recipe: Path) -> subprocess.Popen[bytes]:
     """A trainer in a process of its own, on its core."""
-    return subprocess.Popen([sys.executable, __file__, "train", str(recipe)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, __file__, "--train", str(recipe)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
 
 
 def sampler_of(trainer: subprocess.Popen[bytes]) -> psutil.Process | None:
@@ -121,129 +122,169 @@ def trained(recipe: Path) -> None:
 
 
 def killed(recipe: Path) -> list[int]:
-    """The same with a trainer and a sampler killed on the way; the exit codes."""
+    """The same with a trainer and a sampler killed on the way; the exit codes.
+
+    Raises:
+        SystemExit: a sampler outlived its trainer.
+    """
     codes: list[int] = []
-    folder = recipe.with_suffix("")
     for step, who in KILLS:
-        trainer = started(recipe)
-        while trainer.poll() is None and len(JsonLines(folder / "metrics.jsonl").read()) < step:
-            sampler_of(trainer)
+        trainer, sampler = started(recipe), None
+        while trainer.poll() is None and len(JsonLines(recipe.with_suffix("") / "metrics.jsonl").read()) < step:
+            sampler = sampler_of(trainer)
             time.sleep(0.02)
-        sampler = sampler_of(trainer)
-        os.kill(trainer.pid if who == "trainer" or sampler is None else sampler.pid, signal.SIGKILL)
+        if sampler is None or trainer.poll() is not None:
+            raise SystemExit(f"{recipe}: it ended with {trainer.poll()} before it was killed")
+        os.kill(trainer.pid if who == "trainer" else sampler.pid, signal.SIGKILL)
         codes.append(trainer.wait())
-        if sampler is not None:
-            psutil.wait_procs([sampler], timeout=5)
-            assert not sampler.is_running(), "the sampler outlived its trainer"
+        if psutil.wait_procs([sampler], timeout=5)[1]:
+            raise SystemExit(f"{recipe}: the sampler outlived its trainer")
     trained(recipe)
     return codes
 
 
-def spans(folder: Path) -> list[Span]:
-    """Of the steps of a run."""
-    found: list[Span] = []
-    for clock, line in zip(JsonLines(folder / "clock.jsonl").read(), JsonLines(folder / "metrics.jsonl").read(), strict=True):
-        end = clock["took"] - line.get("rollout/ready_seconds", 0.0)
-        seconds = line["rollout/seconds"] + line["rollout/sync_seconds"]
-        found.append(Span((end - seconds, end), (clock["took"], clock["done"])))
-    return found
-
-
-def overlap(steps: Sequence[Span]) -> float:
-    """The share of the time of sampling in which a step was trained."""
-    both = sum(
-        max(0.0, min(one.sampled[1], other.trained[1]) - max(one.sampled[0], other.trained[0]))
-        for one in steps
-        for other in steps
+def learn(ground: Ground) -> tuple[bool, str]:
+    """Held-out pass@1 before and after, for each."""
+    heads = ["ahead", "pass@1 before", "after", "lag, steps", "effective sample size"]
+    table, rises = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], list[bool]()
+    for ahead in AHEAD:
+        folder = ground.run(ahead)
+        first, *_, last = JsonLines(folder / "eval.jsonl").read()
+        rest = JsonLines(folder / "metrics.jsonl").read()[SETTLED:]
+        lag, size = (mean(rest, f"rollout/{name}") for name in ("lag", "effective_sample_size"))
+        before, after = (_interval(line, "eval/held_out/pass@1") for line in (first, last))
+        table.append(f"| {ahead} | {before} | {after} | {lag:.1f} | {size:.4f} |")
+        rises.append(last["eval/held_out/pass@1/low"] > first["eval/held_out/pass@1/high"])
+    said = (
+        f"{ground.steps} steps of {QUESTIONS} questions × {ROLLOUTS} rollouts from a model of {SFT_STEPS} steps of SFT, one "
+        "seed; sampled pass@1 of 256 questions × 4 answers, with 95 % bootstrap intervals over questions."
     )
-    return both / sum(end - begin for begin, end in (one.sampled for one in steps))
+    return all(rises), "\n\n".join([said, "\n".join(table)])
 
 
-def timeline(steps: Sequence[Span]) -> str:
-    """Two lines: which step is sampled, and which one is trained; by its last digit."""
-    begin = steps[len(steps) // 2].trained[0]
-    lines = {"sampled": [" "] * COLUMNS, "trained": [" "] * COLUMNS}
-    for number, step in enumerate(steps, 1):
-        for name, line in lines.items():
-            first, last = (round((at - begin) / WINDOW * COLUMNS) for at in getattr(step, name))
-            for place in range(max(first, 0), min(last + (last == first), COLUMNS)):
-                line[place] = str(number % 10)
-    return "\n".join(f"    {name} {''.join(line)}".rstrip() for name, line in lines.items())
+def _interval(line: Mapping[str, float], name: str) -> str:
+    return f"{line[name]:.3f} [{line[f'{name}/low']:.3f}, {line[f'{name}/high']:.3f}]"
 
 
-def row(ahead: int, folder: Path) -> str:
-    """A run as a row of the table."""
-    evaluated = [line["eval/held_out/pass@1"] for line in JsonLines(folder / "eval.jsonl").read()]
-    lines, steps = JsonLines(folder / "metrics.jsonl").read(), spans(folder)
-    later, rest = steps[5:], lines[5:]  # the first ones wait for what is sampled from the start's weights
-    minutes = (later[-1].trained[1] - steps[4].trained[1]) / 60
-    mean = {
-        name: sum(line.get(name, 0.0) for line in rest) / len(rest)
-        for name in ("rollout/seconds", "rollout/waited_seconds", "rollout/lag", "rollout/effective_sample_size")
-    }
-    training = sum(step.trained[1] - step.trained[0] for step in later) / len(later)
+def kill(ground: Ground) -> tuple[bool, str]:
+    """Whether runs of which both processes were killed end as those that were not."""
+    said, same = list[str](), list[bool]()
+    for ahead in AHEAD[1:]:
+        options = {"questions": KILLED_QUESTIONS, "evaluated": False, "max_steps": KILLED_STEPS, "save_every": 2}
+        whole, other = (ground.recipe(f"{name}-{ahead}", ahead, **options) for name in ("whole", "killed"))
+        trained(whole)
+        codes = killed(other)
+        same.append(outcome(whole.with_suffix("")) == outcome(other.with_suffix("")))
+        ended = zip(KILLS, codes, strict=True)
+        ends = " and ".join(f"the {who} after step {step} (exit code {code})" for (step, who), code in ended)
+        result = "the same final weights, completions and metrics to the last bit" if same[-1] else "ANOTHER RESULT"
+        said.append(
+            f"- `ahead: {ahead}`, {KILLED_STEPS} steps of {KILLED_QUESTIONS} questions × {ROLLOUTS}, SIGKILL of {ends}: "
+            f"{result}; no process was left."
+        )
+    return all(same), "\n".join(said)
+
+
+def outcome(folder: Path) -> tuple[bytes, list[str], list[dict[str, Any]]]:
+    """The final weights, the completions, and the metrics but for times."""
+    lines = JsonLines(folder / "metrics.jsonl").read()
     return (
-        f"| {ahead} | {evaluated[0]:.3f} | {evaluated[-1]:.3f} | {len(later) / minutes:.1f} | "
-        f"{mean['rollout/seconds']:.2f} | {training:.2f} | {overlap(later):.0%} | {mean['rollout/lag']:.1f} | "
-        f"{mean['rollout/effective_sample_size']:.4f} |"
+        (folder / "final" / "model.safetensors").read_bytes(),
+        [path.read_text() for path in sorted((folder / "completions").iterdir())],
+        [{name: value for name, value in line.items() if "second" not in name} for line in lines],
     )
 
 
-def goes_on(start: Path, vllm: dict[str, Any], ahead: int, folder: Path) -> str:
-    """Whether a run of which both processes were killed ends as one that was not, in words."""
-    recipes = [
-        written(grpo(start, vllm, ahead, max_steps=KILLED_STEPS, save_every=3), folder / f"{name}-{ahead}")
-        for name in ("whole", "killed")
-    ]
-    trained(recipes[0])
-    codes = killed(recipes[1])
-    whole, other = (path.with_suffix("") for path in recipes)
-    equal = (whole / "final" / "model.safetensors").read_bytes() == (other / "final" / "model.safetensors").read_bytes()
-    names = [{k: v for k, v in line.items() if "second" not in k} for line in JsonLines(whole / "metrics.jsonl").read()]
-    same = [{k: v for k, v in line.items() if "second" not in k} for line in JsonLines(other / "metrics.jsonl").read()]
-    said = "the same final weights and metrics to the last bit" if equal and names == same else "ANOTHER RESULT"
-    ended = zip(KILLS, codes, strict=True)
-    ends = " and ".join(f"the {who} in step {step + 1} (exit code {code})" for (step, who), code in ended)
-    return f"`ahead: {ahead}`, {KILLED_STEPS} steps, SIGKILL of {ends}: {said}."
+def clock(ground: Ground) -> tuple[bool, str]:
+    """Steps a minute with `ahead: 1` against 0, and both timelines."""
+    heads = ["ahead", "steps a minute", "sampling, s", "training, s", "waited, s", "training beside which was sampled"]
+    table, pictures, shares = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], list[str](), list[float]()
+    for ahead in AHEAD[:2]:
+        folder = ground.run(ahead)
+        steps, lines = spans(folder), JsonLines(folder / "metrics.jsonl").read()[SETTLED:]
+        later = steps[SETTLED:]
+        rate = 60 * len(later) / (later[-1].trained[1] - steps[SETTLED - 1].trained[1])
+        training = sum(step.trained[1] - step.trained[0] for step in later) / len(later)
+        sampling = mean(lines, "rollout/seconds") + mean(lines, "rollout/sync_seconds")
+        waited = mean(lines, "rollout/waited_seconds") if ahead else sampling
+        shares.append(overlap(later))
+        table.append(f"| {ahead} | {rate:.1f} | {sampling:.2f} | {training:.2f} | {waited:.2f} | {shares[-1]:.0%} |")
+        pictures.append(f"`ahead: {ahead}`\n\n{timeline(steps)}")
+    said = (
+        f"Means of steps {SETTLED + 1} to {ground.steps}; sampling has the sync of the weights in it. The load of the "
+        f"machine was {os.getloadavg()[2]:.1f} (2 is this study alone; above it the rows do not compare)."
+    )
+    seen = f"{WINDOW:g} seconds from the middle of each; a digit is the step that is sampled for, or trained:"
+    return shares[0] < 0.01 < shares[1], "\n\n".join([said, "\n".join(table), seen, *pictures])
+
+
+def mean(lines: Sequence[Mapping[str, float]], name: str) -> float:
+    """Of a metric; 0 where it is not there."""
+    return sum(line.get(name, 0.0) for line in lines) / len(lines)
+
+
+PARTS: dict[str, tuple[str, Callable[[Ground], tuple[bool, str]]]] = {
+    "learn": ("### It learns", learn),
+    "kill": ("### What is killed goes on", kill),
+    "time": ("### One beside the other", clock),
+}
+
+
+def machine() -> str:
+    """The processor's name, and how many cores there are."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def note(page: Path, part: str, said: str) -> None:
+    """Puts a part's passage in its place on the page, in the order of the parts."""
+    text, _, figures = page.read_text().partition(FIGURES)
+    passages = {head: "" for head, _ in PARTS.values()}
+    for passage in figures.split("\n### ")[1:]:
+        passages["### " + passage.partition("\n")[0]] = passage.partition("\n")[2].strip()
+    passages[PARTS[part][0]] = said
+    where = (
+        "`make ahead-check`, or a part of it with `only=learn`, `kill` or `time`: one vLLM server (CPU, float32) with the "
+        "sampler on one core, the trainer on another, one thread each. Each passage says on what machine."
+    )
+    kept = [f"{head}\n\n{passage}" for head, passage in passages.items() if passage]
+    page.write_text("\n\n".join([text.rstrip(), FIGURES, where, *kept]) + "\n")
 
 
 def main() -> None:
-    """Trains all, and writes the page's figures."""
+    """Trains, and writes the page's figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the runs that learn and are timed")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--train", type=Path, help="a recipe, which is trained here")
+    options = parser.parse_args()
+    if options.train is not None:
+        os.sched_setaffinity(0, {TRAINING_CORE})
+        recipe = load_recipe(options.train)
+        run(recipe, listeners=[Clock(Path(recipe.output_dir))])
+        return
+    failed = list[str]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = start_model(folder)
+        sft = written(of_quickstart(0, training={"max_steps": SFT_STEPS, "save_every": 0}), folder / "start")
+        start = run(load_recipe(sft)).output_dir / "final"
         os.sched_setaffinity(0, {SAMPLING_CORE})  # the server's too, which is started from here
         engine = VLLMEngine(*load(ModelConfig(name=str(start), dtype="float32"), seed=0), VLLMConfig(mode="server"))
         vllm = {"mode": "server", "url": engine.served().config.urls[0], "weights_folder": str(folder / "weights")}
+        ground = Ground(folder, start, vllm, options.steps)
         try:
-            table, pictures = list[str](), list[str]()
-            for ahead in AHEAD:
-                recipe = written(grpo(start, vllm, ahead), folder / f"ahead-{ahead}")
-                trained(recipe)
-                table.append(row(ahead, recipe.with_suffix("")))
-                pictures.append(f"`ahead: {ahead}`\n\n{timeline(spans(recipe.with_suffix('')))}")
-                print(table[-1], pictures[-1], sep="\n", flush=True)
-            ends = [goes_on(start, vllm, ahead, folder) for ahead in AHEAD[1:]]
-            print(*ends, sep="\n", flush=True)
+            for part in [options.only] if options.only else PARTS:
+                began = time.monotonic()
+                right, said = PARTS[part][1](ground)
+                print(f"{part}, {time.monotonic() - began:.0f} s\n{said}\n", flush=True)
+                note(options.page, part, f"{machine()}. {said}")
+                failed += [] if right else [part]
         finally:
             engine.close()
-    heads = ["ahead", "pass@1 before", "after", "steps a minute", "sampling, s", "training, s", "overlap", "lag, steps"]
-    head = f"| {' | '.join([*heads, 'effective sample size'])} |\n|{'---|' * (len(heads) + 1)}"
-    explained = (
-        f"`make ahead-check`: {STEPS} steps of 32 questions × 8 rollouts from a model of {SFT_STEPS} steps of SFT, one seed; "
-        "one vLLM server (CPU, float32) with the sampler on one core, the trainer on another, one thread each; load of the "
-        f"machine {os.getloadavg()[2]:.1f} (2 is this study alone; above it, times of the rows do not compare). "
-        "Overlap: the share of the time of sampling in which a step was trained. All but pass@1 from the sixth step on."
-    )
-    seen = f"{WINDOW:g} seconds of each, {COLUMNS} columns; a digit is the step that is sampled for, or trained:"
-    figures = [FIGURES, explained, "\n".join([head, *table]), seen, *pictures, "\n".join(f"- {one}" for one in ends)]
-    PAGE.write_text("\n\n".join([PAGE.read_text().partition(FIGURES)[0].rstrip(), *figures]) + "\n")
+    sys.exit(f"not as it must be: {', '.join(failed)}" if failed else 0)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["train"]:
-        os.sched_setaffinity(0, {TRAINING_CORE})
-        recipe = load_recipe(sys.argv[2])
-        run(recipe, listeners=[Clock(Path(recipe.output_dir) / "clock.jsonl")])
-    else:
-        main()
+    main()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +35,14 @@ def sample(
     return tokens, logprobs, "length"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked was killed
+            super().handle_error(request, client_address)
+
+
 class StandIn:
     """Serves a model, which gets the weights of a folder on `reload_weights`: `loaded` has the folders' names. Weights whose
     names have `leaves_out` in them do not arrive.
@@ -42,6 +52,7 @@ class StandIn:
         self.loaded: list[str] = []
         self.leaves_out: str | None = None
         lock, stand_in = threading.Lock(), self
+        self._lock = lock
 
         def completion(body: Any) -> Any:
             with lock:
@@ -87,10 +98,14 @@ class StandIn:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def holds_up(self, seconds: float) -> None:
+        """Answers nothing for so long."""
+        with self._lock:
+            time.sleep(seconds)
 
     def close(self) -> None:
         self._server.shutdown()

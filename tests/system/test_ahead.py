@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,11 +22,12 @@ from posttrain.estimator.batch import Origin
 from posttrain.model.load import load
 from posttrain.settings.model import ModelConfig
 from posttrain.train.checkpoint import collection_file
+from system.ahead_everywhere import MODEL, WAYS, train_all
 from system.processes import children, environment, gone
 from system.test_engines_in_runs import lines, write_recipe
 
 pytestmark = pytest.mark.system
-MODEL = {"from_scratch": {"hidden_size": 64, "num_attention_heads": 2}, "tokenizer": {"characters": "abcdefgh"}}
+HERE = Path(__file__).parent
 STEPS = 12
 SAMPLER = "collect.ahead.child"
 
@@ -84,7 +86,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 def test_killed_at_any_moment_a_run_goes_on_to_the_last_bit(server: dict[str, Any], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
-        recipe(folder, server, 1)
+        recipe(folder, server, 2)
     child = start(whole)
     assert finish(child)[0] == 0
 
@@ -98,7 +100,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_last_bit(server: dict[str, An
         child.terminate()
 
     ends: list[tuple[int, Callable[[subprocess.Popen[str], int], None], int]] = [
-        (2, kill_trainer, -signal.SIGKILL), (4, kill_sampler, 6), (6, terminate, 75), (9, kill_trainer, -signal.SIGKILL)
+        (3, kill_trainer, -signal.SIGKILL), (5, kill_sampler, 6), (8, terminate, 75)
     ]  # fmt: skip
     for step, end, code in ends:
         child = start(killed)
@@ -113,7 +115,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_last_bit(server: dict[str, An
     assert finish(start(killed))[0] == 0
     assert of_run(killed) == of_run(whole)
     steps = of_run(whole)["metrics"]
-    assert [step["rollout/lag"] for step in steps if "rollout/lag" in step] == [0, 2, 2, 2, 2, 2]
+    assert [step["rollout/lag"] for step in steps if "rollout/lag" in step] == [0, 2, 4, 4, 4, 4]
     assert steps[-2]["reward/mean"] > steps[0]["reward/mean"]
 
 
@@ -142,6 +144,33 @@ def difference(checkpoint: Path, collection: Any) -> float:
         own = logp.gather(1, ids[0, len(row.prompt) :, None])[:, 0]
         gaps.append(float((own - batch.behavior_logp[i, : len(own)]).abs().max()))
     return max(gaps)
+
+
+def test_several_processes_adapters_and_models_that_are_spread_train_as_one_process_does(
+    server: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each answer is that of one process, since so are the weights that sampled it; the sync's proof sees to these."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    train_all(tmp_path / "one", server["url"], ["whole", "adapter"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(HERE / "ahead_everywhere.py"), str(tmp_path / "two"), server["url"]]
+    own = environment(PYTHONPATH=str(HERE.parent))
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+    def of(name: str, way: str) -> tuple[list[list[Any]], np.ndarray]:
+        folder = tmp_path / name / way
+        answers = [lines(path) for path in sorted((folder / "completions").iterdir())]
+        steps = lines(folder / "metrics.jsonl")
+        assert [step["rollout/lag"] for step in steps] == [0, 1, 1]
+        assert steps[0]["logp_diff/max"] < 1e-5 and min(step["logp_diff/max"] for step in steps[1:]) > 0.1
+        return answers, np.load(tmp_path / name / f"{way}.npy")
+
+    for way in WAYS:
+        answers, trained = of("one", "adapter" if way == "adapter" else "whole")
+        others, other = of("two", way)
+        assert others == answers and np.abs(other - trained).max() < 1e-5, way
 
 
 def test_nobody_outlives_a_trainer_that_started_its_server(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from posttrain import Completion, PostTrainer, Request, Sampling, VLLMConfig, VLLMEngine, build_algorithm
+from posttrain import Completion, PostTrainer, Request, Sampling, VLLMConfig, VLLMEngine, build_algorithm, load_recipe
 from posttrain.algorithms import KIND
 from posttrain.data.rows import Problem
 from posttrain.errors import EngineError, SetupError
+from posttrain.execution.training import sampled_ahead
 from posttrain.model.load import load
 from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.kinds.repetition import RepetitionReward
@@ -128,6 +129,7 @@ def trainer(
         rewards=make_rewards(REWARDS, JUDGED),
         engine=engine,
         sampling=sampling,
+        resamples=2,
         ahead=ahead,
         args=TrainingArguments(
             str(output), use_cpu=True, per_device_train_batch_size=12, learning_rate=3e-3, report_to=[], **settings
@@ -172,9 +174,14 @@ def test_it_trains_as_an_engine_does_whose_weights_are_so_many_collections_old(
     assert not list((setting.folder / "weights").glob("weights-*"))
 
 
+def test_none_ahead_is_a_run_without_the_key() -> None:
+    plain, none = load_recipe("quickstart"), load_recipe("quickstart", ["stages.1.rollout.ahead=0"])
+    assert none == plain and sampled_ahead(none.stages[1]) is None
+
+
 def test_groups_without_signal_are_replaced_from_the_same_weights(setting: Setting, tmp_path: Path) -> None:
     options, short = {**OPTIONS, "updates": 1}, dataclasses.replace(SAMPLING, max_tokens=2)
-    settings = {"name": "dapo", "options": options, "sampling": short, "max_steps": 4, "save_strategy": "no"}
+    settings = {"name": "dapo", "options": options, "sampling": short, "max_steps": 3, "save_strategy": "no"}
     made = trainer(tmp_path / "ahead", setting.engine, setting.ahead_by("dapo", options), **settings)
     model, tokenizer = make_model()
     plain = trainer(tmp_path / "plain", Lagging(eos_ids(model, tokenizer), BY), None, **settings)
@@ -266,6 +273,15 @@ def test_what_fails_in_the_sampler_ends_the_run_as_the_error_that_it_was(setting
             made.train()
     finally:
         setting.server.leaves_out = None
+
+
+def test_a_sampler_that_works_long_is_waited_for(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(tmp_path, setting.engine, setting.ahead, max_steps=2, save_strategy="no")
+    monkeypatch.setattr(setting.ahead.sampler, "_deadline", 2.0)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(setting.server.holds_up, 3.5)
+        made.train()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["rollout/waited_seconds"] > 2.5
 
 
 def test_of_a_sampler_that_is_stopped_it_is_told_once_and_the_run_goes_on_with_it(
