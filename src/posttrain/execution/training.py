@@ -16,7 +16,7 @@ from posttrain.execution.prepare.preparation import Prepared
 from posttrain.model.saving import save_model
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.options import Judged
-from posttrain.rollout.engine import RolloutEngine
+from posttrain.rollout.engine import RolloutEngine, rest
 from posttrain.rollout.make import sampling_of
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.options import Execution, Watching
@@ -108,4 +108,5 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahea
         metrics.update(result.metrics(f"eval/{name}"))
         if ranks.is_main():
             JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
+    rest(engine)
     return metrics

@@ -14,7 +14,7 @@ Rpc = Callable[[str, dict[str, Any]], None]
 
 
 class WeightTransport(Protocol):
-    """Brings weights to an engine. vLLM's `nccl` engine, between GPUs, would be a third."""
+    """Brings weights to an engine."""
 
     def send(self, weights: Weights, version: int) -> None:
         """Returns when the engine holds them all."""

@@ -32,7 +32,7 @@ class VLLMClient:
         """See `RolloutEngine.generate`.
 
         Raises:
-            EngineError: also before the first `sync`, and after one that failed.
+            EngineError: also before the first `sync`, after one that failed, and after a `rest` that took the weights.
         """
         if self.version < 0:
             raise EngineError("The engine has no weights of the trainer: call sync(model, version) first.")

@@ -17,7 +17,7 @@ from posttrain.distributed import ranks
 from posttrain.errors import EngineError, SetupError
 from posttrain.model.scoring import output_head
 from posttrain.model.tokenizer import eos_ids
-from posttrain.model.weights import Fingerprint, engine_weights, write_shards
+from posttrain.model.weights import Fingerprint, described_weights, engine_weights, write_shards
 from posttrain.rollout.parcel import Parcel, Served
 from posttrain.rollout.probe import Probe, bound_of
 from posttrain.rollout.transports import DiskTransport, TensorTransport, WeightTransport
@@ -59,6 +59,7 @@ class VLLMEngine(VLLMClient):
         _check_heads(model.config, cpu=cpu)
         super().__init__(eos_ids(model, tokenizer))
         self._config, self._vocabulary, self.probe_difference, self._syncs = config, len(tokenizer), math.nan, 0
+        self._rested = False
         self._known: tuple[int, dict[str, Answer]] | None = None
         self._shared = config.mode == "server" and ranks.world() > 1
         self._leads = not self._shared or ranks.rank() == 0
@@ -74,10 +75,7 @@ class VLLMEngine(VLLMClient):
         except BaseException:
             self.close()
             raise
-        self._transport: WeightTransport = TensorTransport(self._backend.rpc)
-        if config.transport == "disk":
-            target = Path(config.weights_folder) if config.weights_folder is not None else self._folder
-            self._transport = DiskTransport(self._backend.rpc, target, self._folder)
+        self._transport = self._transport_to(self._backend, model)
         self._probe = Probe(self._vocabulary, self._backend.context, tokenizer.pad_token_id or 0)
 
     def sync(self, model: Any, version: int) -> None:
@@ -92,7 +90,7 @@ class VLLMEngine(VLLMClient):
         fingerprint, answers = Fingerprint(), dict[str, Answer]()
         weights = fingerprint.of(engine_weights(model, self._dtype))
         if self._leads:
-            if scored:
+            if scored and not self._rested:
                 self._probed(tokens=1)  # what was computed with the weights of before is then in the cache
             self._transport.send(weights, version)
         for _ in weights:
@@ -116,6 +114,13 @@ class VLLMEngine(VLLMClient):
             lost = (name for name in backend.names if name not in left)
             backend.take_out({name: EngineError(f"The first process cannot use the engine {name}.") for name in lost})
         self.version, self._known = version, (fingerprint.value, answers)
+        self._rested = False
+
+    def rest(self) -> None:
+        """See `Resting`: with `sleep` the engine's memory is free until the next `sync`; its cache is then empty."""
+        if self._config.sleep and not self._rested:
+            self.version, self._rested = -1, True
+            self._running().rest()
 
     def served(self) -> Served:
         """See `SendsParcels`.
@@ -171,6 +176,20 @@ class VLLMEngine(VLLMClient):
         urls = ranks.broadcast(servers.names if servers is not None else [], "the start of the vLLM servers")
         there = config.model_copy(update={"url": None, "urls": urls, "devices": []})
         return servers or start_servers(self._folder, dtype, there, cpu=cpu)
+
+    def _transport_to(self, backend: Backend, model: Any) -> WeightTransport:
+        config = self._config
+        if config.transport == "tensors":
+            return TensorTransport(backend.rpc)
+        if config.transport == "disk":
+            target = Path(config.weights_folder) if config.weights_folder is not None else self._folder
+            return DiskTransport(backend.rpc, target, self._folder)
+        from posttrain.rollout.vllm.servers import Servers
+        from posttrain.rollout.vllm.transfer import Transfer
+
+        assert isinstance(backend, Servers)  # VLLMConfig lets nothing else be
+        [server] = backend.running
+        return Transfer(config.transport, server, described_weights(model, self._dtype), config.deadline)
 
 
 def _write_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -21,7 +21,7 @@ from posttrain.rewards.base import Group, Lazily, Weighted
 from posttrain.rewards.error_rate import ErrorRate
 from posttrain.rewards.judge import Judges
 from posttrain.rewards.rewarded import Rewarded
-from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
+from posttrain.rollout.engine import Completion, RolloutEngine, Sampling, rest
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
 from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown
@@ -79,7 +79,9 @@ class RolloutCollector:
         """
         started = time.monotonic()
         self._engine.sync(model, step)
-        return self.sampled(step, progress, version=step, synced=time.monotonic() - started)
+        collection = self.sampled(step, progress, version=step, synced=time.monotonic() - started)
+        rest(self._engine)
+        return collection
 
     def sampled(self, step: int, progress: float, *, version: int, synced: float) -> Collection:
         """The collection that begins at `step`, of an engine whose weights are of this version, and took so many seconds to
