@@ -73,7 +73,7 @@ class Broadcast:
     """PyNcclCommunicator by way of the store at which the processes met."""
 
     def __init__(self, group: Any, device: Any) -> None:
-        self._group = group
+        self._group: Any = group
 
     def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
         tensor.copy_(self._group.broadcast(tensor, src))

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, Qwen2ForCausalLM
 from posttrain import PostTrainer
 from posttrain.execution.memory import footprint
 from posttrain.execution.memory.activations import Lora, Shape
+from posttrain.execution.memory.process import room
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.runner import plan
@@ -212,8 +213,8 @@ def test_an_engine_in_the_process_has_its_share_unless_it_sleeps(
     vllm: dict[str, Any], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("posttrain.execution.prepare.preparation.check_usable", lambda *_, **__: None)
-    shares, honest = list[float](), footprint.room
-    monkeypatch.setattr(footprint, "room", lambda *, engine, **more: shares.append(engine) or honest(engine=engine, **more))
+    shares = list[float]()
+    monkeypatch.setattr(footprint, "room", lambda *, engine, **more: shares.append(engine) or room(engine=engine, **more))
     sampled = {"questions_per_step": 2, "n": 2, "max_tokens": 4, "engine": "vllm", "vllm": vllm}
     rewards = [{"name": "length"}]
     of(ROW, algorithm={"name": "grpo"}, rollout=sampled, rewards=rewards).footprint()

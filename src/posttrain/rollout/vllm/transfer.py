@@ -84,7 +84,8 @@ class Transfer:
 
             address, port = _here(self._server.url)
             info = NCCLTrainerInitInfo(address, port, 1 + self._server.get("/get_world_size")["world_size"], **options)
-        return WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=self._source)
+        sides: dict[str, Any] = {"client": self._client, "source": self._source}
+        return WeightTransferTrainerFactory.trainer_init(info, **sides)
 
     def _watched(self, weights: Weights, watchdog: Watchdog) -> Weights:
         for entry in weights:
