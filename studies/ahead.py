@@ -27,13 +27,14 @@ import yaml
 from ahead_timeline import WINDOW, Clock, overlap, spans, timeline
 
 from posttrain import VLLMConfig, VLLMEngine, load_recipe, run
+from posttrain.errors import PosttrainError
 from posttrain.model.load import load
 from posttrain.settings.model import ModelConfig
 from posttrain.train.watch.records import JsonLines
 
 QUICKSTART, PAGE, FIGURES = Path(__file__).parents[1] / "recipes" / "quickstart.yaml", Path("docs/ahead.md"), "## Figures"
 SAMPLING_CORE, TRAINING_CORE = 0, 1
-SFT_STEPS, STEPS, AHEAD = 500, 20, (0, 1, 2)
+SFT_STEPS, STEPS, AHEAD = 500, 16, (0, 1, 2)
 KILLED_STEPS, KILLS = 9, ((3, "trainer"), (6, "sampler"))
 QUESTIONS, KILLED_QUESTIONS, ROLLOUTS = 32, 8, 8
 SETTLED = 5  # the first steps, which wait for what is sampled from the start's weights, are not timed
@@ -94,9 +95,10 @@ def written(recipe: dict[str, Any], folder: Path) -> Path:
 
 
 def started(recipe: Path) -> subprocess.Popen[bytes]:
-    """A trainer in a process of its own, on its core."""
+    """A trainer in a process of its own, on its core; what it says is in a file beside its recipe."""
     command = [sys.executable, __file__, "--train", str(recipe)]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    with recipe.with_suffix(".log").open("ab") as said:
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=said, stderr=said)
 
 
 def sampler_of(trainer: subprocess.Popen[bytes]) -> psutil.Process | None:
@@ -118,7 +120,8 @@ def trained(recipe: Path) -> None:
         sampler_of(trainer)
         time.sleep(0.5)
     if trainer.returncode:
-        raise SystemExit(f"{recipe}: exit code {trainer.returncode}")
+        said = recipe.with_suffix(".log").read_text(errors="replace")
+        raise SystemExit(f"{said[-3000:]}\n{recipe}: exit code {trainer.returncode}")
 
 
 def killed(recipe: Path) -> list[int]:
@@ -178,11 +181,12 @@ def kill(ground: Ground) -> tuple[bool, str]:
         ended = zip(KILLS, codes, strict=True)
         ends = " and ".join(f"the {who} after step {step} (exit code {code})" for (step, who), code in ended)
         result = "the same final weights, completions and metrics to the last bit" if same[-1] else "ANOTHER RESULT"
-        said.append(
-            f"- `ahead: {ahead}`, {KILLED_STEPS} steps of {KILLED_QUESTIONS} questions × {ROLLOUTS}, SIGKILL of {ends}: "
-            f"{result}; no process was left."
-        )
-    return all(same), "\n".join(said)
+        said.append(f"- `ahead: {ahead}`, SIGKILL of {ends}: {result}; no process was left.")
+    how = (
+        f"{KILLED_STEPS} steps of {KILLED_QUESTIONS} questions × {ROLLOUTS} rollouts, a checkpoint at every second; killed, "
+        "and the same command again, against a run that was left alone:"
+    )
+    return all(same), "\n\n".join([how, "\n".join(said)])
 
 
 def outcome(folder: Path) -> tuple[bytes, list[str], list[dict[str, Any]]]:
@@ -212,7 +216,7 @@ def clock(ground: Ground) -> tuple[bool, str]:
         pictures.append(f"`ahead: {ahead}`\n\n{timeline(steps)}")
     said = (
         f"Means of steps {SETTLED + 1} to {ground.steps}; sampling has the sync of the weights in it. The load of the "
-        f"machine was {os.getloadavg()[2]:.1f} (2 is this study alone; above it the rows do not compare)."
+        f"machine was {os.getloadavg()[1]:.1f} (2 is this study alone; above it the rows do not compare)."
     )
     seen = f"{WINDOW:g} seconds from the middle of each; a digit is the step that is sampled for, or trained:"
     return shares[0] < 0.01 < shares[1], "\n\n".join([said, "\n".join(table), seen, *pictures])
@@ -263,7 +267,11 @@ def main() -> None:
     if options.train is not None:
         os.sched_setaffinity(0, {TRAINING_CORE})
         recipe = load_recipe(options.train)
-        run(recipe, listeners=[Clock(Path(recipe.output_dir))])
+        try:
+            run(recipe, listeners=[Clock(Path(recipe.output_dir))])
+        except PosttrainError as error:
+            print(error)
+            sys.exit(error.exit_code)
         return
     failed = list[str]()
     with tempfile.TemporaryDirectory() as name:
