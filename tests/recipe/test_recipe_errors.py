@@ -243,6 +243,12 @@ CASES = [
     grpo({"ahead": -1}, {}, "rollout.ahead: input should be greater than or equal to 0"),
     grpo({"ahead": 1}, {}, "by servers that load weights from a folder, and engine: hf is something else", correction={}),
     grpo({"ahead": 1, "engine": "vllm"}, {}, "and vllm.mode: in_process is something else", correction={}),
+    grpo(
+        {"ahead": 1, "engine": "vllm", "vllm": {"mode": "server", "weights": "nccl", "devices": [1]}},
+        {},
+        "and vllm.weights: nccl is something else",
+        correction={},
+    ),
     grpo({"ahead": 2, "engine": "vllm", "vllm": {"mode": "server"}}, {}, "rollout.ahead: 2 trains on what older weights"),
     grpo({"temperature": 0}, {}, "rollout.temperature: "),
     grpo({"n": 4}, {}, "algorithm.rollouts: it follows from rollout", rollouts=3),
