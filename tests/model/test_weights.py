@@ -52,6 +52,7 @@ def test_what_will_come_is_described_as_it_comes(dtype: torch.dtype | None, adap
     model.base_model.register_buffer("shown", torch.zeros(3, dtype=torch.int64))  # which is not cast
     comes = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in engine_weights(model, dtype)]
     assert described_weights(model, dtype) == comes
+    assert torch.int64 in {tensor.dtype for _, tensor in engine_weights(model, dtype)}
 
 
 @pytest.mark.parametrize(

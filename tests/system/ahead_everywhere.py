@@ -21,6 +21,7 @@ from posttrain.distributed import ranks
 from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.distributed.launch import leave
 from posttrain.model.load import load
+from posttrain.model.weights import described_weights, engine_weights
 from posttrain.rewards.kinds.repetition import RepetitionReward
 from posttrain.rewards.make import make_rewards
 from posttrain.rewards.options import Judged
@@ -78,7 +79,10 @@ def train_all(folder: Path, url: str, ways: Sequence[str]) -> None:
     kind: Any = KIND.find("grpo")
     ahead = Ahead(1, kind.model_validate({"name": "grpo", **OPTIONS}), REWARDS, JUDGED, vllm, leads=ranks.is_main())
     for way in ways:
-        trained = whole_parameters(train(way, folder, vllm, ahead).model)
+        model = train(way, folder, vllm, ahead).model
+        sent = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in engine_weights(model)]
+        assert described_weights(model) == sent, way
+        trained = whole_parameters(model)
         if ranks.is_main():
             np.save(folder / f"{way}.npy", trained.numpy())
     ahead.close()

@@ -68,6 +68,8 @@ def test_an_engine_that_slept_wakes_with_the_weights_of_the_sync(events: list[st
         assert backend._llm.llm_engine.is_sleeping()
         with pytest.raises(EngineError, match="call sync"):
             engine.generate(ASKED, SAMPLING)
+        with pytest.raises(EngineError, match="sleeps and has no weights"):
+            engine._generate(ASKED, SAMPLING)
         engine.sync(model, 1)
         assert events == ROUND and engine.probe_difference < 1e-4
         after = engine.generate(ASKED, SAMPLING)

@@ -108,7 +108,7 @@ def test_what_is_packed_has_room_for_the_largest() -> None:
 def test_where_the_server_takes_nothing_nothing_more_is_sent(fake: Fake) -> None:
     """vLLM asks it in a thread beside the sending, which would wait for ever for who has gone."""
     fake.post["/update_weights"] = lambda body: (500, {"message": "out of memory"})
-    transfer, sent = Transfer("nccl", served(fake), DESCRIBED, 30), list[str]()
+    transfer, sent = Transfer("nccl", served(fake), DESCRIBED, 30, lambda: None), list[str]()
 
     def sending() -> None:
         for name, _ in transfer._source:
@@ -124,7 +124,7 @@ def test_where_the_server_takes_nothing_nothing_more_is_sent(fake: Fake) -> None
 
 
 def test_a_fault_of_the_sending_itself_is_one_of_the_engine(fake: Fake) -> None:
-    transfer = Transfer("nccl", served(fake), DESCRIBED, 30)
+    transfer = Transfer("nccl", served(fake), DESCRIBED, 30, lambda: None)
 
     def sending() -> None:
         raise ValueError("metadata() disagrees with iteration")

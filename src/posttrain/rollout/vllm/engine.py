@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ class VLLMEngine(VLLMClient):
 
         assert isinstance(backend, Servers)  # VLLMConfig lets nothing else be
         [server] = backend.running
-        return Transfer(config.transport, server, described_weights(model, self._dtype), config.deadline)
+        clean_up = partial(shutil.rmtree, self._folder, ignore_errors=True)
+        return Transfer(config.transport, server, described_weights(model, self._dtype), config.deadline, clean_up)
 
 
 def _write_model(model: Any, tokenizer: Any, folder: Path) -> None:

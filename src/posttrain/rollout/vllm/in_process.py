@@ -67,6 +67,8 @@ class InProcess:
 
     def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         """See `Backend`."""
+        if self._asleep:
+            raise EngineError("vLLM sleeps and has no weights: sync it before it is asked.")
         engine, numbers = self._llm.llm_engine, {str(next(self._ids)): i for i in range(len(asks))}
         options = {"detokenize": "stop" in options, "output_kind": self._final, **options}
         done: dict[int, Answer] = {}
@@ -113,6 +115,8 @@ class InProcess:
             self._llm.collective_rpc(method, kwargs=kwargs)
             if self._asleep:
                 self._llm.wake_up(["kv_cache"])
+                if self._llm.llm_engine.is_sleeping():
+                    raise RuntimeError("it does not wake")  # and would take requests, and answer none
         self._asleep = False
 
     def reset_prefix_cache(self) -> None:

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import pickle
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,17 +31,20 @@ class Transfer:
         server: whose `weight_transfer_config` names that way.
         described: what each `send` will bring, in its order.
         deadline: of a request, in seconds.
+        clean_up: what is done before the process ends.
     """
 
-    def __init__(self, way: str, server: Server, described: Sequence[Described], deadline: float) -> None:
-        self._way, self._server, self._deadline = way, server, deadline
+    def __init__(
+        self, way: str, server: Server, described: Sequence[Described], deadline: float, clean_up: Callable[[], None]
+    ) -> None:
+        self._way, self._server, self._deadline, self._clean_up = way, server, deadline, clean_up
         self._source, self._client = Source(described), Client(server)
         self._engine: Any = None
         self._whole = True
 
     def send(self, weights: Weights, version: int) -> None:
         """See `WeightTransport`."""
-        with Watchdog(f"The transfer of weights by {self._way}", 2 * self._deadline) as watchdog:
+        with Watchdog(f"The transfer of weights by {self._way}", 2 * self._deadline, self._clean_up) as watchdog:
             self._whole, self._client.fault = False, None
             self._source.weights = self._watched(weights, watchdog)
             try:
