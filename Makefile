@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: docker-check setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
+.PHONY: docker-check setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -54,6 +54,10 @@ graders-study: setup
 hybrids-check: setup setup-vllm
 	$(BIN)/python studies/hybrids_check.py
 
+# rollouts sampled beside training, eight minutes on two quiet cores; writes the figures of docs/ahead.md
+ahead-check: setup setup-vllm
+	OMP_NUM_THREADS=1 $(BIN)/python studies/ahead.py $(if $(only),--only $(only))
+
 # the memory of two processes in every mode, six minutes; writes the table of docs/scaling.md
 memory-check: setup setup-deepspeed
 	$(BIN)/python studies/memory.py
@@ -66,9 +70,13 @@ activations-check: setup
 chaos: setup
 	OMP_NUM_THREADS=1 $(BIN)/python studies/chaos.py
 
-# the package against TRL on two cores, ten minutes, to be run alone; writes benchmarks/results/cpu.jsonl
+# the package against TRL on two cores, ten minutes a run, to be run alone; writes benchmarks/results/cpu.jsonl. RUNS=3: several in
+# a row. TRL=FOLDER: another release of TRL beside (docs/benchmarks.md). It ends with 1 where a figure is missed
+RUNS ?= 1
 bench: setup
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/cpu.py
+	@missed=0; for run in $$(seq $(RUNS)); do \
+		OMP_NUM_THREADS=2 $(BIN)/python benchmarks/cpu.py --run $$run $(if $(TRL),--trl $(TRL)) || missed=1; \
+	done; exit $$missed
 
 # the tables of README.md and docs/benchmarks.md, from the lines of benchmarks/results
 bench-table: setup

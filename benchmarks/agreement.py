@@ -26,7 +26,7 @@ def of_steps(case: str, shape: dict[str, Any], contenders: Mapping[str, Contende
         outcome = contender.outcome()
         contender.clear()
         if not contender.honest:
-            rows[name] = Result(case, name, shape)
+            rows[name] = Result(case, name, shape, kernels=outcome.operations)
             continue
         first = first or outcome
         difference = outcome_difference(outcome, first)
@@ -36,6 +36,7 @@ def of_steps(case: str, shape: dict[str, Any], contenders: Mapping[str, Contende
             shape,
             loss=outcome.loss,
             gradient_norm=outcome.gradient_norm,
+            kernels=outcome.operations,
             agrees=difference <= tolerance,
             difference=difference,
             tolerance=tolerance,

@@ -27,7 +27,7 @@ from head import HeadShape
 from models import Spec
 from results import GPU_RESULTS, Result, machine, merged, read, versions, write
 from steps import Case, dpo_case, grpo_case, sft_case
-from timing import Contender, Times, in_turn, least, once, ratio
+from timing import Contender, Times, in_turn, least, once, ratios
 
 Task = Callable[[], list[Result]]
 REPEATS = 10
@@ -116,7 +116,7 @@ def ceilings(scale: Scale) -> list[Result]:
     bandwidth = f"{2 * scale.copied / copy.wall / 1e12:.2f} TB/s"
     shape = {"rows": scale.square, "bytes": scale.copied}
     done = (("matrix product", product, speed), ("copy", copy, bandwidth))
-    return [Result("ceilings", name, shape, took.wall, took.cpu, REPEATS, note=note) for name, took, note in done]
+    return [Result("ceilings", name, shape, **vars(took), rounds=REPEATS, note=note) for name, took, note in done]
 
 
 def heads(shape: HeadShape, scale: Scale) -> list[Result]:
@@ -194,10 +194,10 @@ def compared(case: Case) -> list[Result]:
     for name, row in rows.items():
         against = contenders[name].against
         if name in times:
-            row = replace(row, wall=times[name].wall, cpu=times[name].cpu, rounds=case.rounds, peak_bytes=memory.get(name))
+            row = replace(row, **vars(times[name]), rounds=case.rounds, peak_bytes=memory.get(name))
         if name != against and {name, against} <= times.keys():
             peak = memory[name] / memory[against] if memory.get(against) else None
-            row = replace(row, ratio=ratio(times[name], times[against]), against=against, peak_ratio=peak)
+            row = replace(row, **ratios(times[name], times[against]), against=against, peak_ratio=peak)
         tokens = case.shape.get("tokens")
         if tokens and row.wall:
             row = replace(row, note=f"{tokens / row.wall:.0f} tokens/s")
@@ -239,7 +239,7 @@ def told(row: Result) -> str:
     parts = [f"  {row.implementation:28s}"]
     if row.wall is not None:
         parts.append(f"{1000 * row.wall:9.2f} ms")
-    parts += [] if row.ratio is None else [f"{row.ratio:.2f} × ours"]
+    parts += [] if row.ratio_wall is None else [f"{row.ratio_wall:.2f} × ours"]
     if row.peak_bytes is not None:
         parts.append(f"{row.peak_bytes / 2**20:.0f} MB")
     if row.agrees is not None:

@@ -2,19 +2,23 @@
 dealt and made into micro-batches. No forward pass is made, and no GPU would shorten it.
 
 `python benchmarks/host.py` measures here, on one thread; `--questions 128 --answers 8 --mean 1400 --longest 4096` is another
-size. It prints a line of JSON: the processor's seconds of each part, and the resident memory above the start at its highest.
+size. It prints a line of JSON: seconds by the clock and of the processor, of each part those outside the kernel; the resident
+memory above the start at its highest; and the bytes that the collection's arrays hold for each token of an answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from results import Result
 
 T = TypeVar("T")
 PROMPT, MICRO_BATCH = 400, 16_384  # tokens of a question, and of a micro-batch
@@ -29,11 +33,25 @@ def main() -> None:
     print(json.dumps(measured(**vars(parser.parse_args()))))
 
 
+def run_host() -> list[Result]:
+    """The row of the size above, measured in a process of its own, whose memory nobody has touched, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
+    if run.returncode:
+        raise RuntimeError(f"host: {run.stderr[-2000:]}")
+    found = json.loads(run.stdout.splitlines()[-1])
+    shape = {**SIZE, "tokens": found.pop("tokens"), "micro_batches": found.pop("micro_batches")}
+    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.pop("parts").items())
+    figures = {"bytes a token": found.pop("bytes_a_token")}
+    return [Result("host", "ours", shape, rounds=1, figures=figures, note=told, **found)]
+
+
 def measured(questions: int, answers: int, mean: int, longest: int) -> dict[str, Any]:
     """Seconds by part, bytes above the start, and what it was measured of."""
     import torch
     from models import Spec, make_model, make_tokenizer
     from our_steps import arguments
+    from timing import Times, added, once
 
     from posttrain import Completion, PostTrainer, Sampling, build_algorithm
     from posttrain.data.rows import Problem
@@ -87,31 +105,49 @@ def measured(questions: int, answers: int, mean: int, longest: int) -> dict[str,
     collector, learner, model = trainer.run_state.collector, trainer._learner, trainer.model
     learner._bounds["rows"] = None
     assert model is not None
-    took: dict[str, float] = {}
+    took: dict[str, Times] = {}
 
-    def timed(name: str, made: Callable[[], T]) -> T:
-        began = time.process_time()
-        result = made()
-        took[name] = took.get(name, 0.0) + time.process_time() - began
-        return result
+    def timed(name: str, call: Callable[[], T]) -> T:
+        made: list[T] = []
+        times = once(lambda: made.append(call()))
+        took[name] = added(took[name], times) if name in took else times
+        return made[0]
 
     honest = engine.generate
     engine.generate = lambda *asked: timed("sampling", lambda: honest(*asked))  # type: ignore[method-assign]
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     collection = timed("collecting", lambda: collector.collect(model, 0, 0.0))
-    took["collecting"] -= took.pop("sampling")
+    took["collecting"] = added(took["collecting"], took.pop("sampling"), -1)
     opened = timed("advantages", lambda: learner.open(model, collection))
+    bytes_held = held(opened)
     del collection
     step = timed("counting and dealing", lambda: learner.step(opened, 0, 0.0))
     for micro in step.micro:
         timed("micro-batches", lambda micro=micro: learner._local(step.collection, micro))
+    whole = [*took.values()]
     return {
-        "seconds": took,
+        **{clock: sum(getattr(times, clock) for times in whole) for clock in ("wall", "user", "system")},
+        "parts": {name: times.user for name, times in took.items()},
         "peak_bytes": _status("VmHWM") - before,
+        "bytes_a_token": bytes_held / int(lengths.sum()),
         "tokens": int(lengths.sum()),
         "micro_batches": len(step.micro),
     }
+
+
+def held(collection: Any) -> int:
+    """Bytes of the memory behind a collection's arrays, each piece once, however many look at it."""
+    arrays = [one for row in collection.rows for one in (row.prompt, row.completion, row.mask)]
+    pieces = {owner.ctypes.data: owner.nbytes for owner in map(_owner, [*arrays, collection.flat.lengths])}
+    storages = [field.untyped_storage() for field in collection.flat.fields.values()]
+    return sum((pieces | {storage.data_ptr(): storage.nbytes() for storage in storages}).values())
+
+
+def _owner(array: Any) -> Any:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _status(name: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CPU_RESULTS = ROOT / "benchmarks/results/cpu.jsonl"
 GPU_RESULTS = ROOT / "benchmarks/results/gpu.jsonl"
+Key = tuple[str, str]
 PACKAGES = ("posttrain", "torch", "transformers", "trl")
 
 
@@ -20,22 +21,30 @@ PACKAGES = ("posttrain", "torch", "transformers", "trl")
 class Result:
     """One implementation of one case.
 
-    wall, cpu: seconds, the least of `rounds`; None where parity failed, or nothing is timed. ratio: its cost by that of
-    `against`, outside the kernel. peak_bytes: memory that a step takes above what was held before it; peak_ratio: by that
-    of `against`. agrees: whether it computes what the others do, within `tolerance`; `difference` is the larger
-    relative one, of what `compared` says. share: of the time of steps that is spent beside the parts that must be.
+    run: which of several in a row. wall, user, system: seconds by the clock, of the processor outside the kernel and in it,
+    the least of `rounds`; None where parity failed, or nothing is timed. ratio, ratio_wall: its cost by that of `against`,
+    outside the kernel and by the clock. peak_bytes: memory that a step takes above what was held before it; peak_ratio: by
+    that of `against`. faults: pages that a step touches for the first time once it is warm; kernels: operations that it
+    dispatches, forward and backward, views and empty memory left out. agrees: whether it computes what the others do, within
+    `tolerance`; `difference` is the larger relative one, of what `compared` says. share: of the time of steps that is spent
+    beside the parts that must be. figures: whatever else a case is made for, by name.
     """
 
     case: str
     implementation: str
     shape: dict[str, Any] = field(default_factory=dict[str, Any])
+    run: int = 1
     wall: float | None = None
-    cpu: float | None = None
+    user: float | None = None
+    system: float | None = None
     rounds: int = 0
     against: str = ""
     ratio: float | None = None
+    ratio_wall: float | None = None
     peak_bytes: int | None = None
     peak_ratio: float | None = None
+    faults: int | None = None
+    kernels: int | None = None
     loss: float | None = None
     gradient_norm: float | None = None
     agrees: bool | None = None
@@ -44,12 +53,13 @@ class Result:
     compared: str = ""
     share: float | None = None
     shares: dict[str, float] = field(default_factory=dict[str, float])
+    figures: dict[str, float] = field(default_factory=dict[str, float])
     note: str = ""
     machine: dict[str, Any] = field(default_factory=dict[str, Any])
     versions: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """Under which it is found."""
         return self.case, self.implementation
 
@@ -67,13 +77,34 @@ def read(path: Path) -> list[Result]:
     return [Result(**{name: value for name, value in json.loads(line).items() if name in known}) for line in lines]
 
 
-def merged(old: Iterable[Result], new: Iterable[Result]) -> list[Result]:
-    """The new results, and of the old ones those of cases that were not run anew, in the old order."""
+def merged(old: Iterable[Result], new: Iterable[Result], *, beside: bool = False) -> list[Result]:
+    """The new results, and of the old ones those of cases that were not run anew, in the old order.
+
+    A case that was run anew is gone from later runs too: runs in a row are of one program. beside: only rows of the same
+    implementation are replaced; the others of the case stay.
+    """
     kept, fresh = list(old), list(new)
     order = list(dict.fromkeys(result.case for result in [*kept, *fresh]))
-    anew = {result.case for result in fresh}
-    rows = [result for result in kept if result.case not in anew] + fresh
-    return sorted(rows, key=lambda result: order.index(result.case))
+
+    def name(result: Result) -> Key:
+        return (result.case, result.implementation if beside else "")
+
+    since = {name(result): result.run for result in fresh}
+    rows = [result for result in kept if result.run < since.get(name(result), result.run + 1)] + fresh
+    return sorted(rows, key=lambda result: (result.run, order.index(result.case)))
+
+
+def by_run(results: Iterable[Result]) -> list[dict[Key, Result]]:
+    """The results of each run, by case and implementation."""
+    runs: dict[int, dict[Key, Result]] = {}
+    for result in results:
+        runs.setdefault(result.run, {})[result.key] = result
+    return [runs[number] for number in sorted(runs)]
+
+
+def last(results: Iterable[Result]) -> list[Result]:
+    """Of each case and implementation what the last run gave."""
+    return list({result.key: result for result in results}.values())
 
 
 def machine(threads: int, device: str = "") -> dict[str, Any]:

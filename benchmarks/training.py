@@ -26,6 +26,7 @@ from torch import Tensor
 
 from posttrain import Group as Judged
 from posttrain import HFEngine, PostTrainer, Sampling, build_algorithm
+from posttrain.rollout.engine import RolloutEngine
 
 LEARNING_RATE = 1e-4
 
@@ -108,12 +109,12 @@ def ours_dpo(plan: Plan) -> Run:
     return _ours(plan, "dpo", _preferences(groups(plan.rows, 2, plan.prompt, plan.spec.vocabulary)), plan.rows)
 
 
-def ours_grpo(plan: Plan) -> Run:
-    """Our GRPO, with DAPO's average, TRL's default, and `engine: hf`."""
-    model, tokenizer, tally = _policy(plan, endless=True)
+def ours_grpo(plan: Plan, engine: RolloutEngine | None = None) -> Run:
+    """Our GRPO, with DAPO's average, TRL's default, and `engine: hf` where no other engine is given."""
+    model, tokenizer, tally = make_policy(plan, endless=True)
     online = {
         "rewards": [tally],
-        "engine": HFEngine(model, tokenizer),
+        "engine": engine or HFEngine(model, tokenizer),
         "sampling": Sampling(max_tokens=plan.answer),
     }
     algorithm = build_algorithm("dapo", rollouts=plan.group, clip_high=0.2, dynamic_sampling=False)
@@ -124,7 +125,7 @@ def ours_grpo(plan: Plan) -> Run:
 
 def trl_sft(plan: Plan, *, packed: bool = False) -> Run:
     """SFTTrainer, with its default of padded rows, or packing by best fit."""
-    model, tokenizer, _ = _policy(plan)
+    model, tokenizer, _ = make_policy(plan)
     options = {"packing": True, "max_length": 512 * plan.rows, "per_device_train_batch_size": 1} if packed else {}
     config = _trl().SFTConfig(**{**_settings(plan, plan.rows), **options})
     data = _demonstrations(documents(plan.rows, plan.spec.vocabulary))
@@ -133,7 +134,7 @@ def trl_sft(plan: Plan, *, packed: bool = False) -> Run:
 
 def trl_dpo(plan: Plan) -> Run:
     """DPOTrainer. Its reference is a second model of the same weights, for it can copy none that has no path."""
-    model, tokenizer, _ = _policy(plan)
+    model, tokenizer, _ = make_policy(plan)
     data = _preferences(groups(plan.rows, 2, plan.prompt, plan.spec.vocabulary))
     config = _trl().DPOConfig(**_settings(plan, plan.rows))
     trainer = _trl().DPOTrainer(model, make_model(plan.spec), config, train_dataset=data, processing_class=tokenizer)
@@ -142,7 +143,7 @@ def trl_dpo(plan: Plan) -> Run:
 
 def trl_grpo(plan: Plan) -> Run:
     """GRPOTrainer with transformers' generate."""
-    model, tokenizer, tally = _policy(plan, endless=True)
+    model, tokenizer, tally = make_policy(plan, endless=True)
     config = _trl().GRPOConfig(
         **_settings(plan, plan.rows * plan.group), num_generations=plan.group, max_completion_length=plan.answer
     )
@@ -151,7 +152,7 @@ def trl_grpo(plan: Plan) -> Run:
 
 
 def _ours(plan: Plan, name: str, data: Dataset, rows: int) -> Run:
-    model, tokenizer, _ = _policy(plan)
+    model, tokenizer, _ = make_policy(plan)
     args = arguments(plan.spec, name, rows, max_steps=plan.steps, learning_rate=LEARNING_RATE)
     return Run(PostTrainer(model, build_algorithm(name), tokenizer=tokenizer, train_dataset=data, args=args), flat(model))
 
@@ -160,7 +161,8 @@ def _trl() -> Any:
     return importlib.import_module("trl")
 
 
-def _policy(plan: Plan, *, endless: bool = False) -> tuple[Any, Any, Tally]:
+def make_policy(plan: Plan, *, endless: bool = False) -> tuple[Any, Any, Tally]:
+    """Model, tokenizer and reward."""
     model = make_model(plan.spec, endless=endless)
     return model, make_tokenizer(plan.spec.vocabulary, endless=endless), Tally()
 

@@ -29,7 +29,8 @@ REWARDS = [
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe of a few steps. model, training, top: more of these parts of it. resumed: it is broken off and goes on."""
+    """A recipe of a few steps. model, training, rollout, top: more of these parts of it. resumed: it is broken off and goes
+    on."""
 
     algorithm: str
     precision: str = FLOAT32
@@ -38,6 +39,7 @@ class Case:
     tells: str = ""
     model: dict[str, Any] = field(default_factory=dict[str, Any])
     training: dict[str, Any] = field(default_factory=dict[str, Any])
+    rollout: dict[str, Any] = field(default_factory=dict[str, Any])
     top: dict[str, Any] = field(default_factory=dict[str, Any])
     resumed: bool = False
 
@@ -92,7 +94,8 @@ class Case:
         }
         if cpu:
             training["extra"] = {**training.get("extra", {}), "use_cpu": True}
-        sampled = {"rollout": {"questions_per_step": 4, "n": 4, "max_tokens": LONGEST}, "rewards": REWARDS}
+        rollout = {"questions_per_step": 4, "n": 4, "max_tokens": LONGEST, **self.rollout}
+        sampled = {"rollout": rollout, "rewards": REWARDS}
         return {
             "model": {**model, **{key: value for key, value in self.model.items() if key != "from_scratch"}},
             "algorithm": {"name": self.algorithm, **_needed(self.algorithm)},

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from gpu.cases import FLOAT32, Case, cases
+from gpu.engines import engine_cases, engine_faults
 from gpu.gates import dtype_faults, fallback_faults, number_faults
 from gpu.pretence import phases
 from gpu.seen import Seen
@@ -61,6 +62,18 @@ def run(case: Case, folder: Path) -> list[str]:
     return told
 
 
+def run_engine(case: Case, folder: Path) -> list[str]:
+    """One case over vLLM; prints a line."""
+    began = time.monotonic()
+    try:
+        told = engine_faults(case, folder / "device")
+    except Exception as error:
+        traceback.print_exc()
+        told = [f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"]
+    print(f"{time.monotonic() - began:6.1f} s  {case.name}", *told, sep="\n    ", flush=True)
+    return told
+
+
 def main() -> int:
     """Runs the cases of the algorithms that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -75,8 +88,17 @@ def main() -> int:
         return 4
     logging.disable(logging.WARNING)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    over_vllm = list(engine_cases(torch.cuda.device_count()))
+    if not over_vllm:
+        print("vLLM is not installed: nothing of it is checked")
+    ways = ((run, list(cases())), (run_engine, over_vllm))
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
-        failed = [case.name for case in cases() if (not asked or case.algorithm in asked) and run(case, Path(folder))]
+        failed = [
+            case.name
+            for check, over in ways
+            for case in over
+            if (not asked or case.algorithm in asked) and check(case, Path(folder))
+        ]
     print(f"{len(failed)} failed", *failed, sep="\n  ")
     return 1 if failed else 0
 

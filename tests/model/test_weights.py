@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from posttrain.errors import EngineError, SetupError
 from posttrain.model import weights
-from posttrain.model.weights import Fingerprint, Weights, engine_weights
+from posttrain.model.weights import Fingerprint, Weights, described_weights, engine_weights
 from posttrain.rollout.transports import DiskTransport, TensorTransport
 from posttrain.settings.model import Adapter
 from tiny import make_model, with_exact_norms
@@ -43,6 +43,16 @@ def test_the_weights_make_a_plain_model_with_the_same_logits(tied: bool, adapter
     with torch.no_grad():
         torch.testing.assert_close(plain.eval()(ids).logits, model(ids).logits, rtol=0, atol=1e-12)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("adapter", [None, Adapter(r=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_what_will_come_is_described_as_it_comes(dtype: torch.dtype | None, adapter: Adapter | None) -> None:
+    model, _ = make_model(dtype="float32", tie_word_embeddings=True, adapter=adapter)
+    model.base_model.register_buffer("shown", torch.zeros(3, dtype=torch.int64))  # which is not cast
+    comes = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in engine_weights(model, dtype)]
+    assert described_weights(model, dtype) == comes
+    assert torch.int64 in {tensor.dtype for _, tensor in engine_weights(model, dtype)}
 
 
 @pytest.mark.parametrize(

@@ -225,9 +225,31 @@ CASES = [
     grpo({"n": 4, "questions_per_step": 3}, {"rows_per_step": 6}, "training.rows_per_step: 6 must divide the 12 rollouts"),
     grpo({"engine": "vlm"}, {}, "rollout.engine: "),
     grpo({"vllm": {"mode": "server"}}, {}, "rollout: vllm: its settings need engine: vllm"),
-    grpo({"engine": "vllm", "vllm": {"weights": "nccl"}}, {}, "weights: nccl sends them between GPUs"),
-    grpo({"engine": "vllm", "vllm": {"sleep": True}}, {}, "sleep: giving the engine's GPU memory back"),
+    *(
+        grpo({"engine": "vllm", "vllm": vllm}, {}, f"rollout.vllm: {says}")
+        for vllm, says in (
+            ({"weights": "ipc"}, "weights: ipc goes from one process to another; an engine in the process is handed tensors"),
+            ({"weights": "nccl"}, "weights: nccl goes from one process to another"),
+            ({"mode": "server", "weights": "nccl"}, "weights: nccl goes to a GPU that nobody trains on"),
+            ({"mode": "server", "weights": "nccl", "devices": [1, 2]}, "weights: nccl goes to one server; several take disk"),
+            ({"mode": "server", "weights": "nccl", "devices": ["cpu"]}, "weights: nccl goes between GPUs"),
+            ({"mode": "server", "weights": "ipc", "url": "http://127.0.0.1:1"}, "weights: ipc goes to a server that the run"),
+            ({"mode": "server", "weights": "ipc", "tensor_parallel_size": 2}, "weights: ipc reaches one GPU"),
+            ({"mode": "server", "weights": "ipc", "weights_folder": "w"}, "weights_folder is of weights: disk"),
+        )
+    ),
+    grpo({"engine": "vllm", "vllm": {"mode": "server", "sleep": True}}, {}, "sleep: an engine in the process gives its"),
     grpo({"engine": "vllm", "vllm": {"url": "http://a:1"}}, {}, "url is of a server: set mode: server"),
+    grpo({"ahead": -1}, {}, "rollout.ahead: input should be greater than or equal to 0"),
+    grpo({"ahead": 1}, {}, "by servers that load weights from a folder, and engine: hf is something else", correction={}),
+    grpo({"ahead": 1, "engine": "vllm"}, {}, "and vllm.mode: in_process is something else", correction={}),
+    grpo(
+        {"ahead": 1, "engine": "vllm", "vllm": {"mode": "server", "weights": "nccl", "devices": [1]}},
+        {},
+        "and vllm.weights: nccl is something else",
+        correction={},
+    ),
+    grpo({"ahead": 2, "engine": "vllm", "vllm": {"mode": "server"}}, {}, "rollout.ahead: 2 trains on what older weights"),
     grpo({"temperature": 0}, {}, "rollout.temperature: "),
     grpo({"n": 4}, {}, "algorithm.rollouts: it follows from rollout", rollouts=3),
     grpo({"n": 1}, {}, "a group of one has no baseline, and nothing could be learnt: set rollout.n to 2 or more"),

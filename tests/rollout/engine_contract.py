@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from posttrain import Completion, Request, RolloutEngine, Sampling
-from posttrain.rollout.engine import check_requests, sample_seed
+from posttrain.rollout.engine import check_requests, rest, sample_seed
 
 PROMPTS = ([60, 61], [62, 63, 64, 70, 71], [65] * 40, [66, 80, 81])
 TOLERANCE = 1e-4  # nats, in float32
@@ -63,6 +63,9 @@ class Scripted:
 
     def sync(self, model: Any, version: int) -> None:
         self._synced, self._version = model.clone(), version
+
+    def rest(self) -> None:
+        self._synced = torch.full_like(self._synced, torch.nan)
 
     def close(self) -> None:
         pass
@@ -222,3 +225,13 @@ class EngineContract:
         for one in flat(after):
             logp = subject.log_softmax(PROMPTS[2], one.tokens.tolist()).log_softmax(-1)[range(len(one.tokens)), one.tokens]
             assert (logp - torch.tensor(one.logprobs)).abs().max() < TOLERANCE
+
+    def test_after_a_rest_a_sync_brings_back_what_it_samples_with(self, subject: Subject) -> None:
+        sampling = Sampling(max_tokens=10, temperature=1.0, seed=9)
+        subject.sync(18)
+        before = subject.engine.generate(ask(PROMPTS[2], n=4), sampling)
+        rest(subject.engine)
+        rest(subject.engine)
+        subject.sync(19)
+        after = subject.engine.generate(ask(PROMPTS[2], n=4), sampling)
+        assert tokens(after) == tokens(before) and {one.version for one in flat(after)} == {19}

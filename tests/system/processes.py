@@ -44,4 +44,6 @@ def environment(**more: str) -> dict[str, str]:
     """Of a process that is started from here: without what vLLM, in this one, has left for processes of its own."""
     left = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: value for name, value in os.environ.items() if name not in left}
+    if "PYTHONPATH" in kept and "PYTHONPATH" in more:
+        more["PYTHONPATH"] += os.pathsep + kept["PYTHONPATH"]
     return {**kept, "OMP_NUM_THREADS": "1", **more}

@@ -74,7 +74,10 @@ class Scripted:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def restore(self, state: Any) -> None:
+    def ahead(self, step: int) -> dict[int, Collection]:
+        return {}
+
+    def restore(self, state: Any, ahead: Any) -> None:
         pass
 
 

@@ -102,6 +102,11 @@ def elements(tensor: Tensor) -> int:
     return getattr(tensor, "ds_numel", tensor.numel())
 
 
+def shape(tensor: Tensor) -> tuple[int, ...]:
+    """Of the whole tensor."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
 def size(tensor: Tensor) -> int:
     """Bytes of the whole tensor."""
     return elements(tensor) * tensor.element_size()

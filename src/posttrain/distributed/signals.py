@@ -7,8 +7,10 @@ remembered until a place where nothing is half done; elsewhere it ends the run a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -16,6 +18,17 @@ from types import FrameType
 from posttrain.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Has the kernel send this process a signal when its parent ends, however that ends; on Linux alone. It ends now if the
+    parent has ended already.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 class Interruption:

@@ -170,8 +170,12 @@ class Algorithm:
     @property
     def importance_ratio(self) -> bool:
         """Log-probs are compared with the sampler's or an older policy's: samples must be of the whole distribution."""
-        corrected = any(term.estimator.correction is not none for term in self.terms)
-        return corrected or self.needs.old_logp or self.needs.updates > 1
+        return self.corrected or self.needs.old_logp or self.needs.updates > 1
+
+    @property
+    def corrected(self) -> bool:
+        """A term weighs tokens by how likely they are to the policy and were to its sampler."""
+        return any(term.estimator.correction is not none for term in self.terms)
 
     def has_signal(self, batch: Batch) -> Bool[Tensor, " B"]:
         """False for the rows that no gradient can come from: no loss mask, or advantage 0 in every term and no penalty.

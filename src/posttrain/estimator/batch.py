@@ -35,7 +35,8 @@ class Batch:
     """Completions of one collection, or of a part of it, padded on the right to [B, T].
 
     Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
-    never used as a sign. `old_logp=None` means the current policy, detached.
+    never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
+    token, and of no meaning on demonstrations; None: those that are trained.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
@@ -49,6 +50,7 @@ class Batch:
     ref_logp: Float[Tensor, "B T"] | None = None
     advantage: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
+    version: Int[Tensor, "B T"] | None = None
     group: Int[Tensor, " B"] = None  # type: ignore[assignment]  # every row its own group
     reward: Float[Tensor, " B"] | None = None
     rewards_by_name: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict[str, Tensor])
@@ -126,7 +128,9 @@ class Batch:
         return self.replace(**changes)
 
 
-PER_TOKEN = frozenset(("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy"))
+PER_TOKEN = frozenset(
+    ("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy", "version")
+)
 """The fields of a batch that are [B, T]."""
 
 

@@ -32,7 +32,7 @@ from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
 from posttrain.execution.report.card import write_card
 from posttrain.execution.report.page import write_report
-from posttrain.execution.training import make_trainer
+from posttrain.execution.training import make_trainer, sampled_ahead
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe
@@ -137,12 +137,16 @@ def _run(
                 lockstep=recipe.distributed.shares_parameters and ranks.world() > 1,
             )
             stack.callback(engine.close)
+            if (ahead := sampled_ahead(recipe)) is not None:
+                stack.callback(ahead.close)
             facts = {**prepared.facts(), "processes": ranks.world()}
             if checkpoint is not None:
                 notes = check_facts(checkpoint, facts)
                 for sentence in notes:
                     tell("facts", sentence)
-            trainer = make_trainer(prepared, arguments, folder, listeners, engine, interruption=interruption, facts=facts)
+            trainer = make_trainer(
+                prepared, arguments, folder, listeners, engine, ahead, interruption=interruption, facts=facts
+            )
             if ranks.is_main():
                 withdraw(folder / "final")  # of a run that is longer now
                 write(folder / "recipe.yaml", _as_yaml(recipe))

@@ -14,12 +14,24 @@ from posttrain.execution.evaluation import evaluate
 from posttrain.execution.folder.best import Best
 from posttrain.execution.prepare.preparation import Prepared
 from posttrain.model.saving import save_model
-from posttrain.rollout.engine import RolloutEngine
+from posttrain.recipe.recipe import Recipe
+from posttrain.rewards.options import Judged
+from posttrain.rollout.engine import RolloutEngine, rest
 from posttrain.rollout.make import sampling_of
+from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.options import Execution, Watching
 from posttrain.train.schedules import built_schedule
 from posttrain.train.trainer import PostTrainer
 from posttrain.train.watch.records import JsonLines, Listener
+
+
+def sampled_ahead(recipe: Recipe) -> Ahead | None:
+    """How a recipe's rollouts are sampled beside training, if they are."""
+    rollout = recipe.rollout
+    if rollout is None or not rollout.ahead:
+        return None
+    judged = Judged(recipe.data.train, rollout.max_tokens)
+    return Ahead(rollout.ahead, recipe.algorithm, recipe.rewards, judged, rollout.vllm, leads=ranks.is_main())
 
 
 def make_trainer(
@@ -28,6 +40,7 @@ def make_trainer(
     folder: Path,
     listeners: Sequence[Listener],
     engine: RolloutEngine,
+    ahead: Ahead | None,
     **options: Any,
 ) -> PostTrainer:
     """The trainer that the recipe asks for; `options` are more of its own."""
@@ -44,6 +57,7 @@ def make_trainer(
             "sampling": sampling_of(recipe.rollout, recipe.seed),
             "mask_cut_off": recipe.rollout.mask_cut_off,
             "resamples": recipe.rollout.resamples,
+            "ahead": ahead,
         }
     trainer = PostTrainer(
         prepared.model,
@@ -61,7 +75,7 @@ def make_trainer(
         ),
         watching=Watching(
             listeners=listeners,
-            sample_evaluation=partial(_sample, prepared, folder, engine) if prepared.sets.problems else None,
+            sample_evaluation=partial(_sample, prepared, folder, engine, ahead) if prepared.sets.problems else None,
             start_metrics=start_metrics,
             evaluate_first=bool(prepared.sets.held_out or prepared.sets.problems),
         ),
@@ -76,8 +90,10 @@ def make_trainer(
     return trainer
 
 
-def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) -> dict[str, float]:
+def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahead | None, step: int) -> dict[str, float]:
     config, metrics = prepared.recipe.eval, dict[str, float]()
+    if ahead is not None:
+        ahead.rest()
     engine.sync(prepared.model, step)
     for name, asked in prepared.sets.problems.items():
         result = evaluate(
@@ -92,4 +108,5 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, step: int) 
         metrics.update(result.metrics(f"eval/{name}"))
         if ranks.is_main():
             JsonLines(folder / "completions" / f"eval-{name}-step-{step:06d}.jsonl").rewrite(result.rows())
+    rest(engine)
     return metrics

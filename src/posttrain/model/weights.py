@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posttrain.distributed.sharding import gathered_parameters, size, whole
+from posttrain.distributed.sharding import gathered_parameters, shape, size, whole
 from posttrain.errors import SetupError
 
 BUCKET_BYTES = 2**29  # gathered at a time from the ranks that share a model
@@ -30,6 +30,26 @@ def engine_weights(model: Any, dtype: torch.dtype | None = None) -> Weights:
     Raises:
         SetupError: the adapter is more than LoRA on linear layers.
     """
+    for bucket in _buckets(_entries(model)):
+        with gathered_parameters(part for entry in bucket for part in entry.parts()):
+            for entry in bucket:
+                yield entry.name, entry.value(dtype)
+
+
+class Described(NamedTuple):
+    """A tensor that `engine_weights` will give."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+def described_weights(model: Any, dtype: torch.dtype | None = None) -> list[Described]:
+    """All that `engine_weights` gives, in its order, and nothing is gathered."""
+    return [Described(entry.name, entry.dtype(dtype), shape(entry.base)) for entry in _entries(model)]
+
+
+def _entries(model: Any) -> list[_Entry]:
     prefix = "base_model.model." if hasattr(model, "peft_config") else ""
     adapted = _adapted(model)
     entries: list[_Entry] = []
@@ -40,10 +60,7 @@ def engine_weights(model: Any, dtype: torch.dtype | None = None) -> Weights:
             entries.append(_Entry(name.removeprefix(prefix).replace(".base_layer.", "."), tensor, layer))
     if all(entry.name != "lm_head.weight" for entry in entries):
         entries.append(_Entry("lm_head.weight", model.get_output_embeddings().weight))
-    for bucket in _buckets(entries):
-        with gathered_parameters(part for entry in bucket for part in entry.parts()):
-            for entry in bucket:
-                yield entry.name, entry.value(dtype)
+    return entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +75,14 @@ class _Entry:
         own = [self.base]
         return own if self.layer is None else [*own, *(p for n, p in self.layer.named_parameters() if "lora_" in n)]
 
+    def dtype(self, asked: torch.dtype | None) -> torch.dtype:
+        return asked if asked is not None and isinstance(self.base, torch.nn.Parameter) else self.base.dtype
+
     def value(self, dtype: torch.dtype | None) -> Tensor:
-        value, given = self.base.detach(), dtype if isinstance(self.base, torch.nn.Parameter) else None
+        value = self.base.detach()
         if self.layer is not None:
             value = value + sum(self.layer.get_delta_weight(name) for name in self.layer.active_adapters)
-        return whole(value.to(given or self.base.dtype))
+        return whole(value.to(self.dtype(dtype)))
 
 
 def _buckets(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:

@@ -146,6 +146,11 @@ class Recipe(Config):
                 f"rollout.hf.batching: continuous needs the whole model in each process, and mode {self.distributed.mode} "
                 "spreads it: take batching: loop, or engine: vllm"
             )
+        if rollout.ahead and not traits.corrected:
+            raise ValueError(
+                f"rollout.ahead: {rollout.ahead} trains on what older weights have sampled, and {name} has no correction for "
+                "it: set algorithm.correction: {level: token, form: truncate, cap: 2.0}"
+            )
         if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
         per_step = self.training.rows_per_step

@@ -18,14 +18,20 @@ class Traits:
     rollouts: bool
     takes_demonstrations: bool
     reads_verdict: bool
+    corrected: bool
 
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
         """Before it is built."""
-        return cls(config.trains_on == "rollouts", config.takes_demonstrations, config.reads_verdict)
+        return cls(
+            config.trains_on == "rollouts",
+            config.takes_demonstrations,
+            config.reads_verdict,
+            getattr(config, "correction", None) is not None,
+        )
 
     @classmethod
     def of_value(cls, algorithm: Algorithm) -> Traits:
         """Once it is built."""
         needs = algorithm.needs
-        return cls(needs.rollouts > 0, needs.demonstrations > 0, needs.verdict)
+        return cls(needs.rollouts > 0, needs.demonstrations > 0, needs.verdict, algorithm.corrected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,6 +84,21 @@ class RolloutEngine(Protocol):
     def close(self) -> None:
         """Frees what the engine holds."""
         ...
+
+
+@runtime_checkable
+class Resting(Protocol):
+    """An engine that holds something only to sample."""
+
+    def rest(self) -> None:
+        """Gives it back until the next `sync`; nothing is asked before."""
+        ...
+
+
+def rest(engine: RolloutEngine) -> None:
+    """Tells an engine that no more is asked of it before the next `sync`; one that has no `rest` keeps what it has."""
+    if isinstance(engine, Resting):
+        engine.rest()
 
 
 def check_requests(requests: Sequence[Request], sampling: Sampling, context: int | None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from posttrain.data.rows import Row
 from posttrain.errors import EngineError
@@ -39,8 +41,25 @@ class Probe:
     def __init__(self, vocabulary: int, context: int, pad_id: int) -> None:
         rng, length = Random(0), max(1, min(PROMPT_TOKENS, context - ANSWER_TOKENS))
         self.prompt, self._pad_id = [rng.randrange(vocabulary) for _ in range(length)], pad_id
+        self._given = [rng.randrange(vocabulary) for _ in range(ANSWER_TOKENS - 1)]
         self.sampling = Sampling(max_tokens=ANSWER_TOKENS, temperature=0.7)
         self._scorer = Scorer("whole", self.sampling.temperature)  # right for every model, and the probe is short
+
+    def prompt_at(self, place: int) -> list[int]:
+        """The prompt, followed by so many tokens of an answer that is given."""
+        return [*self.prompt, *self._given[:place]]
+
+    @torch.no_grad()
+    def expected(self, model: Any) -> Float[Tensor, "places vocab"]:
+        """The model's log-probs of every token at each place of the given answer, as an engine with its weights has them."""
+        ids = torch.tensor([self.prompt_at(ANSWER_TOKENS - 1)], device=output_head(model).weight.device)
+        training = model.training
+        model.eval()
+        try:
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=ANSWER_TOKENS).logits[0, -ANSWER_TOKENS:]
+        finally:
+            model.train(training)
+        return (logits.float() / self.sampling.temperature).log_softmax(-1).cpu()
 
     def differences(self, model: Any, answers: Sequence[Completion]) -> list[float]:
         """The largest difference, in nats, between the log-probs of each answer and the model's."""
@@ -79,19 +98,29 @@ class Probe:
             bound: in nats; if None, by the coarser of the dtypes that the model computes in and the engines serve.
             served: what the engines serve, where it is another dtype than the model's.
         """
-        weight = output_head(model).weight
-        device = weight.device.type
-        computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        loosest = max(BOUNDS.get(dtype, BOUNDS[torch.bfloat16]) for dtype in (computed, served or computed))
-        bound = loosest if bound is None else bound
+        bound = bound_of(model, bound, served)
         differences = dict(zip(answers, self.differences(model, list(answers.values())), strict=True))
-        return max(differences.values()), {
-            name: EngineError(
-                f"After the sync to version {version} the log-probs of the probe by the engine {name} differ from the "
-                f"trainer's by {difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's "
-                "weights. Look for a sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or "
-                "another logprobs_mode than processed_logprobs. The last checkpoint is whole."
-            )
-            for name, difference in differences.items()
-            if not difference <= bound
-        }
+        return max(differences.values()), off(differences, version, bound)
+
+
+def bound_of(model: Any, bound: float | None, served: torch.dtype | None) -> float:
+    """In nats: `bound`, or that of the coarser of the dtypes that the model computes in and the engines serve."""
+    weight = output_head(model).weight
+    device = weight.device.type
+    computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    loosest = max(BOUNDS.get(dtype, BOUNDS[torch.bfloat16]) for dtype in (computed, served or computed))
+    return loosest if bound is None else bound
+
+
+def off(differences: Mapping[str, float], version: int, bound: float) -> dict[str, EngineError]:
+    """The fault of each engine whose difference is not within the bound."""
+    return {
+        name: EngineError(
+            f"After the sync to version {version} the log-probs of the probe by the engine {name} differ from the "
+            f"trainer's by {difference:.3g} nats, over the bound of {bound:g}: it does not sample from the trainer's "
+            "weights. Look for a sync that did not arrive whole, a prefix cache that was not reset, tied embeddings, or "
+            "another logprobs_mode than processed_logprobs. The last checkpoint is whole."
+        )
+        for name, difference in differences.items()
+        if not difference <= bound
+    }

@@ -14,7 +14,7 @@ Rpc = Callable[[str, dict[str, Any]], None]
 
 
 class WeightTransport(Protocol):
-    """Brings weights to an engine. vLLM's `nccl` engine, between GPUs, would be a third."""
+    """Brings weights to an engine."""
 
     def send(self, weights: Weights, version: int) -> None:
         """Returns when the engine holds them all."""
@@ -39,6 +39,11 @@ class TensorTransport:
         """Nothing is left."""
 
 
+def load_folder(rpc: Rpc, folder: Path) -> None:
+    """Has the engine load a folder's weights."""
+    rpc("reload_weights", {"weights_path": str(folder.resolve())})
+
+
 class DiskTransport:
     """A safetensors folder that the engine loads: written under another name, renamed when it is whole.
 
@@ -51,9 +56,10 @@ class DiskTransport:
     def __init__(self, rpc: Rpc, folder: Path, config: Path) -> None:
         self._rpc, self._folder, self._config = rpc, folder, config
         self._last: Path | None = None
+        self._written: list[Path] = []
 
-    def send(self, weights: Weights, version: int) -> None:
-        """See `WeightTransport`."""
+    def write(self, weights: Weights, version: int) -> Path:
+        """The folder of this version, whole; who loads it deletes it."""
         target = self._folder / f"weights-{version:06d}"
         unfinished = target.with_name(f"{target.name}.partial")
         for path in (unfinished, target):
@@ -62,12 +68,18 @@ class DiskTransport:
         shutil.copy(self._config / "config.json", unfinished)
         write_shards(weights, unfinished)
         os.replace(unfinished, target)
-        self._rpc("reload_weights", {"weights_path": str(target.resolve())})
+        self._written.append(target)
+        return target
+
+    def send(self, weights: Weights, version: int) -> None:
+        """See `WeightTransport`."""
+        target = self.write(weights, version)
+        load_folder(self._rpc, target)
         if self._last is not None and self._last != target:
             shutil.rmtree(self._last, ignore_errors=True)
         self._last = target
 
     def close(self) -> None:
-        """Removes the last weights."""
-        if self._last is not None:
-            shutil.rmtree(self._last, ignore_errors=True)
+        """Removes the last weights, and those that nobody has loaded."""
+        for folder in self._written:
+            shutil.rmtree(folder, ignore_errors=True)

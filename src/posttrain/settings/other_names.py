@@ -44,6 +44,7 @@ KEYS = {
     "rollout.max_tokens": "max_completion_length max_new_tokens max_response_length response_length generate_max_len",
     "rollout.engine": "use_vllm vllm_mode backend",
     "rollout.vllm.gpu_memory_utilization": "vllm_gpu_memory_utilization",
+    "rollout.vllm.sleep": "vllm_enable_sleep_mode vllm_enable_sleep free_cache_engine",
     "rewards": "reward_funcs reward_functions reward_fn reward_model reward_manager custom_reward_function reward",
     "algorithm.kl_coef": "kl_loss_coef init_kl_coef kl_beta use_kl_loss kl_penalty",
     "algorithm.entropy_coef": "entropy_coeff ent_coef",

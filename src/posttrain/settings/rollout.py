@@ -25,8 +25,9 @@ class VLLMConfig(Config):
     """Of several such servers: what is asked is spread over them, and one that fails is taken out for the rest of the run."""
     devices: list[Annotated[int, Field(ge=0)] | Literal["cpu"]] = []
     """A server is started for each: GPUs, by their numbers among those that the run sees, or `cpu`, as often as wanted."""
-    weights: Literal["tensors", "disk", "nccl"] | None = None
-    """How new weights reach it: handed over in the process, or by a safetensors folder that is loaded again."""
+    weights: Literal["tensors", "disk", "ipc", "nccl"] | None = None
+    """How new weights reach it: tensors, handed over in the process; disk, a safetensors folder that a server loads again;
+    ipc, to a server on the trainer's GPU, and nccl, to one on others, by vLLM's own transfer (never run on a GPU)."""
     weights_folder: str | None = None
     """For `disk`: a folder that trainer and engine both see; a temporary one where it is not set."""
     dtype: Compute | None = None
@@ -51,13 +52,23 @@ class VLLMConfig(Config):
     probe_every: Count = 10
     """Syncs between two whole proofs of the weights, after the first ten, each of which has one; 1: every sync has one."""
     sleep: bool = False
-    """Not part of this version."""
+    """Give the engine's memory back while the trainer works: weights and cache are dropped, and weights come anew with the
+    next sync. In the process, on a GPU (never run on a GPU)."""
 
     @property
-    def transport(self) -> Literal["tensors", "disk"]:
+    def transport(self) -> Literal["tensors", "disk", "ipc", "nccl"]:
         """How new weights reach the engine."""
-        assert self.weights != "nccl"  # refused
         return self.weights or ("tensors" if self.mode == "in_process" else "disk")
+
+    @property
+    def transfers(self) -> bool:
+        """Whether weights go by vLLM's own transfer."""
+        return self.transport in ("ipc", "nccl")
+
+    @property
+    def beside_the_trainer(self) -> bool:
+        """Whether it has its part of the trainer's GPU while there is training."""
+        return self.transport == "ipc" or (self.mode == "in_process" and not self.sleep)
 
     @property
     def addresses(self) -> list[str]:
@@ -71,10 +82,8 @@ class VLLMConfig(Config):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> VLLMConfig:
-        if self.weights == "nccl":
-            raise ValueError("weights: nccl sends them between GPUs and is not part of this version; take tensors or disk")
-        if self.sleep:
-            raise ValueError("sleep: giving the engine's GPU memory back between rollouts is not part of this version")
+        if self.sleep and self.mode != "in_process":
+            raise ValueError("sleep: an engine in the process gives its memory to the trainer; a server keeps its own")
         if self.url is not None and self.urls:
             raise ValueError("url and urls: give one of them")
         key = "urls" if self.urls else "url"
@@ -85,7 +94,7 @@ class VLLMConfig(Config):
                 raise ValueError(f"{key}: http://HOST:PORT is expected, not {url}")
         if len({url.rstrip("/") for url in self.addresses}) < len(self.addresses):
             raise ValueError("urls: one stands there twice")
-        if self.addresses and self.weights_folder is None:
+        if self.addresses and self.transport == "disk" and self.weights_folder is None:
             raise ValueError(f"{key}: a server that runs already takes its weights from weights_folder, which it must see")
         if self.devices and (self.mode != "server" or self.addresses):
             raise ValueError("devices are of servers that the run starts: they need mode: server, and neither url nor urls")
@@ -98,7 +107,26 @@ class VLLMConfig(Config):
             raise ValueError("weights: tensors reach one worker; with tensor_parallel_size over 1 take weights: disk")
         if self.mode == "server" and self.weights == "tensors":
             raise ValueError("weights: tensors go to an engine in the process; a server takes disk")
+        if self.transfers:
+            self._check_transfer()
         return self
+
+    def _check_transfer(self) -> None:
+        way = f"weights: {self.transport}"
+        if self.mode == "in_process":
+            raise ValueError(f"{way} goes from one process to another; an engine in the process is handed tensors")
+        if len(self.addresses) > 1 or len(self.devices) > 1:
+            raise ValueError(f"{way} goes to one server; several take disk")
+        if "cpu" in self.devices:
+            raise ValueError(f"{way} goes between GPUs; a server on a CPU takes disk")
+        if self.weights_folder is not None:
+            raise ValueError(f"weights_folder is of weights: disk; {way} writes nothing")
+        if self.transport == "ipc" and self.addresses:
+            raise ValueError("weights: ipc goes to a server that the run starts; one that is there takes nccl or disk")
+        if self.transport == "ipc" and self.tensor_parallel_size > 1:
+            raise ValueError("weights: ipc reaches one GPU; with tensor_parallel_size over 1 take disk")
+        if self.transport == "nccl" and not self.addresses and not self.devices:
+            raise ValueError("weights: nccl goes to a GPU that nobody trains on: give it as devices: [NUMBER], or a url")
 
 
 class HFConfig(Config):
@@ -209,8 +237,28 @@ class RolloutConfig(SamplingConfig):
     """Rounds in which groups without signal are replaced by other questions, where the algorithm asks for it."""
     log_completions: Annotated[int, Field(ge=0)] = 10
     """Collections between two tables of completions on the terminal; 0: none."""
+    ahead: Annotated[int, Field(ge=0)] = 0
+    """Collections that are sampled beside training, in a process of their own: each from weights that are so many collections
+    old, exactly; 0: sampling and training take turns."""
 
     @property
     def rows(self) -> int:
         """Rollouts of a collection."""
         return self.questions_per_step * self.n
+
+    @model_validator(mode="after")
+    def _is_sampled_beside_training(self) -> RolloutConfig:
+        if not self.ahead:
+            return self
+        there = {
+            f"engine: {self.engine}": self.engine != "vllm",
+            f"vllm.mode: {self.vllm.mode}": self.vllm.mode != "server",
+            f"vllm.weights: {self.vllm.weights}": self.vllm.transport != "disk",
+        }
+        if any(there.values()):
+            raise ValueError(
+                f"ahead: {self.ahead} samples beside training, by servers that load weights from a folder, and "
+                f"{next(key for key, other in there.items() if other)} is something else: take engine: vllm with vllm: "
+                "{mode: server, weights: disk}"
+            )
+        return self

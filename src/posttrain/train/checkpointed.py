@@ -105,7 +105,7 @@ class Checkpointed(Trainer):
                 if ranks.is_main():
                     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle, with tokens in it; nobody reads it
                 self._prove(staging)
-            self.run_state.save(staging, within_collection=step % self._algorithm.needs.updates > 0)
+            self.run_state.save(staging, step, within_collection=step % self._algorithm.needs.updates > 0)
 
         with self._signals_deferred():
             checkpoints.write(Path(str(self.args.output_dir)), step, fill, self._facts, keep=self._keep)

@@ -14,7 +14,7 @@ from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection, Collector
 from posttrain.train.watch.nonfinite import NonFinite
 
-COLLECTION = "collection.safetensors"
+COLLECTION, AHEAD = "collection.safetensors", "ahead-"
 
 
 class RunState:
@@ -33,10 +33,14 @@ class RunState:
         """The step of the last checkpoint."""
         self.evaluation_due = False
 
-    def save(self, folder: Path, *, within_collection: bool) -> None:
-        """What this rank remembers; the first one keeps the collection, if the checkpoint lies between two of its updates."""
+    def save(self, folder: Path, step: int, *, within_collection: bool) -> None:
+        """What this rank remembers after `step`; the first one keeps the collection, if the checkpoint lies between two of
+        its updates, and those of later steps that are there already or on their way.
+        """
         if within_collection and self.opened is not None and ranks.is_main():
             collection_file.save(self.opened, folder / COLLECTION)
+        for begins, collection in self.collector.ahead(step).items():
+            collection_file.save(collection, folder / f"{AHEAD}{begins:06d}.safetensors")
         remembered = {
             "collector": self.collector.state(),
             "nonfinite": self.nonfinite.in_a_row,
@@ -53,7 +57,9 @@ class RunState:
         if not (path := _file(checkpoint)).is_file():
             raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
         remembered = json.loads(path.read_text())
-        self.collector.restore(remembered["collector"])
+        there = sorted(checkpoint.glob(f"{AHEAD}*.safetensors")) if ranks.is_main() else []
+        ahead = {int(path.stem.removeprefix(AHEAD)): collection_file.load(path) for path in there}
+        self.collector.restore(remembered["collector"], ahead)
         self.nonfinite.in_a_row = remembered["nonfinite"]
         self.evaluation_due = remembered["evaluation_due"]
         if (opened := checkpoint / COLLECTION).is_file():

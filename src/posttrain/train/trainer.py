@@ -14,6 +14,7 @@ from posttrain.estimator import Algorithm
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
@@ -52,6 +53,7 @@ class PostTrainer(Loop):
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
+        ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
         execution: how steps are made.
         watching: what is measured and told.
         interruption: signals that end the run between two steps, with a checkpoint; none are listened to without it.
@@ -80,6 +82,7 @@ class PostTrainer(Loop):
         sampling: Sampling | None = None,
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
+        ahead: Ahead | None = None,
         execution: Execution = Execution(),  # noqa: B008  (frozen)
         watching: Watching = Watching(),  # noqa: B008
         interruption: Interruption | None = None,
@@ -121,7 +124,9 @@ class PostTrainer(Loop):
             demonstrations=demonstrations,
             mask_cut_off=mask_cut_off,
             resamples=resamples,
+            ahead=ahead,
             epochs=args.num_train_epochs if args.max_steps <= 0 else None,
+            steps=args.max_steps,
         )
         folder, distributed, each = Path(str(args.output_dir)), execution.distributed, max(algorithm.needs.rollouts, 1)
         read = examples_of_epochs(args.num_train_epochs, len(data)) * each

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, Qwen2ForCausalLM
 from posttrain import PostTrainer
 from posttrain.execution.memory import footprint
 from posttrain.execution.memory.activations import Lora, Shape
+from posttrain.execution.memory.process import room
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.runner import plan
@@ -201,3 +202,20 @@ def test_adamw_is_one_kernel_unless_the_recipe_says_otherwise() -> None:
     assert type(optimizer) is torch.optim.AdamW and all(group["fused"] for group in optimizer.param_groups)
     other = load_recipe(recipe(training={**TRAINING, "extra": {"optim": "sgd"}}))
     assert training_arguments(other, 2, checkpointing=False).optim == "sgd"
+
+
+@pytest.mark.usefixtures("in_empty_folder")
+@pytest.mark.parametrize(
+    ("vllm", "share"),
+    [({}, 0.4), ({"gpu_memory_utilization": 0.7}, 0.7), ({"sleep": True}, 0.0), ({"mode": "server"}, 0.0)],
+)
+def test_an_engine_in_the_process_has_its_share_unless_it_sleeps(
+    vllm: dict[str, Any], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posttrain.execution.prepare.preparation.check_usable", lambda *_, **__: None)
+    shares = list[float]()
+    monkeypatch.setattr(footprint, "room", lambda *, engine, **more: shares.append(engine) or room(engine=engine, **more))
+    sampled = {"questions_per_step": 2, "n": 2, "max_tokens": 4, "engine": "vllm", "vllm": vllm}
+    rewards = [{"name": "length"}]
+    of(ROW, algorithm={"name": "grpo"}, rollout=sampled, rewards=rewards).footprint()
+    assert shares == [share]

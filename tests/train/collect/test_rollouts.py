@@ -350,11 +350,41 @@ def test_where_a_verdict_is_asked_for_rows_without_one_are_not_graded() -> None:
         assert bool(batch.reward_mask[0]) == decided and batch.reward_mask[1 : N + 1].all()
 
 
+def test_the_engine_rests_when_the_last_answer_of_a_collection_is_there() -> None:
+    class Rested(Recording):
+        def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+            events.append("asked")
+            return super().generate(requests, sampling)
+
+        def rest(self) -> None:
+            events.append("rests")
+            super().rest()
+
+    events = list[str]()
+    made = collector("dapo", Judge(lambda *_: 1.0), engine=Rested(), resamples=2)
+    made.collect(TABLE, 0, 0.0)
+    assert events == ["asked", "asked", "asked", "rests"]
+    made.collect(TABLE, 1, 0.0)
+    assert events[4:] == events[:4]
+
+
+def test_an_engine_that_cannot_rest_needs_not() -> None:
+    class Plain:
+        def __init__(self) -> None:
+            engine = Recording()
+            self.sync, self.generate, self.close = engine.sync, engine.generate, engine.close
+
+    assert len(collector(engine=Plain()).collect(TABLE, 0, 0.0).rows) == QUESTIONS * N
+
+
 def test_completions_of_other_weights_are_refused() -> None:
     class Stale(Recording):
         def sync(self, model: Any, version: int) -> None:
             if version < 2:
                 super().sync(model, version)
+
+        def rest(self) -> None:
+            """Keeps what it has."""
 
     made = collector(engine=Stale())
     made.collect(TABLE, 1, 0.0)

@@ -72,12 +72,12 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int,
             device="cuda" if cuda else "cpu",
             **precision,
         )
-    beside = recipe.rollout is not None and recipe.rollout.engine == "vllm" and recipe.rollout.vllm.mode == "in_process"
+    vllm = recipe.rollout.vllm if recipe.rollout is not None and recipe.rollout.engine == "vllm" else None
     there = room(
         cuda=cuda,
         processes=config.processes,
         loaded=sum(p.numel() * p.element_size() for p in numbers),
-        engine=recipe.rollout.vllm.gpu_memory_utilization if recipe.rollout and beside else 0.0,
+        engine=vllm.gpu_memory_utilization if vllm is not None and vllm.beside_the_trainer else 0.0,
     )
     kept = held(config, processes, **sizes, on_device=cuda)
     wanted = training.gradient_checkpointing

@@ -123,6 +123,7 @@ class Prepared:
                 "steps per collection": needs.updates,
                 "tokens of the longest prompt": max(lengths),
                 "tokens of an answer, at most": self.recipe.rollout.max_tokens,
+                **({"collections sampled ahead": ahead} if (ahead := self.recipe.rollout.ahead) else {}),
             }
         return {
             "algorithm": repr(self.algorithm),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -48,9 +50,47 @@ def check_usable(config: VLLMConfig, *, allow_remote: bool) -> None:
     if not config.addresses and find_spec("vllm") is None:
         raise SetupError("vLLM is not installed: pip install 'posttrain[vllm]', or make setup-vllm on a CPU.")
     gpus = torch.cuda.device_count()
+    if config.sleep and not gpus:
+        raise SetupError(
+            "rollout.vllm.sleep gives the engine's part of a GPU's memory back, and this run sees no GPU: vLLM does not "
+            "sleep on a CPU. Take sleep: false."
+        )
+    if config.transfers:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        check_transfer(config, gpus, [torch.cuda.current_device()] if here == 1 and gpus else range(here))
     for device in config.devices:
         if (device == "cpu") == (gpus > 0) or (device != "cpu" and device >= gpus):
             raise SetupError(f"rollout.vllm.devices: {device} is not there: this run sees {gpus or 'no'} GPUs.")
+
+
+def check_transfer(config: VLLMConfig, gpus: int, trained_on: Sequence[int]) -> None:
+    """Refuses vLLM's own transfer where the two sides do not stand as it needs them.
+
+    Args:
+        config: which has weights: ipc or nccl.
+        gpus: how many this run sees.
+        trained_on: those of the run's processes on this machine.
+
+    Raises:
+        SetupError: says what to take.
+    """
+    way = f"rollout.vllm.weights: {config.transport}"
+    if find_spec("vllm") is None or find_spec("vllm.distributed.weight_transfer.factory") is None:
+        raise SetupError(f"{way} is vLLM's own, of 0.28 and later (tested with 0.32), and none is here. Take weights: disk.")
+    if not gpus:
+        raise SetupError(f"{way} goes between processes on GPUs, and this run sees none. Take weights: disk.")
+    if config.transport == "ipc" and len(trained_on) > 1:
+        raise SetupError(f"{way} is of one process and a server on its GPU; here are {len(trained_on)}. Take weights: disk.")
+    if config.transport == "ipc" and config.devices and config.devices[0] != trained_on[0]:
+        raise SetupError(
+            f"{way} reaches a server on the trainer's own GPU, which is {trained_on[0]}, and devices says "
+            f"{config.devices[0]}. Take devices: [{trained_on[0]}], or weights: nccl."
+        )
+    if config.transport == "nccl" and config.devices and config.devices[0] in trained_on:
+        raise SetupError(
+            f"{way} goes from one GPU to another, and GPU {config.devices[0]} of devices is one that this run trains on. "
+            "Take another, or weights: ipc."
+        )
 
 
 class Backend(Protocol):
@@ -74,6 +114,10 @@ class Backend(Protocol):
 
     def take_out(self, faults: dict[str, EngineError]) -> None:
         """Asks these engines, by their names, nothing more."""
+        ...
+
+    def rest(self) -> None:
+        """Gives memory back, and with it the weights, until others are brought by `rpc`."""
         ...
 
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
@@ -111,13 +155,13 @@ def engine_arguments(config: VLLMConfig, folder: Path, dtype: str, *, cpu: bool)
     """vLLM's own names. `generation_config: vllm` keeps a model's sampling defaults out. On CPU a prompt that is cut into
     chunks ends every request that has a seed: its generator cannot be wound back.
     """
-    of_device = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    of_device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
     if cpu:
         of_device = {"enforce_eager": True, "enable_chunked_prefill": False}
     return {
         "model": str(folder),
         "dtype": dtype,
-        "load_format": "dummy" if config.transport == "tensors" else "auto",
+        "load_format": "auto" if config.transport == "disk" else "dummy",
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
         "seed": 0,
@@ -125,5 +169,7 @@ def engine_arguments(config: VLLMConfig, folder: Path, dtype: str, *, cpu: bool)
         "tensor_parallel_size": config.tensor_parallel_size,
         "enable_prefix_caching": config.prefix_caching,
         **({"max_model_len": config.max_model_len} if config.max_model_len is not None else {}),
+        **({"enable_sleep_mode": True} if config.sleep else {}),
+        **({"weight_transfer_config": json.dumps({"backend": config.transport})} if config.transfers else {}),
         **of_device,
     }

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,22 @@ import torch
 
 from posttrain.distributed import ranks
 from posttrain.errors import EngineError, SetupError
-from posttrain.estimator.batch import Request
 from posttrain.model.scoring import output_head
 from posttrain.model.tokenizer import eos_ids
-from posttrain.model.weights import Fingerprint, engine_weights, write_shards
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
-from posttrain.rollout.probe import Probe
+from posttrain.model.weights import Fingerprint, described_weights, engine_weights, write_shards
+from posttrain.rollout.parcel import Parcel, Served
+from posttrain.rollout.probe import Probe, bound_of
 from posttrain.rollout.transports import DiskTransport, TensorTransport, WeightTransport
-from posttrain.rollout.vllm.backend import Answer, Ask, Backend, check_usable, sampling_options
+from posttrain.rollout.vllm.backend import Answer, Backend, check_usable
+from posttrain.rollout.vllm.client import VLLMClient, unmoved
 from posttrain.settings.model import HEAD_SIZES
-from posttrain.settings.rollout import VLLM_TEMPERATURE, VLLMConfig
+from posttrain.settings.rollout import VLLMConfig
 
 FIRST_SYNCS = 10  # each of which has the whole proof
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
-class VLLMEngine:
+class VLLMEngine(VLLMClient):
     """A `RolloutEngine` over vLLM, in this process or as a server.
 
     It starts from a copy of the model's config with untied embeddings, since vLLM on CPU keeps a stale copy of a tied output
@@ -58,10 +58,10 @@ class VLLMEngine:
             )
         cpu = not torch.cuda.is_available()
         _check_heads(model.config, cpu=cpu)
-        self._config, self._ends = config, eos_ids(model, tokenizer)
-        self.version, self.probe_difference, self._syncs = -1, math.nan, 0
+        super().__init__(eos_ids(model, tokenizer))
+        self._config, self._vocabulary, self.probe_difference, self._syncs = config, len(tokenizer), math.nan, 0
+        self._rested = False
         self._known: tuple[int, dict[str, Answer]] | None = None
-        self._backend: Backend | None = None
         self._shared = config.mode == "server" and ranks.world() > 1
         self._leads = not self._shared or ranks.rank() == 0
         self._folder = Path(tempfile.mkdtemp(prefix=f"posttrain-vllm-{os.getpid()}-"))
@@ -76,21 +76,8 @@ class VLLMEngine:
         except BaseException:
             self.close()
             raise
-        self._transport: WeightTransport = TensorTransport(self._backend.rpc)
-        if config.transport == "disk":
-            target = Path(config.weights_folder) if config.weights_folder is not None else self._folder
-            self._transport = DiskTransport(self._backend.rpc, target, self._folder)
-        self._probe = Probe(len(tokenizer), self._backend.context, tokenizer.pad_token_id or 0)
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        """See `RolloutEngine.generate`.
-
-        Raises:
-            EngineError: also before the first `sync`, and after one that failed.
-        """
-        if self.version < 0:
-            raise EngineError("The engine has no weights of the trainer: call sync(model, version) first.")
-        return self._generate(requests, sampling)
+        self._transport = self._transport_to(self._backend, model)
+        self._probe = Probe(self._vocabulary, self._backend.context, tokenizer.pad_token_id or 0)
 
     def sync(self, model: Any, version: int) -> None:
         """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe.
@@ -100,12 +87,11 @@ class VLLMEngine:
         """
         backend, known = self._running(), self._known
         self.version, self._known = -1, None  # whatever fails below, nobody knows what the engine has
-        scored = self._syncs < FIRST_SYNCS or self._syncs % self._config.probe_every == 0
-        self._syncs += 1
+        scored = self._is_scored()
         fingerprint, answers = Fingerprint(), dict[str, Answer]()
         weights = fingerprint.of(engine_weights(model, self._dtype))
         if self._leads:
-            if scored:
+            if scored and not self._rested:
                 self._probed(tokens=1)  # what was computed with the weights of before is then in the cache
             self._transport.send(weights, version)
         for _ in weights:
@@ -113,7 +99,7 @@ class VLLMEngine:
         if self._leads:
             backend.reset_prefix_cache()
             answers = self._probed()
-            backend.take_out(_unmoved(answers, known, fingerprint.value, version))
+            backend.take_out(unmoved(answers, known, fingerprint.value, version))
         ranks.barrier(f"the sync of the engine to version {version}")
         if self._shared:
             answers = ranks.broadcast(answers, "the probe's answers")
@@ -129,6 +115,46 @@ class VLLMEngine:
             lost = (name for name in backend.names if name not in left)
             backend.take_out({name: EngineError(f"The first process cannot use the engine {name}.") for name in lost})
         self.version, self._known = version, (fingerprint.value, answers)
+        self._rested = False
+
+    def rest(self) -> None:
+        """See `Resting`: with `sleep` the engine's memory is free until the next `sync`; its cache is then empty."""
+        if self._config.sleep and not self._rested:
+            self.version, self._rested = -1, True
+            self._running().rest()
+
+    def served(self) -> Served:
+        """See `SendsParcels`.
+
+        Raises:
+            SetupError: vLLM runs in this process.
+        """
+        if not isinstance(self._transport, DiskTransport) or self._config.mode != "server":
+            raise SetupError("Another process can use vLLM servers with weights: disk: take VLLMConfig(mode='server').")
+        there = {"url": None, "urls": self._running().names, "devices": []}
+        return Served(config=self._config.model_copy(update=there), ends=self._ends, vocabulary=self._vocabulary)
+
+    def parcel(self, model: Any, version: int) -> Parcel:
+        """See `SendsParcels`. What this engine knew of its servers holds no more."""
+        self.version = -1
+        assert isinstance(self._transport, DiskTransport)  # `served` has said so
+        fingerprint = Fingerprint()
+        weights = fingerprint.of(engine_weights(model, self._dtype))
+        folder = self._transport.write(weights, version) if self._leads else self._folder
+        for _ in weights:
+            pass  # as in `sync`
+        return Parcel(
+            folder=folder,
+            version=version,
+            fingerprint=fingerprint.value,
+            expected=self._probe.expected(model).numpy() if self._is_scored() else None,
+            bound=bound_of(model, self._config.logp_bound, self._dtype),
+        )
+
+    def _is_scored(self) -> bool:
+        """Whether the sync that begins now has the whole proof."""
+        self._syncs += 1
+        return self._syncs <= FIRST_SYNCS or self._syncs % self._config.probe_every == 1
 
     def close(self) -> None:
         """Ends what was started, and removes what was written."""
@@ -152,61 +178,20 @@ class VLLMEngine:
         there = config.model_copy(update={"url": None, "urls": urls, "devices": []})
         return servers or start_servers(self._folder, dtype, there, cpu=cpu)
 
-    def _running(self) -> Backend:
-        if self._backend is None:
-            raise EngineError("The engine was closed.")
-        return self._backend
+    def _transport_to(self, backend: Backend, model: Any) -> WeightTransport:
+        config = self._config
+        if config.transport == "tensors":
+            return TensorTransport(backend.rpc)
+        if config.transport == "disk":
+            target = Path(config.weights_folder) if config.weights_folder is not None else self._folder
+            return DiskTransport(backend.rpc, target, self._folder)
+        from posttrain.rollout.vllm.servers import Servers
+        from posttrain.rollout.vllm.transfer import Transfer
 
-    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        backend = self._running()
-        check_requests(requests, sampling, backend.context)
-        if sampling.temperature > VLLM_TEMPERATURE:
-            raise ValueError(
-                f"vLLM takes no temperature over {VLLM_TEMPERATURE:g}, and {sampling.temperature:g} was asked for"
-            )
-        asks = [
-            Ask(
-                [*request.prompt, *request.prefix],
-                sampling.max_tokens - len(request.prefix),
-                sample_seed(sampling, request.question, sample) >> 1,  # vLLM's are of 63 bits
-            )
-            for request in requests
-            for sample in range(request.n)
-        ]
-        if not asks:
-            return [[] for _ in requests]
-        answers = iter(backend.submit(asks, sampling_options(sampling, self._ends)))
-        return [[self._completion(next(answers)) for _ in range(request.n)] for request in requests]
-
-    def _probed(self, tokens: int | None = None) -> dict[str, Answer]:
-        """What each engine answers to the probe, alone: its bits depend on the weights, and on no neighbours."""
-        sampling = self._probe.sampling
-        ask = Ask(self._probe.prompt, tokens or sampling.max_tokens, sample_seed(sampling, 0, 0) >> 1)
-        return self._running().each(ask, {**sampling_options(sampling, []), "ignore_eos": True})
-
-    def _completion(self, answer: Answer) -> Completion:
-        whole = len(answer.tokens) == len(answer.logprobs) > 0
-        if not whole or not all(map(math.isfinite, answer.logprobs)):
-            raise EngineError(
-                f"vLLM gave {len(answer.tokens)} tokens and {len(answer.logprobs)} log-probs, or some that are not finite."
-            )
-        return Completion(answer.tokens, answer.logprobs, answer.finish, self.version)
-
-
-def _unmoved(
-    answers: dict[str, Answer], known: tuple[int, dict[str, Answer]] | None, fingerprint: int, version: int
-) -> dict[str, EngineError]:
-    """The fault of each engine that answers as before other weights came."""
-    if known is None or known[0] == fingerprint:
-        return {}
-    return {
-        name: EngineError(
-            f"After the sync to version {version} the engine {name} answers the probe as before, to the last bit, though the "
-            "trainer's weights have changed: it does not sample from the trainer's weights. The last checkpoint is whole."
-        )
-        for name, answer in answers.items()
-        if known[1].get(name) == answer
-    }
+        assert isinstance(backend, Servers)  # VLLMConfig lets nothing else be
+        [server] = backend.running
+        clean_up = partial(shutil.rmtree, self._folder, ignore_errors=True)
+        return Transfer(config.transport, server, described_weights(model, self._dtype), config.deadline, clean_up)
 
 
 def _write_model(model: Any, tokenizer: Any, folder: Path) -> None:

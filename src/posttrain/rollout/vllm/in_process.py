@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class InProcess:
         own = torch.device("cpu") if cpu else torch.device(torch.cuda.current_device())
         self._config = config
         self._params, self._final, self._ids = SamplingParams, RequestOutputKind.FINAL_ONLY, itertools.count()
+        self._asleep = False
         self._deadline = config.start_deadline  # of the first answers as well: vLLM compiles some of itself for them
         self._clean_up = partial(shutil.rmtree, folder, ignore_errors=True)
         try:
@@ -65,6 +67,8 @@ class InProcess:
 
     def submit(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         """See `Backend`."""
+        if self._asleep:
+            raise EngineError("vLLM sleeps and has no weights: sync it before it is asked.")
         engine, numbers = self._llm.llm_engine, {str(next(self._ids)): i for i in range(len(asks))}
         options = {"detokenize": "stop" in options, "output_kind": self._final, **options}
         done: dict[int, Answer] = {}
@@ -94,18 +98,39 @@ class InProcess:
         for fault in faults.values():
             raise fault
 
+    def rest(self) -> None:
+        """See `Backend`: weights are dropped, not kept in the machine's memory, for others come before anything is asked."""
+        if not self._asleep:
+            with self._watched("sleep"):
+                self._llm.sleep(level=2)
+            self._asleep = True
+
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
-        """See `Backend`."""
-        try:
-            with Watchdog(f"vLLM, in {method},", self._deadline, self._clean_up):
-                self._llm.collective_rpc(method, kwargs=kwargs)
-        except Exception as error:
-            raise EngineError(f"vLLM failed in {method}: {type(error).__name__}: {error}") from error
+        """See `Backend`. An engine that rests wakes: room for weights first, and for its cache when they are there."""
+        with self._watched(method):
+            if self._asleep and torch.cuda.is_available():
+                torch.cuda.empty_cache()  # of what the trainer has freed
+            if self._asleep:
+                self._llm.wake_up(["weights"])
+            self._llm.collective_rpc(method, kwargs=kwargs)
+            if self._asleep:
+                self._llm.wake_up(["kv_cache"])
+                if self._llm.llm_engine.is_sleeping():
+                    raise RuntimeError("it does not wake")  # and would take requests, and answer none
+        self._asleep = False
 
     def reset_prefix_cache(self) -> None:
         """See `Backend`."""
         if not self._llm.reset_prefix_cache():
             raise EngineError("vLLM did not reset its prefix cache: completions would come of old weights.")
+
+    @contextlib.contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        try:
+            with Watchdog(f"vLLM, in {what},", self._deadline, self._clean_up):
+                yield
+        except Exception as error:
+            raise EngineError(f"vLLM failed in {what}: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Frees the engine's memory."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from posttrain.distributed.signals import end_with_parent
+
 LOG_LINES = 15  # of its output, quoted where it fails
 ENDS_WITHIN = 10.0  # seconds for it to end by itself
-PR_SET_PDEATHSIG = 1  # of prctl(2)
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600"}  # where nobody says otherwise
 
 
@@ -45,7 +46,7 @@ class ServerProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
             )
 
     @property
@@ -74,7 +75,3 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

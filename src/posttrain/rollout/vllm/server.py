@@ -43,7 +43,7 @@ class Server:
         self._deadline, self._places = config.deadline, config.max_num_seqs - 1
         self._model, self.context = self._wait_for_models(config.start_deadline, model)
         if process is None:
-            self._check_control()
+            self._check_control(config)
 
     @property
     def pid(self) -> int | None:
@@ -92,13 +92,37 @@ class Server:
                     task.cancel()
                 await asyncio.gather(*left, return_exceptions=True)
 
+    def post(self, path: str, body: Any) -> httpx.Response:
+        """What a route answers.
+
+        Raises:
+            EngineError: it refuses, is lost, or hangs.
+        """
+        try:
+            reply = self._client().post(path, json=body)
+        except httpx.TimeoutException:
+            raise EngineError(f"The vLLM server at {self.url} hangs: {path} took over {self._deadline:g} s.") from None
+        except httpx.HTTPError as error:
+            raise EngineError(self._lost(error)) from error
+        if reply.is_error:
+            raise EngineError(f"The vLLM server at {self.url} refuses {path} ({reply.status_code}): {reply.text[:500]}")
+        return reply
+
+    def get(self, path: str) -> Any:
+        """What a route tells, or an EngineError."""
+        try:
+            reply = self._client().get(path)
+            return reply.raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise EngineError(self._lost(error)) from error
+
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
         """Calls a method of every worker."""
-        self._post("/collective_rpc", {"method": method, "kwargs": kwargs})
+        self.post("/collective_rpc", {"method": method, "kwargs": kwargs})
 
     def reset_prefix_cache(self) -> None:
         """Forgets what was computed with earlier weights."""
-        reply = self._post("/reset_prefix_cache", None)
+        reply = self.post("/reset_prefix_cache", None)
         if reply.content and reply.json().get("success") is False:
             raise EngineError(
                 f"The vLLM server at {self.url} did not reset its prefix cache: completions would come of old weights."
@@ -133,7 +157,7 @@ class Server:
                 raise EngineError(f"The vLLM server at {self.url} cannot be used: {fault}. {self.last_words()}")
             time.sleep(0.5)
 
-    def _check_control(self) -> None:
+    def _check_control(self, config: VLLMConfig) -> None:
         reply = self._client().get("/openapi.json")
         paths = reply.json().get("paths", {}) if reply.status_code == httpx.codes.OK else {}
         missing = [path for path in ("/collective_rpc", "/reset_prefix_cache") if path not in paths]
@@ -141,6 +165,14 @@ class Server:
             raise SetupError(
                 f"The vLLM server at {self.url} has no {' and '.join(missing)}: start it with VLLM_SERVER_DEV_MODE=1, on an "
                 "address that nobody else reaches."
+            )
+        if not config.transfers:
+            return
+        served = self.get("/server_info?config_format=json")["vllm_config"]
+        if (served.get("weight_transfer_config") or {}).get("backend") != config.transport:
+            raise SetupError(
+                f"The vLLM server at {self.url} does not take weights: {config.transport}: start it, of vLLM 0.28 or later, "
+                f'with --weight-transfer-config \'{{"backend": "{config.transport}"}}\'.'
             )
 
     async def _completion(self, client: httpx.AsyncClient, ask: Ask, options: dict[str, Any]) -> Answer:
@@ -172,17 +204,6 @@ class Server:
             return await client.post(path, json=body)
         except httpx.HTTPError as error:
             raise EngineError(self._lost(error)) from error
-
-    def _post(self, path: str, body: Any) -> httpx.Response:
-        try:
-            reply = self._client().post(path, json=body)
-        except httpx.TimeoutException:
-            raise EngineError(f"The vLLM server at {self.url} hangs: {path} took over {self._deadline:g} s.") from None
-        except httpx.HTTPError as error:
-            raise EngineError(self._lost(error)) from error
-        if reply.is_error:
-            raise EngineError(f"The vLLM server at {self.url} refuses {path} ({reply.status_code}): {reply.text[:500]}")
-        return reply
 
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=self._deadline, trust_env=False, verify=_certificates())

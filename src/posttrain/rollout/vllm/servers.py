@@ -18,6 +18,8 @@ from posttrain.rollout.vllm.server import Server
 from posttrain.settings.rollout import VLLMConfig
 from posttrain.telling import tell
 
+PICKLED = {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # handles to a GPU's memory come so, and only over the loopback
+
 
 class Servers:
     """A `Backend` over one server or several.
@@ -48,6 +50,9 @@ class Servers:
         answers: dict[str, dict[int, Answer]] = {server.url: {} for server in self.running}
         self._together(server.answer(iter([(0, ask)]), options, answers[server.url], 1) for server in self.running)
         return {server.url: answers[server.url][0] for server in self.running}
+
+    def rest(self) -> None:
+        """See `Backend`: a server keeps what it has."""
 
     def rpc(self, method: str, kwargs: dict[str, Any]) -> None:
         """See `Backend`."""
@@ -120,7 +125,8 @@ def start_servers(folder: Path, dtype: str, config: VLLMConfig, *, cpu: bool) ->
         if config.addresses:
             return Servers([Server(url, config) for url in config.addresses])
         for number, device in enumerate(config.devices or [None]):
-            processes.append(ServerProcess(arguments, folder / f"server-{number}.log", _of_device(device)))
+            own = _of_device(device) | (PICKLED if config.transport == "ipc" else {})
+            processes.append(ServerProcess(arguments, folder / f"server-{number}.log", own))
         for process in processes:
             servers.append(Server(process.url, config, process, str(folder)))
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from posttrain.data.rows import Row
@@ -39,6 +40,9 @@ class Collection:
         return replace(self, flat=Flat.of(batch, self.flat.lengths))
 
 
+NOTHING: Mapping[int, Collection] = MappingProxyType({})
+
+
 class Collector(Protocol):
     """Gives the collection that begins at an optimizer step: a function of the step, of the model and of its state."""
 
@@ -50,6 +54,10 @@ class Collector(Protocol):
         """What it remembers over steps, for a checkpoint: plain data, as JSON has it."""
         ...
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+    def ahead(self, step: int) -> dict[int, Collection]:
+        """For a checkpoint: what is collected for `step` and after it already, by the step that each begins at."""
+        ...
+
+    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
+        """Goes on from what `state` and `ahead` gave."""
         ...

@@ -11,7 +11,7 @@ import torch
 
 from posttrain.data.rows import Example, Row
 from posttrain.estimator.batch import PER_TOKEN, Origin
-from posttrain.train.collect.collection import Collection, Collector
+from posttrain.train.collect.collection import NOTHING, Collection, Collector
 from posttrain.train.collect.flat import Flat
 from posttrain.train.collect.order import Order
 
@@ -40,7 +40,11 @@ class DemonstrationCollector:
         """See `Collector`: nothing."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def ahead(self, step: int) -> dict[int, Collection]:
+        """See `Collector`: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
         """See `Collector`."""
 
 
@@ -96,9 +100,13 @@ class BesideDemonstrations:
         """See `Collector`: the rollouts'."""
         return self._rollouts.state()
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def ahead(self, step: int) -> dict[int, Collection]:
+        """See `Collector`: the rollouts'."""
+        return self._rollouts.ahead(step)
+
+    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
         """See `Collector`."""
-        self._rollouts.restore(state)
+        self._rollouts.restore(state, ahead)
 
 
 def _beside(rollouts: Collection, shown: Collection) -> Collection:
@@ -124,8 +132,8 @@ def _joined(one: Flat, other: Flat) -> Flat:
             continue
         beside = other.get(name)
         if beside is None:
-            size = int(other.lengths.sum()) if name in PER_TOKEN else len(other)
-            beside = torch.full((size,), name == "reward_mask", dtype=value.dtype)
+            size = int(other.lengths.sum()) if name in PER_TOKEN and value.dim() == 1 else len(other)
+            beside = torch.full((size, *value.shape[1:]), name == "reward_mask", dtype=value.dtype)
         if value.dim() != beside.dim():
             value, beside = (part.of_tokens(name) for part in (one, other))
         fields[name] = torch.cat([value, beside])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from posttrain.data.columns import tell_unread
@@ -16,7 +16,11 @@ from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.base import Reward, Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.rollout.parcel import SendsParcels
 from posttrain.settings.data import Encoding
+from posttrain.train.collect.ahead.collector import AheadCollector
+from posttrain.train.collect.ahead.messages import Work
+from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
 from posttrain.train.collect.order import examples_of_epochs
@@ -96,10 +100,11 @@ def collected_data(
     sampling: Sampling | None,
     demonstrations: Any,
     epochs: float | None = None,
+    steps: int = 0,
     **options: Any,
 ) -> tuple[list[Any], Collector]:
     """The examples or questions of a data set, and the collector that makes the algorithm's steps of them: so many passes
-    over them, or steps without end.
+    over them, or so many steps, and else without end; `options` are of `rollout_collector`.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
@@ -118,6 +123,7 @@ def collected_data(
         demonstrations=algorithm.needs.own_demonstrations,
     )
     beside = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
+    end = _end(epochs, asked)
     return asked, rollout_collector(
         asked,
         algorithm,
@@ -126,7 +132,8 @@ def collected_data(
         sampling=sampling,
         tokenizer=tokenizer,
         demonstrations=beside,
-        end=_end(epochs, asked),
+        end=end,
+        steps=steps if end is None else -(-end * algorithm.needs.rollouts // rows),
         **options,
     )
 
@@ -145,10 +152,12 @@ def rollout_collector(
     sampling: Sampling | None,
     tokenizer: Any,
     demonstrations: Sequence[Example] = (),
+    ahead: Ahead | None = None,
+    steps: int = 0,
     **options: Any,
 ) -> Collector:
-    """Of `rows` rollouts a step, with what the algorithm is shown beside them. Refuses what would train something else than
-    was asked.
+    """Of `rows` rollouts a step, with what the algorithm is shown beside them; made ahead, where that is asked for, up to
+    `steps` optimizer steps. Refuses what would train something else than was asked.
 
     Raises:
         RecipeError, SetupError: says what, and what to do.
@@ -173,11 +182,49 @@ def rollout_collector(
         raise SetupError(f"rewards: {', '.join(names)}: each needs a name of its own, under which it is logged.")
     if needs.verdict and not any(judge.verdict for judge in judges):
         raise SetupError(f"{algorithm.name} asks which rollouts are right: pass one reward as Weighted(…, verdict=True).")
-    collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, questions=questions, **options)
+    options["questions"] = questions
+    if ahead is None:
+        collector: Collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, **options)
+    else:
+        collector = ahead_collector(ahead, data, algorithm, engine, sampling, tokenizer, steps, options)
     if not demonstrations:
         return collector
     shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
     return BesideDemonstrations(collector, shown)
+
+
+def ahead_collector(
+    ahead: Ahead,
+    data: Sequence[Problem],
+    algorithm: Algorithm,
+    engine: RolloutEngine,
+    sampling: Sampling,
+    tokenizer: Any,
+    steps: int,
+    options: Mapping[str, Any],
+) -> Collector:
+    """Over the servers of an engine that another process may use.
+
+    Raises:
+        SetupError: it has none; or the algorithm has no correction for what older weights have sampled.
+    """
+    if not isinstance(engine, SendsParcels):
+        kind = type(engine).__name__
+        raise SetupError(f"Rollouts are sampled ahead by vLLM servers, VLLMConfig(mode='server'), not by {kind}.")
+    if not algorithm.corrected:
+        raise SetupError(f"Rollouts that are sampled ahead are of older weights: {algorithm.name} needs a correction.")
+    work = Work(
+        algorithm=ahead.algorithm,
+        rewards=ahead.rewards,
+        judged=ahead.judged,
+        problems=data,
+        served=engine.served(),
+        sampling=sampling,
+        tokenizer=tokenizer,
+        options=options,
+        state=None,
+    )
+    return AheadCollector(ahead, engine, work, updates=algorithm.needs.updates, steps=steps)
 
 
 def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:

@@ -21,8 +21,8 @@ from posttrain.rewards.base import Group, Lazily, Weighted
 from posttrain.rewards.error_rate import ErrorRate
 from posttrain.rewards.judge import Judges
 from posttrain.rewards.rewarded import Rewarded
-from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
-from posttrain.train.collect.collection import Collection
+from posttrain.rollout.engine import Completion, RolloutEngine, Sampling, rest
+from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
 from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown
 from posttrain.train.collect.order import Order
@@ -67,6 +67,7 @@ class RolloutCollector:
         self._judges, self._error_rate = Judges(rewards), ErrorRate(rewards)
         self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
         self._order = Order(len(problems), questions, sampling.seed, end)
+        self._version = 0
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
@@ -78,7 +79,18 @@ class RolloutCollector:
         """
         started = time.monotonic()
         self._engine.sync(model, step)
-        synced = time.monotonic()
+        collection = self.sampled(step, progress, version=step, synced=time.monotonic() - started)
+        rest(self._engine)
+        return collection
+
+    def sampled(self, step: int, progress: float, *, version: int, synced: float) -> Collection:
+        """The collection that begins at `step`, of an engine whose weights are of this version, and took so many seconds to
+        come.
+
+        Raises:
+            EngineError, RewardError: as `collect`.
+        """
+        started, self._version = time.monotonic(), version
         rollouts = self._judged_answers(self._next(step), step, progress)
         seen = list(rollouts)
         for attempt in range(1, self._resamples + 1):
@@ -89,20 +101,28 @@ class RolloutCollector:
             seen += fresh
             for place, group in zip(dull, fresh, strict=True):
                 rollouts[place] = group
-        metrics = rollout_metrics(seen, time.monotonic() - synced)
-        metrics["rollout/sync_seconds"] = synced - started
+        metrics = rollout_metrics(seen, time.monotonic() - started)
+        metrics["rollout/sync_seconds"] = synced
         if self._resamples:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
             metrics["rollout/unfilled_groups"] = len(self._without_signal(rollouts, progress)) / len(rollouts)
-        return self._collection(rollouts, progress, metrics)
+        collection = self._collection(rollouts, progress, metrics)
+        if version == step:
+            return collection
+        versions = torch.full((len(collection.flat), 1), version, dtype=torch.int32)
+        return dataclasses.replace(collection, flat=collection.flat.replace(version=versions))
 
     def state(self) -> dict[str, Any]:
         """See `Collector`: the latest failures of the rewards."""
         return {"failures": self._error_rate.state()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
         """See `Collector`."""
         self._error_rate.restore(state["failures"])
+
+    def ahead(self, step: int) -> dict[int, Collection]:
+        """See `Collector`: nothing."""
+        return {}
 
     def _next(self, step: int) -> list[Question]:
         """The questions of a step, and of those that share its collection; another epoch has other samples of each."""
@@ -134,7 +154,7 @@ class RolloutCollector:
         planned = [self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}")) for q in questions]
         requests = [request for plan in planned for request in plan]
         answered = self._engine.generate(requests, dataclasses.replace(self._sampling, step=step))
-        self._check(answered, step)
+        self._check(answered)
         answers = iter(answered)
         return [
             self._judged(
@@ -163,11 +183,11 @@ class RolloutCollector:
         self._error_rate.add(judged)
         return Rollouts.of(problem, answers, judged, demonstrated=demonstrated)
 
-    def _check(self, answered: list[list[Completion]], step: int) -> None:
-        versions = {completion.version for group in answered for completion in group}
-        if versions - {step}:
+    def _check(self, answered: list[list[Completion]]) -> None:
+        others = {completion.version for group in answered for completion in group} - {self._version}
+        if others:
             raise EngineError(
-                f"The engine sampled from weights of version {min(versions - {step})}, and the trainer's are version {step}: "
+                f"The engine sampled from weights of version {min(others)}, and the trainer's are version {self._version}: "
                 "a sync did not arrive. The last checkpoint is whole; the same command resumes from it."
             )
 

@@ -1,0 +1,1 @@
+"""Collections that are made beside training, by a process of their own, from weights of before."""
