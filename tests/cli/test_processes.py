@@ -41,6 +41,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return RunResult(Path("out"), {})
 
     monkeypatch.setattr(runner, "run", record)
+    monkeypatch.setattr("posttrain.cli.commands.run.ended", lambda folder: [])  # nothing was written
     return calls
 
 

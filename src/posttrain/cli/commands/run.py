@@ -65,7 +65,7 @@ def run(
     if result.warnings:
         out.print(console.warnings_table(result.warnings))
     say(f"Run: {result.output_dir.resolve()}")
-    for line in ended(result.output_dir):
+    for line in ended(result.output_dir) if int(os.environ.get("RANK", "0")) == 0 else ():
         say(line)
 
 
