@@ -59,4 +59,4 @@ def _as_many_by_chance(failed: int, rows: int, rate: float) -> float:
     """How probable so many failures or more are at a rate."""
     from scipy import stats
 
-    return stats.binomtest(failed, rows, rate, alternative="greater").pvalue
+    return float(stats.binomtest(failed, rows, rate, alternative="greater").pvalue)
