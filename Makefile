@@ -82,7 +82,7 @@ bench: setup
 bench-table: setup
 	$(BIN)/python benchmarks/table.py
 
-# on one GPU, under ten minutes; --rehearse on a CPU
+# on one GPU, under ten minutes; it ends with 1 where a figure is missed. --rehearse without one
 bench-gpu:
 	$(BIN)/python benchmarks/gpu.py
 

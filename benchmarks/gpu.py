@@ -1,9 +1,11 @@
-"""`make bench-gpu`: one GPU, in under ten minutes; prints ceilings, floors, ours and TRL's.
+"""`make bench-gpu`: one GPU, in under ten minutes; prints ceilings, floors, ours and TRL's, and what must be shown.
 
 Writes benchmarks/results/gpu.jsonl. In order: what the device can do; the output layer alone; steps of SFT, DPO and GRPO on
-models of the shapes of Qwen2.5, random weights, bfloat16; whole trainings; curves. What no longer fits into `--budget`
-seconds is left out and said. TRL, Liger and datasets are compared where they are installed. `--rehearse` runs every line of
-it on a CPU, with tiny shapes, and writes nothing unless `--output` says where.
+models of the shapes of Qwen2.5, random weights, products in bfloat16; waits and operations; whole trainings; curves.
+What no longer fits into `--budget` seconds is left out and said. TRL, Liger and datasets are compared where they are
+installed. A figure that is missed, or was not measured, is told at the end, and the exit status is 1. `--rehearse` runs it
+with tiny shapes, on a CPU where there is no device, holds no figure to anything, and writes nothing unless `--output` says
+where.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from quiet import settle  # isort: skip  # what it sets must be set before other
 
 import argparse
 import gc
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,84 +26,18 @@ from typing import Any
 import head
 import torch
 from agreement import of_steps
+from gpu_layers import layers, waits
+from gpu_scale import Scale, full, tiny
 from head import HeadShape
-from models import Spec
 from results import GPU_RESULTS, Result, machine, merged, read, versions, write
 from steps import Case, dpo_case, grpo_case, sft_case
+from targets import GPU_TARGETS, OF_PEAK, PEAK, judged
 from timing import Contender, Times, in_turn, least, once, ratios
 
 Task = Callable[[], list[Result]]
 REPEATS = 10
 """Of one matrix product or copy, and of a head."""
 WARM_UP = 2
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The sizes of a run. small, large: models; heads: output layers; square, copied: of the ceilings, rows and bytes."""
-
-    small: Spec
-    large: Spec
-    heads: tuple[HeadShape, ...]
-    square: int
-    copied: int
-    mean: float
-    longest: int
-    documents: int
-    prompt: int
-    answer: tuple[int, int]
-    questions: int
-    group: int
-    prompts: tuple[int, ...]
-    groups: tuple[int, ...]
-    vocabularies: tuple[int, ...]
-    naive_logits: int = 4 * 10**9
-    """Logits that the naive loss may hold; it holds several copies of them."""
-
-
-def full() -> Scale:
-    """For a GPU of 80 GB or more: Qwen2.5-0.5B and 1.5B."""
-    place: dict[str, Any] = {"device": "cuda", "dtype": "bfloat16"}
-    shapes = [(n, h, v) for h, v in ((896, 151936), (1536, 151936), (4096, 128256)) for n in (4096, 16384)]
-    return Scale(
-        small=Spec(151936, 896, 4864, 24, 14, 2, 32768, **place),
-        large=Spec(151936, 1536, 8960, 28, 12, 2, 32768, **place),
-        heads=tuple(HeadShape(n, h, v, 1.0, **place) for n, h, v in shapes),
-        square=8192,
-        copied=4 * 2**30,
-        mean=5.97,
-        longest=2048,
-        documents=24,
-        prompt=512,
-        answer=(128, 512),
-        questions=8,
-        group=8,
-        prompts=(128, 512, 2048, 4096),
-        groups=(2, 8, 32),
-        vocabularies=(32768, 131072, 262144),
-    )
-
-
-def tiny() -> Scale:
-    """For a rehearsal."""
-    spec = Spec(256, 32, 48, 2, 2, 1, 2048)
-    return Scale(
-        small=spec,
-        large=spec,
-        heads=(HeadShape(32, 16, 128), HeadShape(64, 16, 256)),
-        square=64,
-        copied=2**16,
-        mean=3.5,
-        longest=64,
-        documents=3,
-        prompt=16,
-        answer=(4, 8),
-        questions=2,
-        group=2,
-        prompts=(8, 16),
-        groups=(2, 4),
-        vocabularies=(128, 256),
-    )
 
 
 def ceilings(scale: Scale) -> list[Result]:
@@ -137,17 +74,21 @@ def heads(shape: HeadShape, scale: Scale) -> list[Result]:
     if head.has_liger() and shape.device != "cpu":
         makes["Liger"] = partial(head.liger, shape)
     name = f"head-{shape.positions}-{shape.hidden}-{shape.vocabulary}"
-    rows = compared(Case(name, asdict(shape), makes, REPEATS))
+    rows = compared(Case(name, asdict(shape), makes, REPEATS), scale.without)
     work = 6 * int(shape.share * shape.positions) * shape.hidden * shape.vocabulary
     return [replace(row, note=f"{work / row.wall / 1e12:.1f} TFLOP/s of 6NHV") if row.wall else row for row in rows]
 
 
 def steps(scale: Scale) -> Iterator[Case]:
-    """Steps of SFT on both models, of DPO and of GRPO."""
+    """Steps of SFT on both models, of DPO and of GRPO; first those of ours alone that are held to the device's peak."""
+    packed = sft_case("sft-16k", scale.small, count=scale.packed, length=scale.longest)
+    sizes: dict[str, Any] = {"questions": scale.questions, "answer": scale.answer}
+    large = grpo_case("grpo-large", scale.large, size=scale.group, prompt=scale.prompt, **sizes)
+    for case in (packed, large):
+        yield replace(case, makes={"ours": case.makes["ours"]})
     for name, spec, count in (("small", scale.small, scale.documents), ("large", scale.large, scale.documents // 2 or 1)):
         yield sft_case(f"sft-{name}", spec, count=count, mean=scale.mean, longest=scale.longest)
     yield dpo_case("dpo", scale.small, pairs=scale.questions, prompt=2 * scale.prompt, answer=scale.answer)
-    sizes: dict[str, Any] = {"questions": scale.questions, "answer": scale.answer}
     yield grpo_case("grpo", scale.small, size=scale.group, prompt=scale.prompt, **sizes)
 
 
@@ -165,7 +106,7 @@ def curves(scale: Scale) -> Iterator[Case]:
 
 def trainings(scale: Scale) -> Iterator[tuple[str, Task]]:
     """Whole `train()` calls, where TRL and datasets are installed: one to agree and warm up, one that is timed."""
-    if not has_trl():
+    if not has_trl() or "TRL" in scale.without:
         return
     from cpu import run_training
     from training import TRAININGS
@@ -173,15 +114,17 @@ def trainings(scale: Scale) -> Iterator[tuple[str, Task]]:
     sizes = {"train-sft": scale.documents, "train-dpo": scale.questions, "train-grpo": scale.questions}
     for name, rows in sizes.items():
         given = TRAININGS[name]
+        exact = given.exact and scale.small.dtype == "float32"  # AdamW makes whole steps of bfloat16's rounding
         plan = replace(
             given.plan, spec=scale.small, rows=rows, prompt=scale.prompt, group=scale.group, answer=scale.answer[1]
         )
-        yield name, partial(run_training, replace(given, plan=plan, rounds=1))
+        yield name, partial(run_training, replace(given, plan=plan, exact=exact, rounds=1))
 
 
-def compared(case: Case) -> list[Result]:
+def compared(case: Case, without: Sequence[str] = ()) -> list[Result]:
     """Parity, then times, then the memory that a step takes above what is held, where there is a device to be asked."""
-    makes = {name: make for name, make in case.makes.items() if has_trl() or not name.startswith("TRL")}
+    left_out = [*without, *([] if has_trl() else ["TRL"])]
+    makes = {name: make for name, make in case.makes.items() if not any(word in name for word in left_out)}
     contenders = {name: make() for name, make in makes.items()}
     rows = of_steps(case.name, dict(case.shape), contenders)
     for _ in range(WARM_UP - 1):
@@ -194,7 +137,8 @@ def compared(case: Case) -> list[Result]:
     for name, row in rows.items():
         against = contenders[name].against
         if name in times:
-            row = replace(row, **vars(times[name]), rounds=case.rounds, peak_bytes=memory.get(name))
+            figures = {OF_PEAK: case.work / times[name].wall / PEAK} if case.work else {}
+            row = replace(row, **vars(times[name]), rounds=case.rounds, peak_bytes=memory.get(name), figures=figures)
         if name != against and {name, against} <= times.keys():
             peak = memory[name] / memory[against] if memory.get(against) else None
             row = replace(row, **ratios(times[name], times[against]), against=against, peak_ratio=peak)
@@ -211,10 +155,12 @@ def tasks(scale: Scale) -> Iterator[tuple[str, Task]]:
     for shape in scale.heads:
         yield f"head {shape.positions} × {shape.hidden} × {shape.vocabulary}", partial(heads, shape, scale)
     for case in steps(scale):
-        yield case.name, partial(compared, case)
+        yield case.name, partial(compared, case, scale.without)
+    yield "layers", partial(layers, scale)
+    yield "waits", partial(waits, scale)
     yield from trainings(scale)
     for case in curves(scale):
-        yield case.name, partial(compared, case)
+        yield case.name, partial(compared, case, scale.without)
 
 
 def attempted(name: str, task: Task) -> list[Result]:
@@ -244,6 +190,7 @@ def told(row: Result) -> str:
         parts.append(f"{row.peak_bytes / 2**20:.0f} MB")
     if row.agrees is not None:
         parts.append(f"differs by {row.difference:.1e}" + ("" if row.agrees else ": PARITY FAILED"))
+    parts += [f"{name} {figure:.4g}" for name, figure in row.figures.items()]
     return "  ".join([*parts, row.note])
 
 
@@ -266,19 +213,26 @@ def main() -> None:
     """Runs everything and writes the lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--without", nargs="*", default=[], help="words: contenders that have one in their name are left out")
     parser.add_argument("--budget", type=float, default=510.0, help="seconds after which nothing new is begun")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("there is no GPU; --rehearse runs it on a CPU with tiny shapes")
+    if options.without:
+        print(f"Left out are contenders with one of these words in their name: {', '.join(options.without)}.")
     settle()
     device = "" if options.rehearse else torch.cuda.get_device_name()
     output = options.output or (None if options.rehearse else GPU_RESULTS)
     rows: list[Result] = []
-    for made in run(tiny() if options.rehearse else full(), options.budget, device):
+    scale = replace(tiny() if options.rehearse else full(), without=tuple(options.without))
+    for made in run(scale, options.budget, device):
         rows += made
         if output is not None:
             write(merged(read(output), rows), output)
+    lines, failed = judged(rows, GPU_TARGETS, held=not options.rehearse)
+    print(*lines, sep="\n")
+    sys.exit(failed)
 
 
 def _least(call: Callable[[], Any]) -> Times:

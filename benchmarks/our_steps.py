@@ -102,6 +102,7 @@ def arguments(spec: Spec, folder: str, rows: int, **options: Any) -> TrainingArg
     return TrainingArguments(
         str(Path(SCRATCH.name) / folder),
         use_cpu=spec.device == "cpu",
+        bf16=spec.dtype == "bfloat16",
         per_device_train_batch_size=rows,
         **{**settings, **options},  # type: ignore[arg-type]
     )

@@ -10,6 +10,7 @@ from typing import Any
 import head
 import our_steps
 import trl_steps
+import work
 from head import HeadShape
 from models import Spec
 from rows import ANSWER, documents, groups
@@ -23,7 +24,7 @@ Make = Callable[[], Contender]
 class Case:
     """Contenders on the same data and weights. The first is what the losses and gradient norms of the others are held to.
 
-    rounds: of timing. peak: the memory of a step is measured too.
+    rounds: of timing. peak: the memory of a step is measured too. work: floating-point operations that a step must do.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Case:
     makes: Mapping[str, Make]
     rounds: int = 3
     peak: bool = False
+    work: float = 0.0
 
 
 def head_case(name: str, shape: HeadShape, rounds: int) -> Case:
@@ -64,7 +66,8 @@ def sft_case(
     if packed:
         makes["TRL packed"] = partial(trl_steps.sft, spec, data, packed=True)
     tokens = sum(len(each.prompt) + len(each.completion) for each in data)
-    return Case(name, {**spec.described(), "documents": count, "length": length, "tokens": tokens}, makes, **options)
+    shape = {**spec.described(), "documents": count, "length": length, "tokens": tokens}
+    return Case(name, shape, makes, work=work.of_documents(spec, data), **options)
 
 
 def grpo_case(
@@ -74,7 +77,7 @@ def grpo_case(
     data = groups(questions, size, prompt, spec.vocabulary, answer=answer)
     makes: dict[str, Make] = {"TRL": partial(trl_steps.grpo, spec, data), "ours": partial(our_steps.grpo, spec, data)}
     shape = {**spec.described(), "questions": questions, "group": size, "prompt": prompt}
-    return Case(name, shape, makes, **options)
+    return Case(name, shape, makes, work=work.of_groups(spec, data), **options)
 
 
 def dpo_case(name: str, spec: Spec, *, pairs: int, prompt: int, answer: tuple[int, int] = ANSWER, **options: Any) -> Case:

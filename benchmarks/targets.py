@@ -119,14 +119,24 @@ def verdicts(results: Iterable[Result], targets: Iterable[Target]) -> list[Verdi
     return [_verdict(target, runs) for target in targets]
 
 
+def judged(results: Iterable[Result], targets: Iterable[Target], *, held: bool) -> tuple[list[str], bool]:
+    """A line on each target, and whether one is missed or was not measured. Not held: they are only shown, and none fails."""
+    found = [(verdict, bool(verdict.missed or not verdict.runs)) for verdict in verdicts(results, targets)]
+    words = {True: "MISSED", False: "met"} if held else dict.fromkeys((True, False), "not held")
+    return [f"{words[fails]:8s}  {verdict.told()}" for verdict, fails in found], held and any(fails for _, fails in found)
+
+
 def _verdict(target: Target, runs: Sequence[Mapping[Key, Result]]) -> Verdict:
     failed = sum(target.parity_failed(run) for run in runs)
     reached = [figure for run in runs if (figure := target.reached(run)) is not None]
     worst = min if target.is_least else max
-    clocks: tuple[Clock, Clock] = ("user", "wall")
-    seen = ([figure for run in runs if (figure := target.on(clock, run)) is not None] for clock in clocks)
+
+    def worst_on(clock: Clock) -> float | None:
+        seen = (figure for run in runs if (figure := target.on(clock, run)) is not None)
+        return worst(seen, default=None)
+
     missed = failed + sum(not target.is_met(figure) for figure in reached)
-    return Verdict(target, *(worst(one, default=None) for one in seen), missed, failed + len(reached), failed > 0)
+    return Verdict(target, worst_on("user"), worst_on("wall"), missed, failed + len(reached), failed > 0)
 
 
 def _heads() -> list[Target]:
@@ -169,7 +179,26 @@ TARGETS: tuple[Target, ...] = (
     Target("memory of the same, above the start", "host", "ours", "figure", 1.2e9, figure="peak_bytes", unit="GB"),
 )
 
-GPU_TARGETS: tuple[Target, ...] = ()
+GPU_HEADS = tuple((n, h, v) for h, v in ((896, 151936), (1536, 151936), (4096, 128256)) for n in (4096, 16384))
+"""Output layers: positions, width and vocabulary."""
+PEAK = 790e12
+"""Floating-point operations a second of an H100's products in bfloat16."""
+OF_PEAK = "share of 790 TFLOP/s"
+GPU_TARGETS: tuple[Target, ...] = (
+    Target("SFT, 0.5 B, 16 k tokens packed", "sft-16k", "ours", "figure", 0.45, figure=OF_PEAK, unit="%", least=True),
+    Target("GRPO update, 1.5 B", "grpo-large", "ours", "figure", 0.45, figure=OF_PEAK, unit="%", least=True),
+    *(
+        Target(f"output layer, {n} × {h} × {v}", f"head-{n}-{h}-{v}", "three products", "ratio", 0.75, gate="wall")
+        for n, h, v in GPU_HEADS
+    ),
+    Target("waits for the device in a step", "waits", "ours", "figure", 3, figure="waits a step", unit=""),
+    *(
+        Target(f"operations of a layer, {name}", f"layer-{name}", "ours", "figure", 150, figure="operations a layer", unit="")
+        for name in ("sft", "grpo")
+    ),
+)
+"""What an H100 must show, by the clock. An operation is a kernel at least."""
+
 
 VOCABULARIES, LENGTHS = (4096, 16384, 65536), (128, 512, 2048)
 

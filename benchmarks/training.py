@@ -137,7 +137,7 @@ def trl_dpo(plan: Plan) -> Run:
     model, tokenizer, _ = make_policy(plan)
     data = _preferences(groups(plan.rows, 2, plan.prompt, plan.spec.vocabulary))
     config = _trl().DPOConfig(**_settings(plan, plan.rows))
-    trainer = _trl().DPOTrainer(model, make_model(plan.spec), config, train_dataset=data, processing_class=tokenizer)
+    trainer = _trl().DPOTrainer(model, make_policy(plan)[0], config, train_dataset=data, processing_class=tokenizer)
     return Run(trainer, flat(model))
 
 
@@ -162,8 +162,8 @@ def _trl() -> Any:
 
 
 def make_policy(plan: Plan, *, endless: bool = False) -> tuple[Any, Any, Tally]:
-    """Model, tokenizer and reward."""
-    model = make_model(plan.spec, endless=endless)
+    """Model, tokenizer and reward. What is trained is float32; where the plan says 16 bits, products are, by autocast."""
+    model = make_model(plan.spec, endless=endless).float()
     return model, make_tokenizer(plan.spec.vocabulary, endless=endless), Tally()
 
 
@@ -171,7 +171,7 @@ def _settings(plan: Plan, rows: int) -> dict[str, Any]:
     return {
         "output_dir": str(Path(SCRATCH.name) / "trl"),
         "use_cpu": plan.spec.device == "cpu",
-        "bf16": False,
+        "bf16": plan.spec.dtype == "bfloat16",
         "gradient_checkpointing": False,
         "per_device_train_batch_size": rows,
         "max_steps": plan.steps,

@@ -34,7 +34,7 @@ from posttrain.train.watch.records import JsonLines
 
 QUICKSTART, PAGE, FIGURES = Path(__file__).parents[1] / "recipes" / "quickstart.yaml", Path("docs/ahead.md"), "## Figures"
 SAMPLING_CORE, TRAINING_CORE = 0, 1
-SFT_STEPS, STEPS, AHEAD = 500, 16, (0, 1, 2)
+SFT_STEPS, STEPS, AHEAD = 800, 16, (0, 1, 2)
 KILLED_STEPS, KILLS = 9, ((3, "trainer"), (6, "sampler"))
 QUESTIONS, KILLED_QUESTIONS, ROLLOUTS = 32, 8, 8
 SETTLED = 5  # the first steps, which wait for what is sampled from the start's weights, are not timed

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -138,36 +135,6 @@ def test_an_unforeseen_error_lets_those_of_a_known_kind_be_told_first(
     code, _, err = posttrain("run", recipe())
     assert code == 1 and "RuntimeError: connection closed by peer" in err and "Traceback" not in err
     assert sum(slept) == cli.PATIENCE * (1 + rank)
-
-
-WITHOUT_TORCH = """
-import sys
-class Refuses:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "transformers", "accelerate", "peft", "datasets", "deepspeed", "trl", "vllm", "pandas", "scipy"):
-            raise SystemExit(9)
-sys.meta_path.insert(0, Refuses())
-sys.argv = ["posttrain", *sys.argv[1:]]
-from posttrain.cli import main
-main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["run", "recipe.yaml"], ": sft on qwen2 from scratch, in out"),
-        (["eval", "some/model", "--data", "task:chain"], ": some/model on task:chain: "),
-    ],
-)
-def test_the_first_line_comes_before_torch_is_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe()
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True)
-    assert done.returncode == 9, done.stderr
-    assert done.stdout.startswith(f"posttrain {version('posttrain')} on ") and says in done.stdout.splitlines()[0]
 
 
 def test_threads_that_wait_give_their_processors_away(posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:

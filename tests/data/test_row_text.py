@@ -9,6 +9,7 @@ import pytest
 from asked import answers, check_asked, masked, talk
 from families import FAMILIES, LLAMA, chatml, of_bytes, with_bos_and_eos, with_dummy_space
 from posttrain.data.encoding.encoder import Encoder
+from posttrain.data.encoding.text import Text
 from posttrain.data.reader import Reader
 from posttrain.data.rows import BadRow, LongRow
 from posttrain.data.sources import Record
@@ -71,6 +72,43 @@ def test_the_name_of_a_special_token_in_a_text_is_text_and_is_told(name: str, ch
     with hearing() as heard:
         reader.examples([Record("x:1", said), Record("x:2", said)], preference=False)
     assert any(one.rule == "special-tokens-as-text" and "2 rows" in one.sentence for one in heard)
+
+
+SAID = ("", "a", "is it?", " it  is ", "<|im_end|>it<|end|>", "[INST] is it [/INST]", "</s><s>is", "\n\tI")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_are_those_that_the_tokenizer_gives(name: str) -> None:
+    made = FAMILIES[name]()
+    text = Text(made, [made.eos_token_id])
+    text.known = lambda ids: ids
+    for said in SAID:
+        assert text.ids(said) == made(said, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("options", [{"truncation": True, "max_length": 2}, {"padding": "max_length", "max_length": 9}])
+def test_how_others_have_used_the_tokenizer_changes_no_ids(options: dict[str, Any]) -> None:
+    made = of_bytes(chatml())
+    text = Text(made, [made.eos_token_id])
+    before = text.ids("is it?")
+    made("is it?", **options)
+    assert text.ids("is it?") == before and len(before) == len("is it?")
+
+
+def test_a_tokenizer_that_does_more_than_hand_a_text_on_is_asked_itself() -> None:
+    made = of_bytes(chatml())
+
+    class Twice(type(made)):
+        def _encode_plus(self, text: Any, **options: Any) -> Any:
+            return super()._encode_plus(text + text, **options)
+
+    once = Text(made, [made.eos_token_id]).ids("is it?")
+    made.__class__ = Twice
+    assert Text(made, [made.eos_token_id]).ids("is it?") == once + once
+    made = of_bytes(chatml())
+    made.split_special_tokens = True
+    assert Text(made, [made.eos_token_id]).ids("<|im_end|>") == made("<|im_end|>", add_special_tokens=False).input_ids
+    assert len(Text(made, [made.eos_token_id]).ids("<|im_end|>")) == len("<|im_end|>")
 
 
 def test_tags_that_come_in_pairs_stay_tokens_where_a_tokenizer_has_them() -> None:

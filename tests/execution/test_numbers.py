@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US
+from posttrain.execution.planning import plan
 from posttrain.execution.prepare import preparation
-from posttrain.execution.runner import plan
 from posttrain.model.load import load
 from posttrain.model.proofs.identity import identity
 from posttrain.recipe.recipe import load_recipe

@@ -8,6 +8,7 @@ import math
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from typing_extensions import TypeIs
@@ -127,9 +128,10 @@ class Use:
         return named == {"messages"}
 
 
-def names_of(template: str) -> list[str]:
+@cache
+def names_of(template: str) -> tuple[str, ...]:
     """The columns that a template names."""
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
 
 
 def tell_unread(label: str, reports: Sequence[DataReport]) -> None:

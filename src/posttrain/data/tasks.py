@@ -71,12 +71,15 @@ def _split_of(prompt: str) -> str:
     return _HELD.get(zlib.crc32(prompt.encode()) % _BUCKETS, "train")
 
 
+_SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
 def _chain(rng: Random, length: int) -> tuple[str, str]:
     value = rng.randrange(10)
     prompt, running = str(value), ""
     for _ in range(length):
         sign, other = rng.choice("+-*"), rng.randrange(1, 10)
-        value = {"+": value + other, "-": value - other, "*": value * other}[sign] % 10
+        value = _SIGNS[sign](value, other) % 10
         prompt, running = f"{prompt}{sign}{other}", f"{running}{value}"
     return f"{prompt}=", running
 

@@ -28,6 +28,7 @@ from posttrain.execution.folder.run_folder import (
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US, check_folder, check_ground
 from posttrain.execution.folder.starts import add as add_start
 from posttrain.execution.numbers import computed_in, on_gpu, settled
+from posttrain.execution.planning import planned
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
 from posttrain.execution.report.card import write_card
@@ -185,7 +186,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
     begun = first.exists()
     _on_main(check_folder, folder, recipe)
     if not begun:
-        _plan(recipe, permissions)
+        planned(recipe, permissions)
     ranks.barrier("the state of the run's folder")
     if ranks.is_main():
         write(folder / "recipe.yaml", _as_yaml(recipe))
@@ -218,38 +219,6 @@ def _of_stages(recipe: Recipe, *, was_finished: bool) -> RunResult:
         stages=last,
         warnings=tuple(told for folder in folders.values() for told in RunFiles(folder).warnings()),
     )
-
-
-def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
-    """What `run` would do, after all the checks that it makes; nothing is written.
-
-    Raises:
-        PosttrainError: as `run` would.
-    """
-    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
-    check_code(recipe, permissions)
-    check_ground(Path(recipe.output_dir))
-    check_folder(Path(recipe.output_dir), recipe)
-    return _plan(recipe, permissions)
-
-
-def _plan(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
-    if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
-        plans = {stage.name: _plan(_from_the_first(stage, recipe), permissions) for stage in recipe.stages}
-        return {f"{name}: {key}": value for name, planned in plans.items() for key, value in planned.items()}
-    recipe = settled(recipe)
-    with hearing() as heard:
-        prepared = prepare(recipe, permissions)
-        prepared.close()
-        training_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
-    told = {"warnings": [one.sentence for one in heard]} if heard else {}
-    return {**prepared.plan(), **told}
-
-
-def _from_the_first(stage: Recipe, whole: Recipe) -> Recipe:
-    """A stage with the model that the first one starts from, in its own numbers."""
-    model = whole.model.model_copy(update=stage.model.model_dump(include={"dtype", "compute"}))
-    return stage.model_copy(update={"model": model, "stages": []})
 
 
 def _as_yaml(recipe: Recipe) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
-from scipy import stats
-
 from posttrain.errors import RewardError
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.rewarded import Rewarded
@@ -48,10 +46,17 @@ class ErrorRate:
             counted = sum(seen, Counter[str | None]())
             rows, faults = counted.total(), {fault: n for fault, n in counted.most_common() if fault is not None}
             failed = sum(faults.values())
-            if failed and stats.binomtest(failed, rows, entry.max_error_rate, alternative="greater").pvalue < SURE:
+            if failed and _as_many_by_chance(failed, rows, entry.max_error_rate) < SURE:
                 shown = "; ".join(f"{n} × {fault}" for fault, n in list(faults.items())[:3])
                 raise RewardError(
                     f"The reward {entry.reward.name} failed on {failed} of the last {rows} completions, over max_error_rate "
                     f"{entry.max_error_rate:g}: {shown}. Mend it, or raise its max_error_rate. The same command resumes "
                     "from the last checkpoint, if there is one."
                 )
+
+
+def _as_many_by_chance(failed: int, rows: int, rate: float) -> float:
+    """How probable so many failures or more are at a rate."""
+    from scipy import stats
+
+    return float(stats.binomtest(failed, rows, rate, alternative="greater").pvalue)

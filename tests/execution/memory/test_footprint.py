@@ -15,9 +15,9 @@ from posttrain import PostTrainer
 from posttrain.execution.memory import footprint
 from posttrain.execution.memory.activations import Lora, Shape
 from posttrain.execution.memory.process import room
+from posttrain.execution.planning import plan
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare
-from posttrain.execution.runner import plan
 from posttrain.recipe.recipe import load_recipe
 from posttrain.settings.doors.permissions import Permissions
 from recipes import SCRATCH, Command, recipe, write

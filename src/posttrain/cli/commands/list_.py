@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -10,7 +10,9 @@ from rich.text import Text
 
 from posttrain.cli.screen import out
 from posttrain.errors import RecipeError
-from posttrain.settings.doors.kinds import Kind
+
+if TYPE_CHECKING:
+    from posttrain.settings.doors.kinds import Kind
 
 
 def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|recipes")]) -> None:

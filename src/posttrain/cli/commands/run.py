@@ -13,8 +13,6 @@ from posttrain.cli.options import AllowCode, AllowRemoteEngine, Overrides, Recip
 from posttrain.cli.screen import out, say
 from posttrain.cli.unforeseen import tracebacks_kept_in
 from posttrain.errors import RecipeError
-from posttrain.execution.folder.lock import check_unlocked
-from posttrain.execution.folder.same_recipe import check_folder, check_ground
 from posttrain.settings.doors.permissions import Permissions
 
 
@@ -28,6 +26,8 @@ def run(
     allow_code: AllowCode = False,
 ) -> None:
     """Train as RECIPE says; the same command resumes an interrupted run."""
+    from posttrain.execution.folder.lock import check_unlocked
+    from posttrain.execution.folder.same_recipe import check_folder, check_ground
     from posttrain.recipe.code import check_code
 
     checked = checked_recipe(recipe, overrides, output_dir, processes)
@@ -46,13 +46,16 @@ def run(
 
         sys.exit(launch(sys.argv[1:], checked.distributed.processes))
     from posttrain.cli import console
-    from posttrain.execution.runner import plan, run
 
     allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
     if dry_run:
+        from posttrain.execution.planning import plan
+
         several = checked.distributed.model_dump(include={"processes", "mode"}) if checked.distributed.processes > 1 else {}
         out.print(console.plan_table({**several, **plan(checked, **allowed)}))
         return
+    from posttrain.execution.runner import run
+
     shown = {one.name: one.rollout.log_completions for one in checked.stages if one.rollout}
     view = console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown)
     with tracebacks_kept_in(Path(checked.output_dir), beside="recipe.yaml"), view:

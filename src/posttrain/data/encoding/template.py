@@ -6,9 +6,9 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
+from posttrain.data.encoding.day import today
 from posttrain.data.encoding.text import pattern
 from posttrain.data.rows import BadRow
 
@@ -126,12 +126,6 @@ class Template:
             except Exception:
                 fails.append(calls)
         return fails == [shapes[0]]
-
-
-@cache
-def today() -> datetime.date:
-    """The day on which this process first asked."""
-    return datetime.date.today()
 
 
 def _with_text_arguments(call: Any) -> Any:

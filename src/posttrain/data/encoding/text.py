@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -51,10 +51,14 @@ class Text:
         """Whether ids of a whole are those of its parts, where one ends with a special token."""
         other = {tokenizer.bos_token_id, tokenizer.pad_token_id, *self.ends}
         self._unknown = None if tokenizer.unk_token_id in other else tokenizer.unk_token_id
+        self._backend = _backend_alone(tokenizer)
 
     def ids(self, text: str) -> list[int]:
         """See `Ids`."""
-        return self.known(self.tokenizer(_whole(text), add_special_tokens=False, verbose=False).input_ids)
+        backend, whole = self._backend, _whole(text)
+        if backend is None or backend.truncation or backend.padding or backend.encode_special_tokens:
+            return self.known(self.tokenizer(whole, add_special_tokens=False, verbose=False).input_ids)
+        return self.known(backend.encode(whole, add_special_tokens=False).ids)
 
     def known(self, ids: list[int]) -> list[int]:
         """The same ids.
@@ -68,9 +72,7 @@ class Text:
 
     def names(self, value: Any) -> list[str]:
         """Names of special tokens in the texts of a value of JSON, but for pairs of tags such as <think> and </think>."""
-        found: dict[str, None] = {}
-        each_text(value, lambda text: found.update(dict.fromkeys(self._protected.findall(text))) or text)
-        return list(found)
+        return list(dict.fromkeys(name for text in texts_in(value) for name in self._protected.findall(text)))
 
     @cached_property
     def as_text(self) -> TextOnly:
@@ -149,6 +151,15 @@ def each_text(value: T, change: Callable[[str], str]) -> T:
     return value
 
 
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(one)
+
+
 def pattern(names: Iterable[str]) -> re.Pattern[str]:
     """Any of some names, the longest first; nothing where there is none."""
     longest = sorted(filter(None, names), key=len, reverse=True)
@@ -160,6 +171,15 @@ def leading_specials(tokenizer: Any) -> list[int]:
     encoded = tokenizer("a", return_special_tokens_mask=True, verbose=False)
     ids, mask = encoded["input_ids"], encoded["special_tokens_mask"]
     return ids[: next((i for i, special in enumerate(mask) if not special), 0)]
+
+
+def _backend_alone(tokenizer: Any) -> Tokenizer | None:
+    """What transformers' tokenizer hands a text to, where that is all it does with one: it takes five times as long."""
+    kind, backend = type(tokenizer), getattr(tokenizer, "backend_tokenizer", None)
+    steps = [getattr(getattr(kind, name, None), "__module__", None) for name in ("__call__", "_encode_plus")]
+    plain = ["transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers"]
+    handed_on = isinstance(backend, Tokenizer) and steps == plain and not tokenizer.split_special_tokens
+    return backend if handed_on else None
 
 
 def _has_dummy_space(tokenizer: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from random import Random
 from typing import Any
 
@@ -67,9 +66,8 @@ def _task(source: TaskSource) -> Iterator[Record]:
     try:
         for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed, source.hard), 1):
             shown = item.rejected if slips.random() < source.wrong else item.completion
-            yield Record(
-                f"{source.task}/{source.split}:{number}", {**asdict(item), "completion": shown, "chosen": item.completion}
-            )
+            columns = {"prompt": item.prompt, "completion": shown, "rejected": item.rejected, "answer": item.answer}
+            yield Record(f"{source.task}/{source.split}:{number}", {**columns, "chosen": item.completion})
     except ValueError as error:
         raise DataError(str(error)) from None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import TrainingArguments, get_scheduler
 
 from posttrain.distributed import ranks
 from posttrain.distributed.deepspeed import deepspeed_config
@@ -11,8 +12,27 @@ from posttrain.errors import RecipeError, SetupError
 from posttrain.execution.numbers import computed_in
 from posttrain.recipe.recipe import Recipe
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
 OPTIMIZER = "adamw_torch_fused"  # one kernel for all of a step, on GPU and CPU; no copies of the gradients are made
 SAVES = 10  # checkpoints of a run where the recipe does not say
+WITH_OPTIONS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay")
+"""Schedules of transformers that need lr_scheduler_kwargs."""
+
+
+def check_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> None:
+    """Whether `training_arguments` can be made. transformers is asked where the recipe says something that it may refuse; its
+    trainer's modules bring peft along, and more.
+
+    Raises:
+        RecipeError, SetupError: as `training_arguments`.
+    """
+    training = recipe.training
+    if training.extra or training.lr_scheduler_type in WITH_OPTIONS or computed_in(recipe) == "bfloat16":
+        training_arguments(recipe, steps, checkpointing=checkpointing)
+    else:
+        _micro_batches(recipe)
 
 
 def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> TrainingArguments:
@@ -22,15 +42,11 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
         RecipeError: they contradict each other, or an extra one has a value that cannot be.
         SetupError: this machine cannot do what they ask for.
     """
+    from transformers import TrainingArguments, get_scheduler
+
     training = recipe.training
     every = -(-steps // SAVES) if training.save_every is None else training.save_every
-    share, left = divmod(training.rows_per_step, ranks.world())
-    micro = min(training.micro_batch_rows or share, share)
-    if left or not share or share % micro:
-        raise RecipeError(
-            f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
-            f"on each of {ranks.world()} processes."
-        )
+    micro, number = _micro_batches(recipe)
     bf16 = computed_in(recipe) == "bfloat16"
     on_cpu = {"use_cpu": True} if (ranks.world() > 1 or bf16) and not torch.cuda.is_available() else {}
     try:
@@ -38,7 +54,7 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
             output_dir=recipe.output_dir,
             **({"max_steps": steps} if training.epochs is None else {"num_train_epochs": training.epochs}),
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=share // micro,
+            gradient_accumulation_steps=number,
             learning_rate=training.learning_rate,
             lr_scheduler_type=training.lr_scheduler_type or "constant",  # where the schedule is our own, which is used then
             warmup_steps=training.warmup_steps if training.warmup_steps < 1 else round(training.warmup_steps),
@@ -73,3 +89,16 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
         kind = RecipeError if training.extra and not hint else SetupError
         raise kind(f"training: the arguments do not fit: {error}{hint}") from error
     return arguments
+
+
+def _micro_batches(recipe: Recipe) -> tuple[int, int]:
+    """Rows of a micro-batch, and how many of these a process reads in a step."""
+    training = recipe.training
+    share, left = divmod(training.rows_per_step, ranks.world())
+    micro = min(training.micro_batch_rows or share, share)
+    if left or not share or share % micro:
+        raise RecipeError(
+            f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
+            f"on each of {ranks.world()} processes."
+        )
+    return micro, share // micro

@@ -154,7 +154,7 @@ class VLLMEngine(VLLMClient):
     def _is_scored(self) -> bool:
         """Whether the sync that begins now has the whole proof."""
         self._syncs += 1
-        return self._syncs <= FIRST_SYNCS or self._syncs % self._config.probe_every == 1
+        return self._syncs <= FIRST_SYNCS or (self._syncs - 1) % self._config.probe_every == 0
 
     def close(self) -> None:
         """Ends what was started, and removes what was written."""

@@ -1,0 +1,48 @@
+"""What a run would do, told before any of it is done; transformers' trainer, which brings peft and more, is not imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from posttrain.execution.folder.same_recipe import check_folder, check_ground
+from posttrain.execution.numbers import settled
+from posttrain.execution.prepare.arguments import check_arguments
+from posttrain.execution.prepare.preparation import prepare
+from posttrain.recipe.code import check_code
+from posttrain.recipe.recipe import Recipe
+from posttrain.settings.doors.permissions import Permissions
+from posttrain.telling import hearing
+
+
+def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
+    """What `run` would do, after all the checks that it makes; nothing is written.
+
+    Raises:
+        PosttrainError: as `run` would.
+    """
+    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
+    check_code(recipe, permissions)
+    check_ground(Path(recipe.output_dir))
+    check_folder(Path(recipe.output_dir), recipe)
+    return planned(recipe, permissions)
+
+
+def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
+    """The same of a recipe whose code and folder have been looked at."""
+    if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
+        plans = {stage.name: planned(_from_the_first(stage, recipe), permissions) for stage in recipe.stages}
+        return {f"{name}: {key}": value for name, rows in plans.items() for key, value in rows.items()}
+    recipe = settled(recipe)
+    with hearing() as heard:
+        prepared = prepare(recipe, permissions)
+        prepared.close()
+        check_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
+    told = {"warnings": [one.sentence for one in heard]} if heard else {}
+    return {**prepared.plan(), **told}
+
+
+def _from_the_first(stage: Recipe, whole: Recipe) -> Recipe:
+    """A stage with the model that the first one starts from, in its own numbers."""
+    model = whole.model.model_copy(update=stage.model.model_dump(include={"dtype", "compute"}))
+    return stage.model_copy(update={"model": model, "stages": []})
