@@ -49,10 +49,10 @@ def test_what_is_wrong_is_found_and_what_to_do_is_said(monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor, "version", lambda name: "0.0.1" if name == "torch" else "999")
     bad = {one.what: one for one in looked("_versions") if one.level == "bad"}
     assert bad["torch"].found == "0.0.1" and bad["torch"].advice.startswith("It is used with") and "math-verify" in bad
-    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set())
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set())
     assert [one.level for one in looked("_threads")] == ["bad"]
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage._replace(total=64 * 10**6, free=10**9))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(total=64 * 10**6, free=10**9))
     assert [(one.level, one.what) for one in looked("_memory") if one.level == "bad"] == [("bad", "/dev/shm")]
     assert {one.level for one in looked("_disk")} == {"note"}
     code, out, err = posttrain("doctor", "--quick")

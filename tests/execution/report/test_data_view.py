@@ -18,7 +18,7 @@ from posttrain.model.load import make_tokenizer
 from recipes import SCRATCH, Command, recipe, write
 
 TOKENIZER = make_tokenizer("bytes")
-END = TOKENIZER.eos_token_id
+END: Any = TOKENIZER.eos_token_id
 LONG = " ".join(f"w{i}" for i in range(NGRAM))
 
 

@@ -34,7 +34,8 @@ def data(
         raise RecipeError(f"data --stage {stage}: the recipe has {', '.join(stages) or 'no stages'}.")
     chosen = stages[stage] if stage is not None else next(iter(stages.values()), whole)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    say(f"{begun()}: {summary(whole)}" + (f", stage {chosen.name}" if stages else ""))
+    title = next((name for name, one in stages.items() if one is chosen), None)
+    say(f"{begun()}: {summary(whole)}" + (f", stage {title}" if title else ""))
     from posttrain.cli.tokens import set_texts
     from posttrain.execution.prepare.preparation import looked_at
     from posttrain.execution.report.data_page import write_data_page

@@ -33,15 +33,13 @@ def launch(
     allow_remote_engine: Annotated[bool, typer.Option("--allow-remote-engine", help="Handed on to `posttrain run`.")] = False,
 ) -> None:
     """Print the file of a job that runs RECIPE and goes on after an interruption (exit code 75); send it, if told to."""
-    from typing import get_args
-
-    from posttrain.execution.launch.jobs import Job, Place, gpus_of, rendered, send
+    from posttrain.execution.launch.jobs import SENT_BY, Job, gpus_of, rendered, send
     from posttrain.recipe import load_recipe
     from posttrain.recipe.by_name import SHIPPED, recipe_file
 
-    places = get_args(Place)
-    if on not in places:
-        raise RecipeError(f"--on {on}: one of {', '.join(places)} is expected.")
+    place = next((one for one in SENT_BY if one == on), None)
+    if place is None:
+        raise RecipeError(f"--on {on}: one of {', '.join(SENT_BY)} is expected.")
     path, checked = recipe_file(recipe), load_recipe(recipe, overrides)
     travels = path.is_relative_to(SHIPPED)  # with the package: it is found by its name wherever that is installed
     job = Job(
@@ -60,8 +58,8 @@ def launch(
         raise RecipeError(f"--gpus {gpus}: the recipe needs {gpus_of(checked)}: its processes, and those of its engine.")
     handed = [word for given in overrides for word in ("--set", given)]
     handed += ["--allow-code"] * allow_code + ["--allow-remote-engine"] * allow_remote_engine
-    text = rendered(on, job, checked, path, handed, shown=recipe if travels else None)
+    text = rendered(place, job, checked, path, handed, shown=recipe if travels else None)
     if not submit:
         print(text, end="")
         return
-    say(send(on, text) or f"Sent: {job.name}")
+    say(send(place, text) or f"Sent: {job.name}")

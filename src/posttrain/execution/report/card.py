@@ -73,8 +73,9 @@ def _shown(text: str, *, folder: Path) -> str:
 
 def _hub_name(name: str | None) -> str | None:
     """A model's or data set's name on the hub; None for what is not there, a folder of this machine above all."""
-    is_one = name is not None and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
-    return name if is_one and not name.startswith((".", "~")) else None
+    if name is None or HUB_NAME.fullmatch(name) is None or name.startswith((".", "~")) or Path(name).exists():
+        return None
+    return name
 
 
 def _data_sets(record: Record) -> Iterator[str]:

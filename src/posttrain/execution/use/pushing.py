@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (  # pyright: ignore[reportPrivateImportUsage]
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # of the client that the installed version uses
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils import validate_repo_id
 
 from posttrain.errors import RecipeError, SetupError
