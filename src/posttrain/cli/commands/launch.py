@@ -33,11 +33,11 @@ def launch(
     allow_remote_engine: Annotated[bool, typer.Option("--allow-remote-engine", help="Handed on to `posttrain run`.")] = False,
 ) -> None:
     """Print the file of a job that runs RECIPE and goes on after an interruption (exit code 75); send it, if told to."""
-    from posttrain.execution.launch.jobs import SENT_BY, Job, gpus_of, rendered, send
+    from posttrain.execution.launch.jobs import SENT_BY, Job, Place, gpus_of, rendered, send
     from posttrain.recipe import load_recipe
     from posttrain.recipe.by_name import SHIPPED, recipe_file
 
-    place = next((one for one in SENT_BY if one == on), None)
+    place: Place | None = next((one for one in SENT_BY if one == on), None)
     if place is None:
         raise RecipeError(f"--on {on}: one of {', '.join(SENT_BY)} is expected.")
     path, checked = recipe_file(recipe), load_recipe(recipe, overrides)

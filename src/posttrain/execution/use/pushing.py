@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import (  # pyright: ignore[reportPrivateImportUsage]
+from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # of the client that the installed version uses
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of the client that the installed version has
     OfflineModeIsEnabled,
 )
 from huggingface_hub.utils import validate_repo_id
