@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: docker-check setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
+.PHONY: docker-check docs setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -142,6 +142,14 @@ test-lower:
 	.venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable '.[dev]'
 	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -m "not system" --numprocesses 2
 
+
+# the site of the documents, in site/; a link that leads nowhere is an error
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(VENV)/.installed-docs: $(VENV)/.installed pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # builds and runs the image for CPUs with buildah: make docker-check BASE=a base image with Python 3.11 (docs/launch.md)
 docker-check: setup

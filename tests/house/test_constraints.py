@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("dev", "deepspeed", "tensorboard")
+EXTRAS = ("dev", "docs", "deepspeed", "tensorboard")
 
 
 def pinned(name: str) -> set[str]:
