@@ -123,8 +123,8 @@ real-study: real-models
 	PYTHONPATH=tests $(BIN)/python studies/real_model.py $(OPTIONS)
 
 lint: setup
-	$(BIN)/ruff check src tests studies benchmarks recipes
-	$(BIN)/ruff format --check src tests studies benchmarks recipes
+	$(BIN)/ruff check src tests studies benchmarks recipes docs
+	$(BIN)/ruff format --check src tests studies benchmarks recipes docs
 
 type: setup
 	$(BIN)/pyright

@@ -41,7 +41,7 @@ def keys() -> Iterator[str]:
     from posttrain.recipe.recipe import Recipe
 
     yield "# Keys of a recipe\n"
-    yield "Made of the package. `posttrain schema` prints the same for editors, `posttrain show NAME` for one algorithm or reward."
+    yield "Made of the package. `posttrain schema` prints it for editors, `posttrain show NAME` for one algorithm."
     yield "Algorithms, rewards and schedules have keys of their own, which their `name` decides.\n"
     seen = set[type[BaseModel]]()
     yield from _section("a recipe", Recipe, seen)
@@ -120,7 +120,8 @@ def commands() -> Iterator[str]:
         for one in command.params:
             words = one.metavar if one.param_type_name == "argument" else ", ".join([*one.opts, *one.secondary_opts])
             default = "" if one.default in (None, [], False) or callable(one.default) else f"`{one.default}`"
-            yield f"| `{words}` | {default or ('needed' if one.required else '')} | {_escaped(getattr(one, 'help', None) or '')} |"
+            described = _escaped(getattr(one, "help", None) or "")
+            yield f"| `{words}` | {default or ('needed' if one.required else '')} | {described} |"
 
 
 def metrics() -> Iterator[str]:
@@ -128,7 +129,7 @@ def metrics() -> Iterator[str]:
     from posttrain.execution.report.curves import MEANINGS
 
     yield "# Metrics\n"
-    yield "Those that the report draws, in its order. Names are regular expressions; `metrics.jsonl` and `eval.jsonl` have these and more.\n"
+    yield "Those that the report draws, in its order, as regular expressions. `metrics.jsonl` and `eval.jsonl` have more.\n"
     yield "| metric | what it is |"
     yield "|---|---|"
     for pattern, meaning in MEANINGS.items():
