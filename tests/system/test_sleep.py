@@ -26,8 +26,8 @@ ASKED, SAMPLING = [Request([60 + i], n=2, question=i) for i in range(4)], Sampli
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the worker did."""
-    from vllm.platforms.cpu import CpuPlatform
-    from vllm.v1.worker.cpu_worker import CPUWorker
+    from vllm.platforms.cpu import CpuPlatform  # pyright: ignore[reportMissingImports]
+    from vllm.v1.worker.cpu_worker import CPUWorker  # pyright: ignore[reportMissingImports]
 
     happened: list[str] = []
 

@@ -21,8 +21,8 @@ FILES: dict[int, str] = {}
 
 def take_effect(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Gives the modules of the transfer a torch with what they ask of CUDA. `put` is setattr, or one that is undone."""
-    from vllm.distributed.device_communicators import pynccl
-    from vllm.distributed.weight_transfer import base, ipc_engine, nccl_common, nccl_engine, packed_tensor
+    from vllm.distributed.device_communicators import pynccl  # pyright: ignore[reportMissingImports]
+    from vllm.distributed.weight_transfer import base, ipc_engine, nccl_common, nccl_engine, packed_tensor  # pyright: ignore[reportMissingImports]
 
     for module in (base, ipc_engine, nccl_common, nccl_engine, packed_tensor):
         put(module, "torch", Torch())
