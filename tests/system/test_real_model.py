@@ -6,7 +6,10 @@ the run itself gave.
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from transformers import AutoTokenizer
 from ground.catalogue import MODEL
 from ground.runs import GSM8K, apart, by_vllm, command, encoded, greedy, lines, loaded, logprobs, recipe, with_adapter
 from gsm8k import real_data
+from system.processes import environment
 
 pytestmark = pytest.mark.system
 HELD_OUT, CUT = 4, 12
@@ -72,6 +76,28 @@ def test_what_it_answers_ends_where_its_turn_ends(start: Path, run: Path) -> Non
     answer = greedy(loaded(run / "final"), prompt, 120)
     assert answer[-1] == 2 and len(answer) < 120
     assert AutoTokenizer.from_pretrained(start).decode(answer, skip_special_tokens=True).strip()
+
+
+def test_it_answers_otherwise_than_before_by_the_command_and_in_a_conversation(start: Path, run: Path) -> None:
+    """Greedy, both ways alike; its turns end."""
+    question = "Tom has 3 apples and buys 4 more. How many has he?"
+    answers = []
+    for place in (start, run):
+        options = ["--prompt", question, "--max-tokens", "120", "--temperature", "0"]
+        code, out, err = command(run.parent, "generate", str(place), *options)
+        assert code == 0, err
+        answers.append(json.loads(out))
+    before, after = answers
+    assert after["completion"] != before["completion"] and after["finish"] == "stop", answers
+    talked = subprocess.run(
+        [sys.executable, "-m", "posttrain", "chat", str(run), "--max-tokens", "120", "--temperature", "0"],
+        input=f"{question}\n",
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert talked.returncode == 0, talked.stderr
+    assert after["completion"].strip() in talked.stdout and "cut off" not in talked.stdout
 
 
 def test_the_run_is_evaluated_by_the_command_which_asks_through_the_chat_template(start: Path, run: Path) -> None:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from posttrain.errors import PosttrainError
-from posttrain.execution.folder.redaction import redacted
+from posttrain.execution.folder.redaction import redacted, shareable
 
 SHOWN = 300  # characters of an error's own message on the screen
 ABOUT = ("posttrain", "torch", "transformers", "accelerate", "peft")
@@ -38,7 +38,7 @@ def tracebacks_kept_in(folder: Path, *, beside: str = "") -> Iterator[None]:
         if not (folder / beside).exists():
             raise
         try:
-            path.write_text(redacted(_described(error)), encoding="utf-8", errors="backslashreplace")
+            path.write_text(shareable(_described(error)), encoding="utf-8", errors="backslashreplace")
         except OSError:
             raise error from None
         message = " ".join(redacted(str(error)).split())

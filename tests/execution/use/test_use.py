@@ -82,6 +82,8 @@ def test_a_merged_adapter_is_the_model(ran: Path, tmp_path: Path, posttrain: Com
     code, _, err = posttrain("merge", str(ran), "--at", "final", "--output", "other")
     assert code == 2 and "there is nothing to fold in" in err and not Path("other").exists()
     assert posttrain("merge", str(ran), "--output", "other", "--dtype", "int4")[0] == 2
+    code, _, err = posttrain("merge", "runs/nowhere", "--output", "other")
+    assert code == 2 and "is no folder here" in err
 
 
 def test_answers_are_lines_of_json(ran: Path, tmp_path: Path, posttrain: Command) -> None:

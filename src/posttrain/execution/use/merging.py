@@ -25,6 +25,8 @@ def merge(chosen: Chosen, output: Path, dtype: str) -> None:
         SetupError: the model cannot be loaded.
         CheckpointError: it cannot be written, or is not what was loaded.
     """
+    if not Path(chosen.place).is_dir():
+        raise RecipeError(f"merge: {chosen.place} is no folder here; that of a run or of an adapter is expected.")
     if not chosen.is_adapter:
         raise RecipeError(
             f"merge: {chosen.place} is a whole model: there is nothing to fold in. final/ of a run is merged already; a "
