@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posttrain.cli.screen import say
+from posttrain.errors import RecipeError
 
 if TYPE_CHECKING:
     from posttrain.execution.use.chosen import Chosen
@@ -19,6 +20,16 @@ Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(help="Of the most probable tokens that have this probability together.")]
 TopK = Annotated[int, typer.Option(min=0, help="Of the most probable tokens; 0: of all.")]
 Seed = Annotated[int, typer.Option(min=0)]
+
+
+def check_dtype(dtype: str) -> None:
+    """Of a model that is read.
+
+    Raises:
+        RecipeError: it is none that models are read in.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise RecipeError(f"--dtype {dtype}: float32 or bfloat16 is expected.")
 
 
 def chosen_model(what: str, at: str | None) -> Chosen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from posttrain.execution.folder.redaction import redacted
-
-OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but tab and line feed, those that turn the direction of writing around, and half characters."""
+from posttrain.execution.report.texts import printable
 
 
 class Screen(Console):
@@ -26,10 +23,10 @@ class Screen(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See rich."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=OBEYED.sub("\N{REPLACEMENT CHARACTER}", segment.text))
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
-out, err = Screen(), Screen(stderr=True, highlight=False, soft_wrap=True)
+out, err = Screen(emoji=False), Screen(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def take_any_text() -> None:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import psutil
 
 from posttrain.distributed.signals import SIGNALS
+from posttrain.errors import SetupError
 
 MEETING = 900  # seconds in which the launchers of all machines are there
 
@@ -62,7 +63,10 @@ def launch(arguments: Sequence[str], processes: int, *, module: str = "posttrain
 
 def nodes() -> int:
     """Machines of the launch, by torchrun's variable."""
-    return int(os.environ.get("PET_NNODES", "1"))
+    given = os.environ.get("PET_NNODES", "1")
+    if not given.isdigit():
+        raise SetupError(f"PET_NNODES={given}: a number of machines is expected; torchrun takes a range of them, not this.")
+    return int(given)
 
 
 def _meeting() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 
 from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
-from posttrain.errors import CheckpointError, PosttrainError, SetupError
+from posttrain.errors import PosttrainError, SetupError
 from posttrain.execution.folder.day import dated, day_of
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.redaction import redacted
@@ -31,8 +31,7 @@ from posttrain.execution.numbers import computed_in, on_gpu, settled
 from posttrain.execution.planning import planned
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
-from posttrain.execution.report.card import write_card
-from posttrain.execution.report.page import write_report
+from posttrain.execution.report.leaving import leave_card, leave_page
 from posttrain.execution.training import make_trainer, sampled_ahead
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
@@ -99,15 +98,12 @@ def run(
 
 @contextlib.contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """However its body ends, the folder has a page that says how far the run is; one that cannot be written is told."""
+    """However its body ends, the folder has a page that says how far the run is."""
     try:
         yield
     finally:
-        if ranks.is_main() and (folder / "recipe.yaml").is_file():
-            try:
-                write_report(folder)
-            except CheckpointError as error:
-                tell("report", f"There is no report of the run: {error}")
+        if ranks.is_main():
+            leave_page(folder)
 
 
 def _run(
@@ -201,7 +197,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
         raise
     if ranks.is_main():
         copy_folder(Path(recipe.stages[-1].output_dir) / "final", folder / "final")
-        write_card(folder)
+        leave_card(folder)
     return _of_stages(recipe, was_finished=False)
 
 
@@ -235,7 +231,7 @@ def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: 
             trainer.evaluate()
         save_model(trainer.model, prepared.tokenizer, folder / "final", **prepared.saved)
     if ranks.is_main():
-        write_card(folder)
+        leave_card(folder)
     start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
     return RunResult(folder, last, start, warnings=trainer.run_files.warnings())
 

@@ -72,7 +72,12 @@ def test_what_cannot_be_is_refused(posttrain: Command, monkeypatch: pytest.Monke
         (("--on", "docker", "--nodes", "2"), "one machine"),
         (("--on", "slurm", "--name", "A_b"), "small letters"),
         (("--on", "slurm", "--time", "soon"), "DAYS-HH:MM:SS"),
-        (("--on", "kubernetes", "--set", f"output_dir={tmp_path}/x"), "in the volume below runs/"),
+        (("--on", "kubernetes", "--set", f"output_dir={tmp_path}/x"), "keeps what is below runs/ alone"),
+        (("--on", "docker", "--set", "output_dir=results/x"), "keeps what is below runs/ alone"),
+        (("--on", "docker", "--set", "output_dir=runs/../x"), "keeps what is below runs/ alone"),
+        (("--on", "kubernetes", "--set", "data.train={path: rows.jsonl}"), "rows.jsonl: the pod has no files of this folder"),
+        (("--on", "slurm", "--option", "a\ncurl x | sh"), "a line end"),
+        (("--on", "kubernetes", "--image", "x\n y"), "a line end"),
         (("--on", "slurm", "--set", "output_dir=runs/hf_" + "a" * 30), "what looks like a secret"),
     ):
         code, out, err = posttrain("launch", path, *options)
@@ -87,11 +92,9 @@ def test_what_cannot_be_is_refused(posttrain: Command, monkeypatch: pytest.Monke
 
 
 def test_a_recipe_of_the_package_goes_by_its_name(posttrain: Command) -> None:
-    for place in ("docker", "slurm"):
+    for place, words in {"docker": "  run quickstart\n", "slurm": '"$process" quickstart &\n'}.items():
         code, out, err = posttrain("launch", "quickstart", "--on", place)
-        assert (
-            code == 0 and "quickstart" in out.splitlines()[-1 if place == "docker" else -5] and "site-packages" not in out
-        ), err
+        assert code == 0 and words in out and "shipped" not in out, err
 
 
 def test_a_job_is_sent(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,3 +110,24 @@ def test_a_job_is_sent(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_
     sbatch.write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
     code, _, err = posttrain("launch", recipe(output_dir="runs/x"), "--on", "slurm", "--submit")
     assert code == 4 and "ended with 1: no such partition" in err
+
+
+def test_a_recipe_of_any_shape_and_name_is_in_the_file_as_it_is(posttrain: Command) -> None:
+    """One that begins with blanks; and a name that YAML would read as a number."""
+    text = "  # ours\n" + Path(recipe(output_dir="runs/x")).read_text()
+    Path("7b-123.yaml").write_text(text)
+    code, out, err = posttrain("launch", "7b-123.yaml", "--on", "kubernetes", "--claim", "123")
+    documents = list(yaml.safe_load_all(out))
+    assert code == 0 and documents[0]["data"]["recipe.yaml"] == text, err
+    assert documents[-1]["metadata"]["name"] == "b-123"
+    kept = documents[-1]["spec"]["template"]["spec"]["volumes"][1]
+    assert kept["persistentVolumeClaim"]["claimName"] == "123"
+
+
+def test_docker_ends_as_the_run_does(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\nexit 75\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:/usr/bin:/bin")
+    assert posttrain("launch", recipe(output_dir="runs/x"), "--on", "docker", "--submit")[0] == 75

@@ -213,6 +213,7 @@ def test_an_engine_in_the_process_has_its_share_unless_it_sleeps(
     vllm: dict[str, Any], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("posttrain.execution.prepare.preparation.check_usable", lambda *_, **__: None)
+    monkeypatch.setattr("posttrain.recipe.packages._is_there", lambda package: True)  # the estimate needs no vLLM
     shares = list[float]()
     monkeypatch.setattr(footprint, "room", lambda *, engine, **more: shares.append(engine) or room(engine=engine, **more))
     sampled = {"questions_per_step": 2, "n": 2, "max_tokens": 4, "engine": "vllm", "vllm": vllm}

@@ -14,6 +14,7 @@ from pages import Page
 from posttrain.errors import CheckpointError
 from posttrain.execution.report.card import write_card
 from posttrain.execution.report.curves import panels, ticks
+from posttrain.execution.report.leaving import leave_page
 from posttrain.execution.report.page import rendered, write_report
 from posttrain.execution.report.record import Record
 from recipes import Command, recipe, write
@@ -152,3 +153,39 @@ def test_a_run_leaves_its_page_and_its_card(posttrain: Command) -> None:
     both = Page(Path("both.html").read_text())
     assert both.text.count("finished") >= 2 and "Answers" not in both.text
     assert posttrain("report", "out", "other")[0] == 2
+
+
+def test_odd_names_and_lines_are_no_end_of_the_page(tmp_path: Path) -> None:
+    """A set whose name is a pattern, lines that lack what a run writes, two runs of one name, a stage that made no step."""
+    folder = made(tmp_path / "a" / "run")
+    for step in (0, 2):
+        write(folder / "completions" / f"eval-gsm[hard]-step-{step:06d}.jsonl", {"completion": "found me"})
+    for name in ("warnings", "left_out", "starts"):
+        write(folder / f"{name}.jsonl", {"other": 1})
+    assert Page(rendered([Record.of(folder)])).text.count("found me") == 2
+    other = made(tmp_path / "b" / "run")
+    page = Page(rendered([Record.of(folder), Record.of(other)]))
+    assert page.text.count(str(folder)) >= 2 and page.text.count(str(other)) >= 2
+    staged = tmp_path / "staged"
+    for stage in ("1-first", "2-second"):
+        made(staged / stage)
+    shutil.copy(folder / "recipe.yaml", staged)
+    (staged / "2-second" / "eval.jsonl").write_text('{"step": 0, "eval/test/pass@1": 1}\n')
+    (staged / "1-first" / "final").mkdir()
+    assert list(Record.of(staged).points) == ["start", "after first"]
+
+
+def test_a_page_that_fails_is_told_and_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = made(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text("no json\n")
+    leave_page(folder)
+    assert "the page or the card of the run was not written (CheckpointError" in caplog.text
+
+
+def test_a_card_has_no_html_and_whole_tables(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run")
+    (folder / "eval.jsonl").write_text(json.dumps({"step": 2, "eval/<img onerror=1>\n|a/pass@1": 0.5}) + "\n")
+    (folder / "final").mkdir()
+    write_card(folder)
+    card = (folder / "final" / "README.md").read_text().partition("# run")[2]
+    assert "<img" not in card and "&lt;img onerror=1> \\|a: pass@1" in card

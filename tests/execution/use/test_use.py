@@ -100,6 +100,7 @@ def test_answers_are_lines_of_json(ran: Path, tmp_path: Path, posttrain: Command
     assert one == two
     assert posttrain("generate", str(ran))[0] == 2
     assert posttrain("generate", str(ran), "--prompt", "a", "--engine", "tgi")[0] == 2
+    assert posttrain("generate", str(ran), "--prompt", "a", "--dtype", "int4")[0] == 2
     assert posttrain("generate", str(tmp_path / "nowhere"), "--prompt", "a")[0] == 4
     assert posttrain("generate", str(ran), "--prompt", "a", "--max-tokens", "999999")[0] in (2, 3)
 
@@ -150,6 +151,11 @@ def test_what_would_be_sent(ran: Path, tmp_path: Path, posttrain: Command, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, out, err = posttrain("push", str(ran), "org/name")
     assert code == 2 and "--yes sends it" in err and "private" in out and "model.safetensors" in out
+    for name in (".env", "optimizer.pt", "shard_0.pt", "notes.log"):
+        (ran / "final" / name).write_text("private")
+    assert {one for one, _ in packed(choose(str(ran)), "org/name").files} == names
+    for name in (".env", "optimizer.pt", "shard_0.pt", "notes.log"):
+        (ran / "final" / name).unlink()
     leaky = tmp_path / "leaky"
     shutil.copytree(ran / "final", leaky)
     (leaky / "README.md").write_text(f"token hf_{'a' * 30}")

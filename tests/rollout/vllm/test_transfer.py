@@ -23,6 +23,23 @@ IPC, NCCL = VLLMConfig(mode="server", weights="ipc"), VLLMConfig(mode="server", 
 DESCRIBED = [Described("a", torch.float32, (2, 3)), Described("b", torch.bfloat16, (7, 5)), Described("c", torch.int64, ())]
 
 
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vLLM with a transfer, as far as one asks whether it is installed."""
+    monkeypatch.setattr("posttrain.rollout.vllm.backend.find_spec", lambda name: SimpleNamespace(name=name))
+
+
+def test_a_vllm_without_a_transfer_is_told_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    for find in (missing, lambda name: None):
+        monkeypatch.setattr("posttrain.rollout.vllm.backend.find_spec", find)
+        with pytest.raises(SetupError, match=r"of 0\.28 and later .* and none is here\. Take weights: disk"):
+            check_transfer(IPC, 2, [0])
+
+
+@pytest.mark.usefixtures("there")
 @pytest.mark.parametrize(
     ("config", "gpus", "trained_on", "says"),
     [
@@ -40,11 +57,13 @@ def test_where_the_two_sides_cannot_meet_it_is_refused(
         check_transfer(config, gpus, trained_on)
 
 
+@pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("config", [IPC, IPC.model_copy(update={"devices": [0]}), NCCL])
 def test_where_they_can_it_is_not(config: VLLMConfig) -> None:
     check_transfer(config, 2, [0])
 
 
+@pytest.mark.usefixtures("there")
 def test_a_cpu_is_refused_before_anything_starts() -> None:
     with pytest.raises(SetupError, match=r"this run sees none. Take weights: disk"):
         check_usable(IPC, allow_remote=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.model_options import At, Dtype, MaxTokens, Seed, Temperature, TopK, TopP, What, chosen_model
+from posttrain.cli.model_options import At, Dtype, MaxTokens, Seed, Temperature, TopK, TopP, What, check_dtype, chosen_model
 from posttrain.cli.options import begun
 from posttrain.cli.screen import err, out, say
 
@@ -27,6 +27,7 @@ def chat(
     dtype: Dtype = "float32",
 ) -> None:
     """Talk to a run's model, or any, through its chat template; answers come word by word."""
+    check_dtype(dtype)
     chosen = chosen_model(model, at)
     say(f"{begun()}: {chosen.name}: loading torch and transformers, which takes a while at first …")
     from posttrain.cli.checked import checked

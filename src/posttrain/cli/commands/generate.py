@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posttrain.cli.model_options import At, Dtype, MaxTokens, Seed, Temperature, TopK, TopP, What, chosen_model
+from posttrain.cli.model_options import At, Dtype, MaxTokens, Seed, Temperature, TopK, TopP, What, check_dtype, chosen_model
 from posttrain.cli.options import begun
 from posttrain.cli.screen import err, out
 from posttrain.errors import RecipeError
@@ -37,6 +37,7 @@ def generate(
         raise RecipeError("generate: give either --prompt or --data.")
     if engine not in ("hf", "vllm"):
         raise RecipeError(f"--engine {engine}: hf or vllm is expected.")
+    check_dtype(dtype)
     chosen = chosen_model(model, at)
     err.print(f"{begun()}: {chosen.name}: loading torch and transformers, which takes a while at first …", markup=False)
     from posttrain.cli.checked import checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +34,8 @@ def init(
     if not source.is_file():
         raise RecipeError(f"init --from {from_}: there is no such file.")
     name = name or (typer.prompt("Its name", default=source.stem) if asks else source.stem)
-    if not name or Path(name).name != name:
-        raise RecipeError(f"init {name}: a name without folders is expected; --output says where the file goes.")
+    if re.fullmatch(r"[\w.-]+", name) is None:
+        raise RecipeError(f"init {name}: letters, digits, - and _ are expected; --output says where the file goes.")
     path = output or Path(f"{name}.yaml")
     if path.exists():
         raise RecipeError(f"init: {path} is there already. Choose another name or --output.")

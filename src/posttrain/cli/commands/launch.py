@@ -43,7 +43,7 @@ def launch(
     path, checked = recipe_file(recipe), load_recipe(recipe, overrides)
     travels = path.is_relative_to(SHIPPED)  # with the package: it is found by its name wherever that is installed
     job = Job(
-        name=name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:53] or "posttrain",
+        name=name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).lstrip("-0123456789")[:53].strip("-") or "posttrain",
         nodes=nodes,
         gpus=gpus_of(checked) if gpus is None else gpus,
         image=image,
@@ -62,4 +62,7 @@ def launch(
     if not submit:
         print(text, end="")
         return
-    say(send(place, text) or f"Sent: {job.name}")
+    code, said = send(place, text)
+    if code:
+        raise typer.Exit(code)
+    say(said or f"Done: {job.name}")

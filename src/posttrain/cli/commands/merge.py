@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.model_options import At, What, chosen_model
+from posttrain.cli.model_options import At, What, check_dtype, chosen_model
 from posttrain.cli.options import begun
 from posttrain.cli.screen import say
 
@@ -19,10 +19,7 @@ def merge(
     dtype: Annotated[str, typer.Option(help="Of what is written: float32 or bfloat16.")] = "float32",
 ) -> None:
     """Fold an adapter into its base, and prove that what is written is the same model."""
-    if dtype not in ("float32", "bfloat16"):
-        from posttrain.errors import RecipeError
-
-        raise RecipeError(f"--dtype {dtype}: float32 or bfloat16 is expected.")
+    check_dtype(dtype)
     chosen = chosen_model(model, at if at is not None else _adapter_of(model))
     say(f"{begun()}: {chosen.name}: loading torch and transformers, which takes a while at first …")
     from posttrain.execution.use.merging import merge as merged
@@ -32,5 +29,5 @@ def merge(
 
 
 def _adapter_of(model: str) -> str | None:
-    """Of a run, the adapter is meant, if nothing else is said."""
-    return "adapter" if (Path(model) / "recipe.yaml").is_file() else None
+    """Of a finished run the adapter is meant, if nothing else is said; of another one its newest checkpoint."""
+    return "adapter" if (Path(model).expanduser() / "final").is_dir() else None

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from posttrain.cli.screen import out, say
 from posttrain.errors import RecipeError
-from posttrain.recipe.by_name import known_recipes
 
 
 def show(
@@ -21,6 +20,8 @@ def show(
     ],
 ) -> None:
     """Show a recipe as it is written, an algorithm, reward or schedule with its keys, or how far a run is."""
+    from posttrain.recipe.by_name import known_recipes
+
     if (Path(name) / "recipe.yaml").is_file():
         _show_run(Path(name))
         return

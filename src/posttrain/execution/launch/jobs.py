@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ Place = Literal["docker", "slurm", "kubernetes"]
 SENT_BY: Mapping[Place, Sequence[str]] = {"docker": ["bash"], "slurm": ["sbatch"], "kubernetes": ["kubectl", "apply", "-f"]}
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
 """Variables of the environment that a job takes over where it is sent; their values are in no file."""
-NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
 DAYS = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
 
 
@@ -48,7 +48,10 @@ class Job:
 
     def __post_init__(self) -> None:
         if NAME.fullmatch(self.name) is None:
-            raise RecipeError(f"--name {self.name}: small letters, digits and - are expected, at most 53 of them.")
+            raise RecipeError(f"--name {self.name}: small letters, digits and - are expected, a letter first, at most 53.")
+        texts = (self.image, self.memory, self.claim, self.secret, *self.options)
+        if not all(text and text.isprintable() for text in texts):
+            raise RecipeError("launch: an option is empty, or has a line end or another character that does not print.")
         if DAYS.fullmatch(self.time) is None:
             raise RecipeError(f"--time {self.time}: DAYS-HH:MM:SS is expected, or HH:MM:SS.")
 
@@ -83,10 +86,15 @@ def rendered(
     """
     if place == "docker" and job.nodes > 1:
         raise RecipeError("launch --on docker: one machine; several are for slurm or kubernetes.")
-    if Path(recipe.output_dir).is_absolute() and place != "slurm":
+    if place != "slurm" and (Path(recipe.output_dir).parts[:1] != ("runs",) or ".." in Path(recipe.output_dir).parts):
         raise RecipeError(
-            f"launch --on {place}: output_dir: {recipe.output_dir} is a folder of this machine; the container has its runs "
-            "in the volume below runs/. Give a relative one: --set output_dir=runs/NAME."
+            f"launch --on {place}: output_dir: {recipe.output_dir}: the container keeps what is below runs/ alone. "
+            "Give --set output_dir=runs/NAME."
+        )
+    if place == "kubernetes" and (local := list(_local_files(recipe.model_dump()))):
+        raise RecipeError(
+            f"launch --on kubernetes: {', '.join(local)}: the pod has no files of this folder. Put them into the claim's hub/"
+            " (/hub in the pod) and name them by their whole path, or take a data set of the hub and an installed package."
         )
     values: dict[str, Any] = {
         "job": job,
@@ -108,8 +116,20 @@ def rendered(
     return text
 
 
-def send(place: Place, text: str) -> str:
-    """Sends the job, and returns what was said.
+def _local_files(values: Any) -> Iterator[str]:
+    """Relative paths of data and code in a recipe."""
+    if isinstance(values, Mapping):
+        paths = values.get("path")
+        for path in [paths] if isinstance(paths, str) else paths or ():
+            is_code = "name" in values and values["name"] in ("function", "class")
+            if not Path(path).is_absolute() and (not is_code or ".py" in path):
+                yield path
+    for one in values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ():
+        yield from _local_files(one)
+
+
+def send(place: Place, text: str) -> tuple[int, str]:
+    """Sends the job, and returns the exit code and what was said. Docker runs it here: its code is the run's.
 
     Raises:
         SetupError: the command is not there, or it fails.
@@ -124,9 +144,9 @@ def send(place: Place, text: str) -> str:
         file = Path(folder, f"job{'.yaml' if place == 'kubernetes' else '.sh'}")
         file.write_text(text, encoding="utf-8")
         done = subprocess.run([*words, str(file)], capture_output=place != "docker", text=True)
-    if done.returncode:
+    if done.returncode and place != "docker":
         raise SetupError(f"launch --submit: {words[0]} ended with {done.returncode}: {(done.stderr or '').strip()}")
-    return (done.stdout or "").strip()
+    return done.returncode, (done.stdout or "").strip()
 
 
 @cache

@@ -52,13 +52,13 @@ def card_of(record: Record, *, adapter: bool = False) -> str:
     card = ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
-        name=record.name,
+        name=_cell(shown(record.name)),
         adapter=adapter,
-        model=shown(_hub_name(record.model) or Path(record.model).name),
-        stages=[(stage.name, stage.algorithm, stage.last_step) for stage in record.stages],
+        model=_cell(shown(_hub_name(record.model) or Path(record.model).name)),
+        stages=[(_cell(shown(one.name)), _cell(shown(one.algorithm)), one.last_step) for one in record.stages],
         tokens={name: number_of(value) for name, value in record.tokens.items()},
-        columns=[shown(column) for column in results.columns],
-        rows=[(shown(name), cells) for name, cells in results.rows],
+        columns=[_cell(shown(column)) for column in results.columns],
+        rows=[(_cell(shown(name)), cells) for name, cells in results.rows],
         versions=(record.stages[-1].starts[-1]["versions"] if record.stages[-1].starts else versions()),
         recipe=shown(record.recipe_text),
     )
@@ -69,6 +69,11 @@ def _shown(text: str, *, folder: Path) -> str:
     """Without secrets and what does not print; nothing in it ends a block of code."""
     text = printable(shareable(str(text))).replace("```", "'''")
     return text.replace(str(folder.resolve().parent), "…")
+
+
+def _cell(text: str) -> str:
+    """As one cell of a table in Markdown, without HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _hub_name(name: str | None) -> str | None:

@@ -16,5 +16,5 @@ def write_data_page(path: Path, seen: DataView, *, title: str) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    facts = {one.name: list(facts_of(one)) for one in seen.sets}
+    facts = [list(facts_of(one)) for one in seen.sets]
     write(path, template("data.html.jinja").render(seen=seen, facts=facts, title=title, marked=marked, ngram=NGRAM))

@@ -92,14 +92,14 @@ class DataView:
 
 def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView:
     """Of sets that were read; `rows` are shown of each."""
-    named: dict[str, Sequence[Example] | Sequence[Problem]] = {
-        "train": sets.train,
-        "candidates": sets.candidates,
-        "demonstrations": sets.demonstrations,
-        **sets.held_out,
-        **{f"{name}/problems": asked for name, asked in sets.problems.items()},
-    }
-    views = [_view(name, each, sets.reports.get(name), tokenizer, ends, rows) for name, each in named.items() if each]
+    named: list[tuple[str, Sequence[Example] | Sequence[Problem]]] = [
+        ("train", sets.train),
+        ("candidates", sets.candidates),
+        ("demonstrations", sets.demonstrations),
+        *sets.held_out.items(),
+        *((f"{name}/problems", asked) for name, asked in sets.problems.items()),
+    ]
+    views = [_view(name, each, sets.reports.get(name), tokenizer, ends, rows) for name, each in named if each]
     asked = {name: sets.problems.get(name) or sets.held_out[name] for name in {**sets.problems, **sets.held_out}}
     return DataView(views, list(_overlaps(sets.train or sets.candidates, asked, tokenizer)))
 

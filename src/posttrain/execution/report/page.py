@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from posttrain.execution.report.curves import number_of, panels
-from posttrain.execution.report.record import Record, Stage, spread
+from posttrain.execution.report.record import Record, Stage, spread, told_apart
 from posttrain.execution.report.results import result_rows
 from posttrain.execution.report.template import template
 from posttrain.execution.report.texts import shortened
@@ -31,6 +30,7 @@ def write_report(folder: Path) -> Path:
 
 def rendered(records: Sequence[Record]) -> str:
     """The page of one run, or of several beside each other; without secrets, and without characters that a screen obeys."""
+    records = told_apart(records)
     now = datetime.now(UTC).isoformat(timespec="minutes")
     runs, (drawn, constant) = [_facts(record) for record in records], panels(records)
     return template("page.html.jinja").render(
@@ -65,12 +65,15 @@ def _of_stage(stage: Stage) -> Mapping[str, Any]:
         "algorithm": stage.algorithm,
         "collected": [(step, [_answer(row) for row in rows]) for step, rows in stage.collected(POINTS).items()],
         "seconds": stage.seconds,
-        "starts": stage.starts,
+        "starts": [
+            {name: start.get(name, "") for name in ("time", "from_step", "processes", "device", "versions")}
+            for start in stage.starts
+        ],
         "steps": stage.last_step,
-        "warnings": stage.warnings[:LISTED],
+        "warnings": [(told.get("step"), told.get("sentence", "")) for told in stage.warnings[:LISTED]],
         "more_warnings": max(0, len(stage.warnings) - LISTED),
         "left_out": _counted(stage.left_out),
-        "left_out_rows": stage.left_out[:LISTED],
+        "left_out_rows": [(line.get("where", ""), line.get("reason", "")) for line in stage.left_out[:LISTED]],
         "more_left_out": max(0, len(stage.left_out) - LISTED),
     }
 
@@ -86,14 +89,14 @@ def _answers(record: Record) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
 
 
 def _side_by_side(points: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Iterator[Mapping[str, Any]]:
-    first = [(title, {row["where"]: row for row in reversed(rows)}) for title, rows in points]
-    questions = list(dict.fromkeys(row["where"] for row in points[-1][1]))
+    first = [(title, {row.get("where", ""): row for row in reversed(rows)}) for title, rows in points]
+    questions = list(dict.fromkeys(row.get("where", "") for row in points[-1][1]))
     for where in spread(questions, QUESTIONS):
         answers = [(title, rows[where]) for title, rows in first if where in rows]
         example = answers[-1][1]
         yield {
             "where": where,
-            "prompt": shortened(example["prompt"]),
+            "prompt": shortened(str(example.get("prompt", ""))),
             "reference": example.get("reference"),
             "answers": [(title, _answer(row)) for title, row in answers],
         }
@@ -103,14 +106,14 @@ def _answer(row: Mapping[str, Any]) -> Mapping[str, Any]:
     verdict = row.get("verdict") or {True: "right", False: "wrong"}.get(row.get("correct"), "")  # type: ignore[call-overload]
     return {
         "where": row.get("where", ""),
-        "prompt": shortened(row["prompt"]),
-        "text": shortened(row["completion"]),
+        "prompt": shortened(str(row.get("prompt", ""))),
+        "text": shortened(str(row.get("completion", ""))),
         "verdict": verdict,
         "kind": "right" if verdict == "right" else "wrong" if verdict == "wrong" else "",
         "rewards": row.get("rewards", {}) if row.get("graded", True) else {},
         "reward": row.get("reward") if row.get("graded", True) else None,
-        "tokens": row["tokens"],
-        "cut_off": row["finish"] == "length",
+        "tokens": row.get("tokens", "?"),
+        "cut_off": row.get("finish") == "length",
         "prefix": row.get("prefix_tokens", 0),
     }
 
@@ -118,6 +121,6 @@ def _answer(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _counted(left_out: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
     counts: dict[tuple[str, str], int] = {}
     for line in left_out:
-        key = str(line["set"]), re.sub(r"_", " ", str(line["what"]))
+        key = str(line.get("set", "")), str(line.get("what", "")).replace("_", " ")
         counts[key] = counts.get(key, 0) + 1
     return counts

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Stage:
 
     def answers(self, name: str) -> dict[int, list[dict[str, Any]]]:
         """The answers to an evaluation set, by step."""
-        found = (self.folder / "completions").glob(f"eval-{name}-step-*.jsonl")
+        found = (self.folder / "completions").glob(f"eval-{glob.escape(name)}-step-*.jsonl")
         return {_step_of(path): JsonLines(path).read() for path in sorted(found) if _set_of(path) == name}
 
     def collected(self, at_most: int) -> dict[int, list[dict[str, Any]]]:
@@ -153,9 +154,10 @@ class Record:
     def points(self) -> dict[str, Line]:
         """Evaluations at the points that a table shows: the start, and the end of each stage, by title."""
         ends: dict[str, Line] = {}
-        for number, stage in enumerate(self.stages):
-            if len(stage.evaluations) > (0 if number else 1):  # the first stage's first one is the start
-                ends[f"after {stage.name}" if len(self.stages) > 1 else "last"] = stage.evaluations[-1]
+        for stage in self.stages:
+            if stage.evaluations and (step := stage.evaluations[-1]["step"]) > 0:
+                where = "" if stage.is_finished else f", at step {step}"
+                ends[f"after {stage.name}{where}" if len(self.stages) > 1 else f"last{where}"] = stage.evaluations[-1]
         return {"start": self.start, **ends} if self.start else ends
 
     @property
@@ -164,6 +166,12 @@ class Record:
         names = {"in steps": "step/tokens", "trained on": "train/tokens", "sampled": "rollout/tokens"}
         found = {name: sum(_sum(stage.steps, metric) for stage in self.stages) for name, metric in names.items()}
         return {name: value for name, value in found.items() if value}
+
+
+def told_apart(records: Sequence[Record]) -> list[Record]:
+    """The same, with their folders for names where several have one name."""
+    names = [record.name for record in records]
+    return [one if names.count(one.name) == 1 else replace(one, name=str(one.folder)) for one in records]
 
 
 def spread(items: Sequence[Any], at_most: int) -> list[Any]:

@@ -35,16 +35,13 @@ class Results:
 
 def result_rows(records: Sequence[Record]) -> Results:
     """Of one run its start and what came after; of several the last evaluation of each."""
-    columns: dict[str, Mapping[str, Any]] = {}
+    columns: list[tuple[str, Mapping[str, Any]]] = []
     for record in records:
-        points = record.points
-        if len(records) == 1:
-            columns.update(points)
-        elif points:
-            columns[record.name] = list(points.values())[-1]
-    names = sorted({name for metrics in columns.values() for name in metrics if _place(name) is not None}, key=_key)
-    rows = [(_title(name), [_cell(metrics, name) for metrics in columns.values()]) for name in names]
-    return Results(list(columns), rows)
+        points = list(record.points.items())
+        columns += points if len(records) == 1 else [(record.name, points[-1][1])] if points else []
+    names = sorted({name for _, metrics in columns for name in metrics if _place(name) is not None}, key=_key)
+    rows = [(_title(name), [_cell(metrics, name) for _, metrics in columns]) for name in names]
+    return Results([title for title, _ in columns], rows)
 
 
 def _place(name: str) -> int | None:

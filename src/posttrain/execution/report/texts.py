@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 SHOWN = 3000  # characters of a text
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, those that turn the direction of writing around, and half characters."""
 
 
 def printable(text: str) -> str:
-    """The text with what does not print, line ends and tabs apart, as the replacement character: escape sequences, marks that
-    turn the direction of writing.
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """The text with what is obeyed as the replacement character."""
+    return OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def marked(text: str) -> str:

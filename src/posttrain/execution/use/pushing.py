@@ -19,8 +19,21 @@ from posttrain.errors import RecipeError, SetupError
 from posttrain.execution.folder.redaction import shareable
 from posttrain.execution.use.chosen import Chosen
 
-KEPT_BACK = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "loop_*.json", "trainer_state.json", "training_args.bin")
-"""Of a checkpoint, what is for going on with training only; it may name folders of this machine."""
+SENT = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.jinja",
+    "*.md",
+    "*.model",
+    "*.txt",
+    "*.tiktoken",
+    "*.py",
+    "LICENSE*",
+)
+"""Files of a model and its tokenizer."""
+KEPT_BACK = ("manifest.json", "loop_*.json", "trainer_state.json", "ahead-*", "collection*", "note.json", ".*")
+"""Of a checkpoint, what is for going on with training; and hidden files."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +65,17 @@ def packed(chosen: Chosen, repository: str) -> Parcel:
         raise RecipeError(f"push: {str(error).splitlines()[0]}") from None
     if "/" not in repository:
         raise RecipeError(f"push: {repository} has no owner; OWNER/NAME is expected.")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not any(map(path.match, KEPT_BACK))]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_sent(path)]
     for path in paths:
-        if path.suffix in (".json", ".md", ".jinja", ".yaml") and shareable(text := path.read_text(errors="replace")) != text:
+        if path.suffix != ".safetensors" and shareable(text := path.read_text(errors="replace")) != text:
             raise RecipeError(
                 f"push: {path} has what looks like a secret, or the path of your home folder, in it. Take it out, then push."
             )
     return Parcel(folder, repository, [(str(path.relative_to(folder)), path.stat().st_size) for path in paths])
+
+
+def _is_sent(path: Path) -> bool:
+    return any(map(path.match, SENT)) and not any(map(path.match, KEPT_BACK))
 
 
 def send(parcel: Parcel, *, public: bool) -> str:

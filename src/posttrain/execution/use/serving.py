@@ -12,6 +12,8 @@ from posttrain.errors import RecipeError, SetupError
 from posttrain.execution.use.chosen import Chosen
 
 Engine = Literal["vllm", "hf"]
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""That vLLM has room for."""
 
 
 def command(chosen: Chosen, engine: str | None, *, host: str, port: int, options: list[str]) -> list[str]:
@@ -51,15 +53,13 @@ def _vllm(chosen: Chosen) -> list[str]:
     plain = [] if torch.cuda.is_available() else ["--enforce-eager"]
     if not chosen.is_adapter:
         return [*server, "--model", chosen.place, "--served-model-name", name, *plain]
-    described = json.loads((Path(chosen.place) / "adapter_config.json").read_text())
-    base = described.get("base_model_name_or_path")
+    try:
+        described = json.loads((Path(chosen.place) / "adapter_config.json").read_text())
+        base, rank = described.get("base_model_name_or_path"), int(described.get("r", 8))
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise SetupError(f"{chosen.place}/adapter_config.json cannot be read: {error}") from None
     if not base:
         raise SetupError(f"{chosen.place} does not say of which model it is (base_model_name_or_path). Merge it first.")
-    lora = [
-        "--enable-lora",
-        "--max-lora-rank",
-        str(max(8, described.get("r", 8))),
-        "--lora-modules",
-        f"{name}={chosen.place}",
-    ]
+    served = str(next((one for one in RANKS if one >= rank), rank))
+    lora = ["--enable-lora", "--max-lora-rank", served, "--lora-modules", f"{name}={chosen.place}"]
     return [*server, "--model", base, *lora, *plain]

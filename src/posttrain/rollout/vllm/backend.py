@@ -75,7 +75,7 @@ def check_transfer(config: VLLMConfig, gpus: int, trained_on: Sequence[int]) -> 
         SetupError: says what to take.
     """
     way = f"rollout.vllm.weights: {config.transport}"
-    if find_spec("vllm") is None or find_spec("vllm.distributed.weight_transfer.factory") is None:
+    if not _has_transfer():
         raise SetupError(f"{way} is vLLM's own, of 0.28 and later (tested with 0.32), and none is here. Take weights: disk.")
     if not gpus:
         raise SetupError(f"{way} goes between processes on GPUs, and this run sees none. Take weights: disk.")
@@ -91,6 +91,14 @@ def check_transfer(config: VLLMConfig, gpus: int, trained_on: Sequence[int]) -> 
             f"{way} goes from one GPU to another, and GPU {config.devices[0]} of devices is one that this run trains on. "
             "Take another, or weights: ipc."
         )
+
+
+def _has_transfer() -> bool:
+    """Whether the installed vLLM has a transfer of its own."""
+    try:
+        return find_spec("vllm.distributed.weight_transfer.factory") is not None
+    except ModuleNotFoundError:  # nor what it would lie in
+        return False
 
 
 class Backend(Protocol):

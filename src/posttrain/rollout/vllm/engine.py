@@ -70,14 +70,19 @@ class VLLMEngine(VLLMClient):
             _write_model(model, tokenizer, self._folder)
             if config.transport == "disk" and not config.addresses:
                 write_shards(engine_weights(model, self._dtype), self._folder)
-            self._backend = self._start(DTYPES[self._dtype], config, cpu=cpu)
+            backend = self._start(DTYPES[self._dtype], config, cpu=cpu)
+            try:
+                self._transport = self._transport_to(backend, model)
+            except BaseException:
+                backend.close()
+                raise
+            self._backend = backend
             for copy_of_weights in self._folder.glob("model*.safetensors*"):
                 copy_of_weights.unlink()
         except BaseException:
             self.close()
             raise
-        self._transport = self._transport_to(self._backend, model)
-        self._probe = Probe(self._vocabulary, self._backend.context, tokenizer.pad_token_id or 0)
+        self._probe = Probe(self._vocabulary, backend.context, tokenizer.pad_token_id or 0)
 
     def sync(self, model: Any, version: int) -> None:
         """See `RolloutEngine.sync`: sends the weights, forgets cached prefixes, and proves the result on the probe.
