@@ -33,7 +33,7 @@ def init(
     source = recipe_file(from_ or FIRST)
     if not source.is_file():
         raise RecipeError(f"init --from {from_}: there is no such file.")
-    name = name or (typer.prompt("Its name", default=source.stem) if asks else source.stem)
+    name = str(name or (typer.prompt("Its name", default=source.stem) if asks else source.stem))
     if re.fullmatch(r"[\w.-]+", name) is None:
         raise RecipeError(f"init {name}: letters, digits, - and _ are expected; --output says where the file goes.")
     path = output or Path(f"{name}.yaml")
