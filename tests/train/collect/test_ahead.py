@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from posttrain import Completion, PostTrainer, Request, Sampling, VLLMConfig, VLLMEngine, build_algorithm, load_recipe
 from posttrain.algorithms import KIND
@@ -273,34 +273,6 @@ def test_what_fails_in_the_sampler_ends_the_run_as_the_error_that_it_was(setting
             made.train()
     finally:
         setting.server.leaves_out = None
-
-
-class Breaks(TrainerCallback):
-    """The server takes no whole weights any more."""
-
-    def __init__(self, server: StandIn) -> None:
-        self._server = server
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._server.leaves_out = "down_proj"
-
-
-def test_a_checkpoint_is_whole_without_rollouts_that_failed_beside_it(
-    setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = trainer(tmp_path, setting.engine, setting.ahead, save_steps=3)
-    made.add_callback(Breaks(setting.server))
-    try:
-        with pytest.raises(EngineError, match="differ from the trainer's"):
-            made.train()
-    finally:
-        setting.server.leaves_out = None
-    checkpoint = tmp_path / "checkpoint-3"
-    assert "The rollouts of step 7 on are not in the checkpoint of step 3" in caplog.text
-    assert [path.name for path in checkpoint.glob("ahead-*")] == ["ahead-000004.safetensors"]
-    again = trainer(tmp_path, setting.engine, setting.ahead, save_strategy="no")
-    again.train(resume_from_checkpoint=str(checkpoint))
-    assert again.state.global_step == STEPS and "not from older ones: " in caplog.text
 
 
 def test_a_sampler_that_works_long_is_waited_for(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

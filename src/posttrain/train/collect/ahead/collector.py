@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from posttrain.distributed import ranks
-from posttrain.errors import PosttrainError
 from posttrain.rollout.parcel import SendsParcels
 from posttrain.telling import tell
 from posttrain.train.collect.ahead.messages import VERSION, Delivery, Order, Work
@@ -40,7 +39,6 @@ class AheadCollector:
         self._work: Work | None = work
         self._updates, self._steps = updates, steps
         self._next = 0  # the first step that no collection has been asked for
-        self._kept = 0  # the first one that no collection is kept of in a checkpoint
         self._state: Mapping[str, Any] | None = None
         self._under_way: dict[int, Future[Delivery]] = {}  # by the step that each begins at; of the first rank
 
@@ -65,7 +63,7 @@ class AheadCollector:
     def state(self) -> dict[str, Any]:
         """See `Collector`: what has been asked for, and the state of the sampler's collector after what it has delivered."""
         done = [future for future in self._under_way.values() if future.done() and future.exception() is None]
-        return {"next": self._kept, "sampler": done[-1].result().state if done else self._state}
+        return {"next": self._next, "sampler": done[-1].result().state if done else self._state}
 
     def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
         """See `Collector`. What is under way here stays so."""
@@ -77,21 +75,8 @@ class AheadCollector:
             self._under_way[step].set_result(delivery)
 
     def ahead(self, step: int) -> dict[int, Collection]:
-        """See `Collector`: waits for what has been asked for. What fails is left out, and raised when it is trained on."""
-        found, self._kept = dict[int, Collection](), self._next
-        for begun in [one for one in self._under_way if one >= step]:
-            try:
-                found[begun] = _collection(self._delivered(begun).arrays)
-            except (PosttrainError, RuntimeError) as error:
-                self._kept = begun
-                tell(
-                    "ahead-lost",
-                    f"The rollouts of step {begun + 1} on are not in the checkpoint of step {step}: {error}",
-                    step,
-                )
-                break
-        self._kept = ranks.broadcast(self._kept, "the rollouts under way")
-        return found
+        """See `Collector`: waits for what has been asked for."""
+        return {begun: _collection(self._delivered(begun).arrays) for begun in self._under_way if begun >= step}
 
     def _ask(self, model: Any, step: int, progress: float, wanted: range) -> None:
         """For collections from these weights: one, but for those of the start, and of a run that is longer now."""
@@ -99,7 +84,7 @@ class AheadCollector:
             tell(
                 "ahead-again",
                 f"rollout.ahead: what steps {wanted[0] + 1} to {wanted[-1] + 1} train on is sampled from the weights of "
-                f"step {step}, and not from older ones: it lay beyond the end of the run when those were there, or was lost.",
+                f"step {step}, and not from older ones: it lay beyond the end of the run when those were there.",
                 step,
             )
         parcel = self._engine.parcel(model, step)  # all ranks together
