@@ -80,7 +80,7 @@ def test_what_it_answers_ends_where_its_turn_ends(start: Path, run: Path) -> Non
 
 def test_it_answers_otherwise_than_before_by_the_command_and_in_a_conversation(start: Path, run: Path) -> None:
     """Greedy, both ways alike; its turns end."""
-    question = "Tom has 3 apples and buys 4 more. How many has he?"
+    question = "What is 2 + 2?"
     answers = []
     for place in (start, run):
         options = ["--prompt", question, "--max-tokens", "120", "--temperature", "0"]
