@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from posttrain.execution.report.record import Record, spread
+from posttrain.execution.report.record import Record, Stage
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360.0, 200.0, 46.0, 16.0, 8.0, 22.0
 DRAWN = 300  # points of a line; of more, means of equal stretches are drawn
@@ -102,9 +102,9 @@ def panels(records: Sequence[Record]) -> tuple[list[Panel], dict[str, str]]:
     return list(drawn.values()), constant
 
 
-def _names(stage: object) -> Iterator[str]:
-    for lines in (getattr(stage, "evaluations"), getattr(stage, "steps")):  # noqa: B009
-        seen = dict.fromkeys(name for line in spread(lines, 20) for name in line)
+def _names(stage: Stage) -> Iterator[str]:
+    for lines in (stage.evaluations, stage.steps):
+        seen = dict.fromkeys(name for line in lines for name in line)
         yield from (name for name in seen if not name.endswith(("/low", "/high")))
 
 

@@ -6,12 +6,10 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Literal
 
 from posttrain.errors import RecipeError, SetupError
 from posttrain.execution.use.chosen import Chosen
 
-Engine = Literal["vllm", "hf"]
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM has room for."""
 
