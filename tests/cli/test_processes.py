@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ def test_an_unforeseen_error_lets_those_of_a_known_kind_be_told_first(
     code, _, err = posttrain("run", recipe())
     assert code == 1 and "RuntimeError: connection closed by peer" in err and "Traceback" not in err
     assert sum(slept) == cli.PATIENCE * (1 + rank)
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0, "interrupted: SIGTERM"), (1, "")])
+def test_a_signal_is_told_by_the_first_process_alone(
+    posttrain: Command, monkeypatch: pytest.MonkeyPatch, slept: list[float], rank: int, told: str
+) -> None:
+    def be_ended(*_: Any, **__: Any) -> None:  # as the launcher ends a rank that still waits for the one that failed
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    as_rank(monkeypatch, rank)
+    monkeypatch.setattr(runner, "run", be_ended)
+    code, out, err = posttrain("run", recipe())
+    assert (code, sum(slept)) == (75, 0) and (err.startswith(told) if told else (out, err) == ("", ""))
 
 
 def test_threads_that_wait_give_their_processors_away(posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,8 @@ def main() -> None:
     foresaw, whose traceback is kept in a file.
 
     Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
-    ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before an unforeseen one.
+    ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before an unforeseen one;
+    and a signal is told by rank 0 alone: another rank has it from whoever ended all, or from the launcher for that error.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is imported
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -62,6 +63,8 @@ def main() -> None:
         with Interruption(), warnings_on_screen(quiet=rank > 0), tracebacks_kept_in(Path(tempfile.gettempdir())):
             app(prog_name="posttrain")
     except (PosttrainError, Interrupted) as error:
+        if rank and isinstance(error, Interrupted):
+            sys.exit(error.exit_code)
         first = PATIENCE if several and isinstance(error, Unforeseen) else 0
         time.sleep(first + (PATIENCE if rank else 0))
         err.print(f"{error.label} (rank {rank}):" if rank else f"{error.label}:", style="bold red", end=" ")
