@@ -64,12 +64,14 @@ def test_a_signal_to_the_launcher_ends_all(by: signal.Signals, tmp_path: Path, e
     assert len(children(tmp_path)) == 2 and all(gone(pid, 1) for pid in children(tmp_path))
 
 
+@pytest.mark.parametrize("other", ["waits in an exchange", "does something else"])
 @pytest.mark.parametrize(("rank", "told"), [(0, "error: row 3 is torn\n"), (1, "error (rank 1): row 3 is torn\n")])
 def test_an_error_of_one_is_told_and_not_what_follows_for_the_other(
-    rank: int, told: str, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    rank: int, told: str, other: str, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = start(["fail_on_one", "run", recipe()], {**environment, "FAILING": str(rank)})
+    sleeping = {"SLEEPING": str(1 - rank)} if other == "does something else" else {}
+    done = start(["fail_on_one", "run", recipe()], {**environment, "FAILING": str(rank), **sleeping})
     out, err = done.communicate(timeout=120)
     assert (done.returncode, out, err) == (3, "", told)
 

@@ -52,7 +52,7 @@ def main() -> None:
 
     Where one of several processes fails, others fail as well, in the same way or for lack of the one, until the launcher
     ends them. So that the cause is told, and once, rank 0 comes before others, and a known error before an unforeseen one;
-    and a signal is told by rank 0 alone: another rank has it from whoever ended all, or from the launcher for that error.
+    and a signal by rank 0 alone, where it is not the launcher's for such an error.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # is read when torch is imported
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -63,10 +63,23 @@ def main() -> None:
         with Interruption(), warnings_on_screen(quiet=rank > 0), tracebacks_kept_in(Path(tempfile.gettempdir())):
             app(prog_name="posttrain")
     except (PosttrainError, Interrupted) as error:
-        if rank and isinstance(error, Interrupted):
+        if several and _is_no_news(error, rank):
             sys.exit(error.exit_code)
         first = PATIENCE if several and isinstance(error, Unforeseen) else 0
         time.sleep(first + (PATIENCE if rank else 0))
         err.print(f"{error.label} (rank {rank}):" if rank else f"{error.label}:", style="bold red", end=" ")
         err.print(redacted(str(error)), markup=False)
         sys.exit(error.exit_code)
+
+
+def _is_no_news(error: PosttrainError | Interrupted, rank: int) -> bool:
+    """Of one of several processes: whether another one tells why it ends. Word is left of an error of its own."""
+    if "torch" not in sys.modules:
+        return isinstance(error, Interrupted) and rank > 0
+    from posttrain.distributed.waiting import one_failed, tell_failed
+
+    if isinstance(error, Interrupted):
+        return rank > 0 or one_failed()
+    if not isinstance(error, Unforeseen):  # which may follow from another rank's end
+        tell_failed()
+    return False

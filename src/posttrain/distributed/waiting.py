@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import os
@@ -61,6 +62,21 @@ class Waiting:
             count, _, where = (_store().get(key).decode() if _store().check([key]) else "0 at its start").partition(" ")
             if other != self._rank and int(count) < self._count:
                 yield f"rank {other} has not come, and was last {where}"
+
+
+def tell_failed() -> None:
+    """Leaves word that this rank has failed, if it has met the others."""
+    if dist.is_initialized():
+        with contextlib.suppress(dist.DistError):  # the rank that keeps the store has gone: nobody is left to read it
+            _store().set("posttrain/failed", "")
+
+
+def one_failed() -> bool:
+    """Whether a rank has left word that it failed."""
+    try:
+        return dist.is_initialized() and _store().check(["posttrain/failed"])
+    except dist.DistError:
+        return True
 
 
 def _store() -> Any:
