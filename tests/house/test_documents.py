@@ -1,6 +1,6 @@
 """What the documents say is what the code does: their examples run; tables, map and picture are generated.
 
-`python tests/house/test_documents.py` writes docs/algorithms.md, docs/architecture.svg and what `GENERATED` names anew.
+`python tests/house/test_documents.py` writes what `generated` names anew.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from posttrain.train.schedules import KIND as SCHEDULE
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))  # where it is run as a script
 from house.test_layout import FLOORS, PACKAGE  # noqa: E402
+from house.test_methods import page  # noqa: E402
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -83,8 +84,9 @@ def there(floor: tuple[str, ...]) -> list[str]:
 
 def the_map() -> str:
     """One line for each folder, from the top floor down."""
-    lines = [f"    {name + '/' if (PACKAGE / name).is_dir() else name + '.py':14}{caption(name)}" for name in _downward()]
-    return "\n".join(lines)
+    return "\n".join(
+        f"    {name + '/' if (PACKAGE / name).is_dir() else name + '.py':14}{caption(name)}" for name in _downward()
+    )
 
 
 def rewards() -> str:
@@ -163,11 +165,15 @@ def made_anew(document: str) -> str:
     return text
 
 
+def generated() -> dict[str, str]:
+    """Every file that is made of the code, wholly or between marks."""
+    whole = {"docs/algorithms.md": table(), "docs/methods.md": page(), "docs/architecture.svg": picture()}
+    return whole | {document: made_anew(document) for document in GENERATED}
+
+
 def test_what_is_generated_is_the_codes() -> None:
-    assert (ROOT / "docs/algorithms.md").read_text() == table()
-    assert (ROOT / "docs/architecture.svg").read_text() == picture()
-    for document in GENERATED:
-        assert (ROOT / document).read_text() == made_anew(document), document
+    for document, text in generated().items():
+        assert (ROOT / document).read_text() == text, document
 
 
 def test_every_folder_has_its_paragraph() -> None:
@@ -260,24 +266,6 @@ def test_the_bare_loops_learn(loop: str, options: list[str], least: float, monke
     assert runpy.run_path(str(path))["main"]() >= least
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
-def test_files_that_documents_name_exist(document: str) -> None:
-    if document == "docs/LOG.md":  # of its day
-        return
-    named = re.findall(r"`((?:docs|tests|recipes|studies|src|benchmarks)/[\w./-]+)`", (ROOT / document).read_text())
-    missing = [name for name in named if not (ROOT / name).exists() and not re.search("phi_sft|question|poly", name)]
-    assert not missing
-
-
-def test_targets_that_documents_name_exist() -> None:
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    pages = [*(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")), *ROOT.glob("docs/[!L]*.md")]
-    named = {(page.name, target) for page in pages for target in re.findall(r"`make ([a-z-]+)", page.read_text())}
-    assert len(named) > 10 and not [one for one in named if one[1] not in targets]
-
-
 def test_the_readmes_refusal_is_what_the_command_says(posttrain: Command) -> None:
     shown = re.search(r"\$ posttrain (.*)\n +(error: .*)\n", (ROOT / "README.md").read_text())
     assert shown is not None
@@ -294,7 +282,5 @@ def test_what_never_ran_on_a_gpu_says_so() -> None:
 
 
 if __name__ == "__main__":
-    (ROOT / "docs/algorithms.md").write_text(table())
-    (ROOT / "docs/architecture.svg").write_text(picture())
-    for document in GENERATED:
-        (ROOT / document).write_text(made_anew(document))
+    for document, text in generated().items():
+        (ROOT / document).write_text(text)
