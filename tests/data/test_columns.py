@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.data.columns import Use, tell_unread
+from posttrain.data.columns import DEMONSTRATIONS, Use, tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport
 from posttrain.data.sources import Record, read
@@ -106,7 +106,7 @@ def test_of_messages_and_a_completion_the_recipe_says_which(tmp_path: Path, opti
         (Use("questions", Encoding(), ("answer",)), {"prompt": "a", "answer": "b", "solution": "c"}, ["solution"]),
         (Use("questions", Encoding(), ("answer",)), {"prompt": "a", "solution": "c"}, []),
         (Use("questions", Encoding(), ("nums",)), {"prompt": "a", "nums": [1], "answer": "c"}, ["answer"]),
-        (Use("questions", Encoding(), (), demonstrated=True), PAIR | {"demonstration": "d"}, ["completion"]),
+        (Use("questions", Encoding(), (), DEMONSTRATIONS), PAIR | {"demonstration": "d"}, ["completion"]),
         (Use("questions", Encoding(), (), anything=True), PAIR | {"id": 1}, []),
     ],
 )

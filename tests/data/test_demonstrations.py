@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from posttrain import Group, Judgement, Weighted
+from posttrain.data.columns import DEMONSTRATIONS
 from posttrain.data.demonstrations import only_right
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Problem
@@ -26,7 +27,7 @@ def read(*rows: dict[str, Any], max_tokens: int = 8, on_long: Any = "skip", **da
     if config.chat_template:
         tokenizer.chat_template = CHAT_TEMPLATE
     records = (Record(f"row {i}", row) for i, row in enumerate(rows))
-    return Reader(config, tokenizer, [tokenizer.eos_token_id]).problems(records, room=max_tokens, demonstrated=True)
+    return Reader(config, tokenizer, [tokenizer.eos_token_id]).problems(records, room=max_tokens, demonstrated=DEMONSTRATIONS)
 
 
 def text(problem: Problem) -> str:

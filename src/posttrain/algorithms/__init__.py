@@ -18,6 +18,7 @@ from posttrain.algorithms.on_demonstrations.dft import DFT
 from posttrain.algorithms.on_demonstrations.iw_sft import IWSFT
 from posttrain.algorithms.on_demonstrations.psft import PSFT
 from posttrain.algorithms.on_demonstrations.sft import SFT
+from posttrain.algorithms.on_preferences._sampled import sampled_pairs
 from posttrain.algorithms.on_preferences.dpo import DPO
 from posttrain.algorithms.on_preferences.ipo import IPO
 from posttrain.algorithms.on_rollouts.cispo import CISPO
@@ -27,7 +28,7 @@ from posttrain.algorithms.on_rollouts.grpo import GRPO
 from posttrain.algorithms.on_rollouts.gspo import GSPO
 from posttrain.algorithms.on_rollouts.reinforce import Reinforce
 from posttrain.algorithms.on_rollouts.rloo import RLOO
-from posttrain.algorithms.options import AlgorithmConfig
+from posttrain.algorithms.options import AlgorithmConfig, OnPreferences
 from posttrain.errors import RecipeError
 from posttrain.settings.doors.kinds import Kind, name_of
 from posttrain.settings.faults import faults
@@ -101,7 +102,8 @@ def built(config: AlgorithmConfig) -> Algorithm:
         RecipeError: it cannot be built (also a ValueError).
     """
     try:
-        return config.build()
+        algorithm = config.build()
+        return sampled_pairs(algorithm, config) if isinstance(config, OnPreferences) and config.pairs else algorithm
     except ValueError as error:
         raise RecipeError(f"algorithm: {error}") from error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.rollout import PairsConfig
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -47,9 +48,27 @@ class OnDemonstrations(AlgorithmConfig, ABC):
 
 
 class OnPreferences(AlgorithmConfig, ABC):
-    """Of algorithms over pairs of a chosen and a rejected completion."""
+    """Of algorithms over pairs of a chosen and a rejected completion, which are data, or are made of rollouts."""
 
     trains_on = "preferences"
+
+    pairs: PairsConfig | None = None
+    """How pairs are made of what is sampled; None: they are data. The recipe fills it from `rollout.pairs`."""
+    rollouts: Annotated[int, Field(ge=0)] = 0
+    """With `pairs`: completions for each question. The recipe fills it from `rollout.n`."""
+    updates: Count = 1
+    """With `pairs`: optimizer steps for each collection."""
+
+    @model_validator(mode="after")
+    def _has_completions_to_pair(self) -> OnPreferences:
+        if self.pairs is None:
+            if self.rollouts or self.updates > 1:
+                raise ValueError("pairs: rollouts and updates are of pairs that are sampled: say how, {rule: best_worst}")
+            return self
+        least = 1 if self.pairs.rule in ("demonstration", "fixed_rejected") else 2
+        if self.rollouts < least:
+            raise ValueError(f"rollouts: {self.rollouts} completions of a question are no pair: set rollout.n to 2 or more")
+        return self
 
 
 class Correction(Config):

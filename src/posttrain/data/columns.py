@@ -15,6 +15,7 @@ from typing_extensions import TypeIs
 
 from posttrain.data.rows import BadRow, DataReport
 from posttrain.data.sources.record import Record
+from posttrain.estimator.needs import Needs
 from posttrain.settings.data import Encoding
 from posttrain.telling import tell
 
@@ -24,6 +25,15 @@ LABELS = ("label", "kto_tag")
 """KTO's: false where the completion is one that is not wanted."""
 DEMONSTRATIONS = ("demonstration", "completion", "messages")
 """What a question's demonstration is read from: the first that is there."""
+
+
+def shown_by(needs: Needs, *, made: bool = False) -> tuple[str, ...]:
+    """The columns that an algorithm has a question's demonstration from, or what is rejected in its place; none where they
+    are `made` otherwise.
+    """
+    if not needs.own_demonstrations or made:
+        return ()
+    return ("rejected",) if needs.pairs is not None and needs.pairs.rule == "fixed_rejected" else DEMONSTRATIONS
 
 
 class TemplateFields(Mapping[str, Any]):
@@ -62,14 +72,14 @@ def is_number(value: Any) -> TypeIs[int | float]:
 class Use:
     """What the rows of a set are read for.
 
-    needs: columns that rewards ask for. demonstrated: questions bring demonstrations. anything: a reward of somebody's own
-    may read any column.
+    needs: columns that rewards ask for. demonstrated: the columns that a question's demonstration may stand in. anything: a
+    reward of somebody's own may read any column.
     """
 
     kind: Kind
     config: Encoding
     needs: tuple[str, ...] = ()
-    demonstrated: bool = False
+    demonstrated: tuple[str, ...] = ()
     anything: bool = False
 
     def columns(self, record: Record) -> dict[str, Any]:
@@ -111,7 +121,7 @@ class Use:
             return asked | {"chosen", "rejected"}
         if self.kind == "demonstrations":
             return {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
-        shown = next(([name] for name in DEMONSTRATIONS if name in given), []) if self.demonstrated else []
+        shown = next(([name] for name in self.demonstrated if name in given), [])
         solution = ["solution"] if "answer" in self.needs and "answer" not in given else []
         return asked | {*self.needs, *shown, *solution}
 

@@ -11,7 +11,6 @@ from posttrain.data.encoding.prompts import Notes
 from posttrain.data.rows import BadRow, DataReport, LongRow, Problem
 from posttrain.errors import DataError
 
-COLUMNS = ("demonstration", "completion")
 Faults = Callable[[Sequence[Problem]], Sequence[str | None]]
 """Why the demonstration of each of some questions is not right, or None where it is."""
 
@@ -21,23 +20,26 @@ def read_demonstration(
     columns: Mapping[str, Any],
     prompt: Sequence[int],
     *,
+    names: Sequence[str],
     max_tokens: int,
     on_long: Literal["skip", "raise", "cut"],
 ) -> tuple[tuple[int, ...] | None, Notes]:
-    """The tokens that answer `prompt`, from the column `demonstration`, or else `completion`, or else the last message of
-    `messages`, an assistant's; or None. A question whose demonstration cannot be used stays a question, with a note.
+    """The tokens that answer `prompt`, from the first of these columns that is there, of `messages` the last, if it is an
+    assistant's; or None. A question whose demonstration cannot be used stays a question, with a note.
 
     Args:
         encoder: of prompt and completion.
         columns: of the question.
         prompt: its tokens.
+        names: the columns.
         max_tokens: of an answer.
         on_long: what becomes of a longer one: nothing, an error, or its first `max_tokens`.
 
     Raises:
         LongRow: it is too long, and that is to be an error.
     """
-    given = next((columns[name] for name in COLUMNS if columns.get(name) is not None), _last(columns.get("messages")))
+    texts = (_last(columns.get(name)) if name == "messages" else columns.get(name) for name in names)
+    given = next((text for text in texts if text is not None), None)
     if given is None:
         return None, [("no_demonstration", "it has no demonstration")]
     try:

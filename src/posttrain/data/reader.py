@@ -62,7 +62,7 @@ class Reader:
         context: int | None = None,
         needs: Iterable[str] = ("answer",),
         anything: bool = False,
-        demonstrated: bool = False,
+        demonstrated: tuple[str, ...] = (),
         faults: Faults | None = None,
         label: str = "the data",
     ) -> tuple[list[Problem], DataReport]:
@@ -75,7 +75,7 @@ class Reader:
             context: of who answers, where it is smaller than the model's.
             needs: columns.
             anything: any other column may be read as well.
-            demonstrated: questions bring demonstrations.
+            demonstrated: the columns that a question's demonstration may stand in; of the first that is there.
             faults: why demonstrations are not right; None checks nothing.
             label: of the set, for messages.
 
@@ -99,13 +99,13 @@ class Reader:
             if not demonstrated:
                 return [Problem(prompt, columns, record.where)], notes
             on_long = self._data.on_long_completion
-            shown, more = read_demonstration(answering, columns, prompt, max_tokens=room, on_long=on_long)
+            shown, more = read_demonstration(answering, columns, prompt, names=demonstrated, max_tokens=room, on_long=on_long)
             return [Problem(prompt, columns, record.where, shown)], notes + more
 
         wanted = [("prompt", *needs)]
         if "answer" in needs:
             wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
-        kept, report = self._all((_asked(one, demonstrated) for one in records), encode, use, wanted, label)
+        kept, report = self._all((_asked(one, bool(demonstrated)) for one in records), encode, use, wanted, label)
         if not demonstrated:
             return kept, report
         if all(problem.demonstration is None for problem in kept):

@@ -170,7 +170,7 @@ class Algorithm:
     @property
     def importance_ratio(self) -> bool:
         """Log-probs are compared with the sampler's or an older policy's: samples must be of the whole distribution."""
-        return self.corrected or self.needs.old_logp or self.needs.updates > 1
+        return self.corrected or self.needs.old_logp or self.needs.older_policy
 
     @property
     def corrected(self) -> bool:

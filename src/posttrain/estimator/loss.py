@@ -126,7 +126,7 @@ def _check(
         raise ValueError(f"{algorithm.name} compares with a reference policy: set Batch.ref_logp.")
     if needs.preference and "chosen" in missing:
         raise ValueError(f"{algorithm.name} trains on preference pairs: set Batch.chosen.")
-    if needs.updates > 1 and batch.old_logp is None:
+    if needs.older_policy and batch.old_logp is None:
         raise ValueError(
             f"{algorithm.name} makes {needs.updates} updates for each collection: set Batch.old_logp, the log-probs of "
             "the policy at collection. None means the current policy, which holds for one update only."

@@ -17,6 +17,23 @@ ASKED_BY = {
 """How `Needs` asks for a field of the batch."""
 
 
+@dataclass(frozen=True, slots=True)
+class PairRule:
+    """Which completions of a question are preference pairs, and how many of them, at most.
+
+    best_worst: of the highest and the lowest reward. all: every one and every one of a lower reward. demonstration: the
+    question's demonstration and completions. fixed_rejected: completions and what stands in the question's column `rejected`.
+    """
+
+    rule: Literal["best_worst", "all", "demonstration", "fixed_rejected"] = "best_worst"
+    at_most: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether one side of each pair comes with the question."""
+        return self.rule in ("demonstration", "fixed_rejected")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What an algorithm needs of the collector and the trainer, which read nothing else of it.
@@ -24,6 +41,7 @@ class Needs:
     demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own, of
     which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
+    pairs: how pairs are made of rollouts; None where they are data.
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
@@ -36,6 +54,7 @@ class Needs:
     demonstration: Literal["none", "row", "prefix", "hint", "separate"] = "none"
     demonstrations: int = 0
     preference: bool = False
+    pairs: PairRule | None = None
     rollouts: int = 0
     updates: int = 1
     old_logp: bool = False
@@ -52,6 +71,11 @@ class Needs:
     def reference(self) -> bool:
         """A frozen copy of the start model is needed."""
         return self.ref_logp or self.full_kl
+
+    @property
+    def older_policy(self) -> bool:
+        """Later updates compare with the policy that has sampled; losses of pairs do not ask who has."""
+        return self.updates > 1 and not self.preference
 
     @property
     def exact_logp(self) -> bool:

@@ -131,7 +131,10 @@ class Recipe(Config):
             raise ValueError(f"data.demonstrations: {name} {wanted}")
         if not traits.rollouts:
             if rollout is not None:
-                raise ValueError(f"rollout: {name} trains on the data as they are; only evaluations sample, by eval.samples")
+                pairs = ", and pairs by rollout.pairs" * (self.algorithm.trains_on == "preferences")
+                raise ValueError(
+                    f"rollout: {name} trains on the data as they are; only evaluations sample, by eval.samples{pairs}"
+                )
             return
         if rollout is None:
             raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
@@ -146,6 +149,10 @@ class Recipe(Config):
                 f"rollout.hf.batching: continuous needs the whole model in each process, and mode {self.distributed.mode} "
                 "spreads it: take batching: loop, or engine: vllm"
             )
+        if rollout.pairs is not None and not hasattr(self.algorithm, "pairs"):
+            raise ValueError(f"rollout.pairs: {name} is no loss of preference pairs")
+        if rollout.ahead and rollout.pairs is not None:
+            raise ValueError(f"rollout.ahead: {name} has no correction for pairs that older weights have sampled: leave it 0")
         if rollout.ahead and not traits.corrected:
             raise ValueError(
                 f"rollout.ahead: {rollout.ahead} trains on what older weights have sampled, and {name} has no correction for "

@@ -113,7 +113,7 @@ def with_compute(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
-    """What follows from `rollout`: the algorithm's rollouts, max_tokens and updates, and the rows of a step."""
+    """What follows from `rollout`: the algorithm's rollouts, pairs, max_tokens and updates, and the rows of a step."""
     rollout, algorithm, training = (values.get(key) for key in ("rollout", "algorithm", "training"))
     if not isinstance(rollout, dict) or not isinstance(algorithm, dict) or not isinstance(training, dict):
         return values
@@ -122,14 +122,16 @@ def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
     fields = config.model_fields
     asked = ("questions_per_step", "n", "max_tokens")
     given = {name: rollout.get(name, RolloutConfig.model_fields[name].default) for name in asked}
-    if "rollouts" not in fields or not all(type(value) is int and value > 0 for value in given.values()):
+    pairs = rollout.get("pairs")
+    samples = "rollouts" in fields and ("pairs" not in fields or pairs is not None)
+    if not samples or not all(type(value) is int and value > 0 for value in given.values()):
         return values
     rows = given["questions_per_step"] * given["n"]
     updates = algorithm.get("updates")
     whole = type(updates) is int and updates > 0 and rows % updates == 0
     training = {"rows_per_step": rows // updates if whole else rows, **training}
     per_step = training["rows_per_step"]
-    follows = {"rollouts": given["n"], "max_tokens": given["max_tokens"]}
+    follows = {"rollouts": given["n"], "max_tokens": given["max_tokens"], "pairs": pairs}
     if type(per_step) is int and per_step > 0 and rows % per_step == 0:
         follows["updates"] = rows // per_step
     algorithm = {**{name: value for name, value in follows.items() if name in fields}, **algorithm}

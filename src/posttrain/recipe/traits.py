@@ -24,7 +24,7 @@ class Traits:
     def of_config(cls, config: AlgorithmConfig) -> Traits:
         """Before it is built."""
         return cls(
-            config.trains_on == "rollouts",
+            config.trains_on == "rollouts" or getattr(config, "pairs", None) is not None,
             config.takes_demonstrations,
             config.reads_verdict,
             getattr(config, "correction", None) is not None,

@@ -224,6 +224,17 @@ class CollectConfig(Config):
         return chosen
 
 
+class PairsConfig(Config):
+    """Which of a question's completions are preference pairs. One whose chosen side is judged lower is none."""
+
+    rule: Literal["best_worst", "all", "demonstration", "fixed_rejected"] = "best_worst"
+    """best_worst: the highest reward against the lowest, none where they are equal. all: every completion against every one
+    of a lower reward. demonstration: the question's demonstration against completions. fixed_rejected: completions, those of
+    the highest rewards first, against the question's column `rejected`."""
+    at_most: Count | None = None
+    """Pairs of a question; all that the rule makes if not set."""
+
+
 class RolloutConfig(SamplingConfig):
     """How completions are sampled for training."""
 
@@ -235,6 +246,8 @@ class RolloutConfig(SamplingConfig):
     """Take completions that max_tokens cut off out of the loss; they stay in their group's baseline."""
     resamples: Annotated[int, Field(ge=0)] = 8
     """Rounds in which groups without signal are replaced by other questions, where the algorithm asks for it."""
+    pairs: PairsConfig | None = None
+    """For losses of preference pairs: makes them of what is sampled (online DPO); without it they are data."""
     log_completions: Annotated[int, Field(ge=0)] = 10
     """Collections between two tables of completions on the terminal; 0: none."""
     ahead: Annotated[int, Field(ge=0)] = 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from posttrain.data.columns import tell_unread
+from posttrain.data.columns import shown_by, tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
@@ -99,14 +99,14 @@ def _train(
     records = read(recipe.data.train)
     if recipe.rollout is None:
         return reader.examples(records, preference=algorithm.needs.preference, label="data.train")
-    wanted = Wanted.by(rewards)
+    wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
         **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens"),
         needs=wanted.columns,
         anything=wanted.anything,
-        demonstrated=algorithm.needs.own_demonstrations and not recipe.data.makes_data,
-        faults=demonstration_faults(rewards, tokenizer),
+        demonstrated=demonstrated,
+        faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),
         label="data.train",
     )
 

@@ -85,6 +85,17 @@ class Flat:
         before = np.concatenate([[0], np.cumsum(flags.numpy())])
         return before[self._ends] > before[self._ends - self.lengths]
 
+    def take(self, rows: Sequence[int]) -> Flat:
+        """These rows, in that order; one may stand there several times."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+
+        def taken(name: str, value: Tensor) -> Tensor:
+            of_tokens = name in PER_TOKEN and value.dim() == 1
+            return torch.cat([value[self.span(row)] for row in rows]) if of_tokens else value[index]
+
+        fields = {name: taken(name, value) for name, value in self.fields.items()}
+        return Flat(self.lengths[index.numpy()], fields, self.progress)
+
     def batch(self, rows: Sequence[int] | None = None, *, width: int | None = None) -> Batch:
         """Some rows, or all, padded to the width of the whole, or another that they fit into.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from posttrain.data.columns import tell_unread
+from posttrain.data.columns import shown_by, tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import records_of
@@ -24,6 +24,7 @@ from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
 from posttrain.train.collect.order import examples_of_epochs
+from posttrain.train.collect.pairs import PairCollector
 from posttrain.train.collect.rollouts import RolloutCollector
 
 
@@ -47,7 +48,7 @@ def as_problems(
     *,
     rewards: Iterable[Reward | Weighted],
     max_tokens: int,
-    demonstrations: bool = False,
+    demonstrated: tuple[str, ...] = (),
 ) -> list[Problem]:
     """The same for questions to be answered, with the columns that the rewards read, and with right demonstrations.
 
@@ -63,8 +64,8 @@ def as_problems(
         room=max_tokens,
         needs=wanted.columns,
         anything=wanted.anything,
-        demonstrated=demonstrations,
-        faults=demonstration_faults(judges, tokenizer),
+        demonstrated=demonstrated,
+        faults=None if "rejected" in demonstrated else demonstration_faults(judges, tokenizer),
     )
     tell_unread("the data", [report])
     return asked
@@ -120,7 +121,7 @@ def collected_data(
         tokenizer,
         rewards=rewards,
         max_tokens=sampling.max_tokens if sampling is not None else 1,
-        demonstrations=algorithm.needs.own_demonstrations,
+        demonstrated=shown_by(algorithm.needs),
     )
     beside = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
     end = _end(epochs, asked)
@@ -187,6 +188,8 @@ def rollout_collector(
         collector: Collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, **options)
     else:
         collector = ahead_collector(ahead, data, algorithm, engine, sampling, tokenizer, steps, options)
+    if needs.pairs is not None:
+        return PairCollector(collector, needs.pairs, sampling.seed)
     if not demonstrations:
         return collector
     shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
