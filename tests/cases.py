@@ -1,6 +1,7 @@
 """Every algorithm with the options that change its mathematics, and random float64 batches that satisfy its needs.
 
-A new algorithm is added to `CASES`; all tests under `parity/` and `properties/` then run over it.
+A new algorithm is added to `CASES`; all tests under `parity/` and `properties/` then run over it, here or, of properties that
+hang on its kind alone, in the system tier.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -112,22 +113,54 @@ CASES = [
 BY_ID = {str(case): case for case in CASES}
 
 
-def over(wanted: Callable[[Case], Any] = lambda case: True) -> Any:
-    """Parametrise a test by `case`, over those that are wanted."""
-    return pytest.mark.parametrize("case", [case for case in CASES if wanted(case)], ids=str)
+def over(wanted: Callable[[Case], Any] = lambda case: True, *, each: Literal["case", "part"] = "case") -> Any:
+    """Parametrise a test by `case`, over those that are wanted: all of them; or here those that bring a part or a need that
+    none before them has, and the others in the system tier.
+    """
+    seen, params = set[Any](), list[Any]()
+    for case in (case for case in CASES if wanted(case)):
+        parts = made_of(case.algorithm)
+        params.append(pytest.param(case, marks=[pytest.mark.system] * (each == "part" and parts <= seen), id=str(case)))
+        seen |= parts
+    return pytest.mark.parametrize("case", params)
+
+
+def made_of(algorithm: Algorithm) -> set[Any]:
+    """The parts of an algorithm, without their numbers and what they are made of themselves, and its needs."""
+
+    def bare(part: Any) -> Any:
+        return part.func if isinstance(part, partial) else part
+
+    found: set[Any] = {
+        (name, value) for name, value in dataclasses.asdict(roughly(algorithm.needs)).items() if name != "pairs"
+    }
+    for term in algorithm.terms:
+        one = term.estimator
+        parts = (
+            one.denominator,
+            one.advantage,
+            one.mask,
+            one.correction,
+            term.select,
+            term.average.count,
+            term.average.row_scale,
+        )
+        found |= set(map(bare, parts))
+    return found | {bare(algorithm.credit)} | {penalty.quantity for penalty in algorithm.penalties}
+
+
+def roughly(needs: Needs) -> Needs:
+    """Needs are alike where they differ in numbers of rollouts, demonstrations and updates only, one update apart."""
+    few = {field: min(getattr(needs, field), 2) for field in ("rollouts", "updates", "demonstrations")}
+    return dataclasses.replace(needs, **few)
 
 
 def each_needs(variants: Iterable[tuple[str, Mapping[str, Any]]]) -> Any:
-    """Parametrise by `name` and `options`: the first of each distinct set of needs here, the others in the system tier.
-
-    Needs are alike where they differ in numbers of rollouts, demonstrations and updates only, one update apart.
-    """
+    """Parametrise by `name` and `options`: the first of each distinct set of needs here, the others in the system tier."""
     seen: set[Needs] = set()
     params: list[Any] = []
     for name, options in variants:
-        needs = build_algorithm(name, **options).needs
-        few = {field: min(getattr(needs, field), 2) for field in ("rollouts", "updates", "demonstrations")}
-        alike = dataclasses.replace(needs, **few)
+        alike = roughly(build_algorithm(name, **options).needs)
         words = "-".join(f"{key}={value}" for key, value in options.items())
         params.append(pytest.param(name, options, marks=[pytest.mark.system] * (alike in seen), id=f"{name}-{words}"))
         seen.add(alike)

@@ -8,7 +8,7 @@ from hypothesis import given
 from cases import Case, close, differentiate, map_fields, over, prepared, shapes
 
 
-@over()
+@over(each="part")
 @given(shape=shapes)
 def test_float32_is_close_to_float64(case: Case, shape: dict[str, int]) -> None:
     algorithm, batch, inputs = prepared(case, **shape)
@@ -20,7 +20,7 @@ def test_float32_is_close_to_float64(case: Case, shape: dict[str, int]) -> None:
     close({name: value.double() for name, value in gradient.items()}, exact, rtol=1e-4)
 
 
-@over()
+@over(each="part")
 @given(shape=shapes)
 def test_bfloat16_log_probs_are_upcast_before_anything_is_done(case: Case, shape: dict[str, int]) -> None:
     algorithm, batch, inputs = prepared(case, **shape)

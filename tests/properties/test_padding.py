@@ -31,7 +31,7 @@ def same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     return actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
-@over()
+@over(each="part")
 def test_parts_see_zeros_outside_the_selection(case: Case) -> None:
     drawn = sample(case.algorithm)
     batch = map_fields(case.algorithm.prepare(drawn.batch), lambda x: spoil(x, drawn.batch.loss_mask), per_token=True)
@@ -43,7 +43,7 @@ def test_parts_see_zeros_outside_the_selection(case: Case) -> None:
         assert {name for name, x in floats.items() if x[~select].any()} == set()
 
 
-@over()
+@over(each="part")
 @given(shape=shapes, columns=st.integers(0, 4))
 def test_padding_and_masked_values_change_nothing(case: Case, shape: dict[str, int], columns: int) -> None:
     algorithm, drawn = case.algorithm, sample(case.algorithm, **shape)

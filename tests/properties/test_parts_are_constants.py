@@ -20,7 +20,7 @@ def weights(algorithm: Algorithm, batch: Batch, logp: Tensor) -> list[Tensor]:
     return [term.estimator.weights(View.of(batch, logp, term.select(batch))).value for term in algorithm.terms]
 
 
-@over()
+@over(each="part")
 @given(shape=shapes)
 def test_gradient_is_minus_weight_times_scale_over_count(case: Case, shape: dict[str, int]) -> None:
     algorithm, batch, inputs = prepared(case, **shape)
@@ -39,7 +39,7 @@ def test_gradient_is_minus_weight_times_scale_over_count(case: Case, shape: dict
     close(gradient, expected, rtol=1e-15)
 
 
-@over()
+@over(each="part")
 @given(shape=shapes)
 def test_nothing_but_the_likelihood_is_differentiated(case: Case, shape: dict[str, int]) -> None:
     algorithm, batch, inputs = prepared(case, **shape)
@@ -53,7 +53,7 @@ def test_nothing_but_the_likelihood_is_differentiated(case: Case, shape: dict[st
         assert not isinstance(value, Tensor) or value.grad is None, field.name
 
 
-@over()
+@over(each="part")
 def test_parts_see_detached_values_only(case: Case) -> None:
     algorithm, batch, inputs = prepared(case)
     attached = map_fields(batch, lambda values: values.clone().requires_grad_())
@@ -83,7 +83,7 @@ def weights_and_weights_after_others_moved(case: Case, shape: dict[str, int]) ->
     return torch.stack(before)[:, stays], torch.stack(after)[:, stays]
 
 
-@over(of_token_scope)
+@over(of_token_scope, each="part")
 @given(shape=shapes)
 def test_a_token_scope_weight_does_not_depend_on_other_tokens(case: Case, shape: dict[str, int]) -> None:
     before, after = weights_and_weights_after_others_moved(case, shape)
@@ -91,14 +91,14 @@ def test_a_token_scope_weight_does_not_depend_on_other_tokens(case: Case, shape:
 
 
 # With one update for each collection GSPO's ratio is 1 by definition.
-@over(lambda case: not of_token_scope(case) and str(case) != "gspo")
+@over(lambda case: not of_token_scope(case) and str(case) != "gspo", each="part")
 def test_a_sequence_scope_weight_depends_on_other_tokens(case: Case) -> None:
     """The control of the test above, and the scope is not declared wider than it is."""
     before, after = weights_and_weights_after_others_moved(case, {"seed": 0, "units": 9, "width": 5})
     assert not torch.equal(before, after)
 
 
-@over(of_token_scope)
+@over(of_token_scope, each="part")
 @given(shape=shapes)
 def test_token_scope_works_on_flat_views(case: Case, shape: dict[str, int]) -> None:
     """What lets the output layer make log-prob, weight and gradient in one pass over chunks of tokens."""

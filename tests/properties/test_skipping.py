@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from cases import CASES, Case, close, differentiate, on_policy, over, prepared, shapes
 
 
-@over()
+@over(each="part")
 @settings(max_examples=15, deadline=None)
 @given(shape=shapes)
 def test_skipping_rows_changes_neither_gradient_nor_loss(case: Case, shape: dict[str, int]) -> None:

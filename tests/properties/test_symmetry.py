@@ -22,7 +22,7 @@ def is_policy_gradient_only(case: Case) -> bool:
     return on_policy(case) and len(case.algorithm.terms) == 1 and not case.algorithm.penalties
 
 
-@over()
+@over(each="part")
 @given(shape=shapes)
 def test_permuted_rows_and_renamed_groups_permute_the_gradient(case: Case, shape: dict[str, int]) -> None:
     drawn = sample(case.algorithm, **shape)
@@ -42,7 +42,7 @@ def test_permuted_rows_and_renamed_groups_permute_the_gradient(case: Case, shape
     torch.testing.assert_close(permuted_output.metrics, output.metrics, rtol=1e-11, atol=1e-13)
 
 
-@over(is_policy_gradient_only)
+@over(is_policy_gradient_only, each="part")
 @given(shape=shapes)
 def test_no_advantage_is_no_gradient(case: Case, shape: dict[str, int]) -> None:
     algorithm, batch, inputs = prepared(case, **shape)
@@ -51,7 +51,7 @@ def test_no_advantage_is_no_gradient(case: Case, shape: dict[str, int]) -> None:
     assert (gradient["logp"] == 0).all()
 
 
-@over(has_baseline)
+@over(has_baseline, each="part")
 @given(shape=shapes, shift=st.floats(-5, 5))
 def test_rewards_have_no_zero(case: Case, shape: dict[str, int], shift: float) -> None:
     drawn = sample(case.algorithm, **shape)
@@ -93,7 +93,7 @@ def _normalises_rewards(case: Case) -> bool:
     return case.name in ("grpo", "dapo", "gspo", "cispo") and not in_reward
 
 
-@over(_normalises_rewards)
+@over(_normalises_rewards, each="part")
 @given(shape=shapes, scale=st.floats(0.5, 4))
 def test_normalised_advantages_have_no_unit(case: Case, shape: dict[str, int], scale: float) -> None:
     drawn = sample(case.algorithm, **shape)
