@@ -105,6 +105,7 @@ def richest(*builds: Build) -> Algorithm:
     wanted = {
         field.name: max(getattr(algorithm.needs, field.name) for algorithm in algorithms)
         for field in dataclasses.fields(Needs)
+        if field.name != "pairs"
     }
     return dataclasses.replace(algorithms[0], needs=Needs(**wanted))
 
