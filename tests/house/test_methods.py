@@ -9,6 +9,7 @@ import ast
 import importlib
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -141,11 +142,11 @@ def _shown(method: Method) -> str:
     return f"`{method.test}`" + (f", `{method.case}`" if method.case else "")
 
 
-def build(method: Method) -> Any:
-    """The algorithm with the options that make it this method; where an option has no default, with an example of it."""
-    [config] = [one for one in ALGORITHMS if name_of(one) == method.here.algorithm]
+def build(name: str, options: Mapping[str, Any]) -> Any:
+    """The algorithm; where an option has no default, with an example of it."""
+    [config] = [one for one in ALGORITHMS if name_of(one) == name]
     counted = {"max_tokens": 9} if "max_tokens" in config.model_fields else {}
-    return build_algorithm(name_of(config), **{**counted, **method.here.options})
+    return build_algorithm(name, **{**counted, **options})
 
 
 @cache
@@ -160,7 +161,8 @@ def cases(file: str, test: str) -> dict[str, Any]:
     module = importlib.import_module(file.removeprefix("tests/").removesuffix(".py").replace("/", "."))
     found: dict[str, Any] = {}
     for mark in (mark for mark in getattr(module, test).pytestmark if mark.name == "parametrize"):
-        values, ids = mark.args[1], mark.kwargs.get("ids", str)
+        ids = mark.kwargs.get("ids", str)
+        values = [getattr(value, "values", (value,))[0] for value in mark.args[1]]  # of a pytest.param, what it holds
         for name, value in zip(map(ids, values) if callable(ids) else ids, values, strict=True):
             found[str(name)] = value
     return found
@@ -205,7 +207,9 @@ def fault_of_place(method: Method) -> str | None:
     here = method.here
     try:
         if here.algorithm:
-            build(method)
+            one, plain = build(here.algorithm, here.options), build(here.algorithm, {})
+            if here.options and (repr(one), one.needs) == (repr(plain), plain.needs):
+                return f"{here.algorithm} is the same without these options"
         if here.recipe:
             [path] = [path for path in (ROOT / "recipes").rglob("*.yaml") if path.stem == here.recipe]
             load_recipe(path, here.set)
@@ -224,7 +228,7 @@ def test_its_paper_is_the_algorithms_own() -> None:
     """The id that the value bears is that of a method which the page says it is."""
     for config in ALGORITHMS:
         entries = [method for method in methods() if method.here.algorithm == name_of(config)]
-        own = re.findall(r"\d{4}\.\d{5}", build(entries[0]).paper) if entries else []
+        own = re.findall(r"\d{4}\.\d{5}", build(name, {}).paper) if entries else []
         assert not own or {method.arxiv for method in entries} & set(own), (
             f"{name_of(config)}: {own} is not its paper in {LIST}"
         )
@@ -252,6 +256,7 @@ def test_the_tests_are_there_and_are_of_the_method() -> None:
     ("change", "says"),
     [
         ({"here": {"algorithm": "dpo", "options": {"gamma": 1.0}}}, "place: dpo: gamma"),
+        ({"here": {"algorithm": "dpo", "options": {"beta": 0.1}}}, "place: dpo is the same without these options"),
         ({"here": {"reward": "dpo"}}, "place: no reward dpo"),
         ({"here": {"recipe": "quickstart", "set": ["seed=-1"]}}, "place: .*seed"),
         ({"test": "tests/parity/test_papers.py::test_nothing"}, "test: there is no tests/parity"),
