@@ -58,8 +58,13 @@ def _correction(level: str, form: str) -> dict[str, Any]:
 
 CASES = [
     Case("sft"),
+    Case("sft", "anchored", {"kl_coef": 0.3}),
+    Case("sft", "weights", {"weights": "per_token"}),
+    Case("sft", "weighted_mean", {"weights": "per_weight"}),
     Case("dft"),
+    Case("dft", "mixed", {"sft_coef": 0.3}),
     Case("asft"),
+    Case("asft", "mixed", {"sft_coef": 0.3}),
     Case("iw_sft"),
     Case("iw_sft", "bounded", {"exponent": 2.0, "max_weight": 1.1}),
     Case("psft"),
@@ -260,6 +265,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         behavior_logp=torch.where(origin == Origin.DEMO, 0.0, collected + 0.4 * normal(rows, width)),
         old_logp=old_logp if needs.old_logp else None,
         ref_logp=ref_logp if needs.ref_logp else None,
+        weight=torch.randint(-2, 9, (rows, width), generator=random) / 4.0 if needs.weight != "none" else None,
         entropy=normal(rows, width).abs() if needs.collected_entropy != "none" else None,
         group=group,
         reward=reward if sampled else None,

@@ -12,6 +12,7 @@ from posttrain import Group, Judgement
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
+from posttrain.data.weights import Worth
 from posttrain.model.load import load
 from posttrain.model.tokenizer import eos_ids
 from posttrain.settings.data import Encoding
@@ -40,13 +41,15 @@ class Norm(Qwen2RMSNorm):
         return rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
-def make_examples(model: Any, tokenizer: Any, *, preference: bool, rows: int = 24) -> list[Example]:
+def make_examples(model: Any, tokenizer: Any, *, preference: bool, worth: Worth = "none", rows: int = 24) -> list[Example]:
     def record(i: int) -> Record:
         columns = {"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"}
-        return Record(f"row {i}", {**columns, "chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}"})
+        worths = {"weight": i % 4 / 2, "reward": (i % 3 - 1) / 2, "advantage": (i % 5 - 1) / 4}
+        pair = {"chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}"}
+        return Record(f"row {i}", {**columns, **worths, **pair})
 
     reader = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer))
-    return reader.examples(map(record, range(rows)), preference=preference)[0]
+    return reader.examples(map(record, range(rows)), preference=preference, worth=worth)[0]
 
 
 def make_problems(tokenizer: Any, *, rows: int = 24) -> list[Problem]:

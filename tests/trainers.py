@@ -37,7 +37,8 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
         policy, tokenizer = model or make_model()
         algorithm = build_algorithm(name, **(options or {}))
         online: dict[str, Any] = {}
-        rows: Any = make_examples(policy, tokenizer, preference=algorithm.needs.preference)
+        needs = algorithm.needs
+        rows: Any = make_examples(policy, tokenizer, preference=needs.preference, worth=needs.weight)
         if algorithm.needs.rollouts:
             rows = make_problems(tokenizer)
             sampling = Sampling(max_tokens=8, temperature=1.3, seed=5)

@@ -34,6 +34,7 @@ class Row:
     correct: bool
     shown: bool
     """It is a demonstration."""
+    weight: Tensor
 
     def __len__(self) -> int:
         return len(self.logp)
@@ -60,6 +61,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 entropy=logp.detach() if batch.entropy is None else batch.entropy[i][keep],
                 correct=batch.correct is not None and bool(batch.correct[i]),
                 shown=drawn.algorithm.needs.demonstration in ("row", "separate") and bool(batch.origin[i, 0] == 1),
+                weight=torch.ones_like(ref) if batch.weight is None else batch.weight[i][keep],
             )
         )
     return rows

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from cases import BY_ID, CASES, Case, Sample, close, sample
+from parity import demonstrations
 from parity.rows import (
     INFINITY,
     Row,
@@ -37,36 +38,6 @@ from parity.rows import (
 from posttrain import policy_gradient_loss
 
 SEEDS = range(3)
-
-
-# --- supervised ------------------------------------------------------------------------------------------------------
-
-
-def sft(rows: list[Row]) -> Tensor:
-    """-log p, a mean over tokens."""
-    return token_mean(rows, [-row.logp for row in rows])
-
-
-def dft(rows: list[Row]) -> Tensor:
-    """-sg(p) log p (arXiv:2508.05629, eq. 9)."""
-    return token_mean(rows, [-row.logp.exp().detach() * row.logp for row in rows])
-
-
-def asft(rows: list[Row], *, kl_coef: float = 0.05) -> Tensor:
-    """DFT + coefficient · KL(pi_start || pi), over the whole vocabulary at every token (arXiv:2509.23753)."""
-    anchor = [(row.reference.exp() * (row.reference - row.policy)).sum(-1) for row in rows]
-    return dft(rows) + kl_coef * token_mean(rows, anchor)
-
-
-def iw_sft(rows: list[Row], *, exponent: float = 1.0, max_weight: float = 16.0) -> Tensor:
-    """-sg(min((pi(y)/pi_ref(y))^(exponent/|y|), 16)) log p (arXiv:2507.12856, as its official code has it)."""
-    weight = [(exponent * (row.logp - row.ref).mean()).exp().clamp(max=max_weight).detach() for row in rows]
-    return token_mean(rows, [-w * row.logp for w, row in zip(weight, rows, strict=True)])
-
-
-def psft(rows: list[Row], *, clip_low: float = 0.2, clip_high: float = 0.28) -> Tensor:
-    """-min(r, clip(r)) (arXiv:2508.17784)."""
-    return token_mean(rows, [-clipped(row, row.logp - row.old, 1.0, clip_low, clip_high) for row in rows])
 
 
 # --- preferences -----------------------------------------------------------------------------------------------------
@@ -353,7 +324,7 @@ def grpo_sft(rows: list[Row], *, sft_coef: float = 1.0, kl_coef: float = 0.0, up
 NAIVE: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
-        sft, dft, asft, iw_sft, psft, dpo, ipo, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
+        *demonstrations.PAPERS, dpo, ipo, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
         hpt, prefix_rft, luffy, srft, chord, grpo_sft,
     )
 }  # fmt: skip
@@ -408,9 +379,15 @@ OFF = {
     "right_coef": 0.0,
     "phi": False,
     "mu_peak": 0.0,
+    "weights": "unread",
 }
 ACTING = {
+    "sft-weights": ("weights",),
+    "sft-weighted_mean": ("weights",),
+    "sft-anchored": ("kl_coef",),
+    "dft-mixed": ("sft_coef",),
     "asft": ("kl_coef",),
+    "asft-mixed": ("sft_coef",),
     "iw_sft-bounded": ("max_weight", "exponent"),
     "psft": ("clip_high",),
     "dpo-smoothed": ("label_smoothing",),

@@ -112,7 +112,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "save_strategy": "no",
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
-    rows = make_examples(model, tokenizer, preference=algorithm.needs.preference)
+    rows = make_examples(model, tokenizer, preference=algorithm.needs.preference, worth=algorithm.needs.weight)
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
     return Counting(
         model,

@@ -23,6 +23,8 @@ Kind = Literal["demonstrations", "pairs", "questions"]
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 LABELS = ("label", "kto_tag")
 """KTO's: false where the completion is one that is not wanted."""
+WEIGHTS = frozenset(("weight", "weights", "reward", "advantage"))
+"""What says what a row is worth, where an algorithm asks for it."""
 DEMONSTRATIONS = ("demonstration", "completion", "messages")
 """What a question's demonstration is read from: the first that is there."""
 
@@ -72,8 +74,8 @@ def is_number(value: Any) -> TypeIs[int | float]:
 class Use:
     """What the rows of a set are read for.
 
-    needs: columns that rewards ask for. demonstrated: the columns that a question's demonstration may stand in. anything: a
-    reward of somebody's own may read any column.
+    needs: columns that rewards ask for, or that say what demonstrations are worth. demonstrated: the columns that a question's
+    demonstration may stand in. anything: a reward of somebody's own may read any column.
     """
 
     kind: Kind
@@ -120,7 +122,8 @@ class Use:
         if self.kind == "pairs":
             return asked | {"chosen", "rejected"}
         if self.kind == "demonstrations":
-            return {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
+            whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
+            return whole | {*self.needs}
         shown = next(([name] for name in self.demonstrated if name in given), [])
         solution = ["solution"] if "answer" in self.needs and "answer" not in given else []
         return asked | {*self.needs, *shown, *solution}
@@ -149,8 +152,9 @@ def tell_unread(label: str, reports: Sequence[DataReport]) -> None:
     first, *others = reports
     unread = {name: rows for name, rows in first.unread.items() if all(name in other.unread for other in others)}
     named = ", ".join(f"{name} ({_share(rows, first.seen)} rows)" for name, rows in unread.items())
+    alike = " Each row weighs alike: the algorithm, or its options, asks for no weights." if WEIGHTS & {*unread} else ""
     if unread:
-        tell("unread-columns", f"{label}: nothing reads the columns {named}; name them in unused if that is right.")
+        tell("unread-columns", f"{label}: nothing reads the columns {named}; name them in unused if that is right.{alike}")
 
 
 def _share(rows: int, seen: int) -> str:

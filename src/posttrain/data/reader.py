@@ -14,6 +14,7 @@ from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, tell_counts
 from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
 from posttrain.data.sources import Record
+from posttrain.data.weights import COLUMNS, ONE_OF, Weigher, Worth
 from posttrain.errors import DataError
 from posttrain.settings.data import Encoding
 
@@ -34,25 +35,28 @@ class Reader:
         self._data, self._tokenizer, self._ends, self._context = data, tokenizer, ends, context
 
     def examples(
-        self, records: Iterable[Record], *, preference: bool, label: str = "the data"
+        self, records: Iterable[Record], *, preference: bool, worth: Worth = "none", label: str = "the data"
     ) -> tuple[list[Example], DataReport]:
-        """Demonstrations, or preference pairs.
+        """Demonstrations, with what they are `worth`; or preference pairs.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
-        encoder, use = self._encoder(self._context), Use("pairs" if preference else "demonstrations", self._data)
+        use = Use("pairs" if preference else "demonstrations", self._data, COLUMNS[worth])
+        encoder, weigher = self._encoder(self._context), Weigher(worth, self._tokenizer)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:
             columns = use.columns(record)
             if preference:
                 pair, notes = encoder.preference(columns)
                 return [Example(pair, record.where)], notes
-            rows, notes = encoder.demonstrations(columns)
+            rows, notes = encoder.demonstrations(columns, weigher.of(columns))
             return [Example((row,), record.where) for row in rows], notes
 
         wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
-        return self._all(records, encode, use, wanted, label)
+        wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
+        kept, report = self._all(records, encode, use, wanted, label)
+        return weigher.settled(kept, label), report
 
     def problems(
         self,
@@ -197,7 +201,8 @@ def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
             "does not train on plain text. Give prompt and completion, or messages."
         )
     needed = " or ".join(" + ".join(names) for names in wanted)
-    lacking = [name for names in reversed(wanted) for name in names if name not in record.columns]
+    begun = [names for names in reversed(wanted) if not record.columns.keys().isdisjoint(names)] or wanted[::-1]
+    lacking = [name for names in begun for name in names if name not in record.columns]
     sought = next((name for name in lacking if name in record.mapped), None)
     name_them = f"Name them in the recipe: columns: {{{lacking[0]}: <your column>}}."
     raise DataError(

@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Weigh = Callable[[Sequence[int], Collection[int]], NDArray[np.float32]]
+"""What the tokens of a completion are worth, by them and by all tokens that end one."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A prompt and one completion as token ids. `mask` is True where a token of the completion carries loss."""
+    """A prompt and one completion as token ids. `mask` is True where a token of the completion carries loss; `weight` is what
+    each of them is worth, where the algorithm asks for that.
+    """
 
     prompt: NDArray[np.int32]
     completion: NDArray[np.int32]
     mask: NDArray[np.bool_]
+    weight: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -56,10 +62,14 @@ def digest(rows: Sequence[Example | Problem]) -> str:
             columns = json.dumps(one.columns, sort_keys=True, default=str)
             parts = [np.array(one.prompt, np.int32), np.array(one.demonstration or (), np.int32)]
         else:
-            columns, parts = "", [part for row in one.rows for part in (row.prompt, row.completion, row.mask)]
+            columns, parts = "", [part for row in one.rows for part in _read(row)]
         for part in (columns.encode(), *(part.tobytes() for part in parts)):
             known.update(len(part).to_bytes(8, "little") + part)
     return known.hexdigest()
+
+
+def _read(row: Row) -> list[NDArray[Any]]:
+    return [row.prompt, row.completion, row.mask, *([] if row.weight is None else [row.weight])]
 
 
 class BadRow(ValueError):

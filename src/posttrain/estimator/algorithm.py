@@ -163,7 +163,7 @@ class Algorithm:
         shares: dict[str, Tensor] = {}
         for part in (*self.terms, *self.penalties):
             select = part.select(batch)
-            shares[part.name] = part.average.count(select)
+            shares[part.name] = part.average.share(batch, select)
             shares[f"{part.name}/tokens"] = token_average.count(select)
         return shares
 

@@ -36,7 +36,8 @@ class Batch:
 
     Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
     never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
-    token, and of no meaning on demonstrations; None: those that are trained.
+    token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
+    token is worth; `Algorithm.credit` makes advantages of it.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
@@ -49,6 +50,7 @@ class Batch:
     old_logp: Float[Tensor, "B T"] | None = None
     ref_logp: Float[Tensor, "B T"] | None = None
     advantage: Float[Tensor, "B T"] | None = None
+    weight: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
     version: Int[Tensor, "B T"] | None = None
     group: Int[Tensor, " B"] = None  # type: ignore[assignment]  # every row its own group
@@ -129,7 +131,7 @@ class Batch:
 
 
 PER_TOKEN = frozenset(
-    ("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "entropy", "version")
+    ("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "weight", "entropy", "version")
 )
 """The fields of a batch that are [B, T]."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from posttrain.estimator.algorithm import Algorithm, Penalty, Term, Weights, coefficient_at
 from posttrain.estimator.batch import Batch, Origin
+from posttrain.estimator.parts.average import divisor
 from posttrain.estimator.parts.denominator import current
 from posttrain.estimator.view import View
 
@@ -77,7 +78,7 @@ def policy_gradient_loss(
         for metric in term.metrics:
             with torch.no_grad():
                 values = metric.value(view)
-                divided = values.sum() / counts[term.name].clamp(min=1).to(logp.dtype)
+                divided = values.sum() / divisor(counts[term.name]).to(logp.dtype)
                 metrics[metric.name] = _average(values, select, term, counts) if values.shape == select.shape else divided
     for penalty in algorithm.penalties:
         quantity = quantities[penalty.quantity]
@@ -95,7 +96,7 @@ _WEIGHTS = {Origin.ROLLOUT: "weight/rollouts", Origin.DEMO: "weight/demonstratio
 
 def _average(values: Tensor, select: Tensor, part: Term | Penalty, counts: Mapping[str, Tensor]) -> Tensor:
     scaled = torch.where(select, values, 0.0) * part.average.row_scale(select).to(values.dtype)
-    return scaled.sum() / counts[part.name].clamp(min=1).to(values.dtype)
+    return scaled.sum() / divisor(counts[part.name]).to(values.dtype)
 
 
 def _ratio_shares(view: View, weights: Weights) -> dict[str, Tensor]:

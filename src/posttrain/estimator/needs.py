@@ -13,6 +13,7 @@ ASKED_BY = {
     "correct": "verdict=True",
     "reward": "rollouts=…",
     "behavior_logp": "rollouts=…",
+    "weight": 'weight="weight"',
 }
 """How `Needs` asks for a field of the batch."""
 
@@ -42,6 +43,7 @@ class Needs:
     which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
     pairs: how pairs are made of rollouts; None where they are data.
+    weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight.
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
@@ -55,6 +57,7 @@ class Needs:
     demonstrations: int = 0
     preference: bool = False
     pairs: PairRule | None = None
+    weight: Literal["none", "weight", "reward", "advantage"] = "none"
     rollouts: int = 0
     updates: int = 1
     old_logp: bool = False

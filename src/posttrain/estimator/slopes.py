@@ -19,6 +19,7 @@ from torch import Tensor
 
 from posttrain.estimator.algorithm import Algorithm, Penalty, Term, coefficient_at
 from posttrain.estimator.batch import PER_TOKEN, Batch
+from posttrain.estimator.parts.average import divisor
 from posttrain.estimator.view import View
 
 
@@ -40,7 +41,7 @@ class TokenSlopes:
 
         def share(part: Term | Penalty, select: Tensor) -> Float[Tensor, "1 n"]:
             scale = part.average.row_scale(select) * coefficient_at(part.coef, batch.progress)
-            return of_tokens(torch.where(select, scale, 0.0)) / counts[part.name].clamp(min=1)
+            return of_tokens(torch.where(select, scale, 0.0)) / divisor(counts[part.name])
 
         given = {name: value for name in PER_TOKEN if (value := getattr(batch, name)) is not None}
         self._tokens: dict[str, Any] = {name: of_tokens(value) for name, value in given.items()}

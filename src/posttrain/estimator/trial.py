@@ -81,6 +81,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         behavior_logp=torch.where(origin == Origin.DEMO, 0.0, logp + 0.1 * drawn(*shape)) if sampled else None,
         old_logp=logp + 0.1 * drawn(*shape) if needs.old_logp else None,
         ref_logp=logp + 0.1 * drawn(*shape) if needs.ref_logp else None,
+        weight=drawn(*shape) if needs.weight != "none" else None,
         entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
         reward=drawn(ROWS) if sampled else None,
         correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,

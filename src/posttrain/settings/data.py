@@ -12,7 +12,22 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from posttrain.settings.base import Config, Count, Share
 from posttrain.settings.rollout import CollectConfig
 
-Column = Literal["prompt", "completion", "messages", "chosen", "rejected", "answer", "solution", "demonstration", "tools"]
+Column = Literal[
+    "prompt",
+    "completion",
+    "messages",
+    "chosen",
+    "rejected",
+    "answer",
+    "solution",
+    "demonstration",
+    "tools",
+    "weight",
+    "weights",
+    "reward",
+    "advantage",
+    "value",
+]
 Format = Literal["messages", "sharegpt", "alpaca"]
 
 WIDEST = 1000  # characters to which a field of a template is padded

@@ -132,7 +132,14 @@ class PostTrainer(Loop):
         read = examples_of_epochs(args.num_train_epochs, len(data)) * each
         self.run_state, self.run_files = RunState(collector, NonFinite(folder, execution.nonfinite_limit)), RunFiles(folder)
         self._eval_examples = {
-            name: as_examples(examples, model, tokenizer, preference=algorithm.needs.preference)
+            name: as_examples(
+                examples,
+                model,
+                tokenizer,
+                preference=algorithm.needs.preference,
+                worth=algorithm.needs.weight,
+                label=f"eval_dataset {name}",
+            )
             for name, examples in given.held_out.items()
         }
         numbers = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}

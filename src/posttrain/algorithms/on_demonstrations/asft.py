@@ -23,16 +23,19 @@ class ASFT(OnDemonstrations):
     name: Literal["asft"] = "asft"
     kl_coef: NonNegative = 0.05
     """0.05 in the paper; the official code's default is 0.1, and its notes prefer 0.03 in bfloat16."""
+    sft_coef: NonNegative = 0.0
+    """Weight of SFT's own loss beside it (ours)."""
 
     def build(self) -> Algorithm:
         """DFT's row and a penalty beside it; `kl_coef=0` is DFT."""
-        from posttrain.algorithms.on_demonstrations._dft import dft_term
-        from posttrain.estimator import Algorithm, Needs, Penalty
+        from posttrain.algorithms.on_demonstrations._dft import dft_terms
+        from posttrain.algorithms.on_demonstrations._start import kl_to_start
+        from posttrain.estimator import Algorithm, Needs
 
         return Algorithm(
             name=self.name,
             paper="arXiv:2509.23753",
-            needs=Needs(scope="token", demonstration="row", full_kl=True),
-            terms=(dft_term(),),
-            penalties=(Penalty(name="kl/start", quantity="kl", coef=self.kl_coef),),
+            needs=Needs(scope="token", demonstration="row", full_kl=self.kl_coef > 0),
+            terms=dft_terms(self.sft_coef),
+            penalties=kl_to_start(self.kl_coef),
         )

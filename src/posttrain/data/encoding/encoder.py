@@ -17,7 +17,7 @@ from posttrain.data.encoding.prompts import Notes
 from posttrain.data.encoding.template import Template
 from posttrain.data.encoding.text import Text
 from posttrain.data.encoding.turns import Draft
-from posttrain.data.rows import BadRow, LongRow, Row
+from posttrain.data.rows import BadRow, LongRow, Row, Weigh
 from posttrain.errors import DataError, SetupError
 from posttrain.settings.data import Encoding
 from posttrain.telling import tell
@@ -41,6 +41,7 @@ class Encoder:
         self._chat: Chat | None = None
         if not config.chat_template:
             self._path: Chat | Plain = Plain(Text(tokenizer, eos_ids), config, self._lengths)
+            self._ends = [*eos_ids]
             return
         if not tokenizer.chat_template:
             raise DataError(
@@ -51,7 +52,7 @@ class Encoder:
         if template.writes_date:
             tell("date", f"The chat template writes the date: {template.day}, in all of this run (data.date).")
         end = template.end_of_turn(eos_ids)
-        ends = [*eos_ids, *([] if end is None or end in eos_ids else [end])]
+        self._ends = ends = [*eos_ids, *([] if end is None or end in eos_ids else [end])]
         self._chat = Chat(template, Text(tokenizer, ends), ends[0] if end is None else end, config, self._lengths)
         self._path = self._chat
 
@@ -67,15 +68,16 @@ class Encoder:
         self._lengths.check_prompt(prompt)
         return prompt, notes
 
-    def demonstrations(self, columns: Mapping[str, Any]) -> tuple[list[Row], Notes]:
+    def demonstrations(self, columns: Mapping[str, Any], weigh: Weigh | None = None) -> tuple[list[Row], Notes]:
         """The rows of `prompt` and `completion`, or of `messages`, and what was cut or left out.
 
         A conversation is one row where the template writes its history as it wrote the answers, and else one for each turn.
+        `weigh` makes what its tokens are worth.
 
         Raises:
             BadRow: as in `prompt`; the completion is empty, or nothing carries loss.
         """
-        return self._rows(columns, "completion" if columns.get("messages") is None else "messages")
+        return self._rows(columns, "completion" if columns.get("messages") is None else "messages", weigh)
 
     def demonstration(self, columns: Mapping[str, Any]) -> tuple[Row, Notes]:
         """The same where it is one row.
@@ -105,12 +107,12 @@ class Encoder:
             raise BadRow(f"chosen and rejected are equal{' once they are cut to max_tokens' if cut else ''}")
         return pair, cuts + more
 
-    def _rows(self, columns: Mapping[str, Any], column: str) -> tuple[list[Row], Notes]:
+    def _rows(self, columns: Mapping[str, Any], column: str, weigh: Weigh | None = None) -> tuple[list[Row], Notes]:
         drafts, notes = self._path.drafts(columns, column)
         rows, long = list[Row](), list[LongRow]()
         for draft in drafts:
             try:
-                row, more = self._row(draft)
+                row, more = self._row(draft, weigh)
             except LongRow as error:
                 if error.refused or len(drafts) == 1:
                     raise
@@ -122,7 +124,7 @@ class Encoder:
             raise long[0]
         return rows, notes + [(error.counter, str(error)) for error in long]
 
-    def _row(self, draft: Draft) -> tuple[Row, Notes]:
+    def _row(self, draft: Draft, weigh: Weigh | None) -> tuple[Row, Notes]:
         ids, mask = draft.completion, draft.mask
         if not draft.prompt:
             mask[0] = False  # nothing comes before it that could predict it
@@ -130,8 +132,9 @@ class Encoder:
                 raise BadRow("no token that carries loss has anything before it")
         self._lengths.check_prompt(draft.prompt)
         kept, notes = self._lengths.fit_completion(len(draft.prompt), ids, mask)
-        row = Row(np.array(draft.prompt, np.int32), np.array(ids[:kept], np.int32), np.array(mask[:kept], np.bool_))
-        return row, notes
+        worth = None if weigh is None else weigh(ids, self._ends)[:kept]
+        arrays = (np.array(draft.prompt, np.int32), np.array(ids[:kept], np.int32), np.array(mask[:kept], np.bool_))
+        return Row(*arrays, worth), notes
 
 
 def _one(rows: list[Row]) -> Row:

@@ -14,21 +14,43 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from posttrain.estimator.batch import Batch
+
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """`count(select)` gives a batch's share of N; `row_scale(select)` gives s_i, [B, 1]."""
+    """`count(select)` gives a batch's share of N; `row_scale(select)` gives s_i, [B, 1]. Where it is `weighted`, `count` is
+    given the advantages' sizes on the selected tokens.
+    """
 
     name: str
-    count: Callable[[Bool[Tensor, "B T"]], Tensor]
+    count: Callable[[Tensor], Tensor]
     row_scale: Callable[[Bool[Tensor, "B T"]], Tensor]
+    weighted: bool = False
+
+    def share(self, batch: Batch, select: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
+        """A batch's share of N."""
+        if not self.weighted:
+            return self.count(select)
+        if batch.advantage is None:
+            raise ValueError("N is the sum of weights: set Batch.weight, or Batch.advantage itself.")
+        return self.count(torch.where(select, batch.advantage.detach().abs(), 0.0))
 
     def __repr__(self) -> str:
         return self.name
 
 
+def divisor(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """What a sum is divided by: N, or 1 where nothing is counted."""
+    return torch.where(count > 0, count, 1.0)
+
+
 def _tokens(select: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
     return select.sum().double()
+
+
+def _total(sizes: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
+    return sizes.double().sum()
 
 
 def _rows(select: Bool[Tensor, "B T"], *, times: float = 1.0) -> Float[Tensor, ""]:
@@ -49,6 +71,9 @@ def _inverse_length(select: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
 
 token = Average("token", _tokens, _one)
 """s = 1, N = selected tokens."""
+
+weighted = Average("weighted", _total, _one, weighted=True)
+"""s = 1, N = the sum of the advantages' sizes over the selected tokens: a weighted mean."""
 
 sequence_mean = Average("sequence_mean", _rows, _inverse_length)
 """s = 1/|y_i|, N = rows with a selected token."""

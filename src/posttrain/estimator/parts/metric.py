@@ -21,6 +21,11 @@ def nll(view: View) -> Float[Tensor, "B T"]:
     return -view.logp
 
 
+def weighted_nll(view: View) -> Float[Tensor, "B T"]:
+    """-A log p of the token: what advantages that know nothing of the policy descend."""
+    return -view.require("advantage") * view.logp
+
+
 def missed_probability(view: View) -> Float[Tensor, "B T"]:
     """1 - p of the token: what a denominator of 1 and an advantage of 1 descend."""
     return 1 - view.logp.exp()

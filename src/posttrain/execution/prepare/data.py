@@ -98,7 +98,8 @@ def _train(
     """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
     records = read(recipe.data.train)
     if recipe.rollout is None:
-        return reader.examples(records, preference=algorithm.needs.preference, label="data.train")
+        needs = algorithm.needs
+        return reader.examples(records, preference=needs.preference, worth=needs.weight, label="data.train")
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
@@ -113,11 +114,12 @@ def _train(
 
 def _evaluated(name: str, recipe: Recipe, algorithm: Algorithm, model: Any, reader: Reader, sets: Sets) -> None:
     """Of an evaluation set what the loss is computed on, and the questions that are asked."""
-    records, label, preference = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs.preference
+    records, label, needs = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs
     if not records:
         raise DataError(f"{label}: the source is empty.")
-    if recipe.eval.loss and not algorithm.needs.rollouts and _has_completions(records, preference):
-        sets.held_out[name], sets.reports[name] = reader.examples(records, preference=preference, label=label)
+    if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.preference):
+        wanted: Any = {"preference": needs.preference, "worth": needs.weight}
+        sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, label=label)
     if recipe.eval.samples:
         room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
         asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)

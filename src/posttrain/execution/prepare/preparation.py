@@ -210,6 +210,11 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
         raise RecipeError(
             f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
         )
+    if recipe.data.makes_data and algorithm.needs.weight != "none":
+        raise RecipeError(
+            f"data.collect: rejection_sampling makes demonstrations of like worth, and {algorithm.name} reads the column "
+            f"{algorithm.needs.weight}."
+        )
     return algorithm
 
 

@@ -60,6 +60,7 @@ def collect_demonstrations(
         units.append(tuple(range(len(rows), len(rows) + len(example.rows))))
         rows.extend(example.rows)
     paired = len(chosen[0].rows) == 2
+    worth = [row.weight for row in rows if row.weight is not None]
     flat = Flat(
         np.array([len(row.completion) for row in rows]),
         {
@@ -68,6 +69,7 @@ def collect_demonstrations(
             "origin": torch.full((len(rows), 1), int(Origin.DEMO), dtype=torch.int8),
             "group": torch.tensor([u for u, unit in enumerate(units) for _ in unit]),
             **({"chosen": torch.arange(len(rows)) % 2 == 0} if paired else {}),
+            **({"weight": torch.from_numpy(np.concatenate(worth))} if len(worth) == len(rows) else {}),
         },
         progress,
     )

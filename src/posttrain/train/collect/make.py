@@ -9,7 +9,8 @@ from posttrain.data.columns import shown_by, tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import records_of
-from posttrain.errors import RecipeError, SetupError
+from posttrain.data.weights import Worth
+from posttrain.errors import DataError, RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.load import context_of
 from posttrain.model.tokenizer import eos_ids
@@ -28,16 +29,20 @@ from posttrain.train.collect.pairs import PairCollector
 from posttrain.train.collect.rollouts import RolloutCollector
 
 
-def as_examples(data: Any, model: Any, tokenizer: Any, *, preference: bool) -> list[Example]:
+def as_examples(
+    data: Any, model: Any, tokenizer: Any, *, preference: bool = False, worth: Worth = "none", label: str = "the data"
+) -> list[Example]:
     """Prepared examples as they are; a data set with TRL's columns, rendered with the tokenizer's chat template.
 
     Raises:
-        DataError: a column is missing, or a row is bad.
+        DataError: a column is missing, a row is bad, or a prepared one has no weight where the algorithm asks for it.
     """
     if len(data) and isinstance(data[0], Example):
+        if worth != "none" and any(row.weight is None for example in data for row in example.rows):
+            raise DataError(f"{label}: prepared rows must have a weight: Reader.examples(…, worth={worth!r}) makes them.")
         return list(data)
-    examples, report = _reader(model, tokenizer).examples(records_of(data), preference=preference)
-    tell_unread("the data", [report])
+    examples, report = _reader(model, tokenizer).examples(records_of(data), preference=preference, worth=worth, label=label)
+    tell_unread(label, [report])
     return examples
 
 
@@ -113,7 +118,8 @@ def collected_data(
     if algorithm.needs.memory == "buffer":
         raise SetupError(f"{algorithm.name} asks for a buffer of questions over steps, which this version does not keep.")
     if not algorithm.needs.rollouts:
-        shown = as_examples(data, model, tokenizer, preference=algorithm.needs.preference)
+        needs = algorithm.needs
+        shown = as_examples(data, model, tokenizer, preference=needs.preference, worth=needs.weight)
         return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=_end(epochs, shown))
     asked = as_problems(
         data,
@@ -123,7 +129,7 @@ def collected_data(
         max_tokens=sampling.max_tokens if sampling is not None else 1,
         demonstrated=shown_by(algorithm.needs),
     )
-    beside = as_examples(demonstrations, model, tokenizer, preference=False) if len(demonstrations) else ()
+    beside = as_examples(demonstrations, model, tokenizer) if len(demonstrations) else ()
     end = _end(epochs, asked)
     return asked, rollout_collector(
         asked,
