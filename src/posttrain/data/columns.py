@@ -74,8 +74,8 @@ def is_number(value: Any) -> TypeIs[int | float]:
 class Use:
     """What the rows of a set are read for.
 
-    needs: columns that rewards ask for, or that say what demonstrations are worth. demonstrated: the columns that a question's
-    demonstration may stand in. anything: a reward of somebody's own may read any column.
+    needs: columns that rewards ask for, or that say what demonstrations are worth. demonstrated: the columns that a
+    question's demonstration may stand in. anything: a reward of somebody's own may read any column.
     """
 
     kind: Kind
