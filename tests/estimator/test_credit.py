@@ -14,7 +14,7 @@ from torch import Tensor
 from cases import close
 from posttrain import Algorithm, Batch, Origin, Question, build_algorithm, policy_gradient_loss
 from posttrain.estimator.parts.coefficient import rest, warmup_cosine
-from posttrain.estimator.parts.credit.prefix import most_uncertain
+from posttrain.estimator.parts.credit.tokens import most_uncertain
 
 N, WIDTH = 4, 5
 ROWS = N + 1

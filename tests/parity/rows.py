@@ -30,6 +30,7 @@ class Row:
     reference: Tensor
     group: int
     reward: float
+    rewards: dict[str, float]
     entropy: Tensor
     correct: bool
     shown: bool
@@ -58,6 +59,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 reference=reference,
                 group=int(batch.group[i]),
                 reward=0.0 if batch.reward is None else float(batch.reward[i]),
+                rewards={name: float(values[i]) for name, values in batch.rewards_by_name.items()},
                 entropy=logp.detach() if batch.entropy is None else batch.entropy[i][keep],
                 correct=batch.correct is not None and bool(batch.correct[i]),
                 shown=drawn.algorithm.needs.demonstration in ("row", "separate") and bool(batch.origin[i, 0] == 1),
@@ -87,7 +89,10 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def std(values: list[float]) -> float:
+def deviation(values: list[float]) -> float:
+    """The unbiased one; 0 of one value."""
+    if len(values) < 2:
+        return 0.0
     return math.sqrt(sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1))
 
 
@@ -98,7 +103,7 @@ def centred(rows: list[Row]) -> list[float]:
 
 def normalised(rows: list[Row]) -> list[float]:
     """(R - mean) / std of the group (arXiv:2402.03300, section 4.1.2), with the 1e-4 of TRL and verl."""
-    return [(row.reward - mean(others(rows, row))) / (std(others(rows, row)) + 1e-4) for row in rows]
+    return [(row.reward - mean(others(rows, row))) / (deviation(others(rows, row)) + 1e-4) for row in rows]
 
 
 def leave_one_out(rows: list[Row]) -> list[float]:
@@ -131,9 +136,17 @@ def corrected(row: Row, correction: dict[str, Any] | None) -> Tensor | float:
 
 
 def divergence(row: Row, kl: str) -> Tensor:
-    """Estimates of KL(pi || ref), differentiated as they stand: k3 of arXiv:2402.03300, eq. 4; k2 of Schulman 2020."""
+    """Estimates of KL(pi || ref), differentiated as they stand: k3 of arXiv:2402.03300, eq. 4; k2 of Schulman 2020; k3 times
+    the ratio to pi_old, of DeepSeek-V3.2 (arXiv:2512.02556)."""
     gap = row.ref - row.logp
-    return {"k2": gap**2 / 2, "k3": gap.exp() - gap - 1}[kl]
+    k3 = gap.exp() - gap - 1
+    return {"k2": gap**2 / 2, "k3": k3, "unbiased": (row.logp - row.old).exp() * k3}[kl]
+
+
+def staleness(row: Row) -> float:
+    """The mean of log mu - log pi over the row, mu its sampler (arXiv:2512.02556)."""
+    gap = torch.where(row.sampled, row.behavior - row.logp.detach(), 0.0)
+    return float(gap.mean()) if len(row) else 0.0
 
 
 def entropy_bonus(rows: list[Row], coef: float) -> Tensor | float:

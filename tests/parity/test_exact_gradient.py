@@ -113,6 +113,15 @@ def test_unbiased_forms_follow_the_derivative_of_the_expected_reward(
     close(task.estimated(build_algorithm(name, rollouts=N, **options)), constant * task.expected_reward())
 
 
+def test_the_lead_of_the_best_follows_the_derivative_of_the_best_reward_of_a_group() -> None:
+    """E[max(R_1, R_2)], by autograd through the probabilities of both."""
+    task = Task(ends=False)
+    p = task.logp(task.table).sum(-1).exp()
+    best = torch.maximum(task.reward[:, None], task.reward[None])
+    exact = task.gradient((p[:, None] * p[None] * best).sum())
+    close(task.estimated(build_algorithm("best_of_group", rollouts=N, std=False)), exact / (N * TOKENS))
+
+
 def normalised(rewards: list[float]) -> list[float]:
     mean = sum(rewards) / N
     std = (sum((r - mean) ** 2 for r in rewards) / (N - 1)) ** 0.5

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from cases import BY_ID, CASES, Case, Sample, close, sample
-from parity import demonstrations
+from parity import credits, demonstrations, policies
 from parity.rows import (
     INFINITY,
     Row,
@@ -33,6 +33,7 @@ from parity.rows import (
     read,
     row_mean,
     shaped,
+    staleness,
     token_mean,
 )
 from posttrain import policy_gradient_loss
@@ -73,6 +74,7 @@ def grpo(
     dual_clip: float | None = None,
     entropy_coef: float = 0.0,
     correction: dict[str, Any] | None = None,
+    off_policy_mask: float | None = None,
     updates: int = 1,
 ) -> Tensor:
     """-1/G sum_i 1/|o_i| sum_t [min(r A, clip(r) A) - coef · k3] (arXiv:2402.03300, eq. 3)."""
@@ -81,6 +83,7 @@ def grpo(
     losses = []
     for row, advantage in zip(rows, normalised(rows), strict=True):
         gain = corrected(row, correction) * clipped(row, row.logp - row.old, advantage, clip_low, clip_high, dual_clip)
+        gain = gain * (off_policy_mask is None or advantage >= 0 or staleness(row) <= off_policy_mask)
         losses.append(-(gain - kl_coef * divergence(row, kl)).mean())
     return row_mean(rows, losses) + entropy_bonus(rows, entropy_coef)
 
@@ -114,13 +117,17 @@ def dapo(
     return token_mean(rows, [-gain for gain in gains])
 
 
-def gspo(rows: list[Row], *, clip_low: float = 3e-4, clip_high: float = 4e-4, updates: int = 1) -> Tensor:
-    """-1/G sum_i min(s_i A, clip(s_i) A), s_i = (pi(y)/pi_old(y))^(1/|y|) (arXiv:2507.18071, eq. 5 and 7)."""
+def gspo(
+    rows: list[Row], *, clip_low: float = 3e-4, clip_high: float = 4e-4, average: str = "sequence_mean", updates: int = 1
+) -> Tensor:
+    """-1/G sum_i min(s_i A, clip(s_i) A), s_i = (pi(y)/pi_old(y))^(1/|y|) (arXiv:2507.18071, eq. 5 and 7); times |y| in
+    LUSPO (arXiv:2602.05261)."""
     gains = [
         clipped(row, (row.logp - row.old).mean(), advantage, clip_low, clip_high)
         for row, advantage in zip(rows, normalised(rows), strict=True)
     ]
-    return row_mean(rows, [-gain for gain in gains])
+    lengths = [len(row) if average == "sequence_sum" else 1 for row in rows]
+    return row_mean(rows, [-gain * length for gain, length in zip(gains, lengths, strict=True)])
 
 
 def cispo(rows: list[Row], *, clip_high: float = 4.0, kl_coef: float = 0.0, kl: str = "k3", updates: int = 1) -> Tensor:
@@ -327,7 +334,7 @@ NAIVE: dict[str, Callable[..., Tensor]] = {
         *demonstrations.PAPERS, dpo, ipo, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
         hpt, prefix_rft, luffy, srft, chord, grpo_sft,
     )
-}  # fmt: skip
+} | policies.NAIVE | credits.NAIVE  # fmt: skip
 
 
 def naive(case: Case, drawn: Sample, **changed: Any) -> tuple[Tensor, Tensor]:
@@ -421,6 +428,8 @@ ACTING = {
     "chord-mu": ("clip_low", "clip_high"),
     "grpo_sft": ("sft_coef",),
     "grpo_sft-several": ("kl_coef",),
+    **policies.ACTING,
+    **credits.ACTING,
 }
 
 
@@ -428,9 +437,11 @@ ACTING = {
 def test_random_cases_reach_every_bound(name: str, option: str) -> None:
     """Parity proves nothing of a clip that never acts: without it, the paper's own gradient would differ."""
     case, moved = BY_ID[name], 0.0
+    of_name = policies.OFF | credits.OFF
+    off = of_name[case.name, option] if (case.name, option) in of_name else OFF[option]
     for seed in SEEDS:
         drawn = drawn_for(case, seed)
-        with_it, without = naive(case, drawn)[1], naive(case, drawn, **{option: OFF[option]})[1]
+        with_it, without = naive(case, drawn)[1], naive(case, drawn, **{option: off})[1]
         moved = max(moved, float((with_it - without).abs().max() / with_it.abs().max()))
     assert moved > 1e-3
 

@@ -12,7 +12,9 @@ differ, the settings under which they agree are chosen; the differences are:
 - `ipo` takes means over tokens: our `average="token"`.
 - `cispo`'s epsilon_high bounds the ratio itself: it is 1 + our clip_high.
 - `delta` caps the ratio for either sign of the advantage: the same as our `dual_clip` above 1 + epsilon_high.
-- `use_bias_correction_kl`, TRL's default, multiplies the k3 term by the ratio, gradient and all: off here.
+- `use_bias_correction_kl`, TRL's default, multiplies the k3 term by the ratio, gradient and all: our `kl: unbiased`, and
+  off elsewhere.
+- The mask of stale rows compares with the sampler, which is here the policy of the collection.
 - DAPO's dynamic sampling is not part of TRL's loss, nor of ours where advantages are given.
 """
 
@@ -39,9 +41,12 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from posttrain import Batch, build_algorithm, policy_gradient_loss
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator.parts.credit.tokens import most_uncertain
+from posttrain.estimator.parts.select import everything
 
 trl: Any = pytest.importorskip("trl")
 trl_utils: Any = pytest.importorskip("trl.trainer.utils")
+trl_gmpo: Any = pytest.importorskip("trl.experimental.gmpo")
 
 VOCABULARY = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, 48)}}
 MAX_TOKENS = 12
@@ -279,7 +284,10 @@ class Case:
 
 def grpo_cases() -> dict[str, Case]:
     grpo, dr_grpo, dapo, bnpo, cispo = ({"loss_type": name} for name in ("grpo", "dr_grpo", "dapo", "bnpo", "cispo"))
-    gspo = grpo | {"importance_sampling_level": "sequence"}
+    by_rows = {"importance_sampling_level": "sequence"}
+    gates = {"sapo_temperature_pos": 2.0, "sapo_temperature_neg": 3.0}
+    our_gates = {"temperature_positive": 2.0, "temperature_negative": 3.0}
+    gspo = grpo | by_rows
     no_kl, kl, constant = {"kl_coef": 0.0}, {"kl_coef": 0.1}, {"max_tokens": MAX_TOKENS}
     return {
         "grpo_first_update": Case(grpo, "grpo", no_kl, moved=False),
@@ -298,12 +306,21 @@ def grpo_cases() -> dict[str, Case]:
         "cispo": Case(cispo | {"epsilon_high": 1.28}, "cispo", {"clip_high": 0.28, "updates": 2}),
         "gspo": Case(gspo | CLIP, "gspo", OUR_CLIP),
         "gspo_k3": Case(gspo | CLIP | K3, "gspo", OUR_CLIP | kl),
+        "luspo": Case({"loss_type": "luspo"} | by_rows | CLIP, "gspo", OUR_CLIP | {"average": "sequence_sum"}),
+        "sapo": Case({"loss_type": "sapo"} | gates, "sapo", our_gates | {"updates": 2}),
+        "vespo": Case({"loss_type": "vespo"}, "vespo", {"updates": 2}),
+        "gmpo": Case({"epsilon": 0.4, "epsilon_high": 0.3}, "gmpo", {"updates": 2, "clip_high": 0.3}),
+        "dapo_unbiased_kl": Case(dapo | CLIP | {"beta": 0.1}, "dapo", OUR_CLIP | kl | {"kl": "unbiased"}),
+        "dapo_off_policy_mask": Case(
+            dapo | CLIP | {"off_policy_mask_threshold": 0.3}, "dapo", OUR_CLIP | {"off_policy_mask": 0.3}
+        ),
     }
 
 
 @pytest.mark.parametrize("case", grpo_cases().values(), ids=grpo_cases())
 def test_grpo(case: Case, rtol: float, tokenizer: PreTrainedTokenizerFast, reference_path: Path, tmp_path: Path) -> None:
-    trainer = grpo_trainer(tokenizer, reference_path, tmp_path, case.micro_batches, **case.theirs)
+    kind = GMPO if case.name == "gmpo" else GRPO
+    trainer = grpo_trainer(tokenizer, reference_path, tmp_path, case.micro_batches, kind, **case.theirs)
     inputs = trl_utils.split_tensor_dict(hand_made_collection(trainer, case.moved), case.micro_batches)
     # In its second pass over a collection TRL takes what it has buffered.
     trainer._buffered_inputs, trainer._step = inputs, case.micro_batches
@@ -315,15 +332,44 @@ def test_grpo(case: Case, rtol: float, tokenizer: PreTrainedTokenizerFast, refer
         assert metrics["objective/clipped"] == pytest.approx(loss, rel=rtol)
     if case.moved:
         counted = ["cispo_clip_ratio"] if case.name == "cispo" else ["clip_ratio/low_mean", "clip_ratio/high_mean"]
+        counted = [] if case.name in ("sapo", "vespo") else counted
         assert all(0 < share < 1 for name in counted for share in trainer._metrics["train"][name])
-        assert case.name == "cispo" or 0 < metrics["mask/dropped_fraction"] < 1
+        assert case.name in ("cispo", "sapo", "vespo") or 0 < metrics["mask/dropped_fraction"] < 1
 
 
-def grpo_trainer(tokenizer: PreTrainedTokenizerFast, reference: Path, path: Path, micro_batches: int, **changes: Any) -> Any:
+def test_top_entropy(rtol: float, tokenizer: PreTrainedTokenizerFast, reference_path: Path, tmp_path: Path) -> None:
+    """In the first update, where TRL's entropies are those of the policy that collected, and in one micro-batch."""
+    trainer = grpo_trainer(
+        tokenizer, reference_path, tmp_path, 1, loss_type="dapo", top_entropy_quantile=0.2, epsilon=0.2, epsilon_high=0.28
+    )
+    inputs = [hand_made_collection(trainer, moved=False)]
+    trainer._buffered_inputs, trainer._step = inputs, 1
+    _, theirs = their_step(trainer, inputs)
+    rows, batch = rows_and_batch(inputs[0])
+    with torch.no_grad():
+        _, entropy = rows.forward(trainer.model)
+    undecided = most_uncertain(batch.replace(entropy=entropy), keep=0.2, among=everything)
+    _, ours = our_step(build_algorithm("top_entropy"), trainer.model, [(rows, undecided)])
+    assert_same(ours, theirs, rtol)
+
+
+GRPO: tuple[Any, Any] = (trl.GRPOTrainer, trl.GRPOConfig)
+GMPO: tuple[Any, Any] = (trl_gmpo.GMPOTrainer, trl_gmpo.GMPOConfig)
+
+
+def grpo_trainer(
+    tokenizer: PreTrainedTokenizerFast,
+    reference: Path,
+    path: Path,
+    micro_batches: int,
+    kind: tuple[Any, Any] = GRPO,
+    **changes: Any,
+) -> Any:
     """For two questions of four answers each, and two passes over them."""
     model = tiny_model()
     model.config._name_or_path = str(reference)  # where TRL loads the reference model from
-    config = trl.GRPOConfig(
+    trainer, config_of = kind
+    config = config_of(
         **settings(path, gradient_accumulation_steps=micro_batches, per_device_train_batch_size=8 // micro_batches),
         num_generations=4,
         num_iterations=2,
@@ -331,7 +377,7 @@ def grpo_trainer(tokenizer: PreTrainedTokenizerFast, reference: Path, path: Path
         **changes,
     )
     questions = text_dataset(2)
-    return trl.GRPOTrainer(model, sum_modulo_seven, config, train_dataset=questions, processing_class=tokenizer)
+    return trainer(model, sum_modulo_seven, config, train_dataset=questions, processing_class=tokenizer)
 
 
 def sum_modulo_seven(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -382,6 +428,7 @@ def rows_and_batch(inputs: Mapping[str, Tensor]) -> tuple[Rows, Batch]:
     batch = Batch(
         loss_mask=rows.loss_mask & inputs.get("tool_mask", completion).bool(),
         old_logp=inputs.get("old_per_token_logps"),
+        behavior_logp=inputs.get("old_per_token_logps"),
         ref_logp=inputs.get("ref_per_token_logps"),
         advantage=inputs["advantages"][:, None].expand(completion.shape),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,25 @@ def demonstrated(batch: Batch, logp: torch.Tensor) -> Batch:
     return batch.replace(origin=torch.ones_like(batch.origin))
 
 
+def all_right(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(reward=torch.ones_like(batch.group, dtype=torch.float64))
+
+
+def no_group_is_equal(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(reward=torch.arange(len(batch.group)).double())
+
+
+def whole_rows(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(loss_mask=torch.ones_like(batch.loss_mask))
+
+
+def graded_by_sign(batch: Batch, logp: torch.Tensor) -> Batch:
+    """The reward is 1 for right answers, -1 for wrong ones."""
+    assert batch.correct is not None
+    return batch.replace(reward=2 * batch.correct.double() - 1)
+
+
+ALL_GROUPS = {"dynamic_sampling": False, **NO_CLIP}
 LIMITS: dict[str, tuple[Build, Build, Change]] = {
     "no anchor": (("asft", {"kl_coef": 0.0}), ("dft", {}), as_drawn),
     "psft's first update": (("psft", {}), ("sft", {}), at_start),
@@ -61,6 +81,56 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
         ("dapo", {"updates": 4, "dynamic_sampling": False, **NO_CLIP}),
         as_drawn,
     ),
+    "gmpo without its bounds": (("gmpo", {"updates": 4, **NO_CLIP}), ("gspo", {"updates": 4, **NO_CLIP}), as_drawn),
+    "a gate that does not fade": (
+        ("sapo", {"updates": 4, "temperature_positive": 1e-9, "temperature_negative": 1e-9}),
+        ("grpo", {"updates": 4, "kl_coef": 0.0, **NO_CLIP}),
+        as_drawn,
+    ),
+    "sapo's first update": (("sapo", {"updates": 4}), ("grpo", {"kl_coef": 0.0}), at_start),
+    "no probability moves by more than 1": (
+        ("dppo", {"updates": 4, "limit": 1.0}),
+        ("cispo", {"updates": 4, "clip_high": 19.0}),
+        as_drawn,
+    ),
+    "a KL that is never reached": (
+        ("dppo", {"updates": 4, "divergence": "kl", "limit": INFINITY}),
+        ("cispo", {"updates": 4, "clip_high": 19.0}),
+        as_drawn,
+    ),
+    "vespo's first update": (("vespo", {"updates": 4}), ("dapo", ALL_GROUPS), at_start),
+    "gpg where every group has a signal": (("gpg", {"std": True}), ("dapo", ALL_GROUPS), no_group_is_equal),
+    "a policy that is not held": (("dro", {"beta": 0.0}), ("dapo", ALL_GROUPS), as_drawn),
+    "dro's first update": (("dro", {"updates": 4}), ("dapo", ALL_GROUPS), at_start),
+    "answers of one length": (("opo", {}), ("asymre", {"shift": 0.0}), whole_rows),
+    "every question counts": (("f_grpo", {"power": 0.0}), ("grpo", {"kl_coef": 0.0}), as_drawn),
+    "all tokens are undecided": (
+        ("top_entropy", {"updates": 4, "keep": 1.0}),
+        ("dapo", {"updates": 4, "dynamic_sampling": False}),
+        as_drawn,
+    ),
+    "no covariance is high": (
+        ("clip_cov", {"updates": 4, "low": 1e8, "high": 1e9, "clip_high": 0.28}),
+        ("dapo", {"updates": 4, "dynamic_sampling": False}),
+        as_drawn,
+    ),
+    "no token is held": (("kl_cov", {"updates": 4, "kl_cov_coef": 0.0}), ("dapo", {"updates": 4, **ALL_GROUPS}), as_drawn),
+    "kl_cov's first update": (("kl_cov", {"updates": 4}), ("dapo", ALL_GROUPS), at_start),
+    "a weight that is 1": (
+        ("grpo_lead", {"least": 1.0, "most": 1.0, "length": 0.0}),
+        ("dapo", {"dynamic_sampling": False}),
+        graded_by_sign,
+    ),
+    "samples of the policy itself": (("p3o", {}), ("dapo", ALL_GROUPS), at_start),
+    "topr's first update": (("topr", {"updates": 4}), ("reinforce", {}), at_start),
+    "no wrong answer": (("topr", {"updates": 4}), ("reinforce", {}), all_right),
+    "rows of one token count as one": (
+        ("gspo", {"updates": 4, "average": "sequence_sum"}),
+        ("gspo", {"updates": 4}),
+        one_token_rows,
+    ),
+    "an unbiased KL's first update": (("grpo", {"kl": "unbiased"}), ("grpo", {"kl": "k2"}), as_drawn),
+    "no row is too stale": (("grpo", {"updates": 4, "off_policy_mask": 1e9}), ("grpo", {"updates": 4}), as_drawn),
     "a dual clip that is never reached": (
         ("grpo", {"updates": 4, "dual_clip": 1e9}),
         ("grpo", {"updates": 4}),
@@ -120,6 +190,95 @@ def test_unclipped_grpo_is_reinforce_with_the_same_advantage(shape: dict[str, in
     close(differentiate(grpo, batch, inputs)[1], differentiate(per_row, batch, inputs)[1])
 
 
+@given(shape=shapes)
+def test_a_correction_times_the_clip_is_decoupled_ppo(shape: dict[str, int]) -> None:
+    """-min(r A, clip(r) A) · sg(pi_old/pi_behavior), r = pi/pi_old: the policy that samples and the one that the region is
+    around are two (arXiv:2110.00641, arXiv:2505.24298)."""
+    algorithm = build_algorithm("dapo", updates=4, dynamic_sampling=False, correction={"cap": 1e9})
+    drawn = sample(algorithm, **shape)
+    batch, logp = algorithm.prepare(drawn.batch), drawn.inputs()["logp"].requires_grad_()
+    assert batch.old_logp is not None and batch.behavior_logp is not None and batch.advantage is not None
+    ratio = (logp - batch.old_logp).exp()
+    gain = torch.minimum(ratio * batch.advantage, ratio.clamp(0.8, 1.28) * batch.advantage)
+    weight = torch.where(batch.origin == 0, (batch.old_logp - batch.behavior_logp).exp(), 1.0)
+    select = batch.loss_mask
+    loss = -torch.where(select, weight * gain, 0.0).sum() / select.sum().clamp(min=1)
+    (expected,) = torch.autograd.grad(loss, logp)
+    close(differentiate(algorithm, batch, {"logp": logp})[1]["logp"], expected)
+
+
+@given(shape=shapes)
+def test_equal_weights_are_all_effective(shape: dict[str, int]) -> None:
+    drawn = sample(build_algorithm("p3o"), **shape)
+    behavior = drawn.batch.old_logp
+    assert behavior is not None
+    batch = drawn.batch.replace(behavior_logp=behavior + 0.7, origin=torch.zeros_like(drawn.batch.origin))
+    weighted, plain = (build_algorithm(name).prepare(batch).advantage for name in ("p3o", "grpo"))
+    assert weighted is not None and plain is not None
+    close(torch.where(batch.loss_mask, weighted, 0.0), torch.where(batch.loss_mask, plain * math.exp(-0.7), 0.0))
+
+
+@given(shape=shapes)
+def test_dro_rests_where_the_log_ratio_is_the_advantage_over_beta(shape: dict[str, int]) -> None:
+    algorithm = build_algorithm("dro", beta=0.4, updates=4)
+    drawn = sample(algorithm, **shape)
+    batch, inputs = algorithm.prepare(drawn.batch), drawn.inputs()
+    assert batch.advantage is not None
+    resting = batch.replace(old_logp=inputs["logp"] - batch.advantage / 0.4)
+    assert differentiate(algorithm, resting, inputs)[1]["logp"].abs().max() < 1e-14
+
+
+def prepared_advantage(algorithm: Algorithm, **fields: Any) -> torch.Tensor:
+    rows = len(fields["reward"])
+    batch = Batch(loss_mask=torch.ones(rows, 2, dtype=torch.bool), group=torch.zeros(rows, dtype=torch.int64), **fields)
+    advantage = algorithm.prepare(batch).advantage
+    assert advantage is not None
+    return advantage[:, 0]
+
+
+def test_one_try_is_a_z_score_with_the_biased_deviation() -> None:
+    right = torch.tensor([True, False, False, True, False])
+    advantage = prepared_advantage(build_algorithm("pass_at_k", k=1, rollouts=5), reward=right.double(), correct=right)
+    score = (right.double() - 0.4) / right.double().std(correction=0)
+    torch.testing.assert_close(advantage, score, rtol=1e-14, atol=0)
+
+
+def test_as_many_wrong_answers_as_tries_cost_nothing_where_the_others_are_right() -> None:
+    right = torch.tensor([True, True, True, False])
+    advantage = prepared_advantage(build_algorithm("pass_at_k", k=2, rollouts=4), reward=right.double(), correct=right)
+    assert not advantage.any()  # every pair has a right one
+    assert prepared_advantage(build_algorithm("pass_at_k", k=1, rollouts=4), reward=right.double(), correct=right).any()
+
+
+def test_decoupled_rewards_of_one_are_grpo_before_they_are_whitened() -> None:
+    reward = torch.tensor([1.0, 3.0, 2.0, 7.0], dtype=torch.float64)
+    alone = prepared_advantage(build_algorithm("gdpo"), reward=reward, rewards_by_name={"one": reward})
+    plain = prepared_advantage(build_algorithm("grpo"), reward=reward)
+    torch.testing.assert_close(alone / alone.std(), plain / plain.std(), rtol=1e-12, atol=0)
+
+
+def test_a_large_reward_does_not_drown_a_small_one() -> None:
+    large, small = torch.tensor([100.0, 0.0, 100.0, 0.0]).double(), torch.tensor([0.0, 0.0, 1.0, 1.0]).double()
+    decoupled = prepared_advantage(
+        build_algorithm("gdpo"), reward=large + small, rewards_by_name={"large": large, "small": small}
+    )
+    assert decoupled[0] == pytest.approx(float(decoupled[3]), abs=1e-3)  # each has one of the two
+    assert prepared_advantage(build_algorithm("grpo"), reward=large + small)[0] > 0.8
+
+
+@given(shape=shapes)
+def test_clip_cov_leaves_out_a_share_and_kl_cov_marks_one(shape: dict[str, int]) -> None:
+    drawn = sample(build_algorithm("kl_cov", share=0.4, updates=2), **shape)
+    tokens = int(drawn.batch.loss_mask.sum())
+    marked = drawn.algorithm.prepare(drawn.batch).mark
+    assert marked is not None and int(marked.sum()) == min(max(int(0.4 * tokens), 1), tokens)
+    assert not (marked & ~drawn.batch.loss_mask).any()
+    plain = build_algorithm("clip_cov", low=-1e8, high=1e9, share=0.4).prepare(drawn.batch).advantage
+    whole = build_algorithm("dapo", dynamic_sampling=False).prepare(drawn.batch).advantage
+    assert plain is not None and whole is not None
+    assert int((plain != whole).sum()) <= max(int(0.4 * tokens), 1)
+
+
 def has_a_margin(case: Case) -> bool:
     """Its loss is of the margin against a reference: one without a reference has another, or none."""
     return any(metric.name == "preference/margin" for term in case.algorithm.terms for metric in term.metrics)
@@ -149,7 +308,8 @@ def compares_with_itself(case: Case) -> bool:
 @given(shape=shapes)
 def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(case: Case, shape: dict[str, int]) -> None:
     drawn = sample(case.algorithm, **shape)
-    batch = case.algorithm.prepare(drawn.batch)
+    old = drawn.inputs()["logp"] if case.algorithm.needs.old_logp else None
+    batch = case.algorithm.prepare(drawn.batch.replace(old_logp=old))
     metrics = differentiate(case.algorithm, batch, drawn.inputs())[0].metrics
     expected = float(batch.loss_mask.any())
     assert metrics.get("ratio/mean", expected) == pytest.approx(expected, abs=1e-12)

@@ -14,7 +14,9 @@ from posttrain import Batch, build_algorithm
 
 
 def has_baseline(case: Case) -> bool:
-    own = {"reinforce": case.options.get("baseline"), "prefix_rft": case.options.get("baseline") != "uncentred"}
+    baseline = case.options.get("baseline")
+    own = {"reinforce": baseline, "topr": False, "prefix_rft": baseline != "uncentred"}
+    own["reinforce_pp"] = baseline or case.options.get("discount", 1.0) == 1.0
     return on_policy(case) and bool(own.get(case.name, True))
 
 
@@ -69,6 +71,10 @@ BASELINES = [
     ("dapo", {"dynamic_sampling": False}),
     ("reinforce", {"baseline": "group_mean"}),
     ("rloo", {"kl_coef": 0.0}),
+    ("gpg", {}),
+    ("opo", {}),
+    ("best_of_group", {"std": False}),
+    ("gdpo", {}),
 ]
 
 
@@ -90,7 +96,7 @@ def test_equal_rewards_are_exactly_no_signal(name: str, options: dict[str, float
 
 def _normalises_rewards(case: Case) -> bool:
     in_reward = case.options.get("kl_in") == "reward"  # the KL keeps its unit
-    return case.name in ("grpo", "dapo", "gspo", "cispo") and not in_reward
+    return case.name in ("grpo", "dapo", "gspo", "cispo", "gmpo", "sapo", "dppo", "vespo") and not in_reward
 
 
 @over(_normalises_rewards, each="part")

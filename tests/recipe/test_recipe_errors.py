@@ -490,3 +490,11 @@ def test_a_recipe_survives_its_own_dump(recipe_file: Path, tmp_path: Path) -> No
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True)))
     assert load_recipe(again) == recipe and isinstance(recipe, Recipe)
+
+
+def test_the_weights_of_rewards_are_those_of_the_recipe(recipe_file: Path) -> None:
+    rewards = "rewards=[{name: exact_match, weight: 2.0}, {name: length, weight: -0.5}]"
+    asked = ["algorithm={name: gdpo}", "rollout={n: 4, max_tokens: 8, questions_per_step: 4}", rewards]
+    assert getattr(load_recipe(recipe_file, asked).algorithm, "reward_weights") == {"exact_match": 2.0, "length": -0.5}  # noqa: B009
+    own = ["algorithm={name: gdpo, reward_weights: {exact_match: 1.0, length: 1.0}}", *asked[1:]]
+    assert set(getattr(load_recipe(recipe_file, own).algorithm, "reward_weights").values()) == {1.0}  # noqa: B009

@@ -30,6 +30,17 @@ FAMILY = {
     "reinforce": GROUP,
     "rloo": GROUP,
 }
+MENU: list[tuple[str, dict[str, Any]]] = [
+    *((name, {**GROUP, "updates": 2}) for name in ("gmpo", "sapo", "dppo", "vespo", "dro", "topr", "asymre")),
+    *((name, GROUP) for name in ("gpg", "opo", "p3o")),
+    *((name, {**GROUP, "updates": 2}) for name in ("gdpo", "best_of_group", "top_entropy")),
+    ("clip_cov", {**GROUP, "updates": 2, "low": 0.0, "share": 0.2}),
+    ("kl_cov", {**GROUP, "updates": 2, "share": 0.2}),
+    ("reinforce_pp", {**GROUP, "updates": 2, "kl_coef": 0.3}),
+    *((name, {**GROUP, "updates": 2}) for name in ("f_grpo", "grpo_lead")),
+    ("pass_at_k", {**GROUP, "updates": 2, "k": 2}),
+    ("grpo", {**GROUP, "updates": 2, "off_policy_mask": 0.05}),
+]
 HYBRIDS: dict[str, dict[str, Any]] = {
     "hpt": {**GROUP, "max_tokens": 8, "gate": 1},
     "prefix_rft": {**GROUP, "max_tokens": 8, "keep": 0.5},
@@ -58,6 +69,7 @@ VARIANTS = [
     ("grpo", {**GROUP, "entropy_coef": 0.1}),
     *(("grpo", {**GROUP, "correction": correction, "updates": 2}) for correction in CORRECTIONS),
     *(("reinforce", {**GROUP, "correction": correction}) for correction in CORRECTIONS),
+    *MENU,
 ]
 
 

@@ -21,13 +21,32 @@ from posttrain.algorithms.on_demonstrations.sft import SFT
 from posttrain.algorithms.on_preferences._sampled import sampled_pairs
 from posttrain.algorithms.on_preferences.dpo import DPO
 from posttrain.algorithms.on_preferences.ipo import IPO
+from posttrain.algorithms.on_rollouts.asymre import AsymRE
+from posttrain.algorithms.on_rollouts.best_of_group import BestOfGroup
 from posttrain.algorithms.on_rollouts.cispo import CISPO
+from posttrain.algorithms.on_rollouts.clip_cov import ClipCov
 from posttrain.algorithms.on_rollouts.dapo import DAPO
+from posttrain.algorithms.on_rollouts.dppo import DPPO
 from posttrain.algorithms.on_rollouts.dr_grpo import DrGRPO
+from posttrain.algorithms.on_rollouts.dro import DRO
+from posttrain.algorithms.on_rollouts.f_grpo import FGRPO
+from posttrain.algorithms.on_rollouts.gdpo import GDPO
+from posttrain.algorithms.on_rollouts.gmpo import GMPO
+from posttrain.algorithms.on_rollouts.gpg import GPG
 from posttrain.algorithms.on_rollouts.grpo import GRPO
+from posttrain.algorithms.on_rollouts.grpo_lead import GRPOLEAD
 from posttrain.algorithms.on_rollouts.gspo import GSPO
+from posttrain.algorithms.on_rollouts.kl_cov import KLCov
+from posttrain.algorithms.on_rollouts.opo import OPO
+from posttrain.algorithms.on_rollouts.p3o import P3O
+from posttrain.algorithms.on_rollouts.pass_at_k import PassAtK
 from posttrain.algorithms.on_rollouts.reinforce import Reinforce
+from posttrain.algorithms.on_rollouts.reinforce_pp import ReinforcePP
 from posttrain.algorithms.on_rollouts.rloo import RLOO
+from posttrain.algorithms.on_rollouts.sapo import SAPO
+from posttrain.algorithms.on_rollouts.top_entropy import TopEntropy
+from posttrain.algorithms.on_rollouts.topr import TOPR
+from posttrain.algorithms.on_rollouts.vespo import VESPO
 from posttrain.algorithms.options import AlgorithmConfig, OnPreferences
 from posttrain.errors import RecipeError
 from posttrain.settings.doors.kinds import Kind, name_of
@@ -49,8 +68,27 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     DAPO,
     GSPO,
     CISPO,
+    GMPO,
+    SAPO,
+    DPPO,
+    VESPO,
+    GPG,
+    DRO,
+    GDPO,
+    GRPOLEAD,
+    FGRPO,
+    PassAtK,
+    BestOfGroup,
+    TopEntropy,
+    ClipCov,
+    KLCov,
+    OPO,
     Reinforce,
     RLOO,
+    ReinforcePP,
+    AsymRE,
+    P3O,
+    TOPR,
     HPT,
     PrefixRFT,
     LUFFY,

@@ -23,6 +23,8 @@ class AlgorithmConfig(Config, ABC):
     """A data set of demonstrations of its own, beside the questions."""
     reads_verdict: ClassVar[bool] = False
     """It asks which rollouts are right, beside their rewards."""
+    corrects: ClassVar[bool] = False
+    """It weighs tokens by how likely they were to their sampler without being told a correction."""
 
     name: str
     """Which algorithm; the other keys here are its options."""
@@ -128,17 +130,21 @@ class OnGroups(OnRollouts, ABC):
     """Of algorithms with a group's baseline: where a KL to the start model goes, and how."""
 
     rollouts: GroupSize = 8
-    kl: Literal["k1", "k2", "k3"] | None = None
-    """The estimate of KL(pi || start); k3 in the loss and k1 in the reward where it is not set."""
+    kl: Literal["k1", "k2", "k3", "unbiased"] | None = None
+    """The estimate of KL(pi || start); k3 in the loss and k1 in the reward where it is not set. unbiased is k3 times the
+    ratio to pi_old, whose gradient is that of the KL itself at every update (DeepSeek-V3.2)."""
     kl_in: Literal["loss", "reward"] = "loss"
     """A term of the loss, or taken from the reward before advantages are made."""
     std_eps: Positive = 1e-4
     """Added to the standard deviation of a group's rewards where advantages are divided by it."""
+    off_policy_mask: Positive | None = None
+    """A row of negative advantage leaves the loss where the sampler's log-probs are above the policy's by more than this, on
+    average over its tokens; none does if not set (off-policy sequence mask, DeepSeek-V3.2)."""
 
     @model_validator(mode="after")
     def _kl_has_a_gradient(self) -> OnGroups:
         if self.kl_in == "loss" and self.kl == "k1":
-            raise ValueError("kl: k1 in the loss has an expected gradient of zero; take k2 or k3, or kl_in: reward")
+            raise ValueError("kl: k1 in the loss has an expected gradient of zero; take k2, k3 or unbiased, or kl_in: reward")
         if self.kl_in == "reward" and self.kl not in (None, "k1"):
             raise ValueError(f"kl: the reward takes k1, and {self.kl} was asked for")
         return self

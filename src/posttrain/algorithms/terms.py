@@ -21,11 +21,14 @@ def needs(
     scope: Literal["token", "sequence"] = "token",
     kl_in_reward: bool = False,
     resample: bool = False,
+    old_logp: bool = False,
     demonstration: Literal["none", "row", "prefix", "separate"] = "none",
     demonstrations: int = 0,
     collected_entropy: Literal["none", "prefix", "rows"] = "none",
 ) -> Needs:
-    """Old log-probs where several updates need them, or a KL in the reward; of the sampler where the config says so."""
+    """Old log-probs where several updates need them, a KL in the reward, or `old_logp` says so; of the sampler where the
+    config says so.
+    """
     from posttrain.estimator.needs import Needs
 
     sampler = config.old == "sampler"
@@ -34,8 +37,9 @@ def needs(
         scope="sequence" if sequence else scope,
         rollouts=config.rollouts,
         updates=config.updates,
-        old_logp=sampler or config.updates > 1 or (kl_in_reward and config.kl_coef > 0),
+        old_logp=old_logp or sampler or config.updates > 1 or (kl_in_reward and config.kl_coef > 0),
         old_of_sampler=sampler,
+        corrects=config.corrects,
         ref_logp=config.kl_coef > 0,
         entropy=config.entropy_coef > 0,
         resample=resample,
@@ -114,11 +118,15 @@ def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = N
 
     if not coef:
         return ()
-    pull = {"k2": advantage.k2, "k3": advantage.k3}[estimate]
+    estimators = {
+        "k2": Estimator(denominator=denominator.current, advantage=advantage.k2),
+        "k3": Estimator(denominator=denominator.current, advantage=advantage.k3),
+        "unbiased": Estimator(denominator=denominator.old, advantage=advantage.k2),  # the gradient of r · k3, r and all
+    }
     return (
         Term(
             name="kl",
-            estimator=Estimator(denominator=denominator.current, advantage=pull),
+            estimator=estimators[estimate],
             average=per,
             select=select or everything,
             coef=coef,

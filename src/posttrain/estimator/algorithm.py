@@ -25,7 +25,7 @@ from posttrain.estimator.parts.average import Average
 from posttrain.estimator.parts.average import token as token_average
 from posttrain.estimator.parts.correction import none
 from posttrain.estimator.parts.credit.baseline import as_given
-from posttrain.estimator.parts.mask import keep
+from posttrain.estimator.parts.mask import fresh_rows, keep
 from posttrain.estimator.parts.plan import plain
 from posttrain.estimator.parts.select import everything
 from posttrain.estimator.view import View
@@ -170,12 +170,14 @@ class Algorithm:
     @property
     def importance_ratio(self) -> bool:
         """Log-probs are compared with the sampler's or an older policy's: samples must be of the whole distribution."""
-        return self.corrected or self.needs.old_logp or self.needs.older_policy
+        masks = [term.estimator.mask for term in self.terms]
+        sampler = any(isinstance(mask, partial) and mask.func is fresh_rows for mask in masks)
+        return sampler or self.corrected or self.needs.old_logp or self.needs.older_policy
 
     @property
     def corrected(self) -> bool:
-        """A term weighs tokens by how likely they are to the policy and were to its sampler."""
-        return any(term.estimator.correction is not none for term in self.terms)
+        """Tokens are weighed by how likely they are to the policy and were to its sampler."""
+        return self.needs.corrects or any(term.estimator.correction is not none for term in self.terms)
 
     def has_signal(self, batch: Batch) -> Bool[Tensor, " B"]:
         """False for the rows that no gradient can come from: no loss mask, or advantage 0 in every term and no penalty.

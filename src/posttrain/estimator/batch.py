@@ -37,7 +37,7 @@ class Batch:
     Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
     never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
-    token is worth; `Algorithm.credit` makes advantages of it.
+    token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
@@ -53,6 +53,7 @@ class Batch:
     weight: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
     version: Int[Tensor, "B T"] | None = None
+    mark: Bool[Tensor, "B T"] | None = None
     group: Int[Tensor, " B"] = None  # type: ignore[assignment]  # every row its own group
     reward: Float[Tensor, " B"] | None = None
     rewards_by_name: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict[str, Tensor])
@@ -131,8 +132,11 @@ class Batch:
 
 
 PER_TOKEN = frozenset(
-    ("loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "weight", "entropy", "version")
-)
+    (
+        "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "weight", "entropy", "version",
+        "mark",
+    )
+)  # fmt: skip
 """The fields of a batch that are [B, T]."""
 
 

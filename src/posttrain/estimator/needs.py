@@ -45,6 +45,7 @@ class Needs:
     pairs: how pairs are made of rollouts; None where they are data.
     weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight.
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
+    corrects: its credit weighs tokens by how likely they were to their sampler, beside what a term's correction does.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
     verdict: which rollouts are right, beside their rewards.
@@ -62,6 +63,7 @@ class Needs:
     updates: int = 1
     old_logp: bool = False
     old_of_sampler: bool = False
+    corrects: bool = False
     ref_logp: bool = False
     entropy: bool = False
     full_kl: bool = False

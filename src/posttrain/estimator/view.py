@@ -27,6 +27,7 @@ class View:
     ref_logp: Float[Tensor, "*shape"] | None = None
     advantage: Float[Tensor, "*shape"] | None = None
     entropy: Float[Tensor, "*shape"] | None = None
+    mark: Bool[Tensor, "*shape"] | None = None
     chosen: Bool[Tensor, "B 1"] | None = None
     progress: float = 0.0
 
@@ -41,6 +42,7 @@ class View:
             select=select,
             logp=logp,
             origin=batch.origin,
+            mark=None if batch.mark is None else batch.mark & select,
             chosen=None if batch.chosen is None else batch.chosen[:, None],
             progress=batch.progress,
             **{"old_logp": logp, **cleaned},

@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from posttrain.algorithms import KIND
 from posttrain.algorithms.options import AlgorithmConfig
+from posttrain.rewards.kinds import AnyReward
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.doors.code import object_name
 from posttrain.settings.doors.door import Door
@@ -113,7 +116,9 @@ def with_compute(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
-    """What follows from `rollout`: the algorithm's rollouts, pairs, max_tokens and updates, and the rows of a step."""
+    """What follows from `rollout`: the algorithm's rollouts, pairs, max_tokens and updates, and the rows of a step; and from
+    `rewards` their weights.
+    """
     rollout, algorithm, training = (values.get(key) for key in ("rollout", "algorithm", "training"))
     if not isinstance(rollout, dict) or not isinstance(algorithm, dict) or not isinstance(training, dict):
         return values
@@ -131,8 +136,19 @@ def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
     whole = type(updates) is int and updates > 0 and rows % updates == 0
     training = {"rows_per_step": rows // updates if whole else rows, **training}
     per_step = training["rows_per_step"]
-    follows = {"rollouts": given["n"], "max_tokens": given["max_tokens"], "pairs": pairs}
+    follows: dict[str, Any] = {"rollouts": given["n"], "max_tokens": given["max_tokens"], "pairs": pairs}
+    if "reward_weights" in fields:
+        follows["reward_weights"] = _reward_weights(values.get("rewards"))
     if type(per_step) is int and per_step > 0 and rows % per_step == 0:
         follows["updates"] = rows // per_step
     algorithm = {**{name: value for name, value in follows.items() if name in fields}, **algorithm}
     return {**values, "training": training, "algorithm": algorithm}
+
+
+def _reward_weights(rewards: Any) -> dict[str, float] | None:
+    """Of each reward by the name that it is logged under; None where they are not right, which the checks will say."""
+    try:
+        configs = TypeAdapter(list[AnyReward]).validate_python(rewards)
+    except ValidationError:
+        return None
+    return {config.label: config.weight for config in configs}

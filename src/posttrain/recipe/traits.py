@@ -27,7 +27,7 @@ class Traits:
             config.trains_on == "rollouts" or getattr(config, "pairs", None) is not None,
             config.takes_demonstrations,
             config.reads_verdict,
-            getattr(config, "correction", None) is not None,
+            config.corrects or getattr(config, "correction", None) is not None,
         )
 
     @classmethod

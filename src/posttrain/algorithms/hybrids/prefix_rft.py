@@ -58,12 +58,12 @@ class PrefixRFT(Hybrid):
         from posttrain.algorithms.terms import clip_mask, entropy_penalties, kl_terms, needs, policy_term
         from posttrain.estimator import Algorithm
         from posttrain.estimator.parts import average, plan, select
-        from posttrain.estimator.parts.credit import baseline, prefix
+        from posttrain.estimator.parts.credit import baseline, prefix, tokens
 
         per = average.constant(self.max_tokens)
         clip = clip_mask(True, self.clip_low, self.clip_high, self.dual_clip)
         credit = partial(prefix.prefix_credit, baseline=self.baseline)
-        chosen = (credit, partial(prefix.most_uncertain, keep=self.keep))
+        chosen = (credit, partial(tokens.most_uncertain, keep=self.keep))
         return Algorithm(
             name=self.name,
             paper="arXiv:2507.01679",

@@ -23,7 +23,8 @@ class GRPO(Clipped):
     name: Literal["grpo"] = "grpo"
     kl_coef: NonNegative = 0.04
     dual_clip: Annotated[float, Field(gt=1)] | None = None
-    """A token of negative advantage leaves the loss where its ratio is above this as well."""
+    """A token of negative advantage leaves the loss where its ratio is above this as well. It is INTELLECT-2's two-sided clip
+    (arXiv:2505.07291), whose delta beyond 1 + clip_high changes nothing for positive ones."""
 
     def build(self) -> Algorithm:
         """The table's row `grpo`."""

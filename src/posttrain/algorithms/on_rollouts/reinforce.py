@@ -1,6 +1,8 @@
 """REINFORCE (Williams 1992): the plain policy gradient.
 
 mask 1, pi_ref = pi_theta (detached), A = R or R - mean, N = rows, s = 1
+
+With `correction: {level: sequence, cap: 2}` it is off-policy REINFORCE: the weight of a row is min(pi(y)/pi_sampler(y), 2).
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from torch import Tensor
 from posttrain.estimator.batch import MAX_LOG_RATIO
 from posttrain.estimator.view import View, row_mean, row_sum
 
+SAME_LOGP = 1e-4  # two forward passes of one model in float32 differ by less, and the sign of that is noise
+
 
 def one(view: View) -> Float[Tensor, "..."]:
     """1: every token of a demonstration is as good as the next."""
@@ -18,6 +20,19 @@ def one(view: View) -> Float[Tensor, "..."]:
 def given(view: View) -> Float[Tensor, "..."]:
     """The batch's own, made by `prepare` from rewards and groups."""
     return view.require("advantage")
+
+
+def drift(view: View) -> Float[Tensor, "..."]:
+    """-log(pi / pi_old): the gradient of its square / 2, which holds the policy near the one that collected."""
+    return view.old_logp - view.logp
+
+
+def marked_drift_sign(view: View) -> Float[Tensor, "..."]:
+    """-sign(log(pi / pi_old)) on marked tokens, 0 elsewhere: the gradient of |log(pi / pi_old)| (KL-Cov,
+    arXiv:2505.22617).
+    """
+    gap = view.old_logp - view.logp
+    return torch.where(view.require("mark") & (gap.abs() > SAME_LOGP), gap.sign(), 0.0)
 
 
 def importance(view: View, *, exponent: float, max_weight: float) -> Float[Tensor, "B 1"]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from posttrain.estimator.batch import Origin
+from posttrain.estimator.batch import MAX_LOG_RATIO, Origin
 from posttrain.estimator.view import View, row_mean, row_sum
 
 
@@ -41,6 +42,44 @@ def old_sequence(view: View) -> Float[Tensor, "..."]:
 def old_capped(view: View, *, high: float) -> Float[Tensor, "..."]:
     """max(old, logp - log(1 + high)): the ratio is min(r, 1 + high), as a weight (CISPO, arXiv:2506.13585, eq. 4-5)."""
     return torch.maximum(view.old_logp, view.logp - math.log1p(high))
+
+
+def old_clipped_mean(view: View, *, low: float, high: float) -> Float[Tensor, "..."]:
+    """Every token's ratio is the geometric mean of the row's ratios, each bounded on the side of its advantage: log r at most
+    `high` where A > 0, at least -`low` where A < 0 (GMPO, arXiv:2507.20673).
+    """
+    gap, advantage = view.logp - view.old_logp, view.require("advantage")
+    bounded = torch.where(advantage > 0, gap.clamp(max=high), torch.where(advantage < 0, gap.clamp(min=-low), gap))
+    return view.logp - row_mean(view, bounded)
+
+
+def soft_gate(view: View, *, positive: float, negative: float) -> Float[Tensor, "..."]:
+    """The ratio is 4 g (1 - g) r, g = sigmoid(tau (r - 1)), tau by the sign of A: the gradient of 4 g / tau, which fades
+    where PPO's clip cuts (SAPO, arXiv:2511.20347).
+    """
+    ratio = (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp()
+    slope = torch.where(view.require("advantage") > 0, positive, negative) * (ratio - 1)
+    return view.old_logp - math.log(4) - logsigmoid(slope) - logsigmoid(-slope)
+
+
+def tapered(view: View) -> Float[Tensor, "..."]:
+    """Where A < 0 the ratio is min(pi(y)/pi_old(y), 1) of the whole row, else 1 (TOPR, arXiv:2503.14286): a wrong answer
+    counts the less the less likely it has become.
+    """
+    taper = row_sum(view, view.logp - view.old_logp).clamp(max=0)
+    return torch.where(view.require("advantage") < 0, view.logp - taper, view.logp)
+
+
+def gamma_shaped(
+    view: View, *, positive_power: float, positive_decay: float, negative_power: float, negative_decay: float
+) -> Float[Tensor, "..."]:
+    """The ratio is w^k exp(decay (1 - w)), w = pi(y)/pi_old(y) of the whole row, k and the decay by the sign of A: 1 at
+    w = 1, largest at w = k / decay (VESPO, arXiv:2602.10693).
+    """
+    log_ratio = row_sum(view, view.logp - view.old_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    rising = view.require("advantage") >= 0
+    power, decay = torch.where(rising, positive_power, negative_power), torch.where(rising, positive_decay, negative_decay)
+    return view.logp - (power * log_ratio + decay * (1 - log_ratio.exp()))
 
 
 def shaped(view: View, *, gamma: float) -> Float[Tensor, "..."]:

@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posttrain.estimator.batch import Origin
-from posttrain.estimator.view import View
+from posttrain.estimator.view import View, row_mean
+
+NO_PROBABILITY = 1e-8  # of all other tokens, where the policy is sure of one: a logarithm of less is none
 
 
 def keep(view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
@@ -38,6 +40,49 @@ def ppo_clip(
     if dual is not None:
         left = left | ((advantage < 0) & (ratio > dual))
     return torch.logical_and(view.select, ~left)
+
+
+def log_clip(
+    view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."], *, low: float, high: float
+) -> Bool[Tensor, "..."]:
+    """PPO's mask by the token's own log-ratio, whatever the ratio of its row (GMPO, arXiv:2507.20673)."""
+    gap = view.logp - view.old_logp
+    return view.select & ~(((advantage > 0) & (gap > high)) | ((advantage < 0) & (gap < -low)))
+
+
+def total_variation(
+    view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."], *, limit: float
+) -> Bool[Tensor, "..."]:
+    """Drop tokens whose probability has already moved by more than `limit` in the direction of the advantage: the total
+    variation between the policies, of this token and all others together (DPPO, arXiv:2602.04879).
+    """
+    moved = view.logp.exp() - view.old_logp.exp()
+    return view.select & ~torch.where(advantage > 0, moved > limit, moved < -limit)
+
+
+def binary_kl(
+    view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."], *, limit: float
+) -> Bool[Tensor, "..."]:
+    """`total_variation` by KL(pi_old || pi), of this token and all others together (DPPO, arXiv:2602.04879)."""
+    p, old = view.logp.exp(), view.old_logp.exp()
+    others = (1 - old) * ((1 - old + NO_PROBABILITY) / (1 - p + NO_PROBABILITY)).log()
+    far = old * (view.old_logp - view.logp) + others > limit
+    return view.select & ~(far & torch.where(advantage > 0, p > old, p < old))
+
+
+def fresh_rows(
+    view: View,
+    ratio: Float[Tensor, "..."],
+    advantage: Float[Tensor, "..."],
+    *,
+    limit: float,
+    mask: Callable[[View, Tensor, Tensor], Tensor],
+) -> Bool[Tensor, "..."]:
+    """Of a mask, without rows of negative advantage from which the policy has moved away: the mean of
+    log pi_behavior - log pi over the row is above `limit` (off-policy sequence mask, DeepSeek-V3.2, arXiv:2512.02556).
+    """
+    gap = torch.where(view.origin == Origin.ROLLOUT, view.require("behavior_logp") - view.logp, 0.0)
+    return mask(view, ratio, advantage) & ((advantage >= 0) | (row_mean(view, gap) <= limit))
 
 
 def on_rollouts(

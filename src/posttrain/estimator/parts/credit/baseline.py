@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from posttrain.estimator.batch import Batch
+from posttrain.estimator.parts.credit.grouping import centred, graded_rewards, group_std, group_sum, spread, varying
 from posttrain.estimator.parts.select import demonstrated_rows
 
 STD_EPS = 1e-4  # keeps a group of nearly equal rewards from dividing by nothing; the value of TRL and verl
@@ -28,10 +27,16 @@ def reward(batch: Batch) -> Batch:
     return spread(batch, rewards)
 
 
-def group_mean(batch: Batch) -> Batch:
-    """A_i = R_i - mean(R of its group)."""
+def above(batch: Batch, *, level: float) -> Batch:
+    """A_i = R_i - level: one baseline for all rows."""
+    rewards, _ = graded_rewards(batch)
+    return spread(batch, rewards - level)
+
+
+def group_mean(batch: Batch, *, shift: float = 0.0) -> Batch:
+    """A_i = R_i - mean(R of its group) + shift."""
     rewards, graded = graded_rewards(batch)
-    return spread(batch, centred(rewards, batch.group, graded))
+    return spread(batch, centred(rewards, batch.group, graded) + shift)
 
 
 def group_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
@@ -41,7 +46,7 @@ def group_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
     """
     rewards, graded = graded_rewards(batch)
     gaps = centred(rewards, batch.group, graded)
-    return spread(batch, gaps / (_group_std(gaps, batch.group, graded) + eps))
+    return spread(batch, gaps / (group_std(gaps, batch.group, graded) + eps))
 
 
 def leave_one_out(batch: Batch) -> Batch:
@@ -56,8 +61,19 @@ def varying_groups_normalised(batch: Batch, *, eps: float = STD_EPS) -> Batch:
     """`group_normalised`, and groups whose graded rewards are all equal leave the loss mask, and so N: dynamic sampling
     (DAPO, arXiv:2503.14476, eq. 11).
     """
-    kept = batch.loss_mask & _varying(batch)[:, None]
+    kept = batch.loss_mask & varying(batch)[:, None]
     return group_normalised(batch, eps=eps).replace(loss_mask=kept)
+
+
+def over_varying_groups(batch: Batch, *, credit: Callable[[Batch], Batch]) -> Batch:
+    """The credit times rows / rows in groups whose rewards vary: what groups without a signal take away from a mean over all
+    (GPG, arXiv:2504.02546).
+    """
+    _, graded = graded_rewards(batch)
+    rows, taught = graded.sum(), (graded & varying(batch)).sum()
+    credited = credit(batch)
+    assert credited.advantage is not None
+    return credited.replace(advantage=credited.advantage * (rows / taught.clamp(min=1)))
 
 
 def of_rollouts(batch: Batch, *, credit: Callable[[Batch], Batch]) -> Batch:
@@ -77,12 +93,6 @@ def in_turn(batch: Batch, *, steps: tuple[Callable[[Batch], Batch], ...]) -> Bat
     return batch
 
 
-def _varying(batch: Batch) -> Bool[Tensor, " B"]:
-    rewards, graded = graded_rewards(batch)
-    gaps = centred(rewards, batch.group, graded)
-    return group_sum(gaps.abs() * graded, batch.group) > 0
-
-
 def less_kl(batch: Batch, *, coef: float) -> Batch:
     """R_i - coef · sum_t (logp_t - ref_logp_t): the k1 estimate in the reward, of the collecting policy."""
     collected = batch.old_logp if batch.old_logp is not None else batch.behavior_logp
@@ -91,54 +101,3 @@ def less_kl(batch: Batch, *, coef: float) -> Batch:
     rewards, _ = graded_rewards(batch)
     gap = torch.where(batch.loss_mask, collected - batch.ref_logp, 0.0).sum(-1)
     return batch.replace(reward=rewards - coef * gap)
-
-
-def graded_rewards(batch: Batch) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Rewards, 0 where there is none, and where there is one.
-
-    Raises:
-        ValueError: the batch has no rewards.
-    """
-    if batch.reward is None:
-        raise ValueError("The algorithm makes advantages from rewards: set Batch.reward, or Batch.advantage itself.")
-    graded = torch.ones_like(batch.loss_mask[:, 0]) if batch.reward_mask is None else batch.reward_mask
-    return torch.where(graded, batch.reward, 0.0), graded
-
-
-def _group_index(group: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    return torch.unique(group, return_inverse=True)[1]  # pyright: ignore
-
-
-def group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """On every row the sum over its group."""
-    index = _group_index(group)
-    return torch.zeros_like(values).index_add_(0, index, values)[index]
-
-
-def centred(rewards: Tensor, group: Tensor, graded: Tensor, among: Tensor | None = None) -> Float[Tensor, " B"]:
-    """R - mean(R of the group's graded rows, of those `among` if given; of none, 0), measured from the group's largest
-    reward: equal rewards give exactly 0, and not a rounding error that a small std magnifies.
-    """
-    index = _group_index(group)
-    lowest = torch.full_like(rewards, -torch.inf)
-    top = lowest.scatter_reduce(0, index, torch.where(graded, rewards, lowest), "amax")[index]
-    below = torch.where(graded, rewards - top, 0.0)
-    counted = graded if among is None else graded & among
-    gaps = below - _group_mean(below, group, counted)
-    return torch.where(group_sum(counted.to(rewards.dtype), group) > 0, gaps, 0.0)
-
-
-def _group_mean(values: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:
-    size = group_sum(graded.to(values.dtype), group).clamp(min=1)
-    return group_sum(torch.where(graded, values, 0.0), group) / size
-
-
-def _group_std(gaps: Tensor, group: Tensor, graded: Tensor) -> Float[Tensor, " B"]:
-    size = group_sum(graded.to(gaps.dtype), group)
-    squares = group_sum(torch.where(graded, gaps**2, 0.0), group)
-    return (squares / (size - 1).clamp(min=1)).sqrt()
-
-
-def spread(batch: Batch, per_row: Float[Tensor, " B"]) -> Batch:
-    """The batch with an advantage that is one number for each row."""
-    return batch.replace(advantage=per_row[:, None].expand(batch.loss_mask.shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from posttrain.estimator.batch import Batch
-from posttrain.estimator.parts.credit.baseline import group_sum
+from posttrain.estimator.parts.credit.grouping import group_sum
 from posttrain.estimator.parts.select import demonstrated_rows
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from posttrain.estimator.batch import Batch
-from posttrain.estimator.parts.credit.baseline import centred, graded_rewards
+from posttrain.estimator.parts.credit.grouping import centred, graded_rewards
 from posttrain.estimator.parts.select import demonstrations, rollouts
 
 Baseline = Literal["plain", "group", "uncentred"]
@@ -30,25 +28,3 @@ def prefix_credit(batch: Batch, *, baseline: Baseline) -> Batch:
         continuation = rollouts(batch) & continues[:, None]
         advantage = torch.where(continuation, rewards[:, None], advantage)
     return batch.replace(advantage=advantage)
-
-
-def most_uncertain(batch: Batch, *, keep: float) -> Batch:
-    """Advantage 0 on all demonstrated tokens but the `keep` share of highest collected entropy, over the whole collection.
-
-    Of n tokens n - int((1 - keep) n) are left; of equal entropies the later ones.
-
-    Raises:
-        ValueError: the batch lacks the collecting policy's entropy.
-    """
-    if batch.entropy is None or batch.advantage is None:
-        raise ValueError("Tokens are chosen by the collecting policy's entropy: set Batch.entropy.")
-    prefix = demonstrations(batch)
-    return batch.replace(advantage=torch.where(_lowest(batch.entropy, prefix, 1 - keep), 0.0, batch.advantage))
-
-
-def _lowest(values: Tensor, among: Bool[Tensor, "B T"], share: float) -> Bool[Tensor, "B T"]:
-    places = among.flatten().nonzero()[:, 0]
-    order = values.flatten()[places].argsort(stable=True)
-    chosen = torch.zeros_like(among).flatten()
-    chosen[places[order[: int(share * len(places))]]] = True
-    return chosen.view(among.shape)
