@@ -146,10 +146,13 @@ def covariances(rows: list[Row]) -> list[Tensor]:
     return list(flat.split([len(row) for row in rows]))
 
 
-def scattered(logp: float) -> int:
-    """The bits of a log-prob times 2^64 over the golden ratio, as a signed number of 64 bits."""
-    (bits,) = struct.unpack("<Q", struct.pack("<d", logp))
-    product = bits * 0x9E3779B97F4A7C15 % 2**64
+def scattered(row: Row, place: int) -> int:
+    """A number as good as random: (sum_s K^(s + 1) (token_s + 1) + the bits of the reward + t) K, in signed integers of 64
+    bits, K = 2^64 over the golden ratio, s and t from 1."""
+    golden = 0x9E3779B97F4A7C15
+    (bits,) = struct.unpack("<Q", struct.pack("<d", row.reward))
+    ids = sum(golden ** (s + 2) * (token + 1) for s, token in enumerate(row.tokens))
+    product = (ids + bits + place + 1) * golden % 2**64
     return product - 2**64 if product >= 2**63 else product
 
 
@@ -166,7 +169,7 @@ def clip_cov(
     """PPO's loss without a share of tokens whose covariance lies between two bounds (arXiv:2505.22617)."""
     of_tokens = covariances(rows)
     tokens = [(i, t) for i, one in enumerate(of_tokens) for t in range(len(one)) if low < one[t] < high]
-    tokens.sort(key=lambda at: scattered(float(rows[at[0]].old[at[1]])))
+    tokens.sort(key=lambda at: scattered(rows[at[0]], at[1]))
     kept = [torch.ones_like(row.old) for row in rows]
     for i, t in tokens[: max(int(share * sum(map(len, rows))), 1)]:
         kept[i][t] = 0.0

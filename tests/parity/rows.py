@@ -21,6 +21,7 @@ INFINITY = float("inf")
 class Row:
     """One completion without its padding: n tokens, all of which carry loss."""
 
+    tokens: list[int]
     logp: Tensor
     old: Tensor
     ref: Tensor
@@ -50,6 +51,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
         logp, ref = (x[range(len(tokens)), tokens] for x in (policy, reference))
         rows.append(
             Row(
+                tokens=tokens.tolist(),
                 logp=logp,
                 old=logp.detach() if batch.old_logp is None else batch.old_logp[i][keep],
                 ref=ref,

@@ -339,9 +339,7 @@ def test_grpo(case: Case, rtol: float, tokenizer: PreTrainedTokenizerFast, refer
 
 def test_top_entropy(rtol: float, tokenizer: PreTrainedTokenizerFast, reference_path: Path, tmp_path: Path) -> None:
     """In the first update, where TRL's entropies are those of the policy that collected, and in one micro-batch."""
-    trainer = grpo_trainer(
-        tokenizer, reference_path, tmp_path, 1, loss_type="dapo", top_entropy_quantile=0.2, epsilon=0.2, epsilon_high=0.28
-    )
+    trainer = grpo_trainer(tokenizer, reference_path, tmp_path, 1, GRPO, loss_type="dapo", top_entropy_quantile=0.2, **CLIP)
     inputs = [hand_made_collection(trainer, moved=False)]
     trainer._buffered_inputs, trainer._step = inputs, 1
     _, theirs = their_step(trainer, inputs)

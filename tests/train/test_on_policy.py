@@ -37,8 +37,7 @@ MENU: list[tuple[str, dict[str, Any]]] = [
     ("clip_cov", {**GROUP, "updates": 2, "low": 0.0, "share": 0.2}),
     ("kl_cov", {**GROUP, "updates": 2, "share": 0.2}),
     ("reinforce_pp", {**GROUP, "updates": 2, "kl_coef": 0.3}),
-    *((name, {**GROUP, "updates": 2}) for name in ("f_grpo", "grpo_lead")),
-    ("pass_at_k", {**GROUP, "updates": 2, "k": 2}),
+    ("f_grpo", {**GROUP, "updates": 2}),
     ("grpo", {**GROUP, "updates": 2, "off_policy_mask": 0.05}),
 ]
 HYBRIDS: dict[str, dict[str, Any]] = {

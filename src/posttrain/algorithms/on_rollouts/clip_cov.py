@@ -4,8 +4,8 @@ mask of PPO, pi_ref = pi_old, A = (R - mean)/(std + e) of the group, 0 on a rand
 (A - mean A)(log pi_old - mean log pi_old) lies in (low, high), N = all tokens
 
 Covariances are taken once per collection, of the policy that collected; the authors take the current policy's in each
-micro-batch, so that their gradient depends on its cut, and leave out tokens that PPO has clipped already. Random is here:
-by the bits of the log-probs. Read in verl's code.
+micro-batch, so that their gradient depends on its cut, and leave out tokens that PPO has clipped already. Random means: by
+a hash of what was sampled. Read in verl's code.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""P3O (arXiv:1905.01756): one number says how much samples of an older policy are trusted, and how near to it one stays.
+"""P3O (arXiv:2605.12380, after arXiv:1905.01756): one number for how much samples of an older policy are trusted.
 
 mask 1, pi_ref = pi_theta (detached), A' = A · min(w, ESS) - (1 - ESS)(1 - 1/w), w = pi/pi_behavior of the token,
 A = (R - mean)/(std + e) of the group, N = tokens
 
 ESS = (sum w)² / (n sum w²) over all tokens is the cap of the importance weight, and 1 - ESS the coefficient of
 KL(pi || pi_behavior), k3. It is taken once per collection, with one update for each; the code that was read (FeynRL, by
-the paper's author) takes it in each micro-batch, so that its gradient depends on the cut. The sampler is older by
+its author) takes it in each micro-batch, so that its gradient depends on the cut. The sampler is older by
 `rollout.ahead`, or another by its engine's rounding.
 """
 
@@ -46,7 +46,7 @@ class P3O(OnGroups):
         plain = partial(baseline.group_normalised, eps=self.std_eps)
         return over_groups(
             self,
-            paper="arXiv:1905.01756",
+            paper="arXiv:2605.12380",
             ratio=denominator.current,
             mask=mask.keep,
             credit=partial(sampled.by_effective_size, credit=plain),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posttrain.estimator.batch import Batch
@@ -65,10 +65,17 @@ def _mean(values: Tensor, among: Bool[Tensor, "B T"]) -> Tensor:
     return torch.where(among, values, 0.0).sum() / among.sum().clamp(min=1)
 
 
-def _scattered(batch: Batch) -> Float[Tensor, "B T"]:
-    """A number for each token as good as random, made of the bits of its collected log-prob."""
-    assert batch.old_logp is not None
-    return (batch.old_logp.double().contiguous().view(torch.int64) * SCATTER).double()
+def _scattered(batch: Batch) -> Int[Tensor, "B T"]:
+    """A number for each token as good as random, made of its row's token ids and reward and of its place: of nothing that is
+    rounded, so that it is the same in any layout, and on any number of processes.
+    """
+    if batch.tokens is None or batch.reward is None:
+        raise ValueError("Tokens are picked by their row's ids and reward: set Batch.tokens and Batch.reward.")
+    place = batch.loss_mask.long().cumsum(-1)
+    ids = torch.where(batch.loss_mask, batch.tokens.long() + 1, 0)
+    powers = torch.full((ids.shape[1] + 1,), SCATTER, dtype=torch.int64, device=ids.device).cumprod(0)
+    row = (ids * powers[place]).sum(-1, keepdim=True) + batch.reward.double().view(torch.int64)[:, None]
+    return (row + place) * SCATTER
 
 
 def _lowest(values: Tensor, among: Bool[Tensor, "B T"], number: int) -> Bool[Tensor, "B T"]:
