@@ -60,7 +60,7 @@ def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:
         ("dppo", {"divergence": "js"}, "divergence: input should be 'tv' or 'kl'"),
         ("vespo", {"negative_decay": -1}, "negative_decay: input should be greater than 0"),
         ("gpg", {"updates": 2}, "updates: input should be 1"),
-        ("pass_at_k", {"k": 9}, "k: 9 answers of a group of 8 cannot be had"),
+        ("pass_k", {"k": 9}, "k: 9 answers of a group of 8 cannot be had"),
         ("top_entropy", {"keep": 0.0}, "keep: input should be greater than 0"),
         ("clip_cov", {"low": 5.0}, "low: no covariance lies above 5.0 and below high: 5.0"),
         ("grpo_lead", {"middle": 1.5}, "middle: input should be less than or equal to 1"),

@@ -65,7 +65,7 @@ def best_of_group(
     return token_mean(rows, surrogate(rows, advantages, clip_low, clip_high))
 
 
-def pass_at_k(rows: list[Row], *, k: int = 4, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1) -> Tensor:
+def pass_k(rows: list[Row], *, k: int = 4, clip_low: float = 0.2, clip_high: float = 0.2, updates: int = 1) -> Tensor:
     """Every subset of k answers of a group is one try, worth 1 where it has a right one; an answer's advantage is the mean
     over the tries that it is in of (worth - mean) / std over all tries (arXiv:2508.10751)."""
     advantages = []
@@ -230,12 +230,12 @@ def p3o(rows: list[Row]) -> Tensor:
 NAIVE: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
-        opo, best_of_group, pass_at_k, gdpo, f_grpo, grpo_lead, top_entropy, clip_cov, kl_cov, reinforce_pp, asymre, p3o,
+        opo, best_of_group, pass_k, gdpo, f_grpo, grpo_lead, top_entropy, clip_cov, kl_cov, reinforce_pp, asymre, p3o,
     )
 }  # fmt: skip
 OFF: dict[tuple[str, str], Any] = {
     ("best_of_group", "std"): False,
-    ("pass_at_k", "k"): 1,
+    ("pass_k", "k"): 1,
     ("gdpo", "reward_weights"): None,
     ("f_grpo", "power"): 0.0,
     ("grpo_lead", "length"): 0.0,
@@ -255,8 +255,8 @@ OFF: dict[tuple[str, str], Any] = {
 ACTING = {
     "best_of_group": ("std",),
     "best_of_group-several": ("clip_high",),
-    "pass_at_k": ("k",),
-    "pass_at_k-several": ("k", "clip_low", "clip_high"),
+    "pass_k": ("k",),
+    "pass_k-several": ("k", "clip_low", "clip_high"),
     "gdpo-weighted": ("reward_weights", "clip_low", "clip_high"),
     "f_grpo-several": ("power", "clip_low", "clip_high"),
     "grpo_lead-several": ("length", "least", "most", "middle", "steepness"),

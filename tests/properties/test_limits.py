@@ -238,16 +238,16 @@ def prepared_advantage(algorithm: Algorithm, **fields: Any) -> torch.Tensor:
 
 def test_one_try_is_a_z_score_with_the_biased_deviation() -> None:
     right = torch.tensor([True, False, False, True, False])
-    advantage = prepared_advantage(build_algorithm("pass_at_k", k=1, rollouts=5), reward=right.double(), correct=right)
+    advantage = prepared_advantage(build_algorithm("pass_k", k=1, rollouts=5), reward=right.double(), correct=right)
     score = (right.double() - 0.4) / right.double().std(correction=0)
     torch.testing.assert_close(advantage, score, rtol=1e-14, atol=0)
 
 
 def test_as_many_wrong_answers_as_tries_cost_nothing_where_the_others_are_right() -> None:
     right = torch.tensor([True, True, True, False])
-    advantage = prepared_advantage(build_algorithm("pass_at_k", k=2, rollouts=4), reward=right.double(), correct=right)
+    advantage = prepared_advantage(build_algorithm("pass_k", k=2, rollouts=4), reward=right.double(), correct=right)
     assert not advantage.any()  # every pair has a right one
-    assert prepared_advantage(build_algorithm("pass_at_k", k=1, rollouts=4), reward=right.double(), correct=right).any()
+    assert prepared_advantage(build_algorithm("pass_k", k=1, rollouts=4), reward=right.double(), correct=right).any()
 
 
 def test_decoupled_rewards_of_one_are_grpo_before_they_are_whitened() -> None:

@@ -39,7 +39,7 @@ from posttrain.algorithms.on_rollouts.gspo import GSPO
 from posttrain.algorithms.on_rollouts.kl_cov import KLCov
 from posttrain.algorithms.on_rollouts.opo import OPO
 from posttrain.algorithms.on_rollouts.p3o import P3O
-from posttrain.algorithms.on_rollouts.pass_at_k import PassAtK
+from posttrain.algorithms.on_rollouts.pass_k import PassK
 from posttrain.algorithms.on_rollouts.reinforce import Reinforce
 from posttrain.algorithms.on_rollouts.reinforce_pp import ReinforcePP
 from posttrain.algorithms.on_rollouts.rloo import RLOO
@@ -77,7 +77,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     GDPO,
     GRPOLEAD,
     FGRPO,
-    PassAtK,
+    PassK,
     BestOfGroup,
     TopEntropy,
     ClipCov,

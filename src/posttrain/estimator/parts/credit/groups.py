@@ -44,7 +44,7 @@ def best_only(batch: Batch, *, std: bool, eps: float) -> Batch:
     return spread(batch, lead / (group_std(gaps, batch.group, graded) + eps) if std else lead)
 
 
-def pass_at_k(batch: Batch, *, k: int) -> Batch:
+def one_of_k(batch: Batch, *, k: int) -> Batch:
     """The advantage of an answer in a random subset of k of its group, of which one must be right (arXiv:2508.10751).
 
         pass@k = 1 - C(m, k) / C(N, k) for m wrong answers of N,   s = sqrt(pass@k (1 - pass@k))

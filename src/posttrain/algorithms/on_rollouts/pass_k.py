@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
 
-class PassAtK(Clipped):
+class PassK(Clipped):
     """Pass@k training."""
 
     reads_verdict = True
 
-    name: Literal["pass_at_k"] = "pass_at_k"
+    name: Literal["pass_k"] = "pass_k"
     k: Count = 4
     """How many answers have a try."""
 
     @model_validator(mode="after")
-    def _has_enough(self) -> PassAtK:
+    def _has_enough(self) -> PassK:
         if self.k > self.rollouts:
             raise ValueError(f"k: {self.k} answers of a group of {self.rollouts} cannot be had: set rollout.n to k or more")
         return self
@@ -46,7 +46,7 @@ class PassAtK(Clipped):
             paper="arXiv:2508.10751",
             ratio=denominator.old,
             mask=self.clip(),
-            credit=partial(groups.pass_at_k, k=self.k),
+            credit=partial(groups.one_of_k, k=self.k),
             per=average.token,
             metrics=self.native(),
         )
