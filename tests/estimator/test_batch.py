@@ -89,10 +89,10 @@ def test_take_takes_the_rows_of_every_field() -> None:
         "rewards_by_name": lambda: {"format": number.float()},
     }
     per_token = {"behavior_logp", "old_logp", "ref_logp", "advantage", "weight", "entropy"}
-    whole = {"loss_mask", "tokens", "origin", "version"}
+    whole = {"loss_mask", "mark", "tokens", "origin", "version"}
     values = {name: number[:, None].float().expand(4, 3) for name in per_token}
     values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "origin", "version")}
-    values |= {"loss_mask": number[:, None].expand(4, 3) > 1}
+    values |= {name: number[:, None].expand(4, 3) > 1 for name in ("loss_mask", "mark")}
     batch = Batch(**values, **{name: make() for name, make in per_row.items()}, progress=0.5)
     taken, rows = batch.take([3, 1]), [3, 1]
     for name in per_token | whole | set(per_row) - {"rewards_by_name"}:

@@ -65,13 +65,14 @@ def one_of_k(batch: Batch, *, k: int) -> Batch:
 
 def decoupled(batch: Batch, *, weights: Mapping[str, float] | None, eps: float) -> Batch:
     """Each reward normalised in its group by itself, then their sum by `weights`, 1 each if not given (GDPO,
-    arXiv:2601.05242). A batch without rewards by name has one.
+    arXiv:2601.05242). A batch without rewards by name has one, and it needs no weight.
 
     Raises:
         ValueError: the weights are of other rewards than the batch's.
     """
-    total, _ = graded_rewards(batch)
-    by_name = dict(batch.rewards_by_name) or {"reward": total}
+    by_name = batch.rewards_by_name
+    if not by_name:
+        return group_normalised(batch, eps=eps)
     weights = dict.fromkeys(by_name, 1.0) if weights is None else weights
     if weights.keys() != by_name.keys():
         raise ValueError(f"reward_weights: they are of {', '.join(weights)}, and the rewards are {', '.join(by_name)}.")
