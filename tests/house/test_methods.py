@@ -228,7 +228,7 @@ def test_its_paper_is_the_algorithms_own() -> None:
     """The id that the value bears is that of a method which the page says it is."""
     for config in ALGORITHMS:
         entries = [method for method in methods() if method.here.algorithm == name_of(config)]
-        own = re.findall(r"\d{4}\.\d{5}", build(name, {}).paper) if entries else []
+        own = re.findall(r"\d{4}\.\d{5}", build(name_of(config), {}).paper) if entries else []
         assert not own or {method.arxiv for method in entries} & set(own), (
             f"{name_of(config)}: {own} is not its paper in {LIST}"
         )
