@@ -76,7 +76,7 @@ def short(view: View, *_: Any) -> Any:
         (made(mask=lambda *_: torch.ones(1, 1, dtype=torch.bool)), r"The mask <lambda> has the shape \(1, 1\)"),
         (made(advantage=advantage.given), r"needs Batch.advantage, .*no ref_logp \(Needs: ref_logp=True\)"),
         (made(denominator=lambda view: view.ref_logp - 1), r"reads ref_logp \(Needs: ref_logp=True\)"),
-        (made(advantage=advantage.pair_sign), r"needs Batch.chosen.*chosen \(Needs: preference=True\)"),
+        (made(advantage=lambda view: view.require("chosen")), r"needs Batch.chosen.*chosen \(Needs: preference=True\)"),
         (made(credit=baseline.group_mean), r"set Batch.reward"),
         (made(advantage=lambda view: 1 / (view.logp * 0)), "not finite"),
         (made(advantage=of_row), 'main depend on other tokens of the row.*scope="sequence"'),

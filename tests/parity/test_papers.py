@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from cases import BY_ID, CASES, Case, Sample, close, sample
 from parity import credits, demonstrations, policies
+from parity.preferences import AGREEING, PREFERENCES
 from parity.rows import (
     INFINITY,
     Row,
@@ -39,25 +39,6 @@ from parity.rows import (
 from posttrain import policy_gradient_loss
 
 SEEDS = range(3)
-
-
-# --- preferences -----------------------------------------------------------------------------------------------------
-
-
-def margins(rows: list[Row], reduce: Callable[[Tensor], Tensor] = torch.sum) -> Tensor:
-    gaps = [reduce(row.logp - row.ref) for row in rows]
-    return torch.stack([chosen - rejected for chosen, rejected in zip(gaps[0::2], gaps[1::2], strict=True)])
-
-
-def dpo(rows: list[Row], *, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
-    """-log sigmoid(beta m) (arXiv:2305.18290, eq. 7); smoothed as in Mitchell 2023 (conservative DPO), eq. 3."""
-    logit = beta * margins(rows)
-    return (-(1 - label_smoothing) * logsigmoid(logit) - label_smoothing * logsigmoid(-logit)).mean()
-
-
-def ipo(rows: list[Row], *, beta: float = 0.1, average: str = "sum") -> Tensor:
-    """(m - 1/(2 beta))² (arXiv:2310.12036, eq. 17); m of sums as in the paper, or of means as in TRL."""
-    return ((margins(rows, {"sum": torch.sum, "token": torch.mean}[average]) - 1 / (2 * beta)) ** 2).mean()
 
 
 # --- on policy -------------------------------------------------------------------------------------------------------
@@ -328,10 +309,10 @@ def grpo_sft(rows: list[Row], *, sft_coef: float = 1.0, kl_coef: float = 0.0, up
     return grpo(tried, kl_coef=kl_coef, updates=updates) + sft_coef * per_token(shown, [-row.logp for row in shown])
 
 
-NAIVE: dict[str, Callable[..., Tensor]] = {
+NAIVE: dict[str, Callable[..., Tensor]] = PREFERENCES | {
     paper.__name__: paper
     for paper in (
-        *demonstrations.PAPERS, dpo, ipo, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
+        *demonstrations.PAPERS, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
         hpt, prefix_rft, luffy, srft, chord, grpo_sft,
     )
 } | policies.NAIVE | credits.NAIVE  # fmt: skip
@@ -381,12 +362,17 @@ OFF = {
     "sft_average": "token",
     "std": False,
     "keep": 1.0,
-    "gamma": 1e9,
     "entropy_cap": INFINITY,
     "right_coef": 0.0,
     "phi": False,
     "mu_peak": 0.0,
     "weights": "unread",
+    "flipped": 0.0,
+    "penalty": 0.0,
+    "length_coef": 0.0,
+    "alpha": 1.0,
+    "gamma": 1e9,
+    "odds_coef": 0.0,
 }
 ACTING = {
     "sft-weights": ("weights",),
@@ -399,6 +385,15 @@ ACTING = {
     "psft": ("clip_high",),
     "dpo-smoothed": ("label_smoothing",),
     "ipo-token": ("average",),
+    "robust_dpo": ("flipped",),
+    "dpop": ("penalty",),
+    "r_dpo": ("length_coef",),
+    "ld_dpo": ("alpha",),
+    "rpo": ("sft_coef", "sft_average"),
+    "simpo-sft": ("sft_coef",),
+    "cpo": ("sft_coef",),
+    "orpo": ("odds_coef",),
+    "slic": ("sft_coef",),
     "grpo": ("kl_coef",),
     "grpo-several": ("clip_low", "clip_high"),
     "grpo-k2": ("kl_coef",),
@@ -446,13 +441,14 @@ def test_random_cases_reach_every_bound(name: str, option: str) -> None:
     assert moved > 1e-3
 
 
+def alone(case: Case) -> bool:
+    return len(case.algorithm.terms) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "metric"),
     [
-        ("dpo", "objective/dpo"),
-        ("dpo-smoothed", "objective/dpo"),
-        ("ipo", "objective/ipo"),
-        ("ipo-token", "objective/ipo"),
+        *((str(case), f"objective/{case.name}") for case in CASES if case.algorithm.needs.preference and alone(case)),
         ("grpo-no_kl", "objective/clipped"),
         ("grpo-dual", "objective/clipped"),
         ("dr_grpo-several", "objective/clipped"),
@@ -465,14 +461,10 @@ def test_native_objective_is_the_papers(name: str, metric: str) -> None:
     close(ours(BY_ID[name], drawn)[0][metric], naive(BY_ID[name], drawn)[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("dpo", {"objective/dpo": math.log(2), "preference/accuracy": 0.5, "preference/margin": 0.0}),
-     ("dpo-smoothed", {"objective/dpo": math.log(2)}),
-     ("ipo", {"objective/ipo": 25.0})],
-)  # fmt: skip
-def test_preference_objectives_where_policy_and_reference_agree(name: str, expected: dict[str, float]) -> None:
+@pytest.mark.parametrize("name", AGREEING)
+def test_preference_objectives_where_policy_and_reference_agree(name: str) -> None:
     drawn = drawn_for(BY_ID[name], 0)
     agreeing = Sample(drawn.algorithm, drawn.batch.replace(ref_logp=drawn.inputs()["logp"]), drawn.logits, drawn.ref_logits)
     metrics, _ = ours(BY_ID[name], agreeing)
+    expected = {f"objective/{BY_ID[name].name}": AGREEING[name], "preference/accuracy": 0.5, "preference/margin": 0.0}
     assert {key: float(metrics[key]) for key in expected} == pytest.approx(expected, rel=1e-12)

@@ -25,10 +25,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +57,8 @@ FUSED_HEAD = 5e-6
 """TRL's fused head computes log-probs and their gradient in float32, whatever the model's dtype. Measured: 1e-6."""
 EXACT = 1e-12
 """Measured: 1e-15."""
+FLOAT32_LABEL = 5e-6
+"""TRL takes the logarithms of EXO's label in float32, whatever the model's dtype."""
 
 
 class Float64Head:
@@ -218,40 +222,20 @@ def test_sft(loss_type: str, name: str, rtol: float, tokenizer: PreTrainedTokeni
         assert metrics["nll"] == pytest.approx(loss, rel=rtol)
 
 
-@pytest.mark.parametrize(
-    ("changes", "name", "options"),
-    [
-        pytest.param({"loss_type": ["sigmoid"]}, "dpo", {}, id="sigmoid"),
-        pytest.param({"loss_type": ["sigmoid"], "label_smoothing": 0.1}, "dpo", {}, id="sigmoid_ignores_smoothing"),
-        pytest.param(
-            {"loss_type": ["aot"], "label_smoothing": 0.1, "per_device_train_batch_size": 1},
-            "dpo",
-            {"label_smoothing": 0.1},
-            id="aot_of_one_pair_is_smoothed_dpo",
-        ),
-        pytest.param({"loss_type": ["ipo"]}, "ipo", {"average": "token"}, id="ipo_of_token_means"),
-    ],
-)
-def test_dpo(
-    changes: dict[str, Any],
-    name: str,
-    options: dict[str, Any],
-    rtol: float,
-    tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
-) -> None:
-    reference = tiny_model(seed=1)
-    trainer = trl.DPOTrainer(
+def dpo_trainer(tokenizer: PreTrainedTokenizerFast, reference: Qwen2ForCausalLM, path: Path, **changes: Any) -> Any:
+    return trl.DPOTrainer(
         tiny_model(),
         reference,
-        trl.DPOConfig(**settings(tmp_path, beta=0.05, **changes)),
+        trl.DPOConfig(**settings(path, **changes)),
         train_dataset=text_dataset(6, "chosen", "rejected"),
         processing_class=tokenizer,
     )
-    inputs = list(trainer.get_train_dataloader())
+
+
+def pairs_of(inputs: Sequence[Mapping[str, Tensor]], reference: Qwen2ForCausalLM) -> list[tuple[Rows, Batch]]:
+    """TRL's rows are all the chosen ones, then all the rejected ones."""
     micro_batches = []
     for each in inputs:
-        # TRL's rows are all the chosen ones, then all the rejected ones
         pairs = torch.arange(len(each["input_ids"])).view(2, -1).T.flatten()
         ids, attention, completion = (each[key][pairs] for key in ("input_ids", "attention_mask", "completion_mask"))
         rows = Rows(ids, attention, completion, width=MAX_TOKENS)
@@ -259,10 +243,119 @@ def test_dpo(
             ref_logp, _ = rows.forward(reference)
         chosen = torch.arange(len(pairs)) % 2 == 0
         micro_batches.append((rows, Batch(loss_mask=rows.loss_mask, ref_logp=ref_logp, chosen=chosen)))
+    return micro_batches
+
+
+SMOOTHED = {"label_smoothing": 0.1}
+PAIRS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+    ("sigmoid", {}, "dpo", {}),
+    ("sigmoid", SMOOTHED, "dpo", {}),
+    ("ipo", {}, "ipo", {"average": "token"}),
+    ("robust", SMOOTHED, "robust_dpo", {"flipped": 0.1}),
+    ("hinge", {}, "hinge_dpo", {}),
+    ("exo_pair", SMOOTHED, "exo", SMOOTHED),
+    ("nca_pair", {}, "nca", {}),
+    ("bco_pair", {}, "bco_pair", {}),
+    ("sppo_hard", {}, "sppo", {}),
+    ("apo_zero", {}, "apo_zero", {}),
+    ("apo_down", {}, "apo_down", {}),
+    ("discopop", {}, "discopop", {}),
+    ("sigmoid_norm", {}, "ln_dpo", {}),
+    ("sigmoid", {"ld_alpha": 0.3}, "ld_dpo", {"alpha": 0.3}),
+    ("sigmoid", {"f_divergence_type": "forward_kl"}, "f_dpo", {}),
+    ("sigmoid", {"f_divergence_type": "js_divergence"}, "f_dpo", {"divergence": "js"}),
+]
+"""TRL's loss and what else is set, our name and options. Beta is 0.05."""
+
+
+def test_pairs(rtol: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """One trainer of TRL's, told one loss after the other: what it reads of them it reads at each step."""
+    reference = tiny_model(seed=1)
+    trainer = dpo_trainer(tokenizer, reference, tmp_path, beta=0.05)
+    inputs = list(trainer.get_train_dataloader())
+    micro_batches = pairs_of(inputs, reference)
+    plain = {"label_smoothing": 0.0, "ld_alpha": None, "f_divergence_type": "reverse_kl"}
+    losses = set()
+    for loss_type, changes, name, options in PAIRS:
+        trainer.loss_types = [loss_type]
+        for attribute, value in (plain | changes).items():
+            assert hasattr(trainer, attribute)
+            setattr(trainer, attribute, value)
+        loss, theirs = their_step(trainer, inputs)
+        metrics, ours = our_step(build_algorithm(name, beta=0.05, **options), trainer.model, micro_batches)
+        own = FLOAT32_LABEL if loss_type == "exo_pair" else rtol
+        assert_same(ours, theirs, own)
+        assert metrics[f"objective/{name}"] == pytest.approx(loss, rel=own)
+        losses.add(loss)
+    assert len(losses) == len(PAIRS) - 1  # DPO's does not read label_smoothing: all others were another loss each
+
+
+def test_dpo_of_a_smoothed_label(rtol: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """`aot`, which also sorts the margins of a micro-batch, is smoothed DPO where it has one pair."""
+    reference = tiny_model(seed=1)
+    one = {"loss_type": ["aot"], "label_smoothing": 0.1, "per_device_train_batch_size": 1}
+    trainer = dpo_trainer(tokenizer, reference, tmp_path, beta=0.05, **one)
+    inputs = list(trainer.get_train_dataloader())
     loss, theirs = their_step(trainer, inputs)
-    metrics, ours = our_step(build_algorithm(name, beta=0.05, **options), trainer.model, micro_batches)
+    algorithm = build_algorithm("dpo", beta=0.05, label_smoothing=0.1)
+    metrics, ours = our_step(algorithm, trainer.model, pairs_of(inputs, reference))
     assert_same(ours, theirs, rtol)
-    assert metrics[f"objective/{name}"] == pytest.approx(loss, rel=rtol)
+    assert metrics["objective/dpo"] == pytest.approx(loss, rel=rtol)
+
+
+def test_dpo_with_the_likelihood_of_what_is_chosen(rtol: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Its mean over tokens is a micro-batch's: the same where there is one."""
+    reference = tiny_model(seed=1)
+    both = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.4], "per_device_train_batch_size": 6}
+    trainer = dpo_trainer(tokenizer, reference, tmp_path, beta=0.05, **both)
+    inputs = list(trainer.get_train_dataloader())
+    loss, theirs = their_step(trainer, inputs)
+    algorithm = build_algorithm("rpo", beta=0.05, sft_coef=0.4, sft_average="token")
+    metrics, ours = our_step(algorithm, trainer.model, pairs_of(inputs, reference))
+    assert_same(ours, theirs, rtol)
+    assert metrics["objective/rpo"] + 0.4 * metrics["nll"] == pytest.approx(loss, rel=rtol)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "name", "options"),
+    [
+        ({"loss_type": "simpo", "simpo_gamma": 0.7}, "simpo", {"gamma": 0.7}),
+        ({"loss_type": "simpo", "simpo_gamma": 0.7, "alpha": 0.25}, "alpha_po", {"gamma": 0.7}),
+        ({"loss_type": "sigmoid"}, "cpo", {"sft_coef": 0.0}),
+        ({"loss_type": "hinge"}, "slic", {"sft_coef": 0.0}),
+        (None, "orpo", {"odds_coef": 0.05}),
+    ],
+    ids=["simpo", "alpha_po", "cpo", "slic", "orpo"],
+)
+def test_pairs_without_a_reference(theirs: dict[str, Any] | None, name: str, options: dict[str, Any]) -> None:
+    """TRL's own functions of log-probs, as its trainers call them: their data and likelihood cover the prompt, ours do not.
+
+    Its hinge has the margin 1/beta, and ORPO's odds are in float32.
+    """
+    trainer: Any = pytest.importorskip("trl.experimental.cpo").CPOTrainer
+    odds_trainer: Any = pytest.importorskip("trl.experimental.orpo").ORPOTrainer
+
+    beta = 1.0 if name == "slic" else 0.05
+    own = {"beta": beta, "alpha": 0.0, "label_smoothing": 0, "accelerator": SimpleNamespace(device=torch.device("cpu"))}
+    asking = SimpleNamespace(**own | (theirs or {}))
+    generator = torch.Generator().manual_seed(4)
+    logp = -2 * torch.rand(6, 5, dtype=torch.float64, generator=generator) - 0.1
+    mask = torch.arange(5) < torch.tensor([[5], [3], [2], [4], [1], [5]])
+    logp.requires_grad_()
+    sums = torch.where(mask, logp, 0.0).sum(-1)
+    rewards = sums / mask.sum(-1) if name in ("simpo", "alpha_po", "orpo") else sums
+    chosen, rejected = rewards[0::2], rewards[1::2]
+    if theirs is None:
+        value = -odds_trainer.odds_ratio_loss(asking, chosen, rejected)[0].mean()
+    else:
+        value = trainer.cpo_loss(asking, chosen, rejected)[0].mean()
+    (expected,) = torch.autograd.grad(value, logp)
+    algorithm = build_algorithm(name, **({} if name in ("slic", "orpo") else {"beta": beta}), **options)
+    algorithm = dataclasses.replace(algorithm, terms=algorithm.terms[:1])  # the likelihood is the naive test's
+    output = policy_gradient_loss(algorithm, logp, Batch(loss_mask=mask, chosen=torch.arange(6) % 2 == 0))
+    (actual,) = torch.autograd.grad(output.loss, logp)
+    torch.testing.assert_close(actual, expected, rtol=1e-5 if name == "orpo" else 1e-12, atol=0)
+    torch.testing.assert_close(output.metrics[f"objective/{name}"].double(), value.detach().double(), rtol=1e-6, atol=0)
 
 
 CLIP = {"epsilon": 0.2, "epsilon_high": 0.28}

@@ -56,7 +56,51 @@ def graded_by_sign(batch: Batch, logp: torch.Tensor) -> Batch:
     return batch.replace(reward=2 * batch.correct.double() - 1)
 
 
+def without_reference(batch: Batch, logp: torch.Tensor) -> Batch:
+    """Every completion is as likely to the reference."""
+    return batch.replace(ref_logp=torch.zeros_like(logp))
+
+
+def far_behind(batch: Batch, logp: torch.Tensor) -> Batch:
+    """The policy prefers every rejected completion, against the reference, by 20 nats for each token at least."""
+    assert batch.chosen is not None
+    return batch.replace(ref_logp=logp + 20 * batch.chosen[:, None])
+
+
+OF_PAIRS: dict[str, tuple[Build, Build, Change]] = {
+    "robust dpo: no label is flipped": (("robust_dpo", {"flipped": 0.0}), ("dpo", {}), as_drawn),
+    "a hinge without a reference": (
+        ("hinge_dpo", {"beta": 1.0}),
+        ("slic", {"delta": 1.0, "sft_coef": 0.0}),
+        without_reference,
+    ),
+    "nca at the start": (("nca", {"beta": 0.2}), ("dpo", {"beta": 0.1}), at_start),
+    "bco_pair at the start": (("bco_pair", {}), ("dpo", {}), at_start),
+    "sppo at the start": (("sppo", {"beta": 0.3}), ("ipo", {"beta": 0.3}), at_start),
+    "apo_zero at the start": (("apo_zero", {"beta": 0.2}), ("dpo", {"beta": 0.1}), at_start),
+    "discopop far below 0": (("discopop", {"tau": 0.01}), ("dpo", {"beta": 0.05}), far_behind),
+    "dpop without its price": (("dpop", {"penalty": 0.0}), ("dpo", {"beta": 0.3}), as_drawn),
+    "r_dpo: length explains nothing": (("r_dpo", {"length_coef": 0.0}), ("dpo", {}), as_drawn),
+    "r_dpo of equal lengths": (("r_dpo", {"length_coef": 0.5}), ("dpo", {}), whole_rows),
+    "ln_dpo of one token": (("ln_dpo", {"beta": 0.1}), ("dpo", {}), one_token_rows),
+    "ld_dpo: every token counts": (("ld_dpo", {"alpha": 1.0}), ("dpo", {}), as_drawn),
+    "ld_dpo of equal lengths": (("ld_dpo", {}), ("dpo", {}), whole_rows),
+    "f_dpo of the reverse KL": (("f_dpo", {"divergence": "reverse_kl"}), ("dpo", {}), as_drawn),
+    "f_dpo of the forward KL at the start": (("f_dpo", {"divergence": "forward_kl"}), ("dpo", {}), at_start),
+    "f_dpo of an alpha-divergence at the start": (("f_dpo", {"divergence": "alpha"}), ("dpo", {}), at_start),
+    "f_dpo of Jensen-Shannon at the start": (("f_dpo", {"divergence": "js", "beta": 0.2}), ("dpo", {}), at_start),
+    "rpo without likelihood": (("rpo", {"sft_coef": 0.0}), ("dpo", {}), as_drawn),
+    "cpo without likelihood": (("cpo", {"sft_coef": 0.0}), ("dpo", {}), without_reference),
+    "simpo of one token": (
+        ("simpo", {"beta": 0.1, "gamma": 0.0}),
+        ("cpo", {"sft_coef": 0.0}),
+        one_token_rows,
+    ),
+    "alpha_po with a small alpha": (("alpha_po", {"alpha": 1e-14}), ("simpo", {}), as_drawn),
+}
+
 ALL_GROUPS = {"dynamic_sampling": False, **NO_CLIP}
+
 LIMITS: dict[str, tuple[Build, Build, Change]] = {
     "no anchor": (("asft", {"kl_coef": 0.0}), ("dft", {}), as_drawn),
     "psft's first update": (("psft", {}), ("sft", {}), at_start),
@@ -156,7 +200,7 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
 }
 
 
-@pytest.mark.parametrize(("one", "other", "change"), LIMITS.values(), ids=LIMITS.keys())
+@pytest.mark.parametrize(("one", "other", "change"), [*LIMITS.values(), *OF_PAIRS.values()], ids=[*LIMITS, *OF_PAIRS])
 @given(shape=shapes)
 def test_limit(one: Build, other: Build, change: Change, shape: dict[str, int]) -> None:
     gradients = []

@@ -19,8 +19,28 @@ from posttrain.algorithms.on_demonstrations.iw_sft import IWSFT
 from posttrain.algorithms.on_demonstrations.psft import PSFT
 from posttrain.algorithms.on_demonstrations.sft import SFT
 from posttrain.algorithms.on_preferences._sampled import sampled_pairs
+from posttrain.algorithms.on_preferences.alpha_po import AlphaPO
+from posttrain.algorithms.on_preferences.apo_down import APODown
+from posttrain.algorithms.on_preferences.apo_zero import APOZero
+from posttrain.algorithms.on_preferences.bco_pair import BCOPair
+from posttrain.algorithms.on_preferences.cpo import CPO
+from posttrain.algorithms.on_preferences.discopop import DiscoPOP
 from posttrain.algorithms.on_preferences.dpo import DPO
+from posttrain.algorithms.on_preferences.dpop import DPOP
+from posttrain.algorithms.on_preferences.exo import EXO
+from posttrain.algorithms.on_preferences.f_dpo import FDPO
+from posttrain.algorithms.on_preferences.hinge_dpo import HingeDPO
 from posttrain.algorithms.on_preferences.ipo import IPO
+from posttrain.algorithms.on_preferences.ld_dpo import LDDPO
+from posttrain.algorithms.on_preferences.ln_dpo import LNDPO
+from posttrain.algorithms.on_preferences.nca import NCA
+from posttrain.algorithms.on_preferences.orpo import ORPO
+from posttrain.algorithms.on_preferences.r_dpo import RDPO
+from posttrain.algorithms.on_preferences.robust_dpo import RobustDPO
+from posttrain.algorithms.on_preferences.rpo import RPO
+from posttrain.algorithms.on_preferences.simpo import SimPO
+from posttrain.algorithms.on_preferences.slic import SLiC
+from posttrain.algorithms.on_preferences.sppo import SPPO
 from posttrain.algorithms.on_rollouts.asymre import AsymRE
 from posttrain.algorithms.on_rollouts.best_of_group import BestOfGroup
 from posttrain.algorithms.on_rollouts.cispo import CISPO
@@ -63,6 +83,26 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     PSFT,
     DPO,
     IPO,
+    RobustDPO,
+    HingeDPO,
+    EXO,
+    NCA,
+    BCOPair,
+    SPPO,
+    APOZero,
+    APODown,
+    DiscoPOP,
+    DPOP,
+    RDPO,
+    LNDPO,
+    LDDPO,
+    FDPO,
+    RPO,
+    SimPO,
+    AlphaPO,
+    CPO,
+    ORPO,
+    SLiC,
     GRPO,
     DrGRPO,
     DAPO,

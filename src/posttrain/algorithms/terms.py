@@ -86,8 +86,8 @@ def policy_term(
     return Term(name="policy", estimator=parts, average=per, select=select or everything, coef=coef, metrics=metrics)
 
 
-def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None) -> Term:
-    """The likelihood of what was demonstrated, or another estimator over it."""
+def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None, *, select: Select | None = None) -> Term:
+    """The likelihood of what was demonstrated, or of other tokens, or another estimator over it."""
     from posttrain.estimator import Estimator, Metric, Term
     from posttrain.estimator.parts import advantage, denominator, metric
     from posttrain.estimator.parts.select import demonstrations
@@ -97,7 +97,7 @@ def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None
         name="sft",
         estimator=estimator or likelihood,
         average=per,
-        select=demonstrations,
+        select=select or demonstrations,
         coef=coef,
         metrics=(Metric("nll", metric.nll),),
     )

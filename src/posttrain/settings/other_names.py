@@ -70,8 +70,8 @@ ALGORITHMS = {
     "ppo": "it has a critic, which is not part of this version; `posttrain list algorithms` has those that learn from the "
     "same rewards without one",
     **dict.fromkeys(
-        ("simpo", "orpo", "cpo", "kto"),
-        "it is not part of this version; `posttrain list algorithms` has others over the same pairs",
+        ("kto",),
+        "it is not part of this version; `posttrain list algorithms` has others over pairs",
     ),
 }
 """What people look for, and this version has not."""

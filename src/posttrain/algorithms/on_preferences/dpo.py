@@ -17,7 +17,10 @@ from posttrain.algorithms.options import OnPreferences
 from posttrain.settings.base import Positive
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from posttrain.estimator import Algorithm
+    from posttrain.estimator.parts.preference import Completions
 
 
 class DPO(OnPreferences):
@@ -31,10 +34,13 @@ class DPO(OnPreferences):
 
     def build(self) -> Algorithm:
         """The logistic loss of the margin."""
-        from posttrain.algorithms.on_preferences._pairs import pairs
-        from posttrain.estimator import Metric
-        from posttrain.estimator.parts import advantage, metric
+        from torch.nn.functional import logsigmoid
 
-        options = {"beta": self.beta, "label_smoothing": self.label_smoothing}
-        native = Metric("objective/dpo", partial(metric.logistic_preference_loss, **options))
-        return pairs(self.name, "arXiv:2305.18290", partial(advantage.logistic_preference, **options), native)
+        from posttrain.algorithms.on_preferences._pairs import pairs
+
+        def logistic(chosen: Completions, rejected: Completions, *, beta: float, label_smoothing: float) -> Tensor:
+            logit = beta * (chosen.gain - rejected.gain)
+            return -(1 - label_smoothing) * logsigmoid(logit) - label_smoothing * logsigmoid(-logit)
+
+        loss = partial(logistic, beta=self.beta, label_smoothing=self.label_smoothing)
+        return pairs(self.name, "arXiv:2305.18290", loss)

@@ -15,7 +15,10 @@ from posttrain.algorithms.options import OnPreferences
 from posttrain.settings.base import Positive
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from posttrain.estimator import Algorithm
+    from posttrain.estimator.parts.preference import Completions
 
 
 class IPO(OnPreferences):
@@ -30,9 +33,9 @@ class IPO(OnPreferences):
     def build(self) -> Algorithm:
         """The squared loss of the margin."""
         from posttrain.algorithms.on_preferences._pairs import pairs
-        from posttrain.estimator import Metric
-        from posttrain.estimator.parts import advantage, metric
 
-        options = {"beta": self.beta, "per_token": self.average == "token"}
-        native = Metric("objective/ipo", partial(metric.squared_preference_loss, **options))
-        return pairs(self.name, "arXiv:2310.12036", partial(advantage.squared_preference, **options), native)
+        def squared(chosen: Completions, rejected: Completions, *, beta: float, per_token: bool) -> Tensor:
+            of = [each.gain / each.length if per_token else each.gain for each in (chosen, rejected)]
+            return (of[0] - of[1] - 1 / (2 * beta)) ** 2
+
+        return pairs(self.name, "arXiv:2310.12036", partial(squared, beta=self.beta, per_token=self.average == "token"))

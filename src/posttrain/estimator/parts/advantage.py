@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO
-from posttrain.estimator.view import View, row_mean, row_sum
+from posttrain.estimator.view import View, row_mean
 
 SAME_LOGP = 1e-4  # two forward passes of one model in float32 differ by less, and the sign of that is noise
 
@@ -38,34 +38,6 @@ def marked_drift_sign(view: View) -> Float[Tensor, "..."]:
 def importance(view: View, *, exponent: float, max_weight: float) -> Float[Tensor, "B 1"]:
     """min((pi(y)/pi_ref(y))^(exponent/|y|), max_weight), one number for each row (iw-SFT, arXiv:2507.12856)."""
     return (exponent * row_mean(view, view.logp - view.require("ref_logp"))).exp().clamp(max=max_weight)
-
-
-def pair_margin(view: View, *, per_token: bool = False) -> Float[Tensor, "B 1"]:
-    """m: the chosen row's sum of logp - ref_logp (its mean, with `per_token`) minus the rejected row's, on both rows."""
-    reduce = row_mean if per_token else row_sum
-    rows = reduce(view, view.logp - view.require("ref_logp"))
-    return (rows[0::2] - rows[1::2]).repeat_interleave(2, dim=0)
-
-
-def pair_sign(view: View) -> Float[Tensor, "B 1"]:
-    """+1 on chosen rows, -1 on rejected ones."""
-    return torch.where(view.require("chosen"), 1.0, -1.0).to(view.logp.dtype)
-
-
-def logistic_preference(view: View, *, beta: float, label_smoothing: float) -> Float[Tensor, "B 1"]:
-    """±beta [(1 - e) sigmoid(-beta m) - e sigmoid(beta m)] (Rafailov et al. 2023, arXiv:2305.18290, eq. 7 and its gradient).
-
-    With smoothing e it is the conservative DPO of Mitchell (2023); e = 0 is the original.
-    """
-    logit = beta * pair_margin(view)
-    pull = (1 - label_smoothing) * torch.sigmoid(-logit) - label_smoothing * torch.sigmoid(logit)
-    return pair_sign(view) * beta * pull
-
-
-def squared_preference(view: View, *, beta: float, per_token: bool) -> Float[Tensor, "B 1"]:
-    """∓2 (m - 1/(2 beta)), with m of sums; of means, and divided by |y|, with `per_token` (arXiv:2310.12036, eq. 17)."""
-    advantage = -2 * pair_sign(view) * (pair_margin(view, per_token=per_token) - 1 / (2 * beta))
-    return advantage / view.select.sum(-1, keepdim=True).clamp(min=1) if per_token else advantage
 
 
 def k2(view: View) -> Float[Tensor, "..."]:

@@ -7,12 +7,10 @@ averaged like the term's own tokens; [P, 1] results have one value for each of t
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO
-from posttrain.estimator.parts.advantage import pair_margin
 from posttrain.estimator.view import View, row_sum
 
 
@@ -31,25 +29,15 @@ def missed_probability(view: View) -> Float[Tensor, "B T"]:
     return 1 - view.logp.exp()
 
 
-def logistic_preference_loss(view: View, *, beta: float, label_smoothing: float) -> Float[Tensor, "P 1"]:
-    """-(1 - e) log sigmoid(beta m) - e log sigmoid(-beta m); ln 2 where policy and reference agree."""
-    logit = beta * pair_margin(view)[0::2]
-    return _of_counted(view, -(1 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit))
-
-
-def squared_preference_loss(view: View, *, beta: float, per_token: bool) -> Float[Tensor, "P 1"]:
-    """(m - 1/(2 beta))²."""
-    return _of_counted(view, (pair_margin(view, per_token=per_token)[0::2] - 1 / (2 * beta)) ** 2)
-
-
 def preference_margin(view: View) -> Float[Tensor, "P 1"]:
-    """m of each pair, in nats."""
-    return pair_margin(view)[0::2]
+    """m of each pair, in nats: the chosen row's sum of logp - ref_logp, less the rejected row's."""
+    rows = row_sum(view, view.logp - view.require("ref_logp"))
+    return rows[0::2] - rows[1::2]
 
 
 def preference_accuracy(view: View) -> Float[Tensor, "P 1"]:
     """1 where the policy, against the reference, prefers the chosen completion (m > 0); a tie counts one half."""
-    margin = pair_margin(view)[0::2]
+    margin = preference_margin(view)
     return _of_counted(view, (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype))
 
 

@@ -24,6 +24,12 @@ def demonstrations(batch: Batch) -> Bool[Tensor, "B T"]:
     return batch.loss_mask & (batch.origin == Origin.DEMO)
 
 
+def chosen(batch: Batch) -> Bool[Tensor, "B T"]:
+    """The chosen completion of each pair."""
+    assert batch.chosen is not None  # Needs.preference
+    return batch.loss_mask & batch.chosen[:, None]
+
+
 def demonstrated_rows(batch: Batch) -> Bool[Tensor, " B"]:
     """Rows in which nothing was sampled. One without any loss token is a demonstration if its first token is."""
     carries = batch.loss_mask.any(-1)
