@@ -157,6 +157,8 @@ CASES = [
     Case("reinforce_pp", "baseline", {"updates": 4, "baseline": "group_mean"}),
     Case("asymre"),
     Case("asymre", "several", {"updates": 4, "shift": 0.5}),
+    Case("opmd"),
+    Case("opmd", "several", {"updates": 4, "temperature": 0.3}),
     Case("p3o"),
     Case("topr"),
     Case("topr", "several", {"updates": 4, "baseline": 0.3, "average": "sequence_mean"}),

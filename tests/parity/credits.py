@@ -214,6 +214,15 @@ def asymre(rows: list[Row], *, shift: float = 0.1, updates: int = 1) -> Tensor:
     return token_mean(rows, [-(a + shift) * row.logp for row, a in zip(rows, centred(rows), strict=True)])
 
 
+def opmd(rows: list[Row], *, temperature: float = 1.0, updates: int = 1) -> Tensor:
+    """-(R - tau log mean exp(R/tau)) log p / (1 + tau), whatever the ratio (arXiv:2501.12599, as Trinity-RFT has it)."""
+    losses = []
+    for row in rows:
+        base = temperature * math.log(mean([math.exp(reward / temperature) for reward in others(rows, row)]))
+        losses.append(-(row.reward - base) * row.logp / (1 + temperature))
+    return token_mean(rows, losses)
+
+
 def p3o(rows: list[Row]) -> Tensor:
     """-sg(min(w, ESS)) A log p + (1 - ESS) KL(pi || mu), w = pi/mu, ESS = (sum w)² / (n sum w²) (arXiv:1905.01756), of the
     policy that collected, whose weights these are."""
@@ -230,7 +239,7 @@ def p3o(rows: list[Row]) -> Tensor:
 NAIVE: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
-        opo, best_of_group, pass_k, gdpo, f_grpo, grpo_lead, top_entropy, clip_cov, kl_cov, reinforce_pp, asymre, p3o,
+        opo, best_of_group, pass_k, gdpo, f_grpo, grpo_lead, top_entropy, clip_cov, kl_cov, reinforce_pp, asymre, opmd, p3o,
     )
 }  # fmt: skip
 OFF: dict[tuple[str, str], Any] = {
@@ -251,6 +260,7 @@ OFF: dict[tuple[str, str], Any] = {
     ("reinforce_pp", "discount"): 1.0,
     ("reinforce_pp", "baseline"): "none",
     ("asymre", "shift"): 0.0,
+    ("opmd", "temperature"): 1e3,
 }
 ACTING = {
     "best_of_group": ("std",),
@@ -267,4 +277,5 @@ ACTING = {
     "reinforce_pp-several": ("discount", "clip_low", "clip_high"),
     "reinforce_pp-baseline": ("baseline",),
     "asymre-several": ("shift",),
+    "opmd-several": ("temperature",),
 }

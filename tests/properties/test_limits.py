@@ -294,6 +294,13 @@ def test_as_many_wrong_answers_as_tries_cost_nothing_where_the_others_are_right(
     assert prepared_advantage(build_algorithm("pass_k", k=1, rollouts=4), reward=right.double(), correct=right).any()
 
 
+def test_a_soft_maximum_is_the_largest_reward_or_the_mean() -> None:
+    reward = torch.tensor([1.0, 3.0, 2.0, 7.0], dtype=torch.float64)
+    hard, flat = (prepared_advantage(build_algorithm("opmd", temperature=t), reward=reward) * (1 + t) for t in (1e-3, 1e6))
+    torch.testing.assert_close(hard, reward - 7, rtol=0, atol=2e-3)  # 1e-3 · log 4
+    torch.testing.assert_close(flat, reward - reward.mean(), rtol=0, atol=1e-5)
+
+
 def test_decoupled_rewards_of_one_are_grpo_before_they_are_whitened() -> None:
     reward = torch.tensor([1.0, 3.0, 2.0, 7.0], dtype=torch.float64)
     alone = prepared_advantage(build_algorithm("gdpo"), reward=reward, rewards_by_name={"one": reward})

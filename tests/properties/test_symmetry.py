@@ -75,6 +75,7 @@ BASELINES = [
     ("opo", {}),
     ("best_of_group", {"std": False}),
     ("gdpo", {}),
+    ("opmd", {}),
 ]
 
 

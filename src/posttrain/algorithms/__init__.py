@@ -57,6 +57,7 @@ from posttrain.algorithms.on_rollouts.grpo import GRPO
 from posttrain.algorithms.on_rollouts.grpo_lead import GRPOLEAD
 from posttrain.algorithms.on_rollouts.gspo import GSPO
 from posttrain.algorithms.on_rollouts.kl_cov import KLCov
+from posttrain.algorithms.on_rollouts.opmd import OPMD
 from posttrain.algorithms.on_rollouts.opo import OPO
 from posttrain.algorithms.on_rollouts.p3o import P3O
 from posttrain.algorithms.on_rollouts.pass_k import PassK
@@ -127,6 +128,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     RLOO,
     ReinforcePP,
     AsymRE,
+    OPMD,
     P3O,
     TOPR,
     HPT,

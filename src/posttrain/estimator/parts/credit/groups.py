@@ -31,6 +31,16 @@ def length_weighted(batch: Batch) -> Batch:
     return spread(batch, gaps - group_sum(tokens * gaps, batch.group) / group_sum(tokens, batch.group).clamp(min=1))
 
 
+def soft_maximum(batch: Batch, *, temperature: float) -> Batch:
+    """A_i = (R_i - t log mean_j exp(R_j / t)) / (1 + t) over its group, t the temperature: the baseline is the largest reward
+    towards t = 0 and the mean for large t (OPMD, arXiv:2501.12599).
+    """
+    rewards, graded = graded_rewards(batch)
+    below = torch.where(graded, rewards - group_max(rewards, batch.group, graded), 0.0)
+    soft = temperature * mean_of((below / temperature).exp(), batch.group, graded).log()
+    return spread(batch, torch.where(graded, below - soft, 0.0) / (1 + temperature))
+
+
 def best_only(batch: Batch, *, std: bool, eps: float) -> Batch:
     """The best row of a group gets its lead over the second, divided by the group's std + eps where `std`; all others, and
     two that are equally good, get 0 (arXiv:2503.19595).
