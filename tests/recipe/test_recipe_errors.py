@@ -110,7 +110,7 @@ CASES = [
     Case(("name: dpo", "name: ppo"), "algorithm.name: ppo is unknown; it has a critic, which is not part of this version", 5),
     Case(("name: dpo", "name: kto"), "algorithm.name: kto is unknown; it is not part of this version", 5),
     Case(("name: dpo", "name: GRPO"), "algorithm.name: GRPO is unknown; did you mean grpo?", 5),
-    Case(("name: dpo", "name: gpro"), "algorithm.name: gpro is unknown; did you mean grpo or gspo?", 5),
+    Case(("name: dpo", "name: gpro"), "algorithm.name: gpro is unknown; did you mean grpo, gspo or gmpo?", 5),
     # What no machine could do.
     Case(("output_dir: runs/x", f"output_dir: {'x' * 300}"), "output_dir: a folder's name has at most 200 bytes", 20),
     Case(("output_dir: runs/x", 'output_dir: "a\\0b"'), "output_dir: a folder's name has at most 200 bytes", 20),
@@ -119,7 +119,7 @@ CASES = [
     Case(("data:\n", "data:\n  prompt_template: '{prompt:{prompt}}'\n"), "has no field in its format", 8),
     Case(("  - name: exact_match", "  - {name: function, path: nonsense}"), "'nonsense' names no object: file.py:object", 18),
     # Names.
-    Case(("name: dpo", "name: dppo"), "algorithm.name: dppo is unknown; did you mean dpo?", 5),
+    Case(("name: dpo", "name: dpoo"), "algorithm.name: dpoo is unknown; did you mean dpo", 5),
     Case(("name: dpo", "name: quantum"), "algorithm.name: quantum is unknown; there are sft, dft,", 5),
     Case(("tokenizer: characters", "tokenizer: words"), "model.tokenizer: ", 3),
     Case(("task: chain", "task: chess"), "data.train.task: ", 8),

@@ -41,7 +41,7 @@ def options_of(name: str) -> dict[str, Any]:
 
 
 def _samples(name: str) -> bool:
-    return "rollouts" in KIND.members[name].model_fields
+    return KIND.members[name].trains_on == "rollouts"
 
 
 def trainer(make: MakeTrainer, name: str, output: str, **options: Any) -> PostTrainer:
