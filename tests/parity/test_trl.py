@@ -358,7 +358,7 @@ def test_pairs_without_a_reference(theirs: dict[str, Any] | None, name: str, opt
     torch.testing.assert_close(output.metrics[f"objective/{name}"].double(), value.detach().double(), rtol=1e-6, atol=0)
 
 
-CLIP = {"epsilon": 0.2, "epsilon_high": 0.28}
+CLIP: dict[str, Any] = {"epsilon": 0.2, "epsilon_high": 0.28}
 OUR_CLIP = {"clip_low": 0.2, "clip_high": 0.28, "updates": 2}
 K3 = {"beta": 0.1, "use_bias_correction_kl": False}
 
