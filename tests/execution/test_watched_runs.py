@@ -142,3 +142,11 @@ def test_a_metric_that_is_not_measured_is_refused_and_the_mended_recipe_begins(
     assert code == 2 and says in err and len(lines("metrics")) <= 1
     if says == "there are loss":
         assert posttrain("run", sft(stop_when={**stop, "metric": "loss"}))[0] == 0
+
+
+def test_the_last_step_is_evaluated_once(posttrain: Command) -> None:
+    """transformers evaluates after the last step where steps between evaluations are set, whatever their number."""
+    data = {"train": {"task": "chain", "rows": 8}, "eval": {"test": {"task": "chain", "split": "held_out", "rows": 2}}}
+    training = {"max_steps": 4, "rows_per_step": 4, "save_every": 0}
+    assert posttrain("run", recipe(data=data, training=training, eval={"every": 3, "samples": 1}))[0] == 0
+    assert [json.loads(line)["step"] for line in Path("out/eval.jsonl").read_text().splitlines()] == [0, 3, 4]

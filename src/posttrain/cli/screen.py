@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.report.texts import printable
+from posttrain.train.watch.redaction import redacted
 
 
 class Screen(Console):

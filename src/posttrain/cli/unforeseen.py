@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from posttrain.errors import PosttrainError
-from posttrain.execution.folder.redaction import redacted, shareable
+from posttrain.train.watch.redaction import redacted, shareable
 
 SHOWN = 300  # characters of an error's own message on the screen
 ABOUT = ("posttrain", "torch", "transformers", "accelerate", "peft")

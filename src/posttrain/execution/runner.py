@@ -16,7 +16,6 @@ from posttrain.distributed.signals import Interruption
 from posttrain.errors import PosttrainError, SetupError
 from posttrain.execution.folder.day import dated, day_of
 from posttrain.execution.folder.lock import locked
-from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.run_folder import (
     check_facts,
     clear,
@@ -41,6 +40,7 @@ from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import Told, hearing, tell
 from posttrain.train.trainer import PostTrainer
 from posttrain.train.watch.records import Listener, RunFiles, write
+from posttrain.train.watch.redaction import redacted
 
 T = TypeVar("T")
 
@@ -224,10 +224,11 @@ def _as_yaml(recipe: Recipe) -> str:
 def _finish(trainer: PostTrainer, prepared: Prepared, folder: Path, checkpoint: Path | None, heard: list[Told]) -> RunResult:
     if checkpoint is not None and ranks.is_main():
         trainer.run_files.resume_at(_step_of(checkpoint))
-    with _memory_is_named(), _kept(heard, trainer.run_files):
+    with _memory_is_named(), _kept(heard, trainer.run_files), trainer.trackers.kept():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        every = prepared.recipe.eval.every
-        if (prepared.sets.held_out or prepared.sets.problems) and (every is None or trainer.state.global_step % every):
+        every, done = prepared.recipe.eval.every, trainer.state.global_step
+        due = trainer.evaluated_at != done and (every is None or done % every)
+        if (prepared.sets.held_out or prepared.sets.problems) and due:
             trainer.evaluate()
         save_model(trainer.model, prepared.tokenizer, folder / "final", **prepared.saved)
     if ranks.is_main():

@@ -33,6 +33,8 @@ class Checkpointed(Trainer):
 
     mode: str = "one process"
     """How the model is spread over the ranks, once it is."""
+    evaluated_at: int | None = None
+    """The step of the last evaluation in this process."""
     run_state: RunState
     run_files: RunFiles
     _algorithm: Algorithm

@@ -32,6 +32,7 @@ from posttrain.train.learner import Learner, Step
 from posttrain.train.options import Execution, Watching
 from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
 from posttrain.train.watch.records import Listener
+from posttrain.train.watch.trackers import Trackers
 from posttrain.train.watch.watch import Watch
 
 
@@ -42,6 +43,7 @@ class Loop(Checkpointed):
     began = False
     """Whether training began, or went on: all that comes before it has been done."""
     listeners: list[Listener]
+    trackers: Trackers
     _learner: Learner
     _execution: Execution
     _watching: Watching
@@ -267,7 +269,7 @@ class Loop(Checkpointed):
             with self.accelerator.autocast():
                 metrics.update(sample(self.state.global_step))
         with self._signals_deferred():  # it is told as a whole, or made again
-            self.run_state.evaluation_due = False
+            self.run_state.evaluation_due, self.evaluated_at = False, self.state.global_step
             for listener in self.listeners:
                 listener.on_evaluation(self.state.global_step, metrics)
             self.log({name.replace("eval/", "eval_", 1): value for name, value in metrics.items()})

@@ -28,7 +28,7 @@ from posttrain.train.options import Execution, Watching
 from posttrain.train.run_state import RunState
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles
-from posttrain.train.watch.trackers import welcome
+from posttrain.train.watch.trackers import Trackers
 from posttrain.train.watch.watch import Watch
 
 
@@ -160,7 +160,7 @@ class PostTrainer(Loop):
             callbacks=callbacks,
             **given.parents,
         )
-        welcome(self.callback_handler)
+        self.trackers = Trackers(self.callback_handler, every=max(1, int(args.logging_steps)))
         vars(self.accelerator.ddp_handler)["gradient_as_bucket_view"] = True  # else all gradients are there twice
         if start.reference is not None:
             start.reference.place(self.accelerator, distributed)
@@ -176,5 +176,6 @@ class PostTrainer(Loop):
         )
         self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
         self._watch = Watch(self.run_files, execution.stop_when)
-        self.listeners = [self.run_files, *watching.listeners, self._watch] if self.is_world_process_zero() else []
+        told = [self.run_files, *watching.listeners, self._watch, self.trackers]
+        self.listeners = told if self.is_world_process_zero() else []
         self._record = dict(watching.start_metrics)

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from posttrain.errors import CheckpointError
 from posttrain.execution.folder.day import dated
 from posttrain.execution.folder.lock import LOCK
-from posttrain.execution.folder.redaction import redacted
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.faults import faults
+from posttrain.train.watch.redaction import redacted
 
 R = TypeVar("R", bound=Recipe)
 MAY_CHANGE = (

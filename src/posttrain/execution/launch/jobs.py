@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posttrain.errors import RecipeError, SetupError
-from posttrain.execution.folder.redaction import shareable
 from posttrain.recipe import Recipe
+from posttrain.train.watch.redaction import shareable
 
 Place = Literal["docker", "slurm", "kubernetes"]
 SENT_BY: Mapping[Place, Sequence[str]] = {"docker": ["bash"], "slurm": ["sbatch"], "kubernetes": ["kubectl", "apply", "-f"]}

@@ -10,13 +10,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from posttrain.execution.folder.redaction import shareable
 from posttrain.execution.folder.starts import versions
 from posttrain.execution.report.curves import number_of
 from posttrain.execution.report.record import Record
 from posttrain.execution.report.results import result_rows
 from posttrain.execution.report.texts import printable
 from posttrain.train.watch.records import write
+from posttrain.train.watch.redaction import shareable
 
 CARD = "README.md"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from posttrain.errors import CheckpointError
-from posttrain.execution.folder.redaction import redacted
 from posttrain.execution.folder.starts import STARTS
 from posttrain.execution.study.outcome import stages
 from posttrain.train.watch.records import JsonLines
+from posttrain.train.watch.redaction import redacted
 
 Line = Mapping[str, Any]
 

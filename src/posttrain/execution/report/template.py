@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from posttrain.execution.folder.redaction import shareable
 from posttrain.execution.report.curves import number_of
 from posttrain.execution.report.texts import printable
+from posttrain.train.watch.redaction import shareable
 
 
 @cache

@@ -16,8 +16,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from posttrain.errors import RecipeError, SetupError
-from posttrain.execution.folder.redaction import shareable
 from posttrain.execution.use.chosen import Chosen
+from posttrain.train.watch.redaction import shareable
 
 SENT = (
     "*.safetensors",

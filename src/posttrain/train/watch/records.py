@@ -13,6 +13,7 @@ from typing import Any
 from posttrain.errors import CheckpointError
 from posttrain.settings.training import SPENT
 from posttrain.telling import Told
+from posttrain.train.watch.redaction import shareable
 
 HALF_CHARACTERS = "backslashreplace"  # a lone surrogate is written as its JSON escape, and read as the same
 
@@ -129,10 +130,11 @@ class RunFiles(Listener):
         self._evaluations.keep_until(step)
 
     def warn(self, told: Told) -> None:
-        """Writes what was told; what is there stays as it is."""
-        if not any((line["rule"], line["sentence"]) == (told.rule, told.sentence) for line in self._warnings.read()):
+        """Writes what was told, without secrets; what is there stays as it is."""
+        sentence = shareable(told.sentence)
+        if not any((line["rule"], line["sentence"]) == (told.rule, sentence) for line in self._warnings.read()):
             at = {} if told.step is None else {"step": told.step}
-            self._warnings.append({"rule": told.rule, "sentence": told.sentence, **at})
+            self._warnings.append({"rule": told.rule, "sentence": sentence, **at})
 
     def warnings(self) -> tuple[Told, ...]:
         """All that was told, by this process and those before it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.execution.folder.redaction import HIDDEN, redacted
+from posttrain.train.watch.redaction import HIDDEN, redacted
 
 FAKE = "hf_" + "AbCd1234" * 4
 
