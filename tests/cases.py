@@ -68,6 +68,18 @@ CASES = [
     Case("iw_sft"),
     Case("iw_sft", "bounded", {"exponent": 2.0, "max_weight": 1.1}),
     Case("psft"),
+    *(Case("f_sft", divergence, {"divergence": divergence}) for divergence in ("tv", "hellinger", "kl", "js")),
+    Case("f_sft", "", {"beta": 0.7}),
+    Case("f_sft", "held", {"divergence": "js", "beta": 1.0, "guard": 0.4}),
+    Case("a_lol"),
+    *(Case("a_lol", form, {"form": form}) for form in ("a_lol_seq", "a_lol_free", "a_lol_kl", "r_lol", "wbc", "r_gold")),
+    Case("rwr"),
+    Case("awr", "", {"beta": 0.5, "cap": 4.0}),
+    Case("ascent"),
+    Case("unlikelihood"),
+    Case("npo", "", {"beta": 0.7}),
+    Case("forget_retain"),
+    Case("forget_retain", "npo", {"forget": "npo", "beta": 0.7, "retain_coef": 0.3, "kl_coef": 0.2}),
     Case("dpo"),
     Case("dpo", "smoothed", {"beta": 0.7, "label_smoothing": 0.1}),
     Case("ipo"),
@@ -331,7 +343,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         behavior_logp=torch.where(origin == Origin.DEMO, 0.0, collected + 0.4 * normal(rows, width)),
         old_logp=old_logp if needs.old_logp else None,
         ref_logp=ref_logp if needs.ref_logp else None,
-        weight=torch.randint(-2, 9, (rows, width), generator=random) / 4.0 if needs.weight != "none" else None,
+        weight=worth(needs.weight, rows, width, random),
         entropy=normal(rows, width).abs() if needs.collected_entropy != "none" else None,
         group=group,
         reward=reward if sampled else None,
@@ -341,6 +353,17 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         progress=0.3,
     )
     return Sample(algorithm, batch, logits, ref_logits)
+
+
+def worth(column: str, rows: int, width: int, random: torch.Generator) -> Tensor | None:
+    """Numbers of tokens, whose sums are exact, and of whole rows where they are a row's own."""
+    if column == "none":
+        return None
+    numbers = torch.randint(-2, 9, (rows, width), generator=random).double() / 4
+    if column == "weight":
+        return numbers
+    numbers = numbers[:, :1].expand(rows, width)
+    return torch.where(numbers < 0.5, -1.0, 1.0).double() if column == "forget" else numbers
 
 
 def prepared(case: Case, **shape: int) -> tuple[Algorithm, Batch, dict[str, Any]]:

@@ -44,7 +44,7 @@ class Norm(Qwen2RMSNorm):
 def make_examples(model: Any, tokenizer: Any, *, preference: bool, worth: Worth = "none", rows: int = 24) -> list[Example]:
     def record(i: int) -> Record:
         columns = {"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"}
-        worths = {"weight": i % 4 / 2, "reward": (i % 3 - 1) / 2, "advantage": (i % 5 - 1) / 4}
+        worths = {"weight": i % 4 / 2, "reward": (i % 3 - 1) / 2, "advantage": (i % 5 - 1) / 4, "forget": i % 3 == 0}
         pair = {"chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}"}
         return Record(f"row {i}", {**columns, **worths, **pair})
 

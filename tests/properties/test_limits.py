@@ -101,12 +101,35 @@ OF_PAIRS: dict[str, tuple[Build, Build, Change]] = {
 
 ALL_GROUPS = {"dynamic_sampling": False, **NO_CLIP}
 
+
+def weighing_alike(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(weight=torch.ones_like(logp))
+
+
+def all_forgotten(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(weight=-torch.ones_like(logp))
+
+
 LIMITS: dict[str, tuple[Build, Build, Change]] = {
     "no anchor": (("asft", {"kl_coef": 0.0}), ("dft", {}), as_drawn),
     "psft's first update": (("psft", {}), ("sft", {}), at_start),
     "psft without clip at the start": (("psft", NO_CLIP), ("sft", {}), at_start),
     "iw_sft at the start": (("iw_sft", {"exponent": 2.0}), ("sft", {}), at_start),
     "iw_sft with a small bound": (("iw_sft", {"exponent": 1e-300}), ("sft", {}), as_drawn),
+    "a_lol at the start": (("a_lol", {}), ("a_lol", {"form": "a_lol_free"}), at_start),
+    "a_lol_seq at the start": (("a_lol", {"form": "a_lol_seq"}), ("a_lol", {"form": "a_lol_free"}), at_start),
+    "a_lol without KL": (("a_lol", {"form": "a_lol_kl", "kl_coef": 0.0}), ("a_lol", {"form": "a_lol_free"}), as_drawn),
+    "r_gold of probability 1": (("a_lol", {"form": "r_gold", "floor": 1.0}), ("a_lol", {"form": "wbc"}), as_drawn),
+    "rewards that hardly weigh": (("rwr", {"beta": 1e300}), ("sft", {}), as_drawn),
+    "advantages that hardly weigh": (("awr", {"beta": 1e300}), ("sft", {}), as_drawn),
+    "weights of 1": (("sft", {"weights": "per_token"}), ("sft", {}), weighing_alike),
+    "a mean of weights of 1": (("sft", {"weights": "per_weight"}), ("sft", {}), weighing_alike),
+    "f_sft by total variation": (("f_sft", {"divergence": "tv", "beta": 1.0}), ("sft", {}), as_drawn),
+    "f_sft at the start": (("f_sft", {"beta": 1.0}), ("f_sft", {"beta": 1.0, "divergence": "js"}), at_start),
+    "hellinger at the start": (("f_sft", {"beta": 1.0, "divergence": "hellinger"}), ("sft", {}), at_start),
+    "a row to be forgotten": (("forget_retain", {"retain_coef": 0.0}), ("ascent", {}), all_forgotten),
+    "a row to be forgotten, bounded": (("forget_retain", {"forget": "npo", "retain_coef": 0.0}), ("npo", {}), all_forgotten),
+    "npo that never ends": (("npo", {"beta": 1e-300}), ("a_lol", {"form": "wbc"}), all_forgotten),
     "no std, no length": (
         ("dr_grpo", {"max_tokens": 1, **NO_CLIP}),
         ("reinforce", {"baseline": "group_mean"}),
@@ -217,7 +240,7 @@ def richest(*builds: Build) -> Algorithm:
     """A stand-in that needs what each of them needs."""
     algorithms = [build_algorithm(name, **options) for name, options in builds]
     wanted = {
-        field.name: max(getattr(algorithm.needs, field.name) for algorithm in algorithms)
+        field.name: max((getattr(algorithm.needs, field.name) for algorithm in algorithms), key=lambda v: (v != "none", v))
         for field in dataclasses.fields(Needs)
         if field.name != "pairs"
     }

@@ -13,11 +13,19 @@ from posttrain.algorithms.hybrids.hpt import HPT
 from posttrain.algorithms.hybrids.luffy import LUFFY
 from posttrain.algorithms.hybrids.prefix_rft import PrefixRFT
 from posttrain.algorithms.hybrids.srft import SRFT
+from posttrain.algorithms.on_demonstrations.a_lol import ALoL
+from posttrain.algorithms.on_demonstrations.ascent import Ascent
 from posttrain.algorithms.on_demonstrations.asft import ASFT
+from posttrain.algorithms.on_demonstrations.awr import AWR
 from posttrain.algorithms.on_demonstrations.dft import DFT
+from posttrain.algorithms.on_demonstrations.f_sft import FSFT
+from posttrain.algorithms.on_demonstrations.forget_retain import ForgetRetain
 from posttrain.algorithms.on_demonstrations.iw_sft import IWSFT
+from posttrain.algorithms.on_demonstrations.npo import NPO
 from posttrain.algorithms.on_demonstrations.psft import PSFT
+from posttrain.algorithms.on_demonstrations.rwr import RWR
 from posttrain.algorithms.on_demonstrations.sft import SFT
+from posttrain.algorithms.on_demonstrations.unlikelihood import Unlikelihood
 from posttrain.algorithms.on_preferences._sampled import sampled_pairs
 from posttrain.algorithms.on_preferences.alpha_po import AlphaPO
 from posttrain.algorithms.on_preferences.apo_down import APODown
@@ -82,6 +90,14 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     ASFT,
     IWSFT,
     PSFT,
+    FSFT,
+    ALoL,
+    RWR,
+    AWR,
+    Ascent,
+    Unlikelihood,
+    NPO,
+    ForgetRetain,
     DPO,
     IPO,
     RobustDPO,

@@ -23,7 +23,7 @@ Kind = Literal["demonstrations", "pairs", "questions"]
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 LABELS = ("label", "kto_tag")
 """KTO's: false where the completion is one that is not wanted."""
-WEIGHTS = frozenset(("weight", "weights", "reward", "advantage"))
+WEIGHTS = frozenset(("weight", "weights", "reward", "advantage", "forget"))
 """What says what a row is worth, where an algorithm asks for it."""
 DEMONSTRATIONS = ("demonstration", "completion", "messages")
 """What a question's demonstration is read from: the first that is there."""

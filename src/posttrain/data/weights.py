@@ -18,13 +18,14 @@ from posttrain.data.spans import of_tokens
 from posttrain.errors import DataError
 from posttrain.telling import tell
 
-Worth = Literal["none", "weight", "reward", "advantage"]
+Worth = Literal["none", "weight", "reward", "advantage", "forget"]
 """As `Needs.weight`."""
 COLUMNS: Mapping[Worth, tuple[str, ...]] = {
     "none": (),
     "weight": ("weight", "weights"),
     "reward": ("reward",),
     "advantage": ("advantage", "reward", "value"),
+    "forget": ("forget",),
 }
 """What is read for each."""
 ONE_OF: Mapping[Worth, tuple[str, ...]] = {
@@ -32,6 +33,7 @@ ONE_OF: Mapping[Worth, tuple[str, ...]] = {
     "weight": (),
     "reward": ("reward",),
     "advantage": ("advantage", "reward"),
+    "forget": ("forget",),
 }
 """Of which each row must have one."""
 
@@ -61,7 +63,7 @@ class Weigher:
         given = next((name for name in ONE_OF[self._worth] if columns.get(name) is not None), None)
         if given is None:
             raise BadRow(f"{' or '.join(ONE_OF[self._worth])} is missing")
-        number = _number(columns[given], given)
+        number = _forgotten(columns[given]) if given == "forget" else _number(columns[given], given)
         if given == "reward" and self._worth == "advantage" and columns.get("value") is not None:
             number, given = number - _number(columns["value"], "value"), "reward and a value"
         self._read[given] += 1
@@ -151,6 +153,14 @@ def _number(value: Any, name: str, *, least: float | None = None) -> float:
     if number is None or not math.isfinite(number) or (least is not None and number < least):
         raise BadRow(f"{name} must be {wanted}, not {value!r:.40}")
     return number
+
+
+def _forgotten(value: Any) -> float:
+    """-1 where a row is to be forgotten, 1 where not."""
+    said = {"true": -1.0, "1": -1.0, "false": 1.0, "0": 1.0}.get(str(value).lower())
+    if said is None:
+        raise BadRow(f"forget must be true or false, not {value!r:.40}")
+    return said
 
 
 def _listed(value: Any) -> list[Any]:

@@ -43,7 +43,8 @@ class Needs:
     which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
     pairs: how pairs are made of rollouts; None where they are data.
-    weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight.
+    weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight. forget is -1
+    where a row is to be forgotten, and else 1.
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     corrects: its credit weighs tokens by how likely they were to their sampler, beside what a term's correction does.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
@@ -58,7 +59,7 @@ class Needs:
     demonstrations: int = 0
     preference: bool = False
     pairs: PairRule | None = None
-    weight: Literal["none", "weight", "reward", "advantage"] = "none"
+    weight: Literal["none", "weight", "reward", "advantage", "forget"] = "none"
     rollouts: int = 0
     updates: int = 1
     old_logp: bool = False

@@ -27,6 +27,7 @@ Column = Literal[
     "reward",
     "advantage",
     "value",
+    "forget",
 ]
 Format = Literal["messages", "sharegpt", "alpaca"]
 

@@ -17,6 +17,16 @@ def one(view: View) -> Float[Tensor, "..."]:
     return torch.ones_like(view.logp)
 
 
+def minus_one(view: View) -> Float[Tensor, "..."]:
+    """-1: every token is to be forgotten."""
+    return -torch.ones_like(view.logp)
+
+
+def not_preferred(view: View, *, beta: float) -> Float[Tensor, "B 1"]:
+    """-2 sigmoid(beta m), m the row's sum of logp - ref_logp (NPO, arXiv:2404.05868)."""
+    return -2 * torch.sigmoid(beta * row_sum(view, view.logp - view.require("ref_logp")))
+
+
 def given(view: View) -> Float[Tensor, "..."]:
     """The batch's own, made by `prepare` from rewards and groups."""
     return view.require("advantage")

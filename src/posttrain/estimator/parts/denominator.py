@@ -90,6 +90,29 @@ def shaped(view: View, *, gamma: float) -> Float[Tensor, "..."]:
     return 2 * (view.logp.exp() + gamma).log() - math.log(gamma)
 
 
+def floored(view: View, *, least: float) -> Float[Tensor, "..."]:
+    """The ratio is max(p, least): a weight by the token's own probability that never vanishes (GOLD, in arXiv:2305.14718)."""
+    return view.logp - view.logp.exp().clamp(min=least).log()
+
+
+def complement(view: View) -> Float[Tensor, "..."]:
+    """pi_ref = 1 - p: with A = -1 the gradient of -log(1 - p) (unlikelihood, arXiv:1908.04319)."""
+    return (-view.logp.expm1()).log()
+
+
+def each(view: View, values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """A token's own, where `row_sum` would be its row's."""
+    return values
+
+
+def reference_clipped(
+    view: View, *, level: Callable[[View, Tensor], Tensor], low: float, high: float
+) -> Float[Tensor, "..."]:
+    """The ratio is clip(pi/pi_ref, low, high) against the start model, as a weight; of each token, or of the row."""
+    gap = level(view, view.logp - view.require("ref_logp")).clamp(max=MAX_LOG_RATIO)
+    return view.logp - gap.exp().clamp(low, high).log()
+
+
 def by_origin(
     view: View, *, rollout: Callable[[View], Tensor], demonstration: Callable[[View], Tensor]
 ) -> Float[Tensor, "..."]:

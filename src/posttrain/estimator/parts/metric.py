@@ -24,6 +24,16 @@ def weighted_nll(view: View) -> Float[Tensor, "B T"]:
     return -view.require("advantage") * view.logp
 
 
+def unlikelihood(view: View) -> Float[Tensor, "B T"]:
+    """-log(1 - p) of the token."""
+    return -(-view.logp.expm1()).clamp(min=torch.finfo(view.logp.dtype).tiny).log()
+
+
+def each_logp(view: View) -> Float[Tensor, "B T"]:
+    """log p of the token: of the row, where a term adds up its tokens."""
+    return view.logp
+
+
 def missed_probability(view: View) -> Float[Tensor, "B T"]:
     """1 - p of the token: what a denominator of 1 and an advantage of 1 descend."""
     return 1 - view.logp.exp()

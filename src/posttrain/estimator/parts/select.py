@@ -30,6 +30,18 @@ def chosen(batch: Batch) -> Bool[Tensor, "B T"]:
     return batch.loss_mask & batch.chosen[:, None]
 
 
+def wanted(batch: Batch) -> Bool[Tensor, "B T"]:
+    """What the data give a positive advantage."""
+    assert batch.advantage is not None, "prepare makes it"
+    return batch.loss_mask & (batch.advantage > 0)
+
+
+def unwanted(batch: Batch) -> Bool[Tensor, "B T"]:
+    """What the data give a negative one."""
+    assert batch.advantage is not None, "prepare makes it"
+    return batch.loss_mask & (batch.advantage < 0)
+
+
 def demonstrated_rows(batch: Batch) -> Bool[Tensor, " B"]:
     """Rows in which nothing was sampled. One without any loss token is a demonstration if its first token is."""
     carries = batch.loss_mask.any(-1)
