@@ -171,13 +171,22 @@ def test_advantages_that_would_all_be_0_or_are_made_in_two_ways_are_refused() ->
         read(ANSWERS[0], OTHER | {"advantage": 1}, worth="advantage")
 
 
-def test_what_nothing_reads_weighs_alike_and_that_is_told() -> None:
+def test_weights_that_nothing_reads_are_told() -> None:
     _, report = read(PAIR | {"weight": 0.5}, worth="none")
     with hearing() as heard:
         tell_unread("data.train", [report])
-    assert "weight (all rows)" in heard[0].sentence and "Each row weighs alike" in heard[0].sentence
+    assert "weight (all rows)" in heard[0].sentence and "worth by weight the algorithm, with its" in heard[0].sentence
 
 
 def test_other_weights_are_other_data() -> None:
     sets = [read(PAIR | {"weight": 1})[0], read(PAIR | {"weight": 2})[0], read(PAIR | {"weight": 1}, worth="none")[0]]
     assert len(set(map(digest, sets))) == 3
+
+
+def test_rows_to_be_forgotten_are_named_true_or_false() -> None:
+    kept, _ = read(PAIR | {"forget": True}, PAIR | {"forget": "false"}, PAIR | {"forget": 1}, worth="forget")
+    assert [float(example.rows[0].weight[0]) for example in kept] == [-1, 1, -1]
+    with pytest.raises(DataError, match="row 1: forget must be true or false, not 'maybe'"):
+        read(PAIR | {"forget": False}, PAIR | {"forget": "maybe"}, worth="forget")
+    with pytest.raises(DataError, match="row 1: forget is missing"):
+        read(PAIR | {"forget": False}, PAIR | {"forget": None}, worth="forget")

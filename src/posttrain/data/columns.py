@@ -23,7 +23,7 @@ Kind = Literal["demonstrations", "pairs", "questions"]
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 LABELS = ("label", "kto_tag")
 """KTO's: false where the completion is one that is not wanted."""
-WEIGHTS = frozenset(("weight", "weights", "reward", "advantage", "forget"))
+WEIGHTS = ("weight", "weights", "reward", "advantage", "forget")
 """What says what a row is worth, where an algorithm asks for it."""
 DEMONSTRATIONS = ("demonstration", "completion", "messages")
 """What a question's demonstration is read from: the first that is there."""
@@ -152,7 +152,8 @@ def tell_unread(label: str, reports: Sequence[DataReport]) -> None:
     first, *others = reports
     unread = {name: rows for name, rows in first.unread.items() if all(name in other.unread for other in others)}
     named = ", ".join(f"{name} ({_share(rows, first.seen)} rows)" for name, rows in unread.items())
-    alike = " Each row weighs alike: the algorithm, or its options, asks for no weights." if WEIGHTS & {*unread} else ""
+    worth = [name for name in WEIGHTS if name in unread]
+    alike = f" What rows are worth by {', '.join(worth)} the algorithm, with its options, does not ask." if worth else ""
     if unread:
         tell("unread-columns", f"{label}: nothing reads the columns {named}; name them in unused if that is right.{alike}")
 

@@ -31,4 +31,4 @@ class RWR(OnDemonstrations):
         """SFT's row with exponential weights of rewards."""
         from posttrain.algorithms.on_demonstrations._exponential import exponential
 
-        return exponential(self.name, "arXiv:2302.08582", "reward", beta=self.beta, cap=self.cap)
+        return exponential(self.name, "Peters and Schaal 2007", "reward", beta=self.beta, cap=self.cap)

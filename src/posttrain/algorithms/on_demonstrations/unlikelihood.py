@@ -35,7 +35,7 @@ class Unlikelihood(OnDemonstrations):
                     name="unlikelihood",
                     estimator=Estimator(denominator=denominator.complement, advantage=advantage.minus_one),
                     average=average.token,
-                    metrics=(Metric("objective/unlikelihood", metric.unlikelihood), Metric("nll", metric.nll)),
+                    metrics=(Metric("objective/unlikelihood", metric.of_its_complement), Metric("nll", metric.nll)),
                 ),
             ),
         )

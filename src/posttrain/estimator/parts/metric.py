@@ -24,7 +24,7 @@ def weighted_nll(view: View) -> Float[Tensor, "B T"]:
     return -view.require("advantage") * view.logp
 
 
-def unlikelihood(view: View) -> Float[Tensor, "B T"]:
+def of_its_complement(view: View) -> Float[Tensor, "B T"]:
     """-log(1 - p) of the token."""
     return -(-view.logp.expm1()).clamp(min=torch.finfo(view.logp.dtype).tiny).log()
 
