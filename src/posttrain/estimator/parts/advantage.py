@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO
-from posttrain.estimator.view import View, row_mean
+from posttrain.estimator.view import View, row_mean, row_sum
 
 SAME_LOGP = 1e-4  # two forward passes of one model in float32 differ by less, and the sign of that is noise
 
