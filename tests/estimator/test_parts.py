@@ -210,3 +210,12 @@ def test_a_given_advantage_stays() -> None:
 def test_values_are_frozen(thing: Any) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(thing, next(iter(thing.__dataclass_fields__)), None)
+
+
+def test_a_weighted_mean_has_no_unit_though_its_weights_add_up_to_less_than_1() -> None:
+    algorithm = build_algorithm("sft", weights="per_weight")
+    losses = [
+        policy_gradient_loss(algorithm, LOGP, algorithm.prepare(Batch(loss_mask=MASK, weight=unit * (1 - LOGP)))).loss
+        for unit in (1.0, 2.0**-10)
+    ]
+    assert losses[0] == losses[1] and losses[0] != 0
