@@ -19,6 +19,7 @@ from torch import Tensor
 
 from posttrain import Algorithm, Batch, LossOutput, Needs, Origin, build_algorithm, policy_gradient_loss
 from posttrain.algorithms import ALGORITHMS
+from posttrain.estimator.divergence import Divergence
 from posttrain.settings.doors.kinds import name_of
 
 NAMES = [name_of(config) for config in ALGORITHMS]
@@ -192,6 +193,15 @@ CASES = [
     Case("chord", "mu", {"mu_peak": 0.9, "mu_valley": 0.05, "mu_warmup": 0.2, "mu_decay": 0.5, "phi": False, "updates": 4}),
     Case("grpo_sft"),
     Case("grpo_sft", "several", {"updates": 4, "sft_coef": 0.4, "kl_coef": 0.1}),
+    Case("kd"),
+    Case("kd", "hot", {"alpha": 0.8, "temperature": 2.5}),
+    Case("gkd"),
+    Case("gkd", "forward", {"beta": 0.0}),
+    Case("gkd", "reverse", {"beta": 1.0}),
+    Case("gkd", "beside", {"beta": 0.1, "demonstrations": 4}),
+    Case("opd"),
+    Case("opd", "several", {"updates": 4, "clip_low": 0.1, "clip_high": 0.1, "kl_max": 0.4, "kl_coef": 0.1}),
+    Case("opd", "rewarded", {"updates": 4, "reward_coef": 0.7, "kl_max": 0.5}),
 ]
 BY_ID = {str(case): case for case in CASES}
 
@@ -266,6 +276,7 @@ class Sample:
     batch: Batch
     logits: Tensor
     ref_logits: Tensor
+    teacher_logits: Tensor
 
     @property
     def tokens(self) -> Tensor:
@@ -280,13 +291,22 @@ class Sample:
     def inputs(self, logits: Tensor | None = None) -> dict[str, Any]:
         """What `policy_gradient_loss` takes beside the batch: logp, and what the penalties ask for."""
         current = (self.logits if logits is None else logits).log_softmax(-1)
-        reference = self.ref_logits.log_softmax(-1)
-        made = {
-            "entropy": -(current.exp() * current).sum(-1),
-            "kl": (reference.exp() * (reference - current)).sum(-1),
-        }
+        taught = self.algorithm.needs.teacher == "full"
+        whole = divergences(current, self.teacher_logits if taught else self.ref_logits, self.algorithm.divergence)
+        made = {"entropy": -(current.exp() * current).sum(-1), **whole}
         asked = {penalty.quantity for penalty in self.algorithm.penalties}
         return {"logp": token_logp(current, self.tokens)} | {name: made[name] for name in asked}
+
+
+def divergences(current: Tensor, other: Tensor, by: Divergence) -> dict[str, Tensor]:
+    """All of them, from the other's logits, by plain autograd."""
+    p, q = ((one / by.temperature).log_softmax(-1) for one in (current, other))
+    mixed = (by.beta * q.exp() + (1 - by.beta) * p.exp()).log()
+
+    def kl(a: Tensor, b: Tensor) -> Tensor:
+        return (a.exp() * (a - b)).sum(-1)
+
+    return {"kl": kl(q, p), "reverse_kl": kl(p, q), "jsd": by.beta * kl(q, mixed) + (1 - by.beta) * kl(p, mixed)}
 
 
 def token_logp(logps: Tensor, tokens: Tensor) -> Tensor:
@@ -336,15 +356,19 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         reward[-GROUP:] = reward[-1]
     old_logp = logp + 0.4 * normal(rows, width)
     collected = old_logp if needs.old_logp else logp
+    behavior = torch.where(origin == Origin.DEMO, 0.0, collected + 0.4 * normal(rows, width))
+    entropy = normal(rows, width).abs() if needs.collected_entropy != "none" else None
+    teacher_logits = logits + 0.5 * normal(rows, width, VOCABULARY)
     batch = Batch(
         loss_mask=loss_mask,
         tokens=tokens,
         origin=origin,
-        behavior_logp=torch.where(origin == Origin.DEMO, 0.0, collected + 0.4 * normal(rows, width)),
+        behavior_logp=behavior,
         old_logp=old_logp if needs.old_logp else None,
         ref_logp=ref_logp if needs.ref_logp else None,
         weight=worth(needs.weight, rows, width, random),
-        entropy=normal(rows, width).abs() if needs.collected_entropy != "none" else None,
+        teacher_logp=token_logp(teacher_logits.log_softmax(-1), tokens) if needs.teacher == "logp" else None,
+        entropy=entropy,
         group=group,
         reward=reward if sampled else None,
         rewards_by_name={"right": correct.double(), "short": normal(rows)} if sampled else {},
@@ -352,7 +376,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         chosen=torch.arange(rows) % 2 == 0 if needs.preference else None,
         progress=0.3,
     )
-    return Sample(algorithm, batch, logits, ref_logits)
+    return Sample(algorithm, batch, logits, ref_logits, teacher_logits)
 
 
 def worth(column: str, rows: int, width: int, random: torch.Generator) -> Tensor | None:

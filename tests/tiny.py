@@ -27,6 +27,11 @@ def make_model(*, adapter: Adapter | None = None, dtype: Any = "float64", **fiel
     return with_exact_norms(model).to(getattr(torch, dtype)), tokenizer  # peft makes its adapter in float32
 
 
+def make_teacher(*, dtype: Any = "float64") -> Any:
+    """Another model over the same vocabulary, and wider."""
+    return make_model(dtype=dtype, hidden_size=64)[0]
+
+
 def with_exact_norms(model: Any) -> Any:
     for module in model.modules():
         if isinstance(module, Qwen2RMSNorm):

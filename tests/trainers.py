@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from posttrain import PostTrainer, Sampling, Weighted, build_algorithm
 from posttrain.rollout.hf import HFEngine
 from posttrain.train.options import Execution, Watching
-from tiny import Thirds, make_examples, make_model, make_problems
+from tiny import Thirds, make_examples, make_model, make_problems, make_teacher
 
 EXECUTION = {field.name for field in dataclasses.fields(Execution)}
 WATCHING = {field.name for field in dataclasses.fields(Watching)}
@@ -65,7 +65,8 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             "logging_steps": 1000,
             **arguments,
         }
-        given = {**online, **(trainer_options or {})}
+        taught = {"teachers": {"wide": make_teacher()}} if algorithm.needs.teacher != "none" else {}
+        given = {**online, **taught, **(trainer_options or {})}
         execution = {name: given.pop(name) for name in EXECUTION if name in given}
         watching = {name: given.pop(name) for name in WATCHING if name in given}
         return PostTrainer(

@@ -16,6 +16,7 @@ from cases import CASES, NAMES, Case
 from posttrain import build_algorithm
 from posttrain.algorithms import ALGORITHMS, KIND, AnyAlgorithm
 from posttrain.errors import RecipeError
+from posttrain.recipe.traits import Traits
 
 PACKAGE = Path(posttrain.__file__).parent
 
@@ -29,10 +30,10 @@ def test_an_algorithm_has_one_name() -> None:
 
 def test_traits_are_what_the_built_algorithm_needs() -> None:
     for case in CASES:
-        config, needs = KIND.members[case.name], case.algorithm.needs
+        config, needs = KIND.members[case.name].model_validate({"name": case.name, **case.options}), case.algorithm.needs
         trains_on = "rollouts" if needs.rollouts else "preferences" if needs.preference else "demonstrations"
-        traits = config.trains_on, config.takes_demonstrations, config.reads_verdict
-        assert traits == (trains_on, needs.demonstrations > 0, needs.verdict), case
+        assert config.trains_on == trains_on, case
+        assert Traits.of_config(config) == Traits.of_value(case.algorithm), case
 
 
 def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:

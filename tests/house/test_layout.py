@@ -27,6 +27,7 @@ CATALOGUES = (
     "algorithms/on_preferences",
     "algorithms/on_rollouts",
     "algorithms/hybrids",
+    "algorithms/from_teachers",
     "data/transforms",
     "model/adapters",
     "rewards/kinds",

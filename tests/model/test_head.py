@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cases import divergences
+from posttrain.estimator.divergence import Divergence
 from posttrain.model.head import Head, ReferenceStates, alone, in_one_pass, token_logprobs
 from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
 from posttrain.model.head.workspace import Workspace
@@ -18,6 +21,7 @@ from posttrain.model.scoring import Scorer
 from tiny import make_model
 
 ROWS, HIDDEN, VOCABULARY = 13, 8, 30
+PLAIN = Divergence()
 
 
 def _inputs(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -35,14 +39,16 @@ def _inputs(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     }
 
 
-def _naive(inputs: dict[str, Any], temperature: float, entropy: bool, reference: bool) -> torch.Tensor:
+def _naive(
+    inputs: dict[str, Any], temperature: float, entropy: bool, reference: bool, by: Divergence = PLAIN
+) -> torch.Tensor:
     log_p = ((inputs["hidden"] @ inputs["weight"].T + inputs["bias"]) / temperature).log_softmax(-1)
     columns = [log_p.gather(1, inputs["targets"][:, None])[:, 0]]
     if entropy:
         columns.append(-(log_p.exp() * log_p).sum(1))
     if reference:
-        log_q = (inputs["reference"].hidden @ inputs["reference"].head.weight.T / temperature).log_softmax(-1)
-        columns.append((log_q.exp() * (log_q - log_p)).sum(1))
+        other = inputs["reference"].hidden @ inputs["reference"].head.weight.T / temperature
+        columns.append(divergences(log_p, other, by)[by.name])
     return torch.stack(columns, 1)
 
 
@@ -69,6 +75,50 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
     leaves = [inputs[name] for name in ("hidden", "weight", "bias")]
     for a, b in zip(torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(naive, leaves, upstream), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+DIVERGENCES = [
+    Divergence(name=name, beta=beta, temperature=temperature)
+    for name, beta in [("kl", 0.5), ("reverse_kl", 0.5), ("jsd", 0.5), ("jsd", 0.1), ("jsd", 0.97)]
+    for temperature in (1.0, 2.5)
+]
+
+
+@pytest.mark.parametrize("chunk", [3, 10**6], ids=["three_rows", "all"])
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("by", DIVERGENCES, ids=str)
+def test_every_divergence_has_the_numbers_and_gradients_of_the_full_logits(
+    by: Divergence, temperature: float, entropy: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two passes and in one, beside what else is asked for."""
+    monkeypatch.setitem(CHUNK_ROWS, "cpu", chunk)
+    inputs = _inputs()
+    head, states = Head(inputs["weight"], inputs["bias"]), dataclasses.replace(inputs["reference"], divergence=by)
+    asked = {"temperature": temperature, "entropy": entropy, "reference": states}
+    naive = _naive(inputs, temperature, entropy, True, by)
+    factors = torch.randn_like(naive)
+    leaves = [inputs[name] for name in ("hidden", "weight", "bias")]
+    expected = torch.autograd.grad(naive, leaves, factors)
+    twice = token_logprobs(inputs["hidden"], head, inputs["targets"], **asked)
+    once, columns = in_one_pass(inputs["hidden"], head, inputs["targets"], lambda _, rows: factors[rows], **asked)
+    for made, gradients in (
+        (twice, torch.autograd.grad(twice, leaves, factors)),
+        (columns, torch.autograd.grad(once, leaves)),
+    ):
+        assert torch.allclose(made, naive, rtol=0, atol=1e-12)
+        for a, b in zip(gradients, expected, strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("by", DIVERGENCES, ids=str)
+def test_a_model_does_not_diverge_from_itself(by: Divergence) -> None:
+    inputs = _inputs()
+    head = Head(inputs["weight"], inputs["bias"])
+    own = ReferenceStates(inputs["hidden"].detach(), Head(inputs["weight"].detach(), inputs["bias"].detach()), by)
+    divergence = token_logprobs(inputs["hidden"], head, inputs["targets"], reference=own)[:, 1]
+    assert divergence.abs().max() < 1e-15
+    assert torch.autograd.grad(divergence.sum(), inputs["hidden"])[0].abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10**6], ids=["row", "three_rows", "all"])

@@ -29,6 +29,8 @@ class Row:
     sampled: Tensor
     policy: Tensor
     reference: Tensor
+    teacher: Tensor
+    taught: Tensor
     group: int
     reward: float
     rewards: dict[str, float]
@@ -47,8 +49,9 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
     batch, rows = drawn.batch, []
     for i, keep in enumerate(batch.loss_mask):
         tokens = drawn.tokens[i][keep]
-        policy, reference = (x[i][keep].log_softmax(-1) for x in (logits, drawn.ref_logits))
-        logp, ref = (x[range(len(tokens)), tokens] for x in (policy, reference))
+        models = (logits, drawn.ref_logits, drawn.teacher_logits)
+        policy, reference, teacher = (x[i][keep].log_softmax(-1) for x in models)
+        logp, ref, taught = (x[range(len(tokens)), tokens] for x in (policy, reference, teacher))
         rows.append(
             Row(
                 tokens=tokens.tolist(),
@@ -59,6 +62,8 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 sampled=batch.origin[i][keep] == 0,
                 policy=policy,
                 reference=reference,
+                teacher=teacher,
+                taught=taught,
                 group=int(batch.group[i]),
                 reward=0.0 if batch.reward is None else float(batch.reward[i]),
                 rewards={name: float(values[i]) for name, values in batch.rewards_by_name.items()},

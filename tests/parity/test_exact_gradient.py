@@ -68,6 +68,7 @@ class Task:
                 reward=self.reward[rows],
                 old_logp=logp[rows].detach() if ref else None,
                 ref_logp=ref_logp[rows] if ref else None,
+                teacher_logp=ref_logp[rows] if algorithm.needs.teacher == "logp" else None,
             )
             output = policy_gradient_loss(algorithm, logp[rows], algorithm.prepare(batch))
             total = total + times * p[rows].prod() * output.loss
@@ -83,6 +84,11 @@ class Task:
                 others = [p[j].detach() for k, j in enumerate(pair) if k != place]
                 total = total + p[i] * torch.stack(others).prod() * weights[place]
         return self.gradient(total)
+
+    def visits(self) -> Tensor:
+        """How often the policy comes through each state, without gradient."""
+        p = self.logp(self.table).sum(-1).exp().detach()
+        return torch.stack([p[[y[: len(state)] == state for y in self.all]].sum() for state in STATES])
 
     def expected_reward(self) -> Tensor:
         return self.gradient((self.logp(self.table).sum(-1).exp() * self.reward).sum())
@@ -156,9 +162,17 @@ def test_a_kl_in_the_loss_is_the_derivative_of_each_states_kl(estimate: str, rev
     ours = task.estimated(build_algorithm("grpo", rollouts=N, kl_coef=0.5, kl=estimate), ref=True)
     policy, reference = task.table.log_softmax(-1), task.reference.log_softmax(-1)
     one, other = (reference, policy) if reverse else (policy, reference)
-    per_state = (one.exp() * (one - other)).sum(-1)
-    p = task.logp(task.table).sum(-1).exp().detach()
-    visits = torch.stack([p[[y[: len(state)] == state for y in task.all]].sum() for state in STATES])
+    per_state, visits = (one.exp() * (one - other)).sum(-1), task.visits()
     close(ours, -0.5 * task.gradient((visits * per_state).sum()) / TOKENS)
     sampled = (policy.detach().exp() * policy).sum(-1)  # k1: the sampled logp - ref_logp, without the sampling
     assert task.gradient((visits * sampled).sum()).abs().max() < 1e-15
+
+
+def test_distillation_on_sampled_tokens_is_the_derivative_of_each_states_whole_kl_to_the_teacher() -> None:
+    """KL(pi || q) at every state, where the policy goes, over the tokens of both rows; a bound that acts is seen."""
+    task = Task(ends=False)
+    policy, teacher = task.table.log_softmax(-1), task.reference.log_softmax(-1)
+    whole = (policy.exp() * (policy - teacher)).sum(-1)
+    exact = -task.gradient((task.visits() * whole).sum()) / TOKENS
+    close(task.estimated(build_algorithm("opd", rollouts=N)), exact)
+    assert (task.estimated(build_algorithm("opd", rollouts=N, kl_max=0.5)) - exact).abs().max() > 1e-3

@@ -7,6 +7,7 @@ respect to the logits. Their defaults are the papers', or those that the docstri
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cases import BY_ID, CASES, Case, Sample, close, sample
-from parity import credits, demonstrations, policies
+from parity import credits, demonstrations, policies, taught
 from parity.preferences import AGREEING, PREFERENCES
 from parity.rows import (
     INFINITY,
@@ -313,7 +314,7 @@ NAIVE: dict[str, Callable[..., Tensor]] = PREFERENCES | {
     paper.__name__: paper
     for paper in (
         *demonstrations.PAPERS, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
-        hpt, prefix_rft, luffy, srft, chord, grpo_sft,
+        hpt, prefix_rft, luffy, srft, chord, grpo_sft, *taught.PAPERS,
     )
 } | policies.NAIVE | credits.NAIVE  # fmt: skip
 
@@ -378,6 +379,10 @@ OFF = {
     "cap": INFINITY,
     "guard": 1e-9,
     "retain_coef": 0.0,
+    "temperature": 1.0,
+    "beta": 0.3,
+    "reward_coef": 0.0,
+    "kl_max": INFINITY,
 }
 ACTING = {
     "sft-weights": ("weights",),
@@ -438,6 +443,11 @@ ACTING = {
     "grpo_sft-several": ("kl_coef",),
     **policies.ACTING,
     **credits.ACTING,
+    "kd": ("alpha",),
+    "kd-hot": ("alpha", "temperature"),
+    "gkd": ("beta",),
+    "opd-several": ("clip_low", "clip_high", "kl_max", "kl_coef"),
+    "opd-rewarded": ("reward_coef", "kl_max"),
 }
 
 
@@ -477,7 +487,7 @@ def test_native_objective_is_the_papers(name: str, metric: str) -> None:
 @pytest.mark.parametrize("name", AGREEING)
 def test_preference_objectives_where_policy_and_reference_agree(name: str) -> None:
     drawn = drawn_for(BY_ID[name], 0)
-    agreeing = Sample(drawn.algorithm, drawn.batch.replace(ref_logp=drawn.inputs()["logp"]), drawn.logits, drawn.ref_logits)
+    agreeing = dataclasses.replace(drawn, batch=drawn.batch.replace(ref_logp=drawn.inputs()["logp"]))
     metrics, _ = ours(BY_ID[name], agreeing)
     expected = {f"objective/{BY_ID[name].name}": AGREEING[name], "preference/accuracy": 0.5, "preference/margin": 0.0}
     assert {key: float(metrics[key]) for key in expected} == pytest.approx(expected, rel=1e-12)

@@ -26,8 +26,8 @@ def as_drawn(batch: Batch, logp: torch.Tensor) -> Batch:
 
 
 def at_start(batch: Batch, logp: torch.Tensor) -> Batch:
-    """The policy is still the old and the reference one, and the sampler agrees with it."""
-    return batch.replace(old_logp=logp, ref_logp=logp, behavior_logp=logp)
+    """The policy is still the old and the reference one, the sampler agrees with it, and so does a teacher."""
+    return batch.replace(old_logp=logp, ref_logp=logp, behavior_logp=logp, teacher_logp=logp)
 
 
 def one_token_rows(batch: Batch, logp: torch.Tensor) -> Batch:
@@ -198,6 +198,17 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
     ),
     "an unbiased KL's first update": (("grpo", {"kl": "unbiased"}), ("grpo", {"kl": "k2"}), as_drawn),
     "no row is too stale": (("grpo", {"updates": 4, "off_policy_mask": 1e9}), ("grpo", {"updates": 4}), as_drawn),
+    "a teacher that weighs nothing": (("kd", {"alpha": 0.0}), ("sft", {}), as_drawn),
+    "a teacher that may pull by nothing": (
+        ("opd", {"updates": 4, "reward_coef": 1.0, "kl_max": 1e-300}),
+        ("dapo", {"updates": 4, "dynamic_sampling": False, "clip_high": 0.2}),
+        as_drawn,
+    ),
+    "a teacher that is the student": (
+        ("opd", {"updates": 4, "reward_coef": 1.0}),
+        ("dapo", {"updates": 4, "dynamic_sampling": False, "clip_high": 0.2}),
+        at_start,
+    ),
     "a dual clip that is never reached": (
         ("grpo", {"updates": 4, "dual_clip": 1e9}),
         ("grpo", {"updates": 4}),

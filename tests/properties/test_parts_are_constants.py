@@ -84,7 +84,7 @@ def weights_and_weights_after_others_moved(case: Case, shape: dict[str, int]) ->
     return torch.stack(before)[:, stays], torch.stack(after)[:, stays]
 
 
-@over(of_token_scope, each="part")
+@over(lambda case: of_token_scope(case) and case.algorithm.terms, each="part")
 @given(shape=shapes)
 def test_a_token_scope_weight_does_not_depend_on_other_tokens(case: Case, shape: dict[str, int]) -> None:
     before, after = weights_and_weights_after_others_moved(case, shape)

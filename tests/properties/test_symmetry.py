@@ -21,7 +21,8 @@ def has_baseline(case: Case) -> bool:
 
 
 def is_policy_gradient_only(case: Case) -> bool:
-    return on_policy(case) and len(case.algorithm.terms) == 1 and not case.algorithm.penalties
+    algorithm = case.algorithm
+    return on_policy(case) and len(algorithm.terms) == 1 and not algorithm.penalties and algorithm.needs.teacher == "none"
 
 
 @over(each="part")

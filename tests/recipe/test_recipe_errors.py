@@ -257,6 +257,21 @@ CASES = [
     grpo({}, {}, "algorithm: kl: k1 in the loss has an expected gradient of zero", kl="k1"),
     grpo({}, {}, "algorithm: kl: the reward takes k1", kl="k3", kl_in="reward"),
     grpo({}, {}, "algorithm: correction: with old: sampler there is no gap", old="sampler", correction={}),
+    Case(
+        ("tokenizer: characters", "tokenizer: characters\n  teachers: {a: {name: x}}"),
+        "model.teachers: dpo learns from no teacher",
+    ),
+    Case(("name: dpo\n  beta: 0.1", "name: kd"), "model.teachers: kd learns from one: add {NAME: {name: …}}"),
+    Case(
+        GOOD.replace("name: dpo\n  beta: 0.1", "name: kd").replace(
+            "characters", "characters\n  teachers: {a: {name: x}, b: {name: y}}"
+        ),
+        "model.teachers: kd learns from one, and there are a, b",
+    ),
+    Case(
+        ("tokenizer: characters", "tokenizer: characters\n  teachers: {a b: {name: x}}"),
+        "model.teachers.a b: ",
+    ),
     top("stages: [{name: a b}]", "stages.0.name: "),
     top("stages: [{stages: [{}]}]", "stages.0.stages: "),
     top("stages: [{training: {max_stepps: 3}}]", "stages.0.training.max_stepps: unknown key; did you mean max_steps?"),

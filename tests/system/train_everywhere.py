@@ -38,7 +38,7 @@ from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import DemonstrationCollector, collect_demonstrations
 from posttrain.train.learner import MicroLoss, Step
 from posttrain.train.options import Execution
-from tiny import make_examples, make_model, parameters
+from tiny import make_examples, make_model, make_teacher, parameters
 
 STEPS, ROWS = 3, 8
 PLAINLY = ("sft", "asft", "grpo", "dpo")  # trained by padded rows and a head of two passes as well
@@ -113,6 +113,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
     rows = make_examples(model, tokenizer, preference=algorithm.needs.preference, worth=algorithm.needs.weight)
+    taught = {"teachers": {"wide": make_teacher()}} if algorithm.needs.teacher != "none" else {}
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
     return Counting(
         model,
@@ -121,6 +122,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         train_dataset=rows,
         args=TrainingArguments(**{**defaults, **options}),
         execution=Execution(micro_batch_tokens=150, distributed=distributed, **switches),
+        **taught,
     )
 
 

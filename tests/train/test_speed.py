@@ -16,8 +16,9 @@ from posttrain import PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin
+from posttrain.model.frozen.reference import Reference
+from posttrain.model.frozen.teacher import Teacher
 from posttrain.model.layout.make import Packed, Padded, make_layout
-from posttrain.model.reference import Reference
 from posttrain.model.scoring import Scorer
 from posttrain.model.trials import usable_head, usable_layout
 from posttrain.settings.model import Adapter
@@ -25,7 +26,7 @@ from posttrain.settings.training import HeadPath, RowLayout
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.learner import Learner
-from tiny import make_examples, make_model, parameters
+from tiny import make_examples, make_model, make_teacher, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
 ALGORITHMS = {algorithm.name: algorithm for algorithm in example_values()}
@@ -73,12 +74,18 @@ def learnt(
     reference = Reference(policy) if algorithm.needs.reference else None
     if reference is not None:
         reference.place(accelerator, None)
+    teacher = None
+    if algorithm.needs.teacher != "none":
+        rows, wide = policy.lm_head.weight.shape[0], make_teacher()
+        teacher = Teacher(wide, head=usable_head(wide, head, size), rows=rows)
+        assert usable_layout(wide, layout, size) == layout
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for one in policy.parameters():
             one.add_(0.02 * torch.randn(one.shape, generator=draw, dtype=one.dtype) * one.requires_grad)
     scorer, laid_out = Scorer(head, 0.8), make_layout(layout, pad_id=0, varlen=varlen)
-    learner = Learner(algorithm, reference, accelerator, scorer=scorer, layout=laid_out, rows=None, tokens=150)
+    options: Any = {"layout": laid_out, "rows": None, "tokens": 150, "teacher": teacher}
+    learner = Learner(algorithm, reference, accelerator, scorer=scorer, **options)
     opened = learner.open(policy, collection(algorithm, policy, tokenizer))
     step, total, metrics = learner.step(opened, 0, 0.3), torch.zeros((), dtype=torch.float64), dict[str, float]()
     for micro in step.micro:
@@ -105,7 +112,8 @@ def assert_equal(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_fast_path_learns_what_the_plain_one_learns(name: str) -> None:
     algorithm = ALGORITHMS[name]
-    head = "two_pass" if algorithm.needs.full_kl else "whole"  # whole distributions are compared by their matrices
+    by_matrices = algorithm.needs.compares_distributions  # whole distributions are
+    head = "two_pass" if by_matrices else "whole"
     assert_equal(learnt(algorithm, *FAST), learnt(algorithm, head, "padded"))
 
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from posttrain.algorithms.from_teachers.gkd import GKD
+from posttrain.algorithms.from_teachers.kd import KD
+from posttrain.algorithms.from_teachers.opd import OPD
 from posttrain.algorithms.function import FunctionAlgorithm, installed_algorithm
 from posttrain.algorithms.hybrids.chord import CHORD
 from posttrain.algorithms.hybrids.grpo_sft import GRPOSFT
@@ -153,6 +156,9 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     SRFT,
     CHORD,
     GRPOSFT,
+    KD,
+    GKD,
+    OPD,
 )
 
 KIND = Kind(

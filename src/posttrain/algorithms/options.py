@@ -25,6 +25,8 @@ class AlgorithmConfig(Config, ABC):
     """It asks which rollouts are right, beside their rewards."""
     corrects: ClassVar[bool] = False
     """It weighs tokens by how likely they were to their sampler without being told a correction."""
+    has_teacher: ClassVar[bool] = False
+    """It learns from a teacher, one of model.teachers."""
 
     name: str
     """Which algorithm; the other keys here are its options."""
@@ -33,6 +35,11 @@ class AlgorithmConfig(Config, ABC):
     def label(self) -> str:
         """For people, and for the names of stages."""
         return self.name
+
+    @property
+    def learns_from_rewards(self) -> bool:
+        """Of rollouts: they are needed."""
+        return self.trains_on == "rollouts"
 
     @abstractmethod
     def build(self) -> Algorithm:
@@ -84,13 +91,18 @@ class Correction(Config):
     """The largest weight."""
 
 
-class OnRollouts(AlgorithmConfig, ABC):
-    """Of algorithms over rollouts."""
+class OnSamples(AlgorithmConfig, ABC):
+    """Of algorithms over what the policy samples."""
 
     trains_on = "rollouts"
 
     rollouts: Count = 8
     """Completions for each question. The recipe fills it from `rollout.n`."""
+
+
+class OnRollouts(OnSamples, ABC):
+    """Of policy gradients over rollouts."""
+
     updates: Count = 1
     """Optimizer steps for each collection. The clip acts only when there are several."""
     kl_coef: NonNegative = 0.0

@@ -25,6 +25,7 @@ def needs(
     demonstration: Literal["none", "row", "prefix", "separate"] = "none",
     demonstrations: int = 0,
     collected_entropy: Literal["none", "prefix", "rows"] = "none",
+    teacher: Literal["none", "logp", "full"] = "none",
 ) -> Needs:
     """Old log-probs where several updates need them, a KL in the reward, or `old_logp` says so; of the sampler where the
     config says so.
@@ -47,6 +48,7 @@ def needs(
         demonstrations=demonstrations,
         collected_entropy=collected_entropy,
         verdict=config.reads_verdict,
+        teacher=teacher,
     )
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Question, Request
+from posttrain.estimator.divergence import Divergence, DivergenceName
 from posttrain.estimator.needs import ASKED_BY, Needs
 from posttrain.estimator.parts.advantage import given
 from posttrain.estimator.parts.average import Average
@@ -121,13 +122,25 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Penalty:
-    """coef · mean of a quantity over the whole vocabulary, which has a gradient of its own and is no row of the table."""
+    """coef · mean of a quantity over the whole vocabulary, which has a gradient of its own and is no row of the table.
+
+    `beta` and `temperature` are of a divergence, from the start model or from a teacher, as `Needs` says.
+    """
 
     name: str
-    quantity: Literal["entropy", "kl"]
+    quantity: Literal["entropy"] | DivergenceName
     coef: Coefficient
     average: Average = token_average
     select: Select = everything
+    beta: float = 0.5
+    temperature: float = 1.0
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """How distributions are compared, where they are."""
+        if self.quantity == "entropy":
+            return None
+        return Divergence(name=self.quantity, beta=self.beta, temperature=self.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +179,24 @@ class Algorithm:
             shares[part.name] = part.average.share(batch, select)
             shares[f"{part.name}/tokens"] = token_average.count(select)
         return shares
+
+    @property
+    def divergence(self) -> Divergence:
+        """How whole distributions are compared, where `needs` says that they are.
+
+        Raises:
+            ValueError: in two ways, and they are compared once.
+        """
+        found = {one for penalty in self.penalties if (one := penalty.divergence) is not None}
+        if len(found) > 1:
+            raise ValueError(f"{self.name}: its penalties compare whole distributions in two ways, and one is made")
+        return next(iter(found), Divergence())
+
+    @property
+    def learns_from_rewards(self) -> bool:
+        """Of rollouts, but where a teacher alone says what is learnt."""
+        taught = self.needs.teacher != "none" and self.credit is as_given and not self.needs.verdict
+        return self.needs.rollouts > 0 and not taught
 
     @property
     def importance_ratio(self) -> bool:
@@ -224,6 +255,9 @@ def describe(part: Any) -> str:
 def table_rows(algorithm: Algorithm) -> Sequence[dict[str, str]]:
     """The algorithm as rows of the unified table, one for each term; penalties stand on the first."""
     penalties = ", ".join(f"{describe(p.coef)} · {p.name}" for p in algorithm.penalties)
+    if not algorithm.terms:
+        columns = ("term", "mask", "denominator", "correction", "advantage", "likelihood", "average")
+        return [{**dict.fromkeys(columns, ""), "penalties": penalties}]
     rows: list[dict[str, str]] = []
     for term in algorithm.terms:
         parts = term.estimator

@@ -49,6 +49,7 @@ class Batch:
     behavior_logp: Float[Tensor, "B T"] | None = None
     old_logp: Float[Tensor, "B T"] | None = None
     ref_logp: Float[Tensor, "B T"] | None = None
+    teacher_logp: Float[Tensor, "B T"] | None = None
     advantage: Float[Tensor, "B T"] | None = None
     weight: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
@@ -133,8 +134,8 @@ class Batch:
 
 PER_TOKEN = frozenset(
     (
-        "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "advantage", "weight", "entropy", "version",
-        "mark",
+        "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy",
+        "version", "mark",
     )
 )  # fmt: skip
 """The fields of a batch that are [B, T]."""

@@ -36,6 +36,9 @@ def policy_gradient_loss(
     entropy: Float[Tensor, "B T"] | None = None,
     kl: Float[Tensor, "B T"] | None = None,
     counts: Mapping[str, Float[Tensor, ""]] | None = None,
+    *,
+    reverse_kl: Float[Tensor, "B T"] | None = None,
+    jsd: Float[Tensor, "B T"] | None = None,
 ) -> LossOutput:
     """The surrogate whose gradient is the algorithm's: L = sum over terms of coef · (- sum w · logp · s / N), and penalties.
 
@@ -44,13 +47,16 @@ def policy_gradient_loss(
         logp: log-probs of the completion's tokens under the current policy, with gradient; index t is token t.
         batch: what `algorithm.prepare` returned, or a part of it.
         entropy: with gradient, where a penalty of the algorithm asks for it.
-        kl: KL(reference || current) over the vocabulary, with gradient, where a penalty asks for it.
+        kl: KL(reference || current) over the vocabulary, with gradient, where a penalty asks for it; from a teacher where the
+            algorithm has one.
         counts: denominators of the whole optimizer step, when `batch` is a micro-batch; None: the batch is the step.
+        reverse_kl: as kl; KL(current || reference).
+        jsd: as kl; the generalised Jensen-Shannon divergence.
 
     Raises:
         ValueError: the batch lacks what the algorithm needs, or `old_logp` is None with several updates a collection.
     """
-    quantities = {"entropy": entropy, "kl": kl}
+    quantities = {"entropy": entropy, "kl": kl, "reverse_kl": reverse_kl, "jsd": jsd}
     _check(algorithm, logp, batch, quantities, counts)
     logp = logp if logp.dtype == torch.float64 else logp.float()
     counts = algorithm.counts(batch) if counts is None else counts
@@ -122,9 +128,11 @@ def _check(
     if uncounted:
         raise ValueError(f"counts has no {', '.join(uncounted)}: make it by algorithm.counts, added up over the step.")
     needs = algorithm.needs
-    missing = [name for name in ("ref_logp", "chosen") if getattr(batch, name) is None]
+    missing = [name for name in ("ref_logp", "teacher_logp", "chosen") if getattr(batch, name) is None]
     if needs.ref_logp and "ref_logp" in missing:
         raise ValueError(f"{algorithm.name} compares with a reference policy: set Batch.ref_logp.")
+    if needs.teacher == "logp" and "teacher_logp" in missing:
+        raise ValueError(f"{algorithm.name} learns from a teacher: set Batch.teacher_logp.")
     if needs.preference and "chosen" in missing:
         raise ValueError(f"{algorithm.name} trains on preference pairs: set Batch.chosen.")
     if needs.older_policy and batch.old_logp is None:

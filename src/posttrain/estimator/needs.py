@@ -7,6 +7,7 @@ from typing import Literal
 
 ASKED_BY = {
     "ref_logp": "ref_logp=True",
+    "teacher_logp": 'teacher="logp"',
     "old_logp": "old_logp=True",
     "entropy": 'collected_entropy="rows"',
     "chosen": "preference=True",
@@ -48,6 +49,8 @@ class Needs:
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     corrects: its credit weighs tokens by how likely they were to their sampler, beside what a term's correction does.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
+    full_kl, teacher: whole distributions are compared with the frozen start model's, or with a teacher's (full); or a
+        teacher's log-probs of the tokens are needed (logp).
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
     verdict: which rollouts are right, beside their rewards.
     memory: what the collector remembers over steps: none, window (of several updates), buffer.
@@ -68,10 +71,20 @@ class Needs:
     ref_logp: bool = False
     entropy: bool = False
     full_kl: bool = False
+    teacher: Literal["none", "logp", "full"] = "none"
     collected_entropy: Literal["none", "prefix", "rows"] = "none"
     verdict: bool = False
     memory: Literal["none", "window", "buffer"] = "none"
     resample: bool = False
+
+    def __post_init__(self) -> None:
+        if self.full_kl and self.teacher == "full":
+            raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
+
+    @property
+    def compares_distributions(self) -> bool:
+        """Whole distributions are compared with another model's."""
+        return self.full_kl or self.teacher == "full"
 
     @property
     def reference(self) -> bool:
@@ -86,7 +99,7 @@ class Needs:
     @property
     def exact_logp(self) -> bool:
         """Log-probs are compared with others: dropout must be off."""
-        return self.reference or self.old_logp or self.preference or self.rollouts > 0
+        return self.reference or self.teacher != "none" or self.old_logp or self.preference or self.rollouts > 0
 
     @property
     def own_demonstrations(self) -> bool:

@@ -3,7 +3,7 @@
 A weight is a constant of the loss. So with L = sum over terms of coef · (- sum_i sum_t w_it · logp_it · s_i / N), and
 penalties,
 
-    dL / dlogp_it = - sum over terms of coef · w_it · s_i / N        dL / dH_it, dL / dKL_it = coef · s_i / N of its penalty
+    dL / dlogp_it = - sum over terms of coef · w_it · s_i / N        dL / dH_it, dL / dD_it = coef · s_i / N of its penalty
 
 The output layer asks for it while the logits of these tokens are there.
 """
@@ -48,14 +48,13 @@ class TokenSlopes:
         self._progress = batch.progress
         selected = [(term, term.select(batch)) for term in algorithm.terms]
         self._terms = [(term, of_tokens(select), share(term, select)) for term, select in selected]
-        quantities = [
-            name for name, asked in (("entropy", algorithm.needs.entropy), ("kl", algorithm.needs.full_kl)) if asked
-        ]
+        asked = {"entropy": algorithm.needs.entropy, algorithm.divergence.name: algorithm.needs.compares_distributions}
+        quantities = [name for name, wanted in asked.items() if wanted]
         of_penalties = [(quantities.index(part.quantity), share(part, part.select(batch))) for part in algorithm.penalties]
         self._penalties = [(1 + column, shares) for column, shares in of_penalties]
 
     def __call__(self, columns: Float[Tensor, "c k"], rows: slice) -> Float[Tensor, "c k"]:
-        """By the log-probs of these tokens, and by their entropies and KLs where the algorithm needs them."""
+        """By the log-probs of these tokens, and by their entropies and divergences where the algorithm needs them."""
         batch = Batch(progress=self._progress, **{name: value[:, rows] for name, value in self._tokens.items()})
         logp, slopes = columns[None, :, 0], torch.zeros_like(columns)
         for term, select, share in self._terms:

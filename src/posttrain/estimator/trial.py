@@ -32,11 +32,11 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
         The names of its metrics.
     """
     batch, logp, random = _batch(algorithm)
-    quantities = {"entropy": algorithm.needs.entropy, "kl": algorithm.needs.full_kl}
+    quantities = {"entropy": algorithm.needs.entropy, algorithm.divergence.name: algorithm.needs.compares_distributions}
     for penalty in algorithm.penalties:
         if not quantities[penalty.quantity]:
-            asked = {"entropy": "entropy", "kl": "full_kl"}[penalty.quantity]
-            raise ValueError(f"{algorithm.name}: the penalty {penalty.name} reads {penalty.quantity}: Needs({asked}=True)")
+            asked = "entropy=True" if penalty.quantity == "entropy" else 'full_kl=True), or Needs(teacher="full"'
+            raise ValueError(f"{algorithm.name}: the penalty {penalty.name} reads {penalty.quantity}: Needs({asked})")
     given = {
         name: torch.rand(logp.shape, dtype=logp.dtype, generator=random).requires_grad_()
         for name, needed in quantities.items()
@@ -46,9 +46,7 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
     prepared = _explained(algorithm, batch, lambda: algorithm.prepare(batch))
     if prepared.advantage is not None and prepared.advantage.shape != logp.shape:
         raise ValueError(f"{algorithm.name}: credit made advantages of shape {tuple(prepared.advantage.shape)}, not [B, T]")
-    output = _explained(
-        algorithm, prepared, lambda: policy_gradient_loss(algorithm, logp, prepared, given.get("entropy"), given.get("kl"))
-    )
+    output = _explained(algorithm, prepared, lambda: policy_gradient_loss(algorithm, logp, prepared, **given))
     (gradient,) = torch.autograd.grad(output.loss, logp, retain_graph=True)
     if not gradient.isfinite().all():
         raise ValueError(f"{algorithm.name}: the gradient of a small batch is not finite")
@@ -82,6 +80,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         old_logp=logp + 0.1 * drawn(*shape) if needs.old_logp else None,
         ref_logp=logp + 0.1 * drawn(*shape) if needs.ref_logp else None,
         weight=drawn(*shape) if needs.weight != "none" else None,
+        teacher_logp=logp + 0.1 * drawn(*shape) if needs.teacher == "logp" else None,
         entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
         reward=drawn(ROWS) if sampled else None,
         correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
@@ -109,7 +108,7 @@ def _check_token_scope(algorithm: Algorithm, term: Term, batch: Batch, logp: Ten
     moved = logp - 0.5 * (torch.arange(TOKENS) > 0)
     changed = {
         name: value - 0.5 * (torch.arange(TOKENS) > 0)
-        for name in ("old_logp", "ref_logp", "behavior_logp")
+        for name in ("old_logp", "ref_logp", "teacher_logp", "behavior_logp")
         if (value := getattr(batch, name)) is not None
     }
     before = term.estimator.weights(View.of(batch, logp, select)).value[:, 0]

@@ -25,6 +25,7 @@ class View:
     origin: Int[Tensor, "*shape"]
     behavior_logp: Float[Tensor, "*shape"] | None = None
     ref_logp: Float[Tensor, "*shape"] | None = None
+    teacher_logp: Float[Tensor, "*shape"] | None = None
     advantage: Float[Tensor, "*shape"] | None = None
     entropy: Float[Tensor, "*shape"] | None = None
     mark: Bool[Tensor, "*shape"] | None = None
@@ -35,7 +36,7 @@ class View:
     def of(cls, batch: Batch, logp: Float[Tensor, "B T"], select: Bool[Tensor, "B T"]) -> View:
         """What the parts of one term see of a batch, with the current policy's log-probs."""
         logp = _clean(logp, select, logp.dtype)
-        seen = ("behavior_logp", "old_logp", "ref_logp", "advantage", "entropy")
+        seen = ("behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "entropy")
         given = {name: value for name in seen if (value := getattr(batch, name)) is not None}
         cleaned = {name: _clean(value, select, logp.dtype) for name, value in given.items()}
         return cls(

@@ -79,6 +79,7 @@ def make_trainer(
             start_metrics=start_metrics,
             evaluate_first=bool(prepared.sets.held_out or prepared.sets.problems),
         ),
+        teachers=prepared.teachers,
         **rollouts,
         **options,
     )

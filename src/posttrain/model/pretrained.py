@@ -204,17 +204,29 @@ def _change(own: Any, config: ModelConfig) -> None:
 
 
 def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
-    from peft import PeftModel, get_peft_model_state_dict
-    from peft.utils import load_peft_weights
-
     if config.adapter is not None:
         raise SetupError(
             f"model.name: {folder} is an adapter, which is trained further as it is: leave model.adapter out, or name a "
             "folder with the whole model (a run's final/)."
         )
     base = _base_of(folder)
-    _check_no_pickles(folder)
     model = _model(config.model_copy(update={"name": base}), getattr(torch, config.dtype))
+    own = (folder / "tokenizer_config.json").is_file()
+    return with_adapter(model, folder, base), _tokenizer(config, str(folder) if own else base)
+
+
+def with_adapter(model: Any, folder: Path, base: str) -> Any:
+    """The model, which is called `base`, with the adapter that lies in a folder.
+
+    Raises:
+        SetupError: there is none, or it does not fit.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    if not (folder / "adapter_config.json").is_file():
+        raise SetupError(f"There is no adapter in {folder.absolute()} (adapter_config.json).")
+    _check_no_pickles(folder)
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except (ValueError, RuntimeError, OSError) as error:
@@ -224,8 +236,7 @@ def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
         raise SetupError(
             f"{folder}: the adapter does not fit {base}: only one of them has {listed(there.keys() ^ here.keys())}."
         )
-    own = (folder / "tokenizer_config.json").is_file()
-    return adapted, _tokenizer(config, str(folder) if own else base)
+    return adapted
 
 
 def _base_of(folder: Path) -> str:

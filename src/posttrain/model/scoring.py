@@ -29,7 +29,7 @@ class Scores:
 
     logp: Float[Tensor, "B T"]
     entropy: Float[Tensor, "B T"] | None = None
-    kl: Float[Tensor, "B T"] | None = None
+    divergence: Float[Tensor, "B T"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

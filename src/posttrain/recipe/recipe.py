@@ -129,6 +129,11 @@ class Recipe(Config):
         if (self.data.demonstrations is not None) != traits.takes_demonstrations:
             wanted = "needs a set of its own" if self.data.demonstrations is None else "takes none beside its data"
             raise ValueError(f"data.demonstrations: {name} {wanted}")
+        if not self.stages and bool(self.model.teachers) != traits.has_teacher:
+            wanted = "no teacher" if self.model.teachers else "one: add {NAME: {name: …}}, with a folder or a name of the hub"
+            raise ValueError(f"model.teachers: {name} learns from {wanted}")
+        if len(self.model.teachers) > 1:
+            raise ValueError(f"model.teachers: {name} learns from one, and there are {', '.join(self.model.teachers)}")
         if not traits.rollouts:
             if rollout is not None:
                 pairs = ", and pairs by rollout.pairs" * (self.algorithm.trains_on == "preferences")
@@ -138,9 +143,10 @@ class Recipe(Config):
             return
         if rollout is None:
             raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
-        if not self.rewards and not isinstance(self.data.train, TaskSource):
+        if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.train, TaskSource):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
-        if self.rewards and not traits.reads_verdict and not any(reward.weight for reward in self.rewards):
+        reads = traits.reads_verdict or not traits.learns_from_rewards
+        if self.rewards and not reads and not any(reward.weight for reward in self.rewards):
             raise ValueError("rewards: each has weight: 0, and nothing would be learnt")
         if self.rewards and traits.reads_verdict and not any(reward.verdict for reward in self.rewards):
             raise ValueError(f"rewards: {name} asks which rollouts are right: mark a reward that can say so, verdict: true")

@@ -19,6 +19,8 @@ class Traits:
     takes_demonstrations: bool
     reads_verdict: bool
     corrected: bool
+    has_teacher: bool
+    learns_from_rewards: bool
 
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
@@ -28,10 +30,19 @@ class Traits:
             config.takes_demonstrations,
             config.reads_verdict,
             config.corrects or getattr(config, "correction", None) is not None,
+            config.has_teacher,
+            config.learns_from_rewards,
         )
 
     @classmethod
     def of_value(cls, algorithm: Algorithm) -> Traits:
         """Once it is built."""
         needs = algorithm.needs
-        return cls(needs.rollouts > 0, needs.demonstrations > 0, needs.verdict, algorithm.corrected)
+        return cls(
+            needs.rollouts > 0,
+            needs.demonstrations > 0,
+            needs.verdict,
+            algorithm.corrected,
+            needs.teacher != "none",
+            algorithm.learns_from_rewards,
+        )

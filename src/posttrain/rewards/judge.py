@@ -37,12 +37,11 @@ class Judges:
                 continue
             [judgements], self._stuck[name] = guarded(entry.reward, [group], entry.deadline)
             judged.append(judgements)
-        return summed(self._rewards, judged)
+        return summed(self._rewards, judged, len(group.completions))
 
 
-def summed(rewards: Sequence[Weighted], judged: Sequence[Sequence[Judgement]]) -> Rewarded:
-    """The weighted sum of what each reward said of each row."""
-    rows = len(judged[0])
+def summed(rewards: Sequence[Weighted], judged: Sequence[Sequence[Judgement]], rows: int) -> Rewarded:
+    """The weighted sum of what each reward said of each of some rows; without rewards all are graded 0."""
     total, graded = torch.zeros(rows, dtype=torch.float64), torch.ones(rows, dtype=torch.bool)
     by_name: dict[str, Tensor] = {}
     scored: dict[str, Tensor] = {}

@@ -21,9 +21,10 @@ def with_verdict(configs: Sequence[RewardConfig]) -> list[RewardConfig]:
     return [one.model_copy(update={"verdict": True}) if i == first else one for i, one in enumerate(configs)]
 
 
-def named(given: Sequence[RewardConfig]) -> list[RewardConfig]:
+def named(given: Sequence[RewardConfig], judged: Judged) -> list[RewardConfig]:
     """The rewards of training: a generated task's own verifier where none is named, and one of them for the verdict."""
-    return with_verdict(given or [TaskReward()])
+    own = [TaskReward()] if isinstance(judged.source, TaskSource) else []
+    return with_verdict(given or own)
 
 
 def make_rewards(given: Sequence[RewardConfig], judged: Judged) -> list[Weighted]:
@@ -35,7 +36,7 @@ def make_rewards(given: Sequence[RewardConfig], judged: Judged) -> list[Weighted
     """
     made: list[Weighted] = []
     with ExitStack() as started:
-        for one in named(given):
+        for one in named(given, judged):
             reward = one.build(judged)
             started.callback(reward.close)
             made.append(Weighted(reward, one.weight, one.verdict, one.max_error_rate, one.deadline_of_group))

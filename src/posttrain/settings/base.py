@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from posttrain.settings.other_names import key_hint
 
 Count = Annotated[int, Field(ge=1)]
+NonNegativeCount = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -74,6 +74,24 @@ class Adapter(Config):
     """Names of the modules that get one, or all linear ones but the head."""
 
 
+class TeacherConfig(Config):
+    """A frozen model over the student's vocabulary, for algorithms that learn from one."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """A folder, as a run's final/, or a name of the hub."""
+    adapter: Annotated[str, Field(min_length=1)] | None = None
+    """The folder of a LoRA adapter (peft) that it wears."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """In which it is held."""
+    revision: str | None = None
+    """A branch, tag or commit of the hub."""
+
+    @field_validator("name", "adapter")
+    @classmethod
+    def _is_at_home(cls, name: str | None) -> str | None:
+        return os.path.expanduser(name) if name else name
+
+
 class ModelConfig(Config):
     """A model by name or folder, or one from scratch with its tokenizer."""
 
@@ -99,6 +117,8 @@ class ModelConfig(Config):
     """Train a LoRA adapter; all parameters if not set."""
     config: dict[str, Any] = {}
     """Fields of a named model's own config.json to change: for a longer context, for instance."""
+    teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], TeacherConfig] = {}
+    """By names of yours. An algorithm that learns from a teacher takes one."""
 
     @field_validator("name")
     @classmethod

@@ -19,9 +19,11 @@ from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import LossOutput, policy_gradient_loss
 from posttrain.estimator.slopes import TokenSlopes
+from posttrain.model.frozen.compared import Compared
+from posttrain.model.frozen.reference import Reference
+from posttrain.model.frozen.teacher import Teacher
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Rows
-from posttrain.model.reference import Reference
 from posttrain.model.scoring import Scorer, Scores
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.counted import Counted
@@ -74,6 +76,7 @@ class Learner:
         accelerator: of accelerate: device, ranks and autocast.
         scorer: how tokens are scored.
         layout: how rows are laid out for the model.
+        teacher: where the algorithm learns from one.
         rows: units of a micro-batch, at most. tokens: tokens of it that the model reads, padding included, at most.
     """
 
@@ -87,8 +90,10 @@ class Learner:
         layout: Rows,
         rows: int | None,
         tokens: int | None,
+        teacher: Teacher | None = None,
     ) -> None:
-        self._algorithm, self._reference, self._accelerator = algorithm, reference, accelerator
+        self._algorithm, self._accelerator = algorithm, accelerator
+        self._compared = Compared(algorithm, reference, teacher, scorer)
         self._scorer, self._layout, self._bounds = scorer, layout, {"rows": rows, "tokens": tokens}
         self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token"
         self._beside = accelerator.device.type != "cpu"  # on a CPU it would take the time from the one that runs
@@ -97,8 +102,9 @@ class Learner:
     def open(self, model: nn.Module, collection: Collection) -> Collection:
         """The collection with the log-probs that its advantages and later updates need, and with its advantages."""
         flat, needs = self._with_own_scores(model, collection), self._algorithm.needs
-        if self._reference is not None and needs.ref_logp and needs.rollouts and flat.get("ref_logp") is None:
-            flat = flat.replace(ref_logp=self._collected(collection, self._reference_logp))
+        for name, score in self._compared.scores.items() if needs.rollouts else ():
+            if flat.get(name) is None:
+                flat = flat.replace(**{name: self._collected(collection, score)})
         if self._kept and all(row in self._kept for row in collection.rows):
             flat = flat.replace(ref_logp=torch.cat([self._kept[row] for row in collection.rows]))
         whole = flat.batch()
@@ -110,12 +116,12 @@ class Learner:
 
     def keep_reference(self, examples: Sequence[Example]) -> None:
         """Makes the reference's log-probs of a data set whose rows are read more than once, and keeps them, on every rank."""
-        needs = self._algorithm.needs
-        if self._reference is None or not needs.ref_logp or needs.rollouts or examples[0].rows[0] in self._kept:
+        score = self._compared.scores.get("ref_logp")
+        if score is None or self._algorithm.needs.rollouts or examples[0].rows[0] in self._kept:
             return
         for start in range(0, len(examples), KEPT_AT_A_TIME):
             collection = collect_demonstrations(examples[start : start + KEPT_AT_A_TIME], progress=0.0)
-            logps = self._collected(collection, self._reference_logp)
+            logps = self._collected(collection, score)
             for i, row in enumerate(collection.rows):
                 self._kept[row] = logps[collection.flat.span(i)].clone()
 
@@ -174,15 +180,12 @@ class Learner:
         """The loss of one micro-batch, divided by the counts of the whole step; `made` as `made` gave it, if it did."""
         with self._accelerator.autocast():  # policy and reference alike: where they agree, they agree exactly
             local, inputs = self._there(made or self._made(step.collection, micro))
-            states, needs = None, self._algorithm.needs
-            if self._reference is not None and needs.ref_logp and local.ref_logp is None:
-                local = local.replace(ref_logp=self._reference_logp(inputs, local))
-            if self._reference is not None and needs.full_kl:
-                states = self._reference.states(inputs)
-            options: Any = {"entropy": needs.entropy, "reference": states}
+            local, needs, by = self._compared.completed(inputs, local), self._algorithm.needs, self._algorithm.divergence
+            options: Any = {"entropy": needs.entropy, "reference": self._compared.states(inputs)}
 
             def loss_of(scores: Scores) -> LossOutput:
-                return policy_gradient_loss(self._algorithm, scores.logp, local, scores.entropy, scores.kl, step.counts)
+                whole: Any = {"entropy": scores.entropy, by.name: scores.divergence}
+                return policy_gradient_loss(self._algorithm, scores.logp, local, counts=step.counts, **whole)
 
             if self._one_pass and torch.is_grad_enabled():
                 slopes = TokenSlopes(self._algorithm, local, inputs.index, step.counts)
@@ -263,10 +266,6 @@ class Learner:
             return self._scorer.score(model, inputs, local.loss_mask, entropy=entropy)
         finally:
             model.train(training)
-
-    def _reference_logp(self, inputs: ModelInputs, local: Batch) -> Float[Tensor, "B T"]:
-        assert self._reference is not None
-        return self._reference.logp(inputs, local.loss_mask, self._scorer)
 
     @torch.no_grad()
     def _collected(

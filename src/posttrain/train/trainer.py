@@ -19,7 +19,7 @@ from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
-from posttrain.train.given.handed import handed_over
+from posttrain.train.given.handed import NOBODY, as_teachers, handed_over
 from posttrain.train.given.keywords import sorted_out
 from posttrain.train.given.ready import make_ready
 from posttrain.train.learner import Learner
@@ -52,6 +52,8 @@ class PostTrainer(Loop):
         engine: samples rollouts; transformers, in this process, if not given.
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
+        teachers: by a name each, models over the same vocabulary, or names or folders of such, for an algorithm that learns
+            from one. A model takes no gradient from here on.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
         execution: how steps are made.
@@ -82,6 +84,7 @@ class PostTrainer(Loop):
         sampling: Sampling | None = None,
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
+        teachers: Mapping[str, Any] = NOBODY,
         ahead: Ahead | None = None,
         execution: Execution = Execution(),  # noqa: B008  (frozen)
         watching: Watching = Watching(),  # noqa: B008
@@ -143,7 +146,8 @@ class PostTrainer(Loop):
             for name, examples in given.held_out.items()
         }
         numbers = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}
-        start = make_ready(model, tokenizer, algorithm, execution, device=args.device, **numbers)
+        taught = {"teachers": as_teachers(teachers, algorithm, tokenizer), "device": args.device}
+        start = make_ready(model, tokenizer, algorithm, execution, **taught, **numbers)
         super().__init__(
             model=model,
             args=for_the_parent(
@@ -162,8 +166,9 @@ class PostTrainer(Loop):
         )
         self.trackers = Trackers(self.callback_handler, every=max(1, int(args.logging_steps)))
         vars(self.accelerator.ddp_handler)["gradient_as_bucket_view"] = True  # else all gradients are there twice
-        if start.reference is not None:
-            start.reference.place(self.accelerator, distributed)
+        for frozen in (start.reference, start.teacher):
+            if frozen is not None:
+                frozen.place(self.accelerator, distributed)
         compared = sampling is not None and algorithm.needs.rollouts
         self._learner = Learner(
             algorithm,
@@ -171,6 +176,7 @@ class PostTrainer(Loop):
             self.accelerator,
             scorer=Scorer(start.head, sampling.temperature if sampling is not None and compared else 1.0),
             layout=start.layout,
+            teacher=start.teacher,
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )

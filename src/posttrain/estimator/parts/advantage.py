@@ -60,6 +60,12 @@ def k3(view: View) -> Float[Tensor, "..."]:
     return (view.require("ref_logp") - view.logp).clamp(max=MAX_LOG_RATIO).expm1()
 
 
+def towards_teacher(view: View, *, bound: float, reward_coef: float) -> Float[Tensor, "..."]:
+    """log q - log pi_old, within ±bound, + reward_coef · the batch's own advantage: the k1 estimate of -KL(pi || q)."""
+    pull = (view.require("teacher_logp") - view.old_logp).clamp(-bound, bound)
+    return pull + reward_coef * view.require("advantage") if reward_coef else pull
+
+
 def indecision(view: View) -> Float[Tensor, "..."]:
     """1 - p; with a denominator of 1 the weight is p (1 - p), largest where the policy is undecided (arXiv:2508.11408)."""
     return 1 - view.logp.exp()

@@ -69,6 +69,11 @@ def kl_to_reference(view: View) -> Float[Tensor, "B T"]:
     return gap.exp() - gap - 1
 
 
+def kl_to_teacher(view: View) -> Float[Tensor, "B T"]:
+    """logp - teacher_logp: on what the policy samples, the k1 estimate of KL(pi || teacher)."""
+    return view.logp - view.require("teacher_logp")
+
+
 def clipped_surrogate(view: View, *, low: float, high: float, dual: float | None) -> Float[Tensor, "B T"]:
     """-min(r A, clip(r, 1 - low, 1 + high) A), for A < 0 no more than -dual · A (arXiv:1707.06347, eq. 7)."""
     ratio, advantage = (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp(), view.require("advantage")

@@ -79,6 +79,12 @@ def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
             f"{checkpoint} was trained from another start model: {other}. What the run compares with would be another one: "
             "bring the model back, or choose another output_dir."
         )
+    for name, own in facts.get("teachers", {}).items():
+        then = before.get("teachers", {}).get(name)
+        if then is not None and (other := difference(then, own)) is not None:
+            raise CheckpointError(
+                f"{checkpoint} was trained with another teacher {name}: {other}. Bring it back, or choose another output_dir."
+            )
     different = [name for name, digest in facts["data"].items() if data.get(name) != digest]
     if different:
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from posttrain.estimator.algorithm import Algorithm
 from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
 from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
 from posttrain.execution.numbers import computed_in, has_own_masters, on_gpu
-from posttrain.model.reference import only_multiplied
+from posttrain.model.frozen.reference import only_multiplied
 from posttrain.recipe.recipe import Recipe
 from posttrain.telling import tell
 
@@ -46,12 +47,14 @@ class Footprint:
         return decided.on
 
 
-def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int, prompt: int) -> Footprint:
-    """Of a run whose longest row, and longest prompt, have so many tokens; the model is in the machine's memory."""
+def footprint(
+    recipe: Recipe, algorithm: Algorithm, model: Any, *, teachers: Sequence[Any] = (), longest: int, prompt: int
+) -> Footprint:
+    """Of a run whose longest row, and longest prompt, have so many tokens; the models are in the machine's memory."""
     config, training, needs = recipe.distributed, recipe.training, algorithm.needs
     cuda, processes = on_gpu(recipe), max(config.processes, ranks.world())
-    numbers, precision = list(model.parameters()), _precision(recipe, model)
-    sizes = _sizes(recipe, model, reference=needs.reference)
+    numbers, precision = [p for one in (model, *teachers) for p in one.parameters()], _precision(recipe, model)
+    sizes = _sizes(recipe, model, teachers, reference=needs.reference)
     rows = 2 if needs.preference else 1
     units = max(training.rows_per_step // processes, 1)
     tokens = rows * longest * min(training.micro_batch_rows or units, units)
@@ -67,7 +70,7 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int,
             prompt=prompt,
             group=2 if needs.preference else max(min(needs.rollouts, training.micro_batch_rows or units), 1),
             layout=layout,
-            scores=1 + needs.entropy + needs.full_kl,
+            scores=1 + needs.entropy + needs.compares_distributions,
             whole=training.head == "whole",
             device="cuda" if cuda else "cpu",
             **precision,
@@ -88,13 +91,14 @@ def footprint(recipe: Recipe, algorithm: Algorithm, model: Any, *, longest: int,
     return Footprint(held(config, processes, **sizes), tokens, passing, there, decision)
 
 
-def _sizes(recipe: Recipe, model: Any, *, reference: bool) -> dict[str, Any]:
+def _sizes(recipe: Recipe, model: Any, teachers: Sequence[Any], *, reference: bool) -> dict[str, Any]:
     """Of what a process holds, by the names of `held`."""
     cast = 2 if has_own_masters(recipe) else None  # DeepSpeed casts all parameters
     trained = [p for p in model.parameters() if p.requires_grad]
     frozen = sum(p.numel() * (cast or p.element_size()) for p in model.parameters() if not p.requires_grad)
     sizes: dict[str, Any] = {"trained": sum(p.numel() for p in trained), "frozen": frozen}
     sizes["number"] = cast or trained[0].element_size()
+    sizes["teacher"] = sum(p.numel() * (cast or p.element_size()) for one in teachers for p in one.parameters())
     if reference and recipe.model.adapter is None:
         shared_out = recipe.distributed.shares_parameters or recipe.distributed.by_deepspeed
         halves = only_multiplied(model) if computed_in(recipe) == "bfloat16" and not shared_out else set[int]()

@@ -25,6 +25,7 @@ class Held:
     gradients: float
     optimizer: float
     reference: float
+    teacher: float = 0.0
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {gigabytes(size)}" for name, size in asdict(self).items() if size)
@@ -32,7 +33,7 @@ class Held:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.reference
+        return self.weights + self.gradients + self.optimizer + self.reference + self.teacher
 
 
 def held(
@@ -43,10 +44,11 @@ def held(
     number: int,
     frozen: float = 0,
     reference: float = 0,
+    teacher: float = 0,
     on_device: bool = False,
 ) -> Held:
-    """By the mode, of T trained parameters of `number` bytes each, on G processes; frozen ones and a reference have so many
-    bytes in all.
+    """By the mode, of T trained parameters of `number` bytes each, on G processes; frozen ones, a reference and a teacher
+    have so many bytes in all.
 
     Trained weights are T·number, gradients T·number, and the optimizer T·2·number, or T·12 for DeepSpeed, whose float32 copy
     has its moments beside it. A mode divides by G what it shares out; what it offloads is 0 where `on_device` asks for the
@@ -66,6 +68,7 @@ def held(
         gradients=trained * number * (share if shared >= 2 else 1),
         optimizer=trained * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1),
         reference=reference * of_model,
+        teacher=teacher * of_model,
     )
 
 

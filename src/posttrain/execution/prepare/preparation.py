@@ -21,6 +21,7 @@ from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
+from posttrain.model.frozen.teacher import load_teacher
 from posttrain.model.load import load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
@@ -53,6 +54,8 @@ class Prepared:
     graders: Graders
     collected: dict[str, float] = field(default_factory=dict[str, float])
     """Metrics of what was sampled before training, where the recipe says so."""
+    teachers: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The frozen models that it learns from, by name."""
 
     def close(self) -> None:
         """Ends the rewards and graders."""
@@ -90,7 +93,8 @@ class Prepared:
         asked = [len(one.prompt) for one in self.sets.train if not isinstance(one, Example)]
         longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
         prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
-        return footprint(self.recipe, self.algorithm, self.model, longest=longest, prompt=prompt)
+        sizes = {"longest": longest, "prompt": prompt}
+        return footprint(self.recipe, self.algorithm, self.model, teachers=[*self.teachers.values()], **sizes)
 
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
@@ -102,7 +106,10 @@ class Prepared:
         data = {name: digest(rows) for name, rows in sets.items() if rows}
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
         model = ranks.broadcast(identity(self.model) if ranks.is_main() else None, "the start model")
-        return {"data": data, "model": model, "code": fingerprints(self.recipe), "versions": versions}
+        teachers = {name: identity(one) for name, one in self.teachers.items()} if ranks.is_main() else {}
+        teachers = ranks.broadcast(teachers, "the teachers")
+        known = {"data": data, "model": model, "code": fingerprints(self.recipe), "versions": versions}
+        return {**known, "teachers": teachers} if teachers else known
 
     def _forms(self) -> dict[str, Any]:
         """How the rows of files are written, where that is in no columns of ours."""
@@ -129,6 +136,11 @@ class Prepared:
             "algorithm": repr(self.algorithm),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            **{
+                f"teacher {name}": f"{self.recipe.model.teachers[name].name}, {sum(p.numel() for p in one.parameters()):,} "
+                "parameters, frozen"
+                for name, one in self.teachers.items()
+            },
             **described(self.recipe),
             "questions" if needs.rollouts else "training rows": len(self.sets.train),
             **self.footprint().rows(),
@@ -174,8 +186,10 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
             if recipe.model.from_scratch is not None:
                 cure = "Take architecture: llama, or an alphabet of ASCII characters."
             raise SetupError(f"{recipe.model.label}: what is saved would have another tokenizer: {fault}. {cure}")
+        teachers = {name: load_teacher(name, one, tokenizer) for name, one in recipe.model.teachers.items()}
         started.pop_all()
-    prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, Graders(recipe.rewards))
+    graders = Graders(recipe.rewards)
+    prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, graders, teachers=teachers)
     per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)
     if step > (once := len(sets.train) * per_question):
         tell(

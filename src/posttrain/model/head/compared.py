@@ -1,8 +1,11 @@
-"""Scores of whole distributions: entropy, and the KL from a reference, beside log-probs.
+"""Scores of whole distributions: entropy, and the divergence from another model, beside log-probs.
 
 With p = softmax(z / T) and y the target,
 
-    d logp / dz = (e_y - p) / T      d H / dz = -p (log p + H) / T      d KL(q || p) / dz = (p - q) / T
+    d logp / dz = (e_y - p) / T      d H / dz = -p (log p + H) / T
+
+A divergence may be of logits that are divided by a temperature of its own once more: of log p and log q, divided by it and
+normalised again. `divergences.py` has their slopes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from posttrain.estimator.divergence import Divergence
+from posttrain.model.head import divergences
 from posttrain.model.head.layer import Columns, Head, named
 from posttrain.model.head.rows import Chunk, Rows, rows_at_a_time
 from posttrain.model.head.workspace import WORKSPACE
@@ -21,15 +26,18 @@ from posttrain.model.head.workspace import WORKSPACE
 
 def distributions(asked: Rows, hidden: Float[Tensor, "n H"], head: Head) -> Iterator[Chunk]:
     """The rows, a chunk at a time. `head` is in the dtype of products; log-probs of the vocabulary are in that of scores."""
-    models, reference = [(hidden, head)], asked.reference
+    models, reference, tempered = [(hidden, head)], asked.reference, False
     if reference is not None:
         models.append((reference.hidden, reference.head.to(asked.dtype)))
+        tempered = reference.divergence.temperature != 1
     size = min(rows_at_a_time(hidden.device.type), len(hidden)) or 1
-    rooms = [WORKSPACE.empty(size, len(head.weight), dtype=asked.wide, device=hidden.device) for _ in models]
+    shape, rooms = (size, len(head.weight)), len(models) + tempered
+    held = [WORKSPACE.empty(*shape, dtype=asked.wide, device=hidden.device) for _ in range(rooms)]
     for start in range(0, len(hidden), size):
         rows = slice(start, min(start + size, len(hidden)))
-        logs = [_log_softmax(asked, states[rows], layer, room) for (states, layer), room in zip(models, rooms, strict=True)]
-        pair = _Pair(asked, asked.targets[rows, None], logs[0], logs[1] if logs[1:] else None)
+        logs = [_log_softmax(asked, states[rows], layer, room) for (states, layer), room in zip(models, held, strict=False)]
+        other = None if reference is None else _compared(reference.divergence, *logs, *held[2:])
+        pair = _Pair(asked, asked.targets[rows, None], logs[0], other)
         columns = pair.columns()
         yield Chunk(rows, columns, lambda grad, pair=pair, columns=columns: pair.slope(columns, grad))
 
@@ -44,29 +52,46 @@ def _log_softmax(asked: Rows, states: Float[Tensor, "c H"], head: Head, room: Fl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """Log-probs of the model and of the other one, as the divergence takes them."""
+
+    by: Divergence
+    log_p: Float[Tensor, "c V"]
+    log_q: Float[Tensor, "c V"]
+
+
+def _compared(by: Divergence, log_p: Tensor, log_q: Tensor, room: Tensor | None = None) -> _Compared:
+    if room is None:
+        return _Compared(by, log_p, log_q)
+    divided = torch.div(log_p, by.temperature, out=room[: len(log_p)])
+    log_q /= by.temperature
+    return _Compared(by, *(torch.log_softmax(one, -1, out=one) for one in (divided, log_q)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pair:
-    """Log-probs over the vocabulary of some rows: p of the model, q of the reference."""
+    """Log-probs over the vocabulary of some rows, and what they are compared with."""
 
     asked: Rows
     targets: Int[Tensor, "c 1"]
     log_p: Float[Tensor, "c V"]
-    log_q: Float[Tensor, "c V"] | None
+    other: _Compared | None
 
     def columns(self) -> Columns:
         scores = [self.log_p.gather(1, self.targets)]
         if self.asked.entropy:
             scores.append(-(self.log_p.exp() * self.log_p).sum(1, keepdim=True))
-        if self.log_q is not None:
-            scores.append((self.log_q.exp() * (self.log_q - self.log_p)).sum(1, keepdim=True))
+        if (other := self.other) is not None:
+            scores.append(divergences.value(other.by, other.log_p, other.log_q))
         return torch.cat(scores, 1)
 
     def slope(self, columns: Columns, grad: Columns) -> tuple[Float[Tensor, "c V"], Float[Tensor, "c 1"]]:
-        """d loss / d logits, in the dtype of products. Nothing is left of log q."""
+        """d loss / d logits, in the dtype of products. Nothing is left of the other's."""
         entropy = self.asked.entropy
         p, of, value = self.log_p.exp(), named(grad, entropy=entropy), named(columns, entropy=entropy)
         slope = (p * -of.logp).scatter_add_(1, self.targets, of.logp)
         if of.entropy is not None and value.entropy is not None:
             slope -= of.entropy * p * (self.log_p + value.entropy)
-        if of.kl is not None and self.log_q is not None:
-            slope += of.kl * (p - self.log_q.exp_())
+        if of.divergence is not None and (other := self.other) is not None:
+            slope += of.divergence / other.by.temperature * divergences.slope(other.by, other.log_p, other.log_q)
         return slope.to(self.asked.dtype), torch.full_like(of.logp, self.asked.scale)

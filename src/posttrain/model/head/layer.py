@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from posttrain.estimator.divergence import Divergence
+
+PLAIN = Divergence()
 Columns = Float[Tensor, "n k"]
-"""Of each scored token: log p(target); then entropy and KL(reference || p) where asked for."""
+"""Of each scored token: log p(target); then entropy and the divergence from another model where asked for."""
 
 
 class Named(NamedTuple):
@@ -18,11 +21,11 @@ class Named(NamedTuple):
 
     logp: Float[Tensor, "n 1"]
     entropy: Float[Tensor, "n 1"] | None
-    kl: Float[Tensor, "n 1"] | None
+    divergence: Float[Tensor, "n 1"] | None
 
 
 def named(columns: Columns, *, entropy: bool) -> Named:
-    """The columns of a table in which entropy was asked for, or was not; a last one that is left is the KL."""
+    """The columns of a table in which entropy was asked for, or was not; a last one that is left is the divergence."""
     logp, *others = columns.split(1, 1)
     return Named(logp, others.pop(0) if entropy else None, others.pop(0) if others else None)
 
@@ -49,7 +52,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceStates:
-    """The reference's hidden states at the same positions, and its head: for the full-vocabulary KL."""
+    """Another model's hidden states at the same positions, its head, and how its distributions are compared with."""
 
     hidden: Float[Tensor, "n H2"]
     head: Head
+    divergence: Divergence = PLAIN

@@ -1,4 +1,4 @@
-"""From hidden states to log-probs, entropy and full-vocabulary KL, in row chunks. The vocabulary axis ends here.
+"""From hidden states to log-probs, entropy and full-vocabulary divergences, in row chunks. The vocabulary axis ends here.
 
 The logits of the batch never exist: only the rows that carry loss are scored, a chunk at a time. `in_one_pass` makes scores
 and gradients of a chunk while its logits are there, for a loss whose derivative by a row's scores is known from these alone:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from posttrain.errors import SetupError
+from posttrain.model.frozen.reference import Reference
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
-from posttrain.model.reference import Reference
 from posttrain.model.scoring import Scorer, computing, output_head
 from posttrain.telling import tell
 

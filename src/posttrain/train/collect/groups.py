@@ -99,12 +99,18 @@ def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, f
         "rollout/cut_off": sum(int(group.cut_off[rows].sum()) for group, rows in sampled) / len(lengths),
         "rollout/repetition": float(np.mean(np.concatenate([group.repetition[rows] for group, rows in sampled]))),
         **_same_metrics(rollouts),
-        "rollout/equal_groups": sum(_is_flat(group.rewarded) for group in rollouts) / len(rollouts),
+        **_equal_metrics(rollouts),
         "rollout/tokens": float(sum(lengths)),
         "rollout/seconds": seconds,
         "rollout/tokens_per_second": sum(lengths) / max(seconds, 1e-9),
         "entropy": -sum(float(one) for group, rows in sampled for one in group.logprob[rows]) / sum(lengths),
     }
+
+
+def _equal_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
+    """The share of groups whose rewards are all equal, where there are rewards."""
+    judged = bool(rollouts[0].rewarded.by_name)
+    return {"rollout/equal_groups": sum(_is_flat(group.rewarded) for group in rollouts) / len(rollouts)} if judged else {}
 
 
 def _same_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
@@ -129,6 +135,8 @@ def _prefix_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
 
 def _reward_metrics(rewarded: Rewarded) -> dict[str, float]:
     """Means over rows with a score; how judging went; and the signs of a reward that is being exploited."""
+    if not rewarded.by_name:
+        return {}
     graded, rows = rewarded.graded, len(rewarded.graded)
     faulty = [any(faults[i] is not None for faults in rewarded.faults.values()) for i in range(rows)]
     metrics = {

@@ -170,8 +170,9 @@ def rollout_collector(
         RecipeError, SetupError: says what, and what to do.
     """
     needs = algorithm.needs
-    if engine is None or sampling is None or not rewards:
-        raise SetupError(f"{algorithm.name} trains on rollouts: pass rewards= and sampling=, and an engine= or none.")
+    if engine is None or sampling is None or (algorithm.learns_from_rewards and not rewards):
+        asked = "rewards= and sampling=" if algorithm.learns_from_rewards else "sampling="
+        raise SetupError(f"{algorithm.name} trains on rollouts: pass {asked}, and an engine= or none.")
     if needs.demonstration == "hint":
         raise SetupError(f"{algorithm.name} puts hints into its prompts, which this version cannot collect.")
     if bool(needs.demonstrations) != bool(demonstrations):

@@ -44,6 +44,7 @@ INSTEAD = {
     "reward_model": _REWARDS,
     "reward_processing_classes": _REWARDS,
     "rollout_func": _ENGINE,
+    "teacher_model": "teachers={'name': model}, for an algorithm that learns from one",
     "tools": "tools and several turns with an environment are not there",
     "value_model": "critics are not there: a baseline comes from the group",
 }

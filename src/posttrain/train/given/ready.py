@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from posttrain.distributed.sharding import shard
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.model.frozen.reference import Reference
+from posttrain.model.frozen.teacher import Teacher, teacher_of
 from posttrain.model.layout.make import Rows, make_layout
 from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
-from posttrain.model.reference import Reference
 from posttrain.model.scoring import output_head
 from posttrain.model.trials import tell_of_plain_attention, usable_head, usable_layout, usable_varlen
 from posttrain.settings.training import HeadPath
@@ -22,11 +24,14 @@ from posttrain.train.options import Execution
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """How a model's tokens are scored, how its rows are laid out, and what it started from, where that is compared."""
+    """How a model's tokens are scored, how its rows are laid out, what it started from, where that is compared, and its
+    teacher, where it has one.
+    """
 
     head: HeadPath
     layout: Rows
     reference: Reference | None
+    teacher: Teacher | None
 
 
 def make_ready(
@@ -35,6 +40,7 @@ def make_ready(
     algorithm: Algorithm,
     execution: Execution,
     *,
+    teachers: Mapping[str, Any],
     device: torch.device,
     bf16: bool,
     deepspeed: bool,
@@ -42,6 +48,7 @@ def make_ready(
     """Gives an adapted head a matrix of its own, takes noise out where log-probs are compared, copies what is the reference,
     and spreads the model over the ranks that share it.
 
+    `teachers` are models by name, of which the algorithm takes one if it takes any.
     It will be trained on a `device`. Products are computed in bfloat16 where `bf16` says so, by autocast, or by a cast of the
     whole model under `deepspeed`.
 
@@ -53,12 +60,17 @@ def make_ready(
     if algorithm.needs.exact_logp:
         switch_off_noise(model, vocabulary)
     head = usable_head(model, execution.head, vocabulary)
-    if head == "whole" and algorithm.needs.full_kl:
+    if head == "whole" and algorithm.needs.compares_distributions:
         raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
     tell_of_plain_attention(model, device=device.type, bf16=bf16)
-    name = usable_layout(model, execution.layout, vocabulary)
+    name, teacher = usable_layout(model, execution.layout, vocabulary), None
+    for called, one in teachers.items():
+        full = algorithm.needs.teacher == "full"
+        teacher = teacher_of(called, one, model, vocabulary=vocabulary, head=execution.head, full=full)
+        name = usable_layout(one, name, vocabulary)
     computed = torch.bfloat16 if bf16 else output_head(model).weight.dtype
-    varlen = usable_varlen(model, name, vocabulary, device=device, dtype=computed)
+    models = (model, *teachers.values())
+    varlen = all(usable_varlen(one, name, vocabulary, device=device, dtype=computed) for one in models)
     layout = make_layout(name, pad_id=tokenizer.pad_token_id or 0, varlen=varlen)
     shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
     reference = None
@@ -66,4 +78,4 @@ def make_ready(
         reference = reference_of(model, vocabulary, shared_out=shared_out, bf16=bf16 and not deepspeed)
     if distributed is not None:
         shard(model, distributed, bf16=bf16)
-    return Ready(head, layout, reference)
+    return Ready(head, layout, reference, teacher)

@@ -1,0 +1,50 @@
+"""What an algorithm compares the policy with, token by token or over the whole vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+
+from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator.batch import Batch
+from posttrain.model.frozen.frozen import Frozen
+from posttrain.model.frozen.reference import Reference
+from posttrain.model.frozen.teacher import Teacher
+from posttrain.model.head import ReferenceStates
+from posttrain.model.layout.inputs import ModelInputs
+from posttrain.model.scoring import Scorer
+
+Score = Callable[[ModelInputs, Batch], Float[Tensor, "B T"]]
+
+
+class Compared:
+    """The frozen models of an algorithm, and what its needs ask of them.
+
+    `scores` makes the fields of a batch that are log-probs under one of them, by their names.
+    """
+
+    def __init__(self, algorithm: Algorithm, reference: Reference | None, teacher: Teacher | None, scorer: Scorer) -> None:
+        needs, self._by, self.scores = algorithm.needs, algorithm.divergence, dict[str, Score]()
+        for name, model, asked in (
+            ("ref_logp", reference, needs.ref_logp),
+            ("teacher_logp", teacher, needs.teacher == "logp"),
+        ):
+            if model is not None and asked:
+                self.scores[name] = partial(_logp, model, scorer)
+        self._whole = reference if needs.full_kl else teacher if needs.teacher == "full" else None
+
+    def completed(self, inputs: ModelInputs, batch: Batch) -> Batch:
+        """The batch with those of the log-probs that it has not."""
+        lacking = {name: score(inputs, batch) for name, score in self.scores.items() if getattr(batch, name) is None}
+        return batch.replace(**lacking) if lacking else batch
+
+    def states(self, inputs: ModelInputs) -> ReferenceStates | None:
+        """What whole distributions are compared with, where they are."""
+        return None if self._whole is None else self._whole.states(inputs, self._by)
+
+
+def _logp(model: Frozen, scorer: Scorer, inputs: ModelInputs, batch: Batch) -> Float[Tensor, "B T"]:
+    return model.logp(inputs, batch.loss_mask, scorer)

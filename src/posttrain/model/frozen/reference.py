@@ -1,0 +1,63 @@
+"""The frozen start model: a copy of the policy, or the policy itself with its adapter switched off."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.model.frozen.frozen import Frozen
+from posttrain.model.scoring import is_linear
+from posttrain.settings.distributed import DistributedConfig
+
+
+class Reference(Frozen):
+    """Scores rows under the model as it was when this was made. Its dropout is off and it takes no gradient.
+
+    It is made of a policy that is not spread over ranks yet, and has its memory until `place`, before the policy is trained,
+    gives it its own: a whole one on the device, or a share of one where the policy is shared out. What is not trained stays
+    one tensor for both, if it is not shared out.
+
+    Args:
+        policy: with its adapter, where it has one.
+        shared_out: its parameters will be spread over the ranks.
+        apart: a copy, also where switching the adapter off would do.
+        rounded: matrices that are multiplied and nothing else are held in bfloat16: under an autocast to it the same numbers,
+            to the last bit, in half the memory.
+    """
+
+    def __init__(self, policy: Any, *, shared_out: bool = False, apart: bool = False, rounded: bool = False) -> None:
+        self.is_policy = hasattr(policy, "disable_adapter") and not apart
+        if self.is_policy:
+            super().__init__(policy)
+            return
+        shared = set[int]() if shared_out else {id(p) for p in policy.parameters() if not p.requires_grad}
+        halves = only_multiplied(policy) if rounded else set[int]()
+
+        def own(p: Tensor) -> Tensor:
+            if id(p) in shared:
+                return p
+            return torch.nn.Parameter(p.detach().bfloat16() if id(p) in halves else p.detach(), requires_grad=False)
+
+        same = {id(p): own(p) for p in policy.parameters()}
+        super().__init__(copy.deepcopy(policy, same).eval(), shared=shared)  # a large model's copy would not fit beside it
+
+    def place(self, accelerator: Any, distributed: DistributedConfig | None) -> None:
+        """Makes it independent of the policy, on the device or on the ranks that share the policy."""
+        if not self.is_policy:
+            super().place(accelerator, distributed)
+
+    def frozen(self) -> AbstractContextManager[Any]:
+        """Without the adapter, where that is what the policy started from."""
+        return self._model.disable_adapter() if self.is_policy else super().frozen()
+
+
+def only_multiplied(model: nn.Module) -> set[int]:
+    """The ids of those parameters that autocast would make bfloat16 each time that they are read: linear layers' alone."""
+    linear, elsewhere = set[int](), set[int]()
+    for module in model.modules():
+        (linear if is_linear(module) else elsewhere).update(id(p) for p in module.parameters(recurse=False))
+    return linear - elsewhere

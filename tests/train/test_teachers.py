@@ -1,0 +1,104 @@
+"""A teacher beside the model that is trained: what a step learns from it, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from cases import divergences
+from posttrain import PostTrainer, build_algorithm, policy_gradient_loss
+from posttrain.errors import SetupError
+from posttrain.model.frozen.teacher import load_teacher, teacher_of
+from posttrain.model.load import make_tokenizer
+from posttrain.settings.model import TeacherConfig
+from tiny import make_model, make_teacher, parameters
+from train import naive
+
+MakeTrainer = Callable[..., PostTrainer]
+TAUGHT = {
+    "kd": {"temperature": 2.0},
+    "gkd": {"beta": 0.3, "rollouts": 2, "demonstrations": 4},
+    "opd": {"rollouts": 2, "reward_coef": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_a_step_has_the_gradient_of_both_models_own_full_logits(name: str, make_trainer: MakeTrainer) -> None:
+    algorithm, teacher = build_algorithm(name, **TAUGHT[name]), make_teacher()
+    options = {"teachers": {"wide": teacher}}
+    trainer = make_trainer(name, options=TAUGHT[name], max_steps=1, micro_rows=2, learning_rate=1.0, trainer_options=options)
+    model: Any = trainer.model
+    collection, at = trainer.run_state.collector.collect(model, 0, 0.0), 1.3 if algorithm.needs.rollouts else 1.0
+    own, taught = naive.log_softmax(model, collection, at), naive.log_softmax(teacher, collection, at).detach()
+    batch = algorithm.prepare(collection.batch.replace(teacher_logp=naive.of_tokens(taught, collection)))
+    whole: Any = {} if name == "opd" else {algorithm.divergence.name: divergences(own, taught, algorithm.divergence)}
+    whole = {kind: values[kind] for kind, values in whole.items()}
+    policy_gradient_loss(algorithm, naive.of_tokens(own, collection), batch, **whole).loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    before, before_teacher = parameters(model), parameters(teacher)
+    model.zero_grad()
+    trainer.train()
+    assert expected.abs().max() > 1e-3
+    assert (before - parameters(model) - expected).abs().max() / expected.abs().max() < 1e-10
+    assert torch.equal(before_teacher, parameters(teacher)) and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_teacher_is_taken_by_its_folder_and_one_for_one_that_asks(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer("bytes")
+    make_teacher(dtype="float32").save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    learnt = make_trainer("kd", max_steps=2, trainer_options={"teachers": {"wide": tmp_path / "wide"}})
+    learnt.train()
+    for name, teachers, says in (
+        ("kd", {}, "kd takes one teacher: pass teachers="),
+        ("kd", {"a": make_teacher(), "b": make_teacher()}, "kd takes one teacher"),
+        ("sft", {"a": make_teacher()}, "sft takes no teacher: leave teachers= out"),
+    ):
+        with pytest.raises(SetupError, match=says):
+            make_trainer(name, trainer_options={"teachers": teachers})
+
+
+def test_a_teacher_is_another_model_over_the_same_tokens(tmp_path: Path) -> None:
+    policy, tokenizer = make_model()
+    options: dict[str, Any] = {"vocabulary": len(tokenizer), "head": "one_pass", "full": True}
+    with pytest.raises(SetupError, match="The teacher t has parameters of the model that is trained"):
+        teacher_of("t", policy, policy, **options)
+    teacher_of("t", copy.deepcopy(policy), policy, **options)
+    small = make_teacher()
+    small.resize_token_embeddings(len(tokenizer))
+    with pytest.raises(SetupError, match=rf"has {len(tokenizer)} ids, and {policy.config.vocab_size} are needed"):
+        teacher_of("t", small, policy, **options)
+    teacher_of("t", small, policy, **{**options, "full": False})
+    make_teacher(dtype="float32").save_pretrained(tmp_path)
+    make_tokenizer("characters").save_pretrained(tmp_path)
+    with pytest.raises(SetupError, match=r"model.teachers.t: .* has another vocabulary than the student: .* first"):
+        load_teacher("t", TeacherConfig(name=str(tmp_path)), tokenizer)
+    with pytest.raises(SetupError, match=r"model.teachers.t: there is no such folder"):
+        load_teacher("t", TeacherConfig(name=str(tmp_path / "none")), tokenizer)
+
+
+def test_a_teacher_may_wear_an_adapter(tmp_path: Path) -> None:
+    """By a base and the adapter's folder, or by the folder alone, whose config names its base."""
+    base, tokenizer = make_teacher(dtype="float32"), make_tokenizer("bytes")
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    worn = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), LoraConfig(r=2, init_lora_weights=False))
+    worn.save_pretrained(str(tmp_path / "adapter"))
+    ids = torch.arange(20)[None]
+    plain = load_teacher("t", TeacherConfig(name=str(tmp_path / "base")), tokenizer)(ids).logits
+    for config in (
+        TeacherConfig(name=str(tmp_path / "base"), adapter=str(tmp_path / "adapter")),
+        TeacherConfig(name=str(tmp_path / "adapter")),
+    ):
+        adapted = load_teacher("t", config, tokenizer)(ids).logits
+        torch.testing.assert_close(adapted, worn(ids).logits)
+        assert (adapted - plain).abs().max() > 0.1
+    with pytest.raises(SetupError, match=r"model.teachers.t: There is no adapter in"):
+        load_teacher("t", TeacherConfig(name=str(tmp_path / "base"), adapter=str(tmp_path / "base")), tokenizer)
