@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -37,7 +37,7 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
         if not quantities[penalty.quantity]:
             asked = "entropy=True" if penalty.quantity == "entropy" else 'full_kl=True), or Needs(teacher="full"'
             raise ValueError(f"{algorithm.name}: the penalty {penalty.name} reads {penalty.quantity}: Needs({asked})")
-    given = {
+    given: dict[str, Any] = {
         name: torch.rand(logp.shape, dtype=logp.dtype, generator=random).requires_grad_()
         for name, needed in quantities.items()
         if needed

@@ -104,7 +104,8 @@ class Learner:
         flat, needs = self._with_own_scores(model, collection), self._algorithm.needs
         for name, score in self._compared.scores.items() if needs.rollouts else ():
             if flat.get(name) is None:
-                flat = flat.replace(**{name: self._collected(collection, score)})
+                made: Any = {name: self._collected(collection, score)}
+                flat = flat.replace(**made)
         if self._kept and all(row in self._kept for row in collection.rows):
             flat = flat.replace(ref_logp=torch.cat([self._kept[row] for row in collection.rows]))
         whole = flat.batch()

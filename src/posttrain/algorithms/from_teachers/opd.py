@@ -12,7 +12,7 @@ which is ours. That the bound is 10 is recalled from verl.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
@@ -66,7 +66,7 @@ class OPD(OnRollouts):
             correction=correction_part(self.correction),
         )
         watched = (Metric("kl/teacher", metric.kl_to_teacher),)
-        rewarded = {"credit": partial(baseline.group_normalised, eps=self.std_eps)} if self.reward_coef else {}
+        rewarded: Any = {"credit": partial(baseline.group_normalised, eps=self.std_eps)} if self.reward_coef else {}
         return Algorithm(
             name=self.name,
             paper="arXiv:2306.13649",
