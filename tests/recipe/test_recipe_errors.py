@@ -270,7 +270,7 @@ CASES = [
     ),
     Case(
         ("tokenizer: characters", "tokenizer: characters\n  teachers: {a b: {name: x}}"),
-        "model.teachers.a b: ",
+        "model.teachers.a b.[key]: string should match",
     ),
     top("stages: [{name: a b}]", "stages.0.name: "),
     top("stages: [{stages: [{}]}]", "stages.0.stages: "),

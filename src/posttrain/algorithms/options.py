@@ -38,8 +38,8 @@ class AlgorithmConfig(Config, ABC):
 
     @property
     def learns_from_rewards(self) -> bool:
-        """Of rollouts: they are needed."""
-        return self.trains_on == "rollouts"
+        """Where it trains on rollouts, their rewards are needed."""
+        return True
 
     @abstractmethod
     def build(self) -> Algorithm:

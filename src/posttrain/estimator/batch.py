@@ -134,8 +134,8 @@ class Batch:
 
 PER_TOKEN = frozenset(
     (
-        "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy",
-        "version", "mark",
+        "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight",
+        "entropy", "version", "mark",
     )
 )  # fmt: skip
 """The fields of a batch that are [B, T]."""

@@ -25,13 +25,14 @@ class Traits:
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
         """Before it is built."""
+        sampled = config.trains_on == "rollouts" or getattr(config, "pairs", None) is not None
         return cls(
-            config.trains_on == "rollouts" or getattr(config, "pairs", None) is not None,
+            sampled,
             config.takes_demonstrations,
             config.reads_verdict,
             config.corrects or getattr(config, "correction", None) is not None,
             config.has_teacher,
-            config.learns_from_rewards,
+            sampled and config.learns_from_rewards,
         )
 
     @classmethod

@@ -28,6 +28,7 @@ class GKD(OnSamples):
     has_teacher = True
     name: Literal["gkd"] = "gkd"
     updates: Literal[1] = 1
+    """Optimizer steps for each collection."""
     beta: Share = 0.5
     """Between KL(q || pi), at 0, and KL(pi || q), at 1."""
     demonstrations: NonNegativeCount = 0
