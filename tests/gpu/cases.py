@@ -10,9 +10,12 @@ from typing import Any
 
 from posttrain import build_algorithm
 from posttrain.algorithms import ALGORITHMS
+from posttrain.model.load import load
 from posttrain.settings.doors.kinds import name_of
+from posttrain.settings.model import FromScratch, ModelConfig
 
 LAYERS, STEPS, LONGEST = 2, 2, 6
+TOKENIZER = {"characters": "0123456789+-*=#"}
 """Of the model; optimizer steps; tokens of an answer, at most."""
 FLOAT32, BF16, BFLOAT16 = "float32", "bf16 over float32", "bfloat16"
 PRECISIONS: dict[str, tuple[str, bool | None]] = {
@@ -79,9 +82,11 @@ class Case:
                 "initializer_range": 0.08,
                 **self.model.get("from_scratch", {}),
             },
-            "tokenizer": {"characters": "0123456789+-*=#"},
+            "tokenizer": TOKENIZER,
             "dtype": dtype,
         }
+        if needs.teacher != "none":
+            model["teachers"] = {"wide": {"name": str(_teacher(folder.parent))}}
         training = {
             "max_steps": STEPS,
             "rows_per_step": 16 if needs.rollouts else 8,
@@ -142,6 +147,15 @@ def _needed(algorithm: str) -> dict[str, Any]:
     """Options that it has no default for."""
     [config] = [one for one in ALGORITHMS if name_of(one) == algorithm]
     return {name: LONGEST for name, one in config.model_fields.items() if name == "max_tokens" and one.is_required()}
+
+
+def _teacher(folder: Path) -> Path:
+    place = folder / "teacher"
+    if not place.is_dir():
+        sizes = FromScratch(hidden_size=96, num_attention_heads=1, num_hidden_layers=LAYERS, initializer_range=0.08)
+        for one in load(ModelConfig.model_validate({"from_scratch": sizes, "tokenizer": TOKENIZER}), seed=1):
+            one.save_pretrained(place)
+    return place
 
 
 def _pairs(folder: Path) -> Path:

@@ -43,6 +43,7 @@ def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
 
 
 def _from_the_first(stage: Recipe, whole: Recipe) -> Recipe:
-    """A stage with the model that the first one starts from, in its own numbers."""
-    model = whole.model.model_copy(update=stage.model.model_dump(include={"dtype", "compute"}))
+    """A stage with the model that the first one starts from, in its own numbers and with its own teacher."""
+    own = {name: getattr(stage.model, name) for name in ("dtype", "compute", "teachers")}
+    model = whole.model.model_copy(update=own)
     return stage.model_copy(update={"model": model, "stages": []})

@@ -1,0 +1,78 @@
+"""A recipe with a teacher: told in the plan, counted in the memory, the same one when a run goes on, and a stage's own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import load_file, save_file
+
+from posttrain.execution.memory.process import gigabytes
+from posttrain.execution.planning import plan
+from posttrain.model.load import load
+from posttrain.recipe import load_recipe
+from posttrain.settings.model import ModelConfig
+from recipes import SCRATCH, Command, recipe
+
+TEACHERS = {"wide": {"name": "teacher"}}
+TRAINING = {"max_steps": 2, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 1}
+ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 4}
+
+
+def teacher(kind: Literal["characters", "bytes"] = "characters") -> Path:
+    sizes = {"hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
+    for one in load(ModelConfig.model_validate({"from_scratch": sizes, "tokenizer": kind}), seed=1):
+        one.save_pretrained("teacher")
+    return Path("teacher")
+
+
+def made(**changes: Any) -> str:
+    model = {**SCRATCH, "teachers": TEACHERS}
+    return recipe(**{"model": model, "algorithm": {"name": "kd"}, "training": TRAINING, **changes})
+
+
+def test_a_run_learns_from_its_teacher_and_goes_on_with_no_other(posttrain: Command) -> None:
+    folder = teacher()
+    rows = plan(load_recipe(made()))
+    numbers = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+    assert rows["teacher wide"] == f"teacher, {numbers:,} parameters, frozen"
+    assert f"teacher {gigabytes(4 * numbers)}" in rows["memory of a process, with AdamW"]
+    assert posttrain("run", made())[0] == 0
+    shutil.rmtree("out/final")
+    file = folder / "model.safetensors"
+    before, tensors = file.read_bytes(), load_file(file)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({**tensors, name: tensors[name].flip(0)}, file, metadata={"format": "pt"})
+    code, _, err = posttrain("run", made())
+    assert code == 8 and "was trained with another teacher wide: its weights are others" in err
+    file.write_bytes(before)
+    assert posttrain("run", made())[0] == 0
+
+
+def test_a_teacher_of_other_tokens_is_refused(posttrain: Command) -> None:
+    teacher("bytes")
+    code, _, err = posttrain("run", made())
+    assert code == 4 and "model.teachers.wide: teacher has another vocabulary than the student" in err
+    assert not Path("out").exists()
+
+
+def test_questions_without_answers_or_rewards_are_enough_and_a_stage_has_its_own_teacher(posttrain: Command) -> None:
+    teacher()
+    Path("rows.jsonl").write_text('{"prompt": "1+1="}\n' * 8)
+    asked = {"train": {"path": "rows.jsonl"}}
+    code, out, err = posttrain("run", made(algorithm={"name": "opd"}, data=asked, rollout=ROLLOUT, training={"max_steps": 2}))
+    assert (code, "kl/teacher" in Path("out/metrics.jsonl").read_text()) == (0, True), out + err
+    assert "reward/mean" not in Path("out/metrics.jsonl").read_text()
+    code, _, err = posttrain(
+        "run",
+        made(algorithm={"name": "opd", "reward_coef": 1.0}, data=asked, rollout=ROLLOUT, training={"max_steps": 2}),
+    )
+    assert code == 2 and "rewards: opd learns from rewards" in err
+    stages = [
+        {"algorithm": {"name": "sft"}},
+        {"algorithm": {"name": "gkd"}, "model": {"teachers": TEACHERS}, "rollout": ROLLOUT, "training": {"max_steps": 1}},
+    ]
+    code, out, err = posttrain("run", recipe(model=SCRATCH, stages=stages, output_dir="staged"))
+    assert code == 0, out + err
+    assert "divergence/teacher" in Path("staged/2-gkd/metrics.jsonl").read_text()
