@@ -23,6 +23,8 @@ class AlgorithmConfig(Config, ABC):
     """A data set of demonstrations of its own, beside the questions."""
     reads_verdict: ClassVar[bool] = False
     """It asks which rollouts are right, beside their rewards."""
+    reads_rewards: ClassVar[bool] = True
+    """Advantages are made of the rewards; where not, of the verdict alone."""
     corrects: ClassVar[bool] = False
     """It weighs tokens by how likely they were to their sampler without being told a correction."""
     has_teacher: ClassVar[bool] = False

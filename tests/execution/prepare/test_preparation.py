@@ -85,3 +85,13 @@ def test_the_plan_of_epochs_names_the_rows_of_the_last_step_and_a_step_that_is_l
     assert [one.sentence for one in told if one.rule == "rows-per-step"] == [
         "training.rows_per_step: 30 rows of a step are more than the 10 that the data give."
     ]
+
+
+@pytest.mark.parametrize(("algorithm", "told"), [("pass_k", 1), ("grpo", 0)])
+def test_a_reward_that_nothing_is_learnt_from_is_told(algorithm: str, told: int) -> None:
+    rewards = [{"name": "exact_match", "verdict": True}, {"name": "length", "weight": 0.5}]
+    options = {"name": algorithm, **({"k": 2} if told else {})}
+    with hearing() as heard:
+        prepared([GOOD] * 2, algorithm=options, rollout=ROLLOUT, rewards=rewards)
+    sentences = [one.sentence for one in heard if one.rule == "rewards-unread"]
+    assert len(sentences) == told and all("length only watches" in one for one in sentences)

@@ -24,6 +24,7 @@ class GRPOLEAD(Clipped):
     """GRPO-LEAD."""
 
     reads_verdict = True
+    reads_rewards = False
 
     name: Literal["grpo_lead"] = "grpo_lead"
     length: NonNegative = 0.05

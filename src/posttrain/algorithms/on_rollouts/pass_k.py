@@ -25,6 +25,7 @@ class PassK(Clipped):
     """Pass@k training."""
 
     reads_verdict = True
+    reads_rewards = False
 
     name: Literal["pass_k"] = "pass_k"
     k: Count = 4

@@ -220,6 +220,12 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     check_code(recipe, permissions)
     algorithm = built(recipe.algorithm)
     recipe.check_built(algorithm)
+    unread = [reward.label for reward in recipe.rewards if reward.weight and not reward.verdict]
+    if unread and not recipe.algorithm.reads_rewards:
+        tell(
+            "rewards-unread",
+            f"rewards: {algorithm.name} learns from the verdict alone, and {', '.join(unread)} only watches.",
+        )
     if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
         raise RecipeError(
             f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
