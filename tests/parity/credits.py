@@ -263,9 +263,7 @@ OFF: dict[tuple[str, str], Any] = {
     ("opmd", "temperature"): 1e3,
 }
 ACTING = {
-    "best_of_group": ("std",),
-    "best_of_group-several": ("clip_high",),
-    "pass_k": ("k",),
+    "best_of_group-several": ("std", "clip_high"),
     "pass_k-several": ("k", "clip_low", "clip_high"),
     "gdpo-weighted": ("reward_weights", "clip_low", "clip_high"),
     "f_grpo-several": ("power", "clip_low", "clip_high"),
@@ -274,8 +272,7 @@ ACTING = {
     "clip_cov-several": ("share", "low", "high", "clip_low", "clip_high"),
     "kl_cov-several": ("share", "kl_cov_coef"),
     "reinforce_pp": ("kl_coef",),
-    "reinforce_pp-several": ("discount", "clip_low", "clip_high"),
-    "reinforce_pp-baseline": ("baseline",),
+    "reinforce_pp-baseline": ("baseline", "discount", "clip_low", "clip_high"),
     "asymre-several": ("shift",),
     "opmd-several": ("temperature",),
 }

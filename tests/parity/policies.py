@@ -133,7 +133,6 @@ ACTING = {
     "dppo-several": ("limit", "ratio_cap"),
     "dppo-kl": ("limit",),
     "vespo-several": ("positive_power", "positive_decay", "negative_power", "negative_decay"),
-    "gpg-std": ("std",),
     "dro-several": ("beta",),
     "topr-several": ("baseline", "average"),
     "gspo-by_tokens": ("average",),

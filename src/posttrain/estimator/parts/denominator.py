@@ -58,7 +58,7 @@ def soft_gate(view: View, *, positive: float, negative: float) -> Float[Tensor, 
     where PPO's clip cuts (SAPO, arXiv:2511.20347).
     """
     ratio = (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp()
-    slope = torch.where(view.require("advantage") > 0, positive, negative) * (ratio - 1)
+    slope = _either(view, view.require("advantage") > 0, positive, negative) * (ratio - 1)
     return view.old_logp - math.log(4) - logsigmoid(slope) - logsigmoid(-slope)
 
 
@@ -78,7 +78,10 @@ def gamma_shaped(
     """
     log_ratio = row_sum(view, view.logp - view.old_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     rising = view.require("advantage") >= 0
-    power, decay = torch.where(rising, positive_power, negative_power), torch.where(rising, positive_decay, negative_decay)
+    power, decay = (
+        _either(view, rising, positive_power, negative_power),
+        _either(view, rising, positive_decay, negative_decay),
+    )
     return view.logp - (power * log_ratio + decay * (1 - log_ratio.exp()))
 
 
@@ -118,3 +121,8 @@ def by_origin(
 ) -> Float[Tensor, "..."]:
     """One denominator for sampled tokens, another for demonstrated ones: one term over both."""
     return torch.where(view.origin == Origin.DEMO, demonstration(view), rollout(view))
+
+
+def _either(view: View, choice: Tensor, one: float, other: float) -> Float[Tensor, "..."]:
+    """One number or the other, in the precision of the log-probs: of two numbers `torch.where` makes float32."""
+    return torch.where(choice, torch.full_like(view.logp, one), other)
