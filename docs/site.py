@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ NAMED = re.compile(r"`docs/([\w/]+\.md)`")
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that are made of the package."""
-    for name, made in {"keys": keys, "commands": commands, "metrics": metrics}.items():
+    for name, made in {"recipes": recipes, "keys": keys, "commands": commands, "metrics": metrics}.items():
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(made()) + "\n"))
     return files
 
@@ -34,6 +35,29 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return f"[{found[0]}]({relpath(target, folder or '.')})"
 
     return NAMED.sub(link, markdown)
+
+
+def recipes() -> Iterator[str]:
+    """Every recipe of the package, by its folder: the comment that it begins with."""
+    from posttrain.recipe.by_name import group_of, known_recipes
+
+    yield "# Recipes\n"
+    yield "They travel with the package: `posttrain run NAME`, `posttrain show NAME`, `posttrain init --from NAME`.\n"
+    about = {
+        "": "The first one.",
+        "start": "On two CPU cores, in minutes: one for each kind of data, and for what else a first run may want.",
+        "methods": "Where a method's set-up differs from that of its kind of data; as small.",
+        "gpu": "Of papers, with what they need and what their papers report. Never run on a GPU.",
+    }
+    for group, named in itertools.groupby(known_recipes().items(), key=lambda one: group_of(one[1])):
+        yield f"\n## {f'recipes/{group}'.rstrip('/')}\n"
+        yield about[group] + "\n"
+        yield "| recipe | what it is |"
+        yield "|---|---|"
+        for name, path in named:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            head = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+            yield f"| `{name}` | {_escaped('. '.join([head[0], ' '.join(head[1:])]))} |"
 
 
 def keys() -> Iterator[str]:

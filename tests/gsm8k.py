@@ -53,8 +53,8 @@ def generated_solutions(path: Path, rows: int, seed: int) -> Path:
 
 
 def demonstrations(algorithm: str, train: Path, held_out: Path, output: Path, *more: str) -> RunResult:
-    """`posttrain run recipes/gsm8k_cpu.yaml` on other rows."""
-    return run(_recipe("gsm8k_cpu.yaml", *overrides(algorithm, train, held_out, output, *more)))
+    """`posttrain run recipes/start/gsm8k_cpu.yaml` on other rows."""
+    return run(_recipe("start/gsm8k_cpu.yaml", *overrides(algorithm, train, held_out, output, *more)))
 
 
 def overrides(algorithm: str, train: Path, held_out: Path, output: Path, *more: str) -> list[str]:
@@ -64,9 +64,9 @@ def overrides(algorithm: str, train: Path, held_out: Path, output: Path, *more: 
 
 
 def preferences(pairs: Path, output: Path, *more: str) -> RunResult:
-    """`posttrain run recipes/gsm8k_preference_cpu.yaml` on other rows."""
+    """`posttrain run recipes/start/gsm8k_preference_cpu.yaml` on other rows."""
     sets = (f"data.train.path={pairs}/train.jsonl", f"data.eval.held_out.path={pairs}/held_out.jsonl")
-    return run(_recipe("gsm8k_preference_cpu.yaml", *sets, f"output_dir={output}", *more))
+    return run(_recipe("start/gsm8k_preference_cpu.yaml", *sets, f"output_dir={output}", *more))
 
 
 def _recipe(name: str, *overrides: str) -> Recipe:

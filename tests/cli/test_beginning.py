@@ -31,6 +31,21 @@ def test_every_recipe_can_be_begun_from(posttrain: Command) -> None:
         assert posttrain("init", "--from", name, "--output", f"new/{name}.yaml")[0] == 0
         written, source = Path(f"new/{name}.yaml").read_text().splitlines(), path.read_text().splitlines()
         assert [line for line in written if "output_dir" not in line] == [line for line in source if "output_dir" not in line]
+    assert {path.name for path in Path("new").iterdir() if path.suffix != ".yaml"} == {
+        "chat.jsonl",
+        "chat_held_out.jsonl",
+        "reward_function.py",
+    }
+
+
+def test_what_a_recipe_reads_beside_it_comes_along(posttrain: Command) -> None:
+    code, out, err = posttrain("init", "rewarded", "--from", "reward_function")
+    assert code == 0 and "reward_function.py" in out, err
+    assert load_recipe("rewarded.yaml").rewards[0].path == f"{Path.cwd()}/reward_function.py:right_and_shown"  # type: ignore
+    Path("reward_function.py").write_text("# mine\n")
+    code, _, err = posttrain("init", "again", "--from", "reward_function")
+    assert code == 2 and "reward_function.py is there already" in err and not Path("again.yaml").exists()
+    assert Path("reward_function.py").read_text() == "# mine\n"
 
 
 def test_a_machine_on_which_all_is_well(posttrain: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from posttrain.settings.model import ModelConfig
 from recipes import SCRATCH, Command, recipe, write
 
 REPOSITORY = Path(__file__).parents[2]
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_valid_and_says_what_it_is(path: Path) -> None:
-    load_recipe(path)
-    first, second = path.read_text().splitlines()[:2]
-    assert first.startswith("# ") and len(first) > 20 and not second.startswith("#")
+    recipe = load_recipe(path)
+    head = list(itertools.takewhile(lambda line: line.startswith("# "), path.read_text().splitlines()))
+    group = path.parent.name
+    assert 20 < len(head[0]) <= 126, "it is its line of `list recipes`"
+    assert recipe.output_dir == f"runs/{path.stem}"
+    if group == "gpu":
+        assert "Never run on a GPU" in head[1] and "GB" in head[1] and ("arXiv:" in head[2] or "No published" in head[2])
+    elif group in ("start", "methods"):
+        assert any(" s of " in line or "minute" in line for line in head), "how long it takes"
+        assert any(line.startswith("# Look at ") for line in head)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_dry_run_samples_nothing(posttrain: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "recipes").glob("*openr1*.yaml")), ids=lambda path: path.stem
+    "path", sorted((Path(__file__).parents[2] / "recipes/gpu").glob("*openr1*.yaml")), ids=lambda path: path.stem
 )
 def test_the_papers_recipes_run_dry_on_rows_of_their_data_sets_form(posttrain: Command, path: Path) -> None:
     answer = "<think>\nadd\n</think>\nIt is \\boxed{2}."

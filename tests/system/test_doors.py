@@ -126,11 +126,18 @@ def test_the_wheel_is_what_is_tried(site: Path, outside: Path) -> None:
 
 
 def test_recipes_travel_in_the_wheel(site: Path, tmp_path: Path) -> None:
-    inside, names = site / "posttrain/recipe/shipped", {path.name for path in (ROOT / "recipes").glob("*.yaml")}
-    assert not inside.is_symlink() and {path.name for path in inside.iterdir()} == names
+    inside, source = site / "posttrain/recipe/shipped", ROOT / "recipes"
+    names = {path.name for path in source.rglob("*.yaml")}
+    travels = {path.relative_to(source) for path in source.rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
+    assert not inside.is_symlink()
+    assert {path.relative_to(inside) for path in inside.rglob("*.*") if path.is_file() and path.suffix != ".pyc"} == travels
     shell = Shell(site, tmp_path)
     code, out, err = shell("list", "recipes")
     assert (code, err) == (0, "") and all(f" {Path(name).stem} " in out for name in names)
+    code, out, err = shell("validate", "reward_function", "--allow-code")
+    assert code == 0 and "is valid" in out, err
+    code, out, err = shell("data", "chat_lora", "--set", "model={from_scratch: {}, tokenizer: bytes}")
+    assert code == 0 and "library" in out, err
     code, out, err = shell("validate", "quickstrat")
     assert (code, out) == (2, "") and "did you mean quickstart?" in err
     short = ["--set", "stages.0.training.max_steps=2", "--set", "stages.1.training.max_steps=1"]

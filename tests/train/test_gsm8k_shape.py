@@ -68,7 +68,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
         assert not folder.exists()
     begun = (*SHORT, "eval.metric=held_out/nonsense")
     folder.mkdir()
-    recipe = settled(load_recipe(ROOT / "recipes/gsm8k_cpu.yaml", overrides("sft", train, held_out, folder, *begun)))
+    recipe = settled(load_recipe(ROOT / "recipes/start/gsm8k_cpu.yaml", overrides("sft", train, held_out, folder, *begun)))
     (folder / "recipe.yaml").write_text(RECIPE_BY_US + yaml.safe_dump(recipe.model_dump(mode="json")))
     (folder / "best").mkdir()  # of an earlier, interrupted attempt: it is kept
     with pytest.raises(RecipeError):

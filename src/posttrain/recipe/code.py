@@ -32,7 +32,7 @@ def check_code(recipe: BaseModel, permissions: Permissions) -> None:
 
 def own_paths(recipe: BaseModel) -> list[str]:
     """The paths that it names; not those that installed packages bring."""
-    return list(dict.fromkeys(part.path for part in _parts(recipe) if isinstance(part, Door) and not part.trusted))
+    return list(dict.fromkeys(part.path for part in parts_of(recipe) if isinstance(part, Door) and not part.trusted))
 
 
 def try_code(recipe: Recipe) -> None:
@@ -56,7 +56,7 @@ def fingerprints(recipe: BaseModel) -> dict[str, str]:
         RecipeError: a file cannot be read.
     """
     found: dict[str, str] = {}
-    for part in _parts(recipe):
+    for part in parts_of(recipe):
         module, name = type(part).__module__, type(part).__qualname__
         path = part.path if isinstance(part, Door) else None if module.startswith("posttrain.") else f"{module}:{name}"
         try:
@@ -66,7 +66,7 @@ def fingerprints(recipe: BaseModel) -> dict[str, str]:
     return found
 
 
-def _parts(value: Any) -> Iterator[BaseModel]:
+def parts_of(value: Any) -> Iterator[BaseModel]:
     """Every config in a config, itself included."""
     if isinstance(value, BaseModel):
         yield value
@@ -75,4 +75,4 @@ def _parts(value: Any) -> Iterator[BaseModel]:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for one in value:
-            yield from _parts(one)
+            yield from parts_of(one)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import glob
+import os
 import re
 import string
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, Share
 from posttrain.settings.rollout import CollectConfig
@@ -49,7 +52,8 @@ class PathSource(_Source):
     """Files: `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
 
     path: str | list[str]
-    """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these."""
+    """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these. Of what is not in the folder here, that
+    which is beside the recipe's file."""
 
     @field_validator("path", mode="before")
     @classmethod
@@ -57,6 +61,20 @@ class PathSource(_Source):
         if not given or not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
             raise ValueError(f"a file, a folder, a pattern or a list of these is expected, not {given!r:.60}")
         return given
+
+    @field_validator("path")
+    @classmethod
+    def _is_here_or_beside_the_recipe(cls, given: str | list[str], info: ValidationInfo) -> str | list[str]:
+        folder = (info.context or {}).get("folder")
+        if folder is None:
+            return given
+        return _here_or_in(folder, given) if isinstance(given, str) else [_here_or_in(folder, one) for one in given]
+
+
+def _here_or_in(folder: Path, path: str) -> str:
+    is_here = glob.glob(os.path.expanduser(path)) or os.path.exists(path)
+    beside = os.path.join(glob.escape(os.path.abspath(folder)), path)
+    return path if is_here or not glob.glob(beside) else os.path.join(os.path.abspath(folder), path)
 
 
 class HubSource(_Source):

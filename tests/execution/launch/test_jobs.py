@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_what_cannot_be_is_refused(posttrain: Command, monkeypatch: pytest.Monke
     ):
         code, out, err = posttrain("launch", path, *options)
         assert (code, out) == (2, "") and expected in err, (options, err)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/own.py").write_text("def mine(prompts, completions, **columns): return [0.0] * len(prompts)\n")
+    beside = tmp_path / "there/coded.yaml"
+    sampled = {"rewards": [{"name": "function", "path": "own.py:mine"}], "rollout": {"n": 4, "questions_per_step": 1}}
+    shutil.copy(recipe(algorithm={"name": "grpo"}, training={"max_steps": 1}, output_dir="runs/x", **sampled), beside)
+    for place, given, expected in (
+        ("kubernetes", "there/coded.yaml", "own.py: the pod has no files of this folder"),
+        ("docker", str(beside), "own.py: the container has the recipe's file, and not what lies beside it"),
+    ):
+        code, out, err = posttrain("launch", given, "--on", place)
+        assert (code, out) == (2, "") and expected in err, err
+    assert posttrain("launch", "there/coded.yaml", "--on", "docker")[0] == 0
+    path = recipe(output_dir="runs/x")
     monkeypatch.setenv("SOME_API_KEY", "a-secret-of-ours")
     Path("recipe.yaml").write_text(Path("recipe.yaml").read_text() + "# a-secret-of-ours\n")
     code, out, err = posttrain("launch", path, "--on", "kubernetes")
@@ -92,9 +106,14 @@ def test_what_cannot_be_is_refused(posttrain: Command, monkeypatch: pytest.Monke
 
 
 def test_a_recipe_of_the_package_goes_by_its_name(posttrain: Command) -> None:
-    for place, words in {"docker": "  run quickstart\n", "slurm": '"$process" quickstart &\n'}.items():
-        code, out, err = posttrain("launch", "quickstart", "--on", place)
-        assert code == 0 and words in out and "shipped" not in out, err
+    for name in ("quickstart", "pairs", "reward_function"):
+        for place, words in {"docker": f"  run {name}\n", "slurm": f'"$process" {name} &\n'}.items():
+            code, out, err = posttrain("launch", name, "--on", place)
+            assert code == 0 and words in out and "shipped" not in out, err
+        code, out, err = posttrain("launch", name, "--on", "kubernetes", "--allow-code")
+        [job] = yaml.safe_load_all(out)
+        kubernetes_validate.validate(job, KUBERNETES, strict=True)
+        assert code == 0 and job["spec"]["template"]["spec"]["containers"][0]["args"] == ["run", name, "--allow-code"], err
 
 
 def test_a_job_is_sent(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

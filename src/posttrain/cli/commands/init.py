@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ def init(
 ) -> None:
     """Write a recipe with its comments, to be changed; asks where something is not given, on a terminal."""
     from posttrain.recipe import load_recipe
+    from posttrain.recipe.beside import files_beside
     from posttrain.recipe.by_name import recipe_file
 
     asks = sys.stdin.isatty()
@@ -40,8 +42,17 @@ def init(
     if path.exists():
         raise RecipeError(f"init: {path} is there already. Choose another name or --output.")
     text = _named(source.read_text(encoding="utf-8"), name)
+    beside = {file: path.parent / name for file, name in files_beside(load_recipe(source), source).items()}
+    for file, copy in beside.items():
+        if copy.exists() and copy.read_bytes() != file.read_bytes():
+            raise RecipeError(f"init: {copy} is there already, and is another one than that of {source}. Give --output.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+    for file, copy in beside.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            shutil.copyfile(file, copy)
+            say(f"Beside it, for it reads it: {copy}")
     load_recipe(path)
     say(f"Recipe: {path}. Next: posttrain data {path}; posttrain run {path} --dry-run; posttrain run {path}")
 

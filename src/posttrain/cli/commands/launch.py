@@ -35,13 +35,12 @@ def launch(
     """Print the file of a job that runs RECIPE and goes on after an interruption (exit code 75); send it, if told to."""
     from posttrain.execution.launch.jobs import SENT_BY, Job, Place, gpus_of, rendered, send
     from posttrain.recipe import load_recipe
-    from posttrain.recipe.by_name import SHIPPED, recipe_file
+    from posttrain.recipe.by_name import is_shipped, recipe_file
 
     place: Place | None = next((one for one in SENT_BY if one == on), None)
     if place is None:
         raise RecipeError(f"--on {on}: one of {', '.join(SENT_BY)} is expected.")
     path, checked = recipe_file(recipe), load_recipe(recipe, overrides)
-    travels = path.is_relative_to(SHIPPED)  # with the package: it is found by its name wherever that is installed
     job = Job(
         name=name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).lstrip("-0123456789")[:53].strip("-") or "posttrain",
         nodes=nodes,
@@ -58,7 +57,7 @@ def launch(
         raise RecipeError(f"--gpus {gpus}: the recipe needs {gpus_of(checked)}: its processes, and those of its engine.")
     handed = [word for given in overrides for word in ("--set", given)]
     handed += ["--allow-code"] * allow_code + ["--allow-remote-engine"] * allow_remote_engine
-    text = rendered(place, job, checked, path, handed, shown=recipe if travels else None)
+    text = rendered(place, job, checked, path, handed, shown=recipe if is_shipped(path) else None)
     if not submit:
         print(text, end="")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,12 +54,16 @@ def _schedules() -> Table:
 
 
 def _recipes() -> Table:
-    from posttrain.recipe.by_name import HERE, known_recipes
+    from posttrain.recipe.by_name import group_of, is_shipped, known_recipes
 
     table = Table(Column("recipe", no_wrap=True), Column("of", no_wrap=True), "what")
-    for name, path in known_recipes().items():
-        first, _, _ = path.read_text(encoding="utf-8", errors="replace").partition("\n")
-        table.add_row(Text(name), "recipes/" if path.parent == HERE else "posttrain", Text(first.lstrip("# ")))
+    groups = itertools.groupby(known_recipes().items(), key=lambda one: group_of(one[1]))
+    for group, recipes in groups:
+        for name, path in recipes:
+            first, _, _ = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+            owner = "posttrain" if is_shipped(path) else "recipes"
+            table.add_row(Text(name), Text(f"{owner}/{group}".rstrip("/")), Text(first.lstrip("# ")))
+        table.add_section()
     return table
 
 

@@ -20,13 +20,13 @@ def show(
     ],
 ) -> None:
     """Show a recipe as it is written, an algorithm, reward or schedule with its keys, or how far a run is."""
-    from posttrain.recipe.by_name import known_recipes
+    from posttrain.recipe.by_name import known_recipes, recipe_file
 
     if (Path(name) / "recipe.yaml").is_file():
         _show_run(Path(name))
         return
     if name in known_recipes():
-        out.print(known_recipes()[name].read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
+        out.print(recipe_file(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
         return
     found = list(_kinds(name))
     if not found:

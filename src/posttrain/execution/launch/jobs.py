@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from posttrain.errors import RecipeError, SetupError
 from posttrain.recipe import Recipe
+from posttrain.recipe.beside import files_beside
 from posttrain.train.watch.redaction import shareable
 
 Place = Literal["docker", "slurm", "kubernetes"]
@@ -91,7 +92,13 @@ def rendered(
             f"launch --on {place}: output_dir: {recipe.output_dir}: the container keeps what is below runs/ alone. "
             "Give --set output_dir=runs/NAME."
         )
-    if place == "kubernetes" and (local := list(_local_files(recipe.model_dump()))):
+    beside = [] if shown is not None else list(files_beside(recipe, path).values())
+    if place == "docker" and path.is_absolute() and beside:
+        raise RecipeError(
+            f"launch --on docker: {', '.join(beside)}: the container has the recipe's file, and not what lies beside it. "
+            "Name the recipe from the folder that has both: the container reads that one."
+        )
+    if place == "kubernetes" and (local := [*_local_files(recipe.model_dump()), *beside]):
         raise RecipeError(
             f"launch --on kubernetes: {', '.join(local)}: the pod has no files of this folder. Put them into the claim's hub/"
             " (/hub in the pod) and name them by their whole path, or take a data set of the hub and an installed package."
@@ -117,13 +124,10 @@ def rendered(
 
 
 def _local_files(values: Any) -> Iterator[str]:
-    """Relative paths of data and code in a recipe."""
+    """Relative paths of data in a recipe; those of code are whole, or name a module."""
     if isinstance(values, Mapping):
-        paths = values.get("path")
-        for path in [paths] if isinstance(paths, str) else paths or ():
-            is_code = "name" in values and values["name"] in ("function", "class")
-            if not Path(path).is_absolute() and (not is_code or ".py" in path):
-                yield path
+        paths = values.get("path") if "name" not in values else None
+        yield from (path for path in ([paths] if isinstance(paths, str) else paths or ()) if not Path(path).is_absolute())
     for one in values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ():
         yield from _local_files(one)
 

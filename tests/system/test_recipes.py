@@ -1,0 +1,79 @@
+"""The product of algorithms and data: each kind of data has a recipe, which trains by every algorithm that takes that kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from cases import NAMES
+from posttrain.algorithms import ALGORITHMS, example_values
+from posttrain.recipe.by_name import known_recipes
+from recipes import Command
+
+pytestmark = pytest.mark.system
+RECIPE_OF = {
+    ("demonstrations", "none"): "demonstrations",
+    ("preferences", "none"): "pairs",
+    ("rollouts", "none"): "rollouts",
+    ("rollouts", "of the question"): "both",
+    ("rollouts", "a set of their own"): "two_sets",
+}
+"""By what an algorithm trains on, and which demonstrations it takes beside its rollouts."""
+STEPS = 3
+
+
+def kinds() -> Iterator[tuple[str, tuple[str | None, str]]]:
+    """Each algorithm and its kind of data."""
+    for config, value in zip(ALGORITHMS, example_values(), strict=True):
+        beside = "none"
+        if config.takes_demonstrations:
+            beside = "a set of their own"
+        elif config.trains_on == "rollouts" and value.needs.demonstration != "none":
+            beside = "of the question"
+        yield value.name, (config.trains_on, beside)
+
+
+KIND_OF = dict(kinds())
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first stages of the recipes train: a model that is sometimes right, so that rewards differ."""
+    from posttrain.execution.runner import run
+    from posttrain.recipe import load_recipe
+
+    first = load_recipe("rollouts", ["stages.0.training.max_steps=120", "data.eval={}"]).stages[0]
+    folder = tmp_path_factory.mktemp("start")
+    run(first.model_copy(update={"output_dir": str(folder / "run")}))
+    return folder / "run/final"
+
+
+def test_every_kind_of_data_has_its_recipe() -> None:
+    assert list(KIND_OF) == NAMES
+    lacking = {name: kind for name, kind in KIND_OF.items() if kind not in RECIPE_OF}
+    assert not lacking, "a recipe in recipes/start is needed for this kind of data, and its line in RECIPE_OF"
+    assert {*RECIPE_OF.values()} <= known_recipes().keys() and {*RECIPE_OF} == {*KIND_OF.values()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path, posttrain: Command) -> None:
+    """By the command, from what the recipe's first stage leaves."""
+    changes = (f"algorithm.name={name}", f"training.max_steps={STEPS}", f"model={{name: {start}}}", "stages=[]", "data.eval={}", "data.train.rows=400", "training.save_every=0")
+    options = [word for change in changes for word in ("--set", change)]
+    code, _, err = posttrain("run", RECIPE_OF[KIND_OF[name]], *options, "--output-dir", "out")
+    assert code == 0, err
+    steps = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == STEPS
+    before, after = weights(start), weights(Path("out/final"))
+    moved = [key for key, value in before.items() if not value.equal(after[key])]
+    assert before.keys() == after.keys() and len(moved) > len(before) // 2
+    assert all(bool(value.isfinite().all()) for value in after.values())
