@@ -1,4 +1,4 @@
-"""A recipe by its name: the folder recipes/ here, then those that travel with the package; what lies beside its file goes with it."""
+"""A recipe by its name: in recipes/ here, then among those that travel with the package; and what lies beside its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The product of algorithms and data: each kind of data has a recipe, which trains by every algorithm that takes that kind."""
+"""The product of algorithms and data: each kind of data has a recipe, which trains by every algorithm that takes it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,15 @@ def test_every_kind_of_data_has_its_recipe() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path, posttrain: Command) -> None:
     """By the command, from what the recipe's first stage leaves."""
-    changes = (f"algorithm.name={name}", f"training.max_steps={STEPS}", f"model={{name: {start}}}", "stages=[]", "data.eval={}", "data.train.rows=400", "training.save_every=0")
+    changes = (
+        f"algorithm.name={name}",
+        f"training.max_steps={STEPS}",
+        f"model={{name: {start}}}",
+        "stages=[]",
+        "data.eval={}",
+        "data.train.rows=400",
+        "training.save_every=0",
+    )
     options = [word for change in changes for word in ("--set", change)]
     code, _, err = posttrain("run", RECIPE_OF[KIND_OF[name]], *options, "--output-dir", "out")
     assert code == 0, err

@@ -1,4 +1,4 @@
-"""Recipes by a bare name: those of the folder recipes/ here and of the folders in it, then those that travel with the package."""
+"""Recipes by a bare name: those of recipes/ here and of the folders in it, then those that travel with the package."""
 
 from __future__ import annotations
 

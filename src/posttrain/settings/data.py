@@ -52,8 +52,8 @@ class PathSource(_Source):
     """Files: `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
 
     path: str | list[str]
-    """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these. Of what is not in the folder here, that
-    which is beside the recipe's file."""
+    """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these. What is not found from here
+    is looked for beside the recipe's file."""
 
     @field_validator("path", mode="before")
     @classmethod
