@@ -24,7 +24,7 @@ from posttrain.cli.screen import err, out, say, take_any_text, warnings_on_scree
 from posttrain.cli.unforeseen import Unforeseen, tracebacks_kept_in
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted, PosttrainError
-from posttrain.train.watch.redaction import redacted
+from posttrain.train.watch.redaction import shareable
 
 PATIENCE = 3.0  # seconds in which a process that has failed ends, and the launcher ends the others
 SPINS = "20000"  # looks that an OpenMP thread takes while it waits for another one, before it gives its processor away
@@ -68,7 +68,7 @@ def main() -> None:
         first = PATIENCE if several and isinstance(error, Unforeseen) else 0
         time.sleep(first + (PATIENCE if rank else 0))
         err.print(f"{error.label} (rank {rank}):" if rank else f"{error.label}:", style="bold red", end=" ")
-        err.print(redacted(str(error)), markup=False)
+        err.print(shareable(str(error)), markup=False)
         sys.exit(error.exit_code)
 
 

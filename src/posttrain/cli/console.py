@@ -13,11 +13,12 @@ from rich.text import Text
 
 from posttrain.execution.study.outcome import Outcome
 from posttrain.telling import Told
+from posttrain.train.watch.names import place_of
 from posttrain.train.watch.records import Listener
+from posttrain.train.watch.redaction import shareable
 
 TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
 PLAIN_LINES = 20  # of a whole run, where there is no terminal
-SHOWN = ("/pass@", "/majority@", "/length", "/loss", "/nll", "/preference/accuracy", "/objective/")
 
 
 class ProgressView(Listener):
@@ -108,15 +109,11 @@ def _of_step(metrics: Mapping[str, float]) -> str:
     return f"loss {metrics[native]:.4f}  {speed}" if native in metrics else f"loss not finite  {speed}"
 
 
-def _is_shown(name: str) -> bool:
-    return any(part in name for part in SHOWN) and "/loss/" not in name and not name.endswith(("/low", "/high"))
-
-
 def _by_set(metrics: Mapping[str, float]) -> dict[str, dict[str, str]]:
     """Of each evaluation set what is shown, with its interval."""
     sets: dict[str, dict[str, str]] = {}
     for name in metrics:
-        if name.startswith("eval/") and _is_shown(name):
+        if place_of(name) is not None:
             _, held_out, metric = name.split("/", 2)
             sets.setdefault(held_out, {})[metric] = _with_interval(metrics, name)
     return sets
@@ -136,7 +133,7 @@ def evaluation_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table(Column(no_wrap=True), *columns, title="Evaluation", caption="in brackets: 95 % intervals")
     for name in sorted({name for metrics in columns.values() for name in metrics}):
         found = sum(name in metrics for metrics in columns.values())
-        if name.startswith("eval/") and _is_shown(name) and found > 1:
+        if place_of(name) is not None and found > 1:
             shown = [_with_interval(metrics, name) if name in metrics else "" for metrics in columns.values()]
             table.add_row(name.removeprefix("eval/"), *shown)
     return table
@@ -186,7 +183,7 @@ def warnings_table(warnings: Sequence[Told]) -> Table:
     """What was told in a run, with its steps."""
     table = Table("step", "warning", title="Warnings", caption="warnings.jsonl in the run's folder has them")
     for told in warnings:
-        table.add_row("" if told.step is None else str(told.step), Text(told.sentence))
+        table.add_row("" if told.step is None else str(told.step), Text(shareable(told.sentence)))
     return table
 
 
@@ -195,5 +192,5 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     table = Table(show_header=False, title="Plan")
     for name, value in plan.items():
         text = f"{value:,}" if isinstance(value, int) else "\n".join(value) if isinstance(value, list) else str(value)
-        table.add_row(Text(name), Text(text or "none"))
+        table.add_row(Text(name), Text(shareable(text) or "none"))
     return table

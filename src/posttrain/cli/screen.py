@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from posttrain.execution.report.texts import printable
-from posttrain.train.watch.redaction import redacted
+from posttrain.train.watch.redaction import shareable
 
 
 class Screen(Console):
@@ -37,8 +37,8 @@ def take_any_text() -> None:
 
 
 def say(text: str) -> None:
-    """A line, as it is."""
-    out.print(text, markup=False, soft_wrap=True)
+    """A line, with `~` for the home folder, as a shell takes it, and without secrets: what is on a screen is copied."""
+    out.print(shareable(text), markup=False, soft_wrap=True)
 
 
 class _ToScreen(logging.Handler):
@@ -47,7 +47,7 @@ class _ToScreen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         console = out if out.is_terminal else err
         console.print("warning:", style="bold yellow", end=" ")
-        console.print(redacted(record.getMessage()), markup=False, highlight=False, soft_wrap=True)
+        console.print(shareable(record.getMessage()), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

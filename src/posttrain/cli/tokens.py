@@ -10,6 +10,7 @@ from rich.text import Text
 
 from posttrain.execution.report.data_view import NGRAM, DataView, SetView, Shown, facts_of
 from posttrain.execution.report.texts import marked, printable
+from posttrain.train.watch.redaction import shareable
 
 STYLES = {"given": "dim", "learnt": "bold green", "end": "bold black on green", "end not learnt": "bold black on yellow"}
 BAR = 24  # characters of the longest bar of a histogram
@@ -27,7 +28,7 @@ def set_texts(seen: DataView) -> Iterator[RenderableType]:
         style = "bold red" if shared.ngram else ""
         yield Text(
             f"\n{shared.name} and the training set: {shared.exact} of {shared.questions} prompts are the same, "
-            f"{shared.ngram} share {NGRAM} words in a row" + (f": {', '.join(shared.at)}" if shared.at else ""),
+            f"{shared.ngram} share {NGRAM} words in a row" + (f": {shareable(', '.join(shared.at))}" if shared.at else ""),
             style=style,
         )
 
@@ -35,7 +36,7 @@ def set_texts(seen: DataView) -> Iterator[RenderableType]:
 def _facts(one: SetView) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value, is_bad in facts_of(one):
-        table.add_row(Text(name, style="dim"), Text(printable(value), style="yellow" if is_bad else ""))
+        table.add_row(Text(name, style="dim"), Text(printable(shareable(value)), style="yellow" if is_bad else ""))
     highest = max(count for _, _, count in one.lengths)
     bars = (f"{low:>6}–{high:<6} {'█' * -(-BAR * count // highest)} {count}" for low, high, count in one.lengths if count)
     table.add_row(Text("tokens of a row", style="dim"), Text("\n".join(bars)))
@@ -44,7 +45,7 @@ def _facts(one: SetView) -> Table:
 
 def _row(row: Shown) -> Text:
     title = f"{row.where}{', ' * bool(row.title)}{row.title}: {row.length} tokens, {row.learnt} learnt"
-    text = Text(f"\n{printable(title)}\n", style="dim italic")
+    text = Text(f"\n{printable(shareable(title))}\n", style="dim italic")
     for token in row.tokens:
         text.append(marked(token.text), style=f"not dim not italic {STYLES[token.kind]}")
     return text

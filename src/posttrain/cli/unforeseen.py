@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from posttrain.errors import PosttrainError
-from posttrain.train.watch.redaction import redacted, shareable
+from posttrain.train.watch.redaction import shareable
 
 SHOWN = 300  # characters of an error's own message on the screen
 ABOUT = ("posttrain", "torch", "transformers", "accelerate", "peft")
@@ -41,7 +41,7 @@ def tracebacks_kept_in(folder: Path, *, beside: str = "") -> Iterator[None]:
             path.write_text(shareable(_described(error)), encoding="utf-8", errors="backslashreplace")
         except OSError:
             raise error from None
-        message = " ".join(redacted(str(error)).split())
+        message = " ".join(shareable(str(error)).split())
         shown = f"{type(error).__name__}: {message[:SHOWN]}{'…' if len(message) > SHOWN else ''}"
         raise Unforeseen(f"{shown} (unforeseen; its traceback, for a report: {path.absolute()})") from error
 

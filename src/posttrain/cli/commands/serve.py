@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from posttrain.cli.model_options import At, What, chosen_model
-from posttrain.cli.screen import say
+from posttrain.cli.screen import out
 
 
 def serve(
@@ -26,6 +26,6 @@ def serve(
     from posttrain.execution.use.serving import command
 
     words = command(chosen, engine, host=host, port=port, options=option)
-    say(shlex.join(words))
+    out.print(shlex.join(words), markup=False, soft_wrap=True)
     if not dry_run:
         os.execv(words[0], words)  # signals are the server's own

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import RecipeError
-from posttrain.train.watch.metrics import LOWER_IS_BETTER
+from posttrain.train.watch.names import LOWER_IS_BETTER
 from posttrain.train.watch.records import Listener
 
 

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from posttrain.execution.report.curves import number_of
 from posttrain.execution.report.record import Record
-from posttrain.train.watch.metrics import LOWER_IS_BETTER
-
-SHOWN = (
-    r"pass@\d+",
-    r"majority@\d+",
-    r"preference/accuracy",
-    r"loss",
-    r"nll",
-    r"objective/.+",
-    "length",
-    "cut_off",
-    "unparsable",
-)
-"""Metrics of an evaluation set, in the order of the table."""
+from posttrain.train.watch.names import LOWER_IS_BETTER, place_of
 
 
 @dataclass(frozen=True)
@@ -39,21 +25,13 @@ def result_rows(records: Sequence[Record]) -> Results:
     for record in records:
         points = list(record.points.items())
         columns += points if len(records) == 1 else [(record.name, points[-1][1])] if points else []
-    names = sorted({name for _, metrics in columns for name in metrics if _place(name) is not None}, key=_key)
+    names = sorted({name for _, metrics in columns for name in metrics if place_of(name) is not None}, key=_key)
     rows = [(_title(name), [_cell(metrics, name) for _, metrics in columns]) for name in names]
     return Results([title for title, _ in columns], rows)
 
 
-def _place(name: str) -> int | None:
-    """Of a metric in the table, or None where it is not shown."""
-    kind, _, rest = name.partition("/")
-    _, _, metric = rest.partition("/")
-    found = (place for place, pattern in enumerate(SHOWN) if re.fullmatch(pattern, metric))
-    return next(found, None) if kind == "eval" else None
-
-
 def _key(name: str) -> tuple[str, int, str]:
-    return name.split("/")[1], _place(name) or 0, name
+    return name.split("/")[1], place_of(name) or 0, name
 
 
 def _title(name: str) -> str:

@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy
 from posttrain.errors import SetupError
 from posttrain.settings.transformers_arguments import IDLE, KEYS, PASSED, REFUSED
 from posttrain.telling import tell
-from posttrain.train.watch.metrics import LOWER_IS_BETTER
+from posttrain.train.watch.names import LOWER_IS_BETTER
 
 _TARGETED = ("galore", "apollo")
 

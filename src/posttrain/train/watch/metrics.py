@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,6 @@ from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Origin
 
-LOWER_IS_BETTER = re.compile(r"^(loss|nll|objective|kl|length|cut_off|unparsable|failed_grades)(/|$)")
-"""Of a metric of an evaluation, without the name of its set."""
 MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
 
 
