@@ -37,7 +37,7 @@ another method. The last column is that test, and the case of it that is meant. 
 is a **recipe**: keys that are there say it, and nothing here shows what it does. What is **not there** says what it would
 take. `docs/algorithms.md` has the parts of each algorithm.
 """
-THERE, RECIPE, ABSENT = "there", "recipe, effect not tested", "not there"
+THERE, RECIPE, ABSENT = "there", "recipes whose effect is not tested", "not there"
 
 
 class Strict(BaseModel):
