@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cases import divergences
-from posttrain.estimator.divergence import Divergence
+from posttrain.estimator.divergence import Divergence, DivergenceName
 from posttrain.model.head import Head, ReferenceStates, alone, in_one_pass, token_logprobs
 from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
 from posttrain.model.head.workspace import Workspace
@@ -77,10 +77,9 @@ def test_chunks_give_the_numbers_and_gradients_of_the_full_logits(
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
+KINDS: list[tuple[DivergenceName, float]] = [("kl", 0.5), ("reverse_kl", 0.5), ("jsd", 0.5), ("jsd", 0.1), ("jsd", 0.97)]
 DIVERGENCES = [
-    Divergence(name=name, beta=beta, temperature=temperature)
-    for name, beta in [("kl", 0.5), ("reverse_kl", 0.5), ("jsd", 0.5), ("jsd", 0.1), ("jsd", 0.97)]
-    for temperature in (1.0, 2.5)
+    Divergence(name=name, beta=beta, temperature=temperature) for name, beta in KINDS for temperature in (1.0, 2.5)
 ]
 
 

@@ -145,7 +145,7 @@ class PostTrainer(Loop):
             )
             for name, examples in given.held_out.items()
         }
-        numbers = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}
+        numbers: dict[str, Any] = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}
         taught: dict[str, Any] = {"teachers": as_teachers(teachers, algorithm, tokenizer), "device": args.device}
         start = make_ready(model, tokenizer, algorithm, execution, **taught, **numbers)
         super().__init__(
