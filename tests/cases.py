@@ -107,6 +107,9 @@ CASES = [
     Case("cpo"),
     Case("orpo"),
     Case("slic", "", {"delta": 3.0}),
+    Case("kto"),
+    Case("kto", "weighted", {"desirable": 1.3, "undesirable": 0.7, "beta": 0.3}),
+    Case("kto", "zero", {"anchor": "zero"}),
     Case("grpo"),
     Case("grpo", "several", {"updates": 4}),
     Case("grpo", "no_kl", {"updates": 4, "kl_coef": 0.0}),
@@ -356,6 +359,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         rewards_by_name={"right": correct.double(), "short": normal(rows)} if sampled else {},
         correct=correct if needs.verdict else None,
         chosen=torch.arange(rows) % 2 == 0 if needs.preference else None,
+        anchor=torch.full((rows,), 0.4, dtype=torch.float64) if needs.anchor != "none" else None,
         progress=0.3,
     )
     return Sample(algorithm, batch, logits, ref_logits, teacher_logits)
@@ -369,7 +373,7 @@ def worth(column: str, rows: int, width: int, random: torch.Generator) -> Tensor
     if column == "weight":
         return numbers
     numbers = numbers[:, :1].expand(rows, width)
-    return torch.where(numbers < 0.5, -1.0, 1.0).double() if column == "forget" else numbers
+    return torch.where(numbers < 0.5, -1.0, 1.0).double() if column in ("forget", "label") else numbers
 
 
 def prepared(case: Case, **shape: int) -> tuple[Algorithm, Batch, dict[str, Any]]:

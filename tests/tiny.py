@@ -50,6 +50,7 @@ def make_examples(model: Any, tokenizer: Any, *, preference: bool, worth: Worth 
     def record(i: int) -> Record:
         columns = {"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"}
         worths = {"weight": i % 4 / 2, "reward": (i % 3 - 1) / 2, "advantage": (i % 5 - 1) / 4, "forget": i % 3 == 0}
+        worths |= {"label": i % 3 > 0} if worth == "label" else {}  # which other algorithms refuse
         pair = {"chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}"}
         return Record(f"row {i}", {**columns, **worths, **pair})
 

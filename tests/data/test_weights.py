@@ -190,3 +190,41 @@ def test_rows_to_be_forgotten_are_named_true_or_false() -> None:
         read(PAIR | {"forget": False}, PAIR | {"forget": "maybe"}, worth="forget")
     with pytest.raises(DataError, match="row 1: forget is missing"):
         read(PAIR | {"forget": False}, PAIR | {"forget": None}, worth="forget")
+
+
+def test_a_label_is_plus_or_minus_one_of_every_token() -> None:
+    rows = [PAIR | {"label": True}, PAIR | {"label": False}, PAIR | {"label": "False"}, TALK | {"label": True}]
+    kept, report = read(*rows, worth="label")
+    assert [set(example.rows[0].weight.tolist()) for example in kept] == [{1}, {-1}, {-1}, {1}]
+    assert not report.unread
+    assert digest(kept) != digest(read(*(row | {"label": True} for row in rows), worth="label")[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"label": 1}, "label must be true, where the completion is wanted, or false, not 1"),
+        ({"label": "good"}, "label must be true, .* not 'good'"),
+        ({"label": None}, "label is missing"),
+        ({}, "label is missing"),
+        ({"chosen": "2", "rejected": "3"}, "label is missing"),
+    ],
+)
+def test_a_row_without_a_label_is_refused(row: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=f"row 1: {says}"):
+        read(PAIR | {"label": True}, PAIR | row, worth="label")
+
+
+def test_a_set_without_labels_is_told_how_to_name_their_column() -> None:
+    with pytest.raises(DataError, match=r"prompt \+ completion \+ label are needed.*\{label: <your column>\}"):
+        read(PAIR, worth="label")
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_labels_of_one_kind_alone_are_told(only: bool) -> None:
+    with hearing() as heard:
+        read(PAIR | {"label": only}, PAIR | {"label": only}, worth="label")
+    assert [f"every row is labelled {str(only).lower()}" in one.sentence for one in heard] == [True]
+    with hearing() as heard:
+        read(PAIR | {"label": only}, PAIR | {"label": not only}, worth="label")
+    assert not heard

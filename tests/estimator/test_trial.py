@@ -38,7 +38,15 @@ def made(needs: Needs | None = None, credit: Any = None, penalties: Any = (), **
     )
 
 
-ASKED = {"ref_logp": False, "entropy": False, "full_kl": False, "verdict": False, "preference": False, "teacher": "none"}
+ASKED = {
+    "ref_logp": False,
+    "entropy": False,
+    "full_kl": False,
+    "verdict": False,
+    "preference": False,
+    "teacher": "none",
+    "anchor": "none",
+}
 """Needs, and their values where nothing is asked for. Without old_logp, others stand in."""
 
 

@@ -25,6 +25,7 @@ FACES = ("", "__main__", "parts")
 CATALOGUES = (
     "algorithms/on_demonstrations",
     "algorithms/on_preferences",
+    "algorithms/on_labels",
     "algorithms/on_rollouts",
     "algorithms/hybrids",
     "algorithms/from_teachers",

@@ -223,11 +223,26 @@ def slic(rows: Sequence[Row], *, delta: float = 1.0, sft_coef: float = 0.1) -> T
     return rank(rows, delta=delta) + sft_coef * nll_of_tokens(rows)
 
 
+def kto(
+    rows: Sequence[Row], *, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0, anchor: str = "mismatched"
+) -> Tensor:
+    """lambda_y - v(x, y), v = lambda_D sigmoid(beta (r - z0)) or lambda_U sigmoid(beta (z0 - r)) (arXiv:2402.01306, eq. 7
+    and 8), over rows that have a token; z0 is of the step."""
+    losses = []
+    for row in rows:
+        if len(row):
+            gain = (row.logp - row.ref).sum() - (row.anchor if anchor == "mismatched" else 0.0)
+            wanted = float(row.weight[0]) > 0
+            scale = desirable if wanted else undesirable
+            losses.append(scale - scale * torch.sigmoid(beta * (gain if wanted else -gain)))
+    return torch.stack(losses).mean()
+
+
 PREFERENCES: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
         dpo, ipo, robust_dpo, hinge_dpo, exo, nca, bco_pair, sppo, apo_zero, apo_down, discopop, dpop, r_dpo, ln_dpo,
-        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic,
+        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, kto,
     )
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ class Row:
     shown: bool
     """It is a demonstration."""
     weight: Tensor
+    anchor: float
 
     def __len__(self) -> int:
         return len(self.logp)
@@ -70,6 +71,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 entropy=logp.detach() if batch.entropy is None else batch.entropy[i][keep],
                 correct=batch.correct is not None and bool(batch.correct[i]),
                 shown=drawn.algorithm.needs.demonstration in ("row", "separate") and bool(batch.origin[i, 0] == 1),
+                anchor=0.0 if batch.anchor is None else float(batch.anchor[i]),
                 weight=torch.ones_like(ref) if batch.weight is None else batch.weight[i][keep],
             )
         )

@@ -383,6 +383,9 @@ OFF = {
     "beta": 0.3,
     "reward_coef": 0.0,
     "kl_max": INFINITY,
+    "anchor": "zero",
+    "desirable": 1.0,
+    "undesirable": 1.0,
 }
 ACTING = {
     "sft-weights": ("weights",),
@@ -412,6 +415,8 @@ ACTING = {
     "cpo": ("sft_coef",),
     "orpo": ("odds_coef",),
     "slic": ("sft_coef",),
+    "kto": ("anchor",),
+    "kto-weighted": ("desirable", "undesirable"),
     "grpo": ("kl_coef",),
     "grpo-several": ("clip_low", "clip_high"),
     "grpo-k2": ("kl_coef",),
@@ -471,7 +476,7 @@ def alone(case: Case) -> bool:
 @pytest.mark.parametrize(
     ("name", "metric"),
     [
-        *((str(case), f"objective/{case.name}") for case in CASES if case.algorithm.needs.preference and alone(case)),
+        *((str(case), f"objective/{case.name}") for case in CASES if case.name in PREFERENCES and alone(case)),
         ("grpo-no_kl", "objective/clipped"),
         ("grpo-dual", "objective/clipped"),
         ("dr_grpo-several", "objective/clipped"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class AlgorithmConfig(Config, ABC):
     """The options of one algorithm. The recipe reads the traits; all else reads `Algorithm.needs`."""
 
-    trains_on: ClassVar[Literal["demonstrations", "preferences", "rollouts"] | None] = None
+    trains_on: ClassVar[Literal["demonstrations", "preferences", "labels", "rollouts"] | None] = None
     """None: nobody knows before it is built."""
     takes_demonstrations: ClassVar[bool] = False
     """A data set of demonstrations of its own, beside the questions."""
@@ -80,6 +80,12 @@ class OnPreferences(AlgorithmConfig, ABC):
         if self.rollouts < least:
             raise ValueError(f"rollouts: {self.rollouts} completions of a question are no pair: set rollout.n to 2 or more")
         return self
+
+
+class OnLabels(AlgorithmConfig, ABC):
+    """Of algorithms over completions that are each labelled: wanted, or not."""
+
+    trains_on = "labels"
 
 
 class Correction(Config):

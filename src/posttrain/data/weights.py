@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from posttrain.data.spans import of_tokens
 from posttrain.errors import DataError
 from posttrain.telling import tell
 
-Worth = Literal["none", "weight", "reward", "advantage", "forget"]
+Worth = Literal["none", "weight", "reward", "advantage", "forget", "label"]
 """As `Needs.weight`."""
 COLUMNS: Mapping[Worth, tuple[str, ...]] = {
     "none": (),
@@ -26,6 +26,7 @@ COLUMNS: Mapping[Worth, tuple[str, ...]] = {
     "reward": ("reward",),
     "advantage": ("advantage", "reward", "value"),
     "forget": ("forget",),
+    "label": ("label",),
 }
 """What is read for each."""
 ONE_OF: Mapping[Worth, tuple[str, ...]] = {
@@ -34,6 +35,7 @@ ONE_OF: Mapping[Worth, tuple[str, ...]] = {
     "reward": ("reward",),
     "advantage": ("advantage", "reward"),
     "forget": ("forget",),
+    "label": ("label",),
 }
 """Of which each row must have one."""
 
@@ -63,10 +65,10 @@ class Weigher:
         given = next((name for name in ONE_OF[self._worth] if columns.get(name) is not None), None)
         if given is None:
             raise BadRow(f"{' or '.join(ONE_OF[self._worth])} is missing")
-        number = _forgotten(columns[given]) if given == "forget" else _number(columns[given], given)
+        number = _NUMBERS.get(given, _number)(columns[given], given)
         if given == "reward" and self._worth == "advantage" and columns.get("value") is not None:
             number, given = number - _number(columns["value"], "value"), "reward and a value"
-        self._read[given] += 1
+        self._read["label: false" if given == "label" and number < 0 else given] += 1
         return lambda ids, _: np.full(len(ids), number, np.float32)
 
     def settled(self, examples: list[Example], label: str) -> list[Example]:
@@ -80,6 +82,9 @@ class Weigher:
                 f"{label}: no row has a weight or weights, which the algorithm asks for. Name their column in the recipe: "
                 "columns: {weight: <your column>}."
             )
+        if self._worth == "label" and len(self._read) == 1:
+            only = "true" if "label" in self._read else "false"
+            tell("labels", f"{label}: every row is labelled {only}: nothing is learnt from the other kind.")
         if len(self._read) > 1 and self._worth == "advantage":
             kinds = ", ".join(f"{rows} have {name}" for name, rows in self._read.items())
             raise DataError(f"{label}: of its rows {kinds}: advantages are made in one way for all.")
@@ -155,12 +160,24 @@ def _number(value: Any, name: str, *, least: float | None = None) -> float:
     return number
 
 
-def _forgotten(value: Any) -> float:
+def _forgotten(value: Any, name: str) -> float:
     """-1 where a row is to be forgotten, 1 where not."""
     said = {"true": -1.0, "1": -1.0, "false": 1.0, "0": 1.0}.get(str(value).lower())
     if said is None:
-        raise BadRow(f"forget must be true or false, not {value!r:.40}")
+        raise BadRow(f"{name} must be true or false, not {value!r:.40}")
     return said
+
+
+def _label(value: Any, name: str) -> float:
+    """1 where the completion is wanted, -1 where it is not; a truth value, or its text, as tables hold it."""
+    said = {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(said, bool):
+        raise BadRow(f"{name} must be true, where the completion is wanted, or false, not {value!r:.40}")
+    return 1.0 if said else -1.0
+
+
+_NUMBERS: Mapping[str, Callable[[Any, str], float]] = {"forget": _forgotten, "label": _label}
+"""Of columns that hold no number."""
 
 
 def _listed(value: Any) -> list[Any]:

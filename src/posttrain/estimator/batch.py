@@ -37,7 +37,8 @@ class Batch:
     Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
     never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
-    token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen.
+    token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `anchor` is one
+    number for the whole step, made before its first micro-batch.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
@@ -61,6 +62,7 @@ class Batch:
     reward_mask: Bool[Tensor, " B"] | None = None
     correct: Bool[Tensor, " B"] | None = None
     chosen: Bool[Tensor, " B"] | None = None
+    anchor: Float[Tensor, " B"] | None = None
     progress: float = 0.0
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ ASKED_BY = {
     "reward": "rollouts=…",
     "behavior_logp": "rollouts=…",
     "weight": 'weight="weight"',
+    "anchor": 'anchor="mismatched"',
 }
 """How `Needs` asks for a field of the batch."""
 
@@ -45,7 +46,9 @@ class Needs:
     preference: rows are pairs of a chosen and a rejected completion.
     pairs: how pairs are made of rollouts; None where they are data.
     weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight. forget is -1
-    where a row is to be forgotten, and else 1.
+    where a row is to be forgotten, and else 1; label is 1 where a row is wanted, and else -1.
+    anchor: how Batch.anchor is made of a step; mismatched: max(0, the mean of log pi - log ref over each prompt with the
+    completion of the row before).
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     corrects: its credit weighs tokens by how likely they were to their sampler, beside what a term's correction does.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
@@ -62,7 +65,8 @@ class Needs:
     demonstrations: int = 0
     preference: bool = False
     pairs: PairRule | None = None
-    weight: Literal["none", "weight", "reward", "advantage", "forget"] = "none"
+    weight: Literal["none", "weight", "reward", "advantage", "forget", "label"] = "none"
+    anchor: Literal["none", "mismatched"] = "none"
     rollouts: int = 0
     updates: int = 1
     old_logp: bool = False

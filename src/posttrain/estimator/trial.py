@@ -13,7 +13,7 @@ from torch import Tensor
 from posttrain.estimator.algorithm import Algorithm, Term
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import policy_gradient_loss
-from posttrain.estimator.needs import ASKED_BY
+from posttrain.estimator.needs import ASKED_BY, Needs
 from posttrain.estimator.slopes import TokenSlopes
 from posttrain.estimator.view import View
 
@@ -79,15 +79,21 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         behavior_logp=torch.where(origin == Origin.DEMO, 0.0, logp + 0.1 * drawn(*shape)) if sampled else None,
         old_logp=logp + 0.1 * drawn(*shape) if needs.old_logp else None,
         ref_logp=logp + 0.1 * drawn(*shape) if needs.ref_logp else None,
-        weight=drawn(*shape) if needs.weight != "none" else None,
         teacher_logp=logp + 0.1 * drawn(*shape) if needs.teacher == "logp" else None,
+        weight=_worth(needs, drawn(*shape)) if needs.weight != "none" else None,
         entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
         reward=drawn(ROWS) if sampled else None,
         correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
         chosen=torch.arange(ROWS) % 2 == 0 if needs.preference else None,
+        anchor=torch.full((ROWS,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
         progress=0.5,
     )
     return batch, logp, random
+
+
+def _worth(needs: Needs, drawn: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    wanted = torch.arange(ROWS)[:, None] % 3 > 0
+    return torch.where(wanted, torch.ones_like(drawn), -1) if needs.weight == "label" else drawn
 
 
 def _explained(algorithm: Algorithm, batch: Batch, make: Callable[[], T]) -> T:

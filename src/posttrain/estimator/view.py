@@ -30,6 +30,7 @@ class View:
     entropy: Float[Tensor, "*shape"] | None = None
     mark: Bool[Tensor, "*shape"] | None = None
     chosen: Bool[Tensor, "B 1"] | None = None
+    anchor: Float[Tensor, "B 1"] | None = None
     progress: float = 0.0
 
     @classmethod
@@ -45,6 +46,7 @@ class View:
             origin=batch.origin,
             mark=None if batch.mark is None else batch.mark & select,
             chosen=None if batch.chosen is None else batch.chosen[:, None],
+            anchor=None if batch.anchor is None else batch.anchor.detach().to(logp.dtype)[:, None],
             progress=batch.progress,
             **{"old_logp": logp, **cleaned},
         )

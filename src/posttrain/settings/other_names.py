@@ -69,10 +69,6 @@ LACKING = {
 ALGORITHMS = {
     "ppo": "it has a critic, which is not part of this version; `posttrain list algorithms` has those that learn from the "
     "same rewards without one",
-    **dict.fromkeys(
-        ("kto",),
-        "it is not part of this version; `posttrain list algorithms` has others over pairs",
-    ),
 }
 """What people look for, and this version has not."""
 

@@ -29,6 +29,7 @@ from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.counted import Counted
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.collect.flat import Flat
+from posttrain.train.collect.mismatched import mismatched
 from posttrain.train.watch.metrics import gap_shares
 
 Made = tuple[Batch, ModelInputs]
@@ -108,6 +109,8 @@ class Learner:
                 flat = flat.replace(**made)
         if self._kept and all(row in self._kept for row in collection.rows):
             flat = flat.replace(ref_logp=torch.cat([self._kept[row] for row in collection.rows]))
+        if needs.anchor == "mismatched":
+            flat = flat.replace(anchor=self._anchor(model, collection))
         whole = flat.batch()
         flat = flat.changed(whole, self._algorithm.prepare(whole))
         carries = flat.fields["loss_mask"].clone()
@@ -267,6 +270,16 @@ class Learner:
             return self._scorer.score(model, inputs, local.loss_mask, entropy=entropy)
         finally:
             model.train(training)
+
+    def _anchor(self, model: nn.Module, collection: Collection) -> Float[Tensor, " B"]:
+        """As `Needs.anchor` has it, for each row."""
+        others, rows = mismatched(collection), len(collection.rows)
+
+        def gain(inputs: ModelInputs, local: Batch) -> Tensor:
+            return self._policy(model, inputs, local).logp - self._compared.scores["ref_logp"](inputs, local)
+
+        gains = self._collected(others, gain)[others.flat.fields["loss_mask"]]
+        return (gains.sum() / rows).clamp(min=0).repeat(rows)
 
     @torch.no_grad()
     def _collected(

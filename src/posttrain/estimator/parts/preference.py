@@ -1,5 +1,5 @@
-"""Losses of pairs: of one function both the advantage and the native objective are made, so that no sign and no factor can
-be wrong in one of them.
+"""Losses of pairs, or of completions with a label: of one function both the advantage and the native objective are made, so
+that no sign and no factor can be wrong in one of them.
 
     L = mean over pairs of loss(chosen, rejected)          A_it = - d loss / d logp_it
 """
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.estimator.view import View, row_sum
+from posttrain.estimator.view import View, row_mean, row_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +48,54 @@ class Completions:
         """log pi(y) - log pi_ref(y)."""
         return row_sum(self.view, self.gains)
 
+    @property
+    def label(self) -> Float[Tensor, "P 1"]:
+        """1 for a completion that is wanted, -1 for one that is not; 0 where no token is selected."""
+        return row_mean(self.view, self.view.require("advantage"))
+
 
 Loss = Callable[..., Tensor]
-"""(the chosen completions, the rejected ones) -> [P, 1]."""
+"""(the chosen completions, the rejected ones) -> [P, 1]; of completions alone, (the completions) -> [B, 1]."""
 
 
 def pull(view: View, *, loss: Loss) -> Float[Tensor, "B T"]:
     """A = - d loss / d logp, by autograd on a copy of the detached log-probs."""
-    with torch.enable_grad():  # weights are made without
-        logp = view.logp.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(loss(*_sides(dataclasses.replace(view, logp=logp))).sum(), logp)
-    return -slope
+    return _pull(view, lambda seen: loss(*_sides(seen)))
 
 
 def objective(view: View, *, loss: Loss) -> Float[Tensor, "P 1"]:
     """The loss of each pair; 0 for one without a selected token, which is not in N."""
     rows = view.select.any(-1, keepdim=True)
     return torch.where(rows[0::2] | rows[1::2], loss(*_sides(view)), 0.0)
+
+
+def row_pull(view: View, *, loss: Loss) -> Float[Tensor, "B T"]:
+    """The same of a loss of single completions."""
+    return _pull(view, lambda seen: loss(Completions(seen)))
+
+
+def row_objective(view: View, *, loss: Loss) -> Float[Tensor, "B 1"]:
+    """The loss of each row; 0 for one without a selected token, which is not in N."""
+    return torch.where(view.select.any(-1, keepdim=True), loss(Completions(view)), 0.0)
+
+
+def label_accuracy(view: View) -> Float[Tensor, "B 1"]:
+    """1 where a completion has become likelier and is wanted, or less likely and is not; one half where it has not moved."""
+    one = Completions(view)
+    moved = one.label * one.gain.sign()
+    return torch.where(view.select.any(-1, keepdim=True), (1 + moved) / 2, 0.0)
+
+
+def anchor(view: View) -> Float[Tensor, "B 1"]:
+    """The step's anchor, for each row."""
+    return torch.where(view.select.any(-1, keepdim=True), view.require("anchor"), 0.0)
+
+
+def _pull(view: View, loss: Callable[[View], Tensor]) -> Float[Tensor, "B T"]:
+    with torch.enable_grad():  # weights are made without
+        logp = view.logp.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(dataclasses.replace(view, logp=logp)).sum(), logp)
+    return -slope
 
 
 def _sides(view: View) -> list[Completions]:

@@ -156,6 +156,7 @@ class Prepared:
             "steps": self.steps,
             **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
             "passes over the data": round(self.rows_read / (needs.rollouts or 1) / len(self.sets.train), 2),
+            **({"for each step's anchor": "a forward more, of policy and start model"} if needs.anchor != "none" else {}),
             "dropout": "off: the algorithm compares log-probs" if needs.exact_logp else "as the model has it",
             "output": self.recipe.output_dir,
         }

@@ -1,0 +1,1 @@
+"""Algorithms that train on single completions with a label: wanted, or not."""
