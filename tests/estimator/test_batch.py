@@ -84,6 +84,7 @@ def test_take_takes_the_rows_of_every_field() -> None:
     per_row: dict[str, Callable[[], Any]] = {
         "group": lambda: number,
         "reward": number.float,
+        "anchor": number.float,
         "reward_mask": lambda: number > 0,
         "correct": lambda: number > 1,
         "rewards_by_name": lambda: {"format": number.float()},
