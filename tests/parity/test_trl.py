@@ -542,7 +542,7 @@ def test_rollouts_of_trl(
 
     Its rewards, advantages, old and reference log-probs are float32, hence the tolerance.
     """
-    changes = {"loss_type": name, "scale_rewards": scale_rewards} | CLIP | K3
+    changes: dict[str, Any] = {"loss_type": name, "scale_rewards": scale_rewards} | CLIP | K3
     trainer = grpo_trainer(tokenizer, reference_path, tmp_path, 2, **changes)
     answers = [trainer.train_dataset[question] for question in (0, 0, 0, 0, 1, 1, 1, 1)]
     their_step(trainer, [answers, answers])
