@@ -16,7 +16,8 @@ DOTTED = 12  # points of a line that are marked, at most
 SMOOTHED = 20  # steps of the running mean, where a line has at least four times as many
 MEANINGS: Mapping[str, str] = {
     r"eval/.+/(pass|majority)@\d+": "share of questions answered right, with its 95 % interval",
-    r"eval/.+/(loss|nll)": "on held-out rows, nats a token",
+    r"eval/.+/nll": "on held-out rows, nats a token",
+    r"eval/.+/loss": "what is minimised, on held-out rows",
     r"eval/.+/preference/accuracy": "share of held-out pairs whose chosen answer is the likelier one",
     r"eval/.+/length": "tokens of an answer",
     r"reward/mean": "mean reward of a collection",
@@ -25,6 +26,7 @@ MEANINGS: Mapping[str, str] = {
     r"objective/.+": "the objective as its paper defines it",
     r"nll": "negative log-likelihood, nats a token",
     r"loss": "what is minimised",
+    r"preference/raw_accuracy": "share of pairs whose chosen answer is the likelier one",
     r"preference/.+": "of pairs, against the start model",
     r"kl/.+": "nats a token",
     r"entropy": "of sampled tokens, nats",
@@ -210,4 +212,4 @@ def number_of(value: float) -> str:
         return "not finite"
     if value == round(value) and abs(value) < 1e6:
         return f"{value:,.0f}"
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
