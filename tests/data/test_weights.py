@@ -117,6 +117,7 @@ def _of_words(*words: str) -> Tokenizer:
         ({"weights": [{"span": [-1, 3], "weight": 1}]}, "weight", r"the span \[-1, 3\] is not in"),
         ({"weights": [{"span": [0, 3], "weight": -1}]}, "weight", "weights: weight must be a finite number of at least 0"),
         ({"weights": [{"span": [0, 3]}]}, "weight", "weights: a span is"),
+        ({"weights": [{"span": [0, 2.5], "weight": 1}]}, "weight", "weights: a span is of whole numbers"),
         ({"weights": [{"from": 0, "to": 3, "weight": 1}]}, "weight", "weights: a span is"),
         ({"weights": [{"span": [0, 3], "weight": 1}, {"span": [2, 5], "weight": 1}]}, "weight", r"\[2, 5\] overlaps"),
         ({"reward": None}, "reward", "reward is missing"),
@@ -124,7 +125,7 @@ def _of_words(*words: str) -> Tokenizer:
         ({"reward": 1, "value": "good"}, "advantage", "value must be a finite number, not 'good'"),
     ],
 )
-def test_what_is_no_weight_is_refused_with_its_row(columns: Mapping[str, Any], worth: Worth, reason: str) -> None:
+def test_what_is_no_weight_is_refused_with_its_row(columns: dict[str, Any], worth: Worth, reason: str) -> None:
     good = {"weight": 1.0, "reward": 1.0, "value": 0.0}
     with pytest.raises(DataError, match=f"^row 1: .*{reason}"):
         read(PAIR | good, PAIR | columns, worth=worth)

@@ -88,7 +88,7 @@ def a_lol(rows: list[Row], *, form: str = "a_lol", clip: float = 0.9, kl_coef: f
         }.get(form, lambda: 1.0)()
         extra = kl_coef * (row.logp - row.ref).sum() if form == "a_lol_kl" else 0.0
         losses.append(worth[id(row)] * (factor * nll).sum() + extra)
-    return torch.stack(losses).mean() if losses else sum(row.logp.sum() for row in rows) * 0.0
+    return torch.stack(losses).mean() if losses else 0.0 * torch.cat([row.logp for row in rows]).sum()
 
 
 def _regression(rows: list[Row], beta: float, cap: float) -> Tensor:
@@ -127,7 +127,7 @@ def forget_retain(
     """What is forgotten and what is kept, each a mean of its own (arXiv:2401.06121, "gradient difference")."""
     full = [row for row in rows if len(row)]
     gone, kept = ([row for row in full if (row.weight[0] < 0) == forgotten] for forgotten in (True, False))
-    loss = sum(row.logp.sum() for row in rows) * 0.0
+    loss = 0.0 * torch.cat([row.logp for row in rows]).sum()
     if gone:
         loss = loss + (ascent(gone) if forget == "ascent" else npo(gone, beta=beta))
     return loss + retain_coef * sft(kept) + kl_coef * token_mean(kept, [anchor(row) for row in kept]) if kept else loss

@@ -194,7 +194,9 @@ def _listed(value: Any) -> list[Any]:
 
 def _span(given: Mapping[str, Any]) -> tuple[int, int]:
     ends = given.get("span")
-    whole = isinstance(ends, (list, tuple)) and len(ends) == 2 and all(type(end) is int for end in ends)
-    if not whole or set(given) != {"span", "weight"}:
+    if not isinstance(ends, (list, tuple)) or len(ends) != 2 or set(given) != {"span", "weight"}:
         raise BadRow(f"weights: a span is {{span: [from, to], weight: number}}, not {str(dict(given))[:60]}")
-    return ends[0], ends[1]
+    start, end = ends
+    if type(start) is not int or type(end) is not int:
+        raise BadRow(f"weights: a span is of whole numbers of characters, not {ends}")
+    return start, end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ def jensen_shannon(q: Tensor) -> Tensor:
     return 1 / (2 * q.clamp(max=MAX_LOG_RATIO).exp() - 1)
 
 
-LEAST = {hellinger: -1.0, jensen_shannon: -math.log(2)}
+LEAST: Mapping[Slope, float] = {hellinger: -1.0, jensen_shannon: -math.log(2)}
 """Where the domain of a loss ends."""
 
 
