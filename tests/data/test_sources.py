@@ -118,4 +118,4 @@ def test_a_share_of_the_demonstrations_can_be_wrong() -> None:
     slipped = [record.columns for record in read(TaskSource(task="chain", rows=2000, wrong=0.3))]
     assert all(slip["completion"] in (row["completion"], row["rejected"]) for slip, row in zip(slipped, clean, strict=True))
     assert abs(sum(row["completion"] == row["rejected"] for row in slipped) / 2000 - 0.3) < 0.04
-    assert all({**slip, "completion": row["completion"]} == row for slip, row in zip(slipped, clean, strict=True))
+    assert all({**slip, "completion": row["completion"]} == {**slip, **row} for slip, row in zip(slipped, clean, strict=True))

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from families import FAMILIES
+from posttrain.data import sources
 from posttrain.data.columns import tell_unread
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, digest
@@ -20,7 +21,7 @@ from posttrain.data.spans import of_tokens
 from posttrain.data.weights import Worth
 from posttrain.errors import DataError
 from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
-from posttrain.settings.data import Encoding
+from posttrain.settings.data import Encoding, TaskSource
 from posttrain.telling import hearing
 
 PAIR = {"prompt": "1+1=", "completion": "it is 2"}
@@ -229,3 +230,13 @@ def test_labels_of_one_kind_alone_are_told(only: bool) -> None:
     with hearing() as heard:
         read(PAIR | {"label": only}, PAIR | {"label": not only}, worth="label")
     assert not heard
+
+
+def test_rows_of_a_task_with_wrong_demonstrations_say_what_they_are_worth() -> None:
+    rows = list(sources.read(TaskSource(task="chain", rows=40, wrong=0.25)))
+    wrong = [record.columns["completion"] != record.columns["chosen"] for record in rows]
+    assert 0 < sum(wrong) < 20 and [record.columns["forget"] for record in rows] == wrong
+    plain = Reader(Encoding(chat_template=False), make_tokenizer("bytes"), [0])
+    kept, _ = plain.examples(rows, preference=False, worth="advantage")
+    assert [float(example.rows[0].weight[0]) for example in kept] == [-0.75 if one else 0.25 for one in wrong]
+    assert not {"reward", "value", "forget"} & set(next(sources.read(TaskSource(task="chain", rows=1))).columns)

@@ -39,6 +39,8 @@ def kinds() -> Iterator[tuple[str, tuple[str | None, str]]]:
 
 
 KIND_OF = dict(kinds())
+WORTH = [value.name for value in example_values() if value.needs.weight != "none"]
+"""Those that ask what demonstrations are worth: some must be wrong."""
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path
         "data.eval={}",
         "data.train.rows=400",
         "training.save_every=0",
+        *(["data.train.wrong=0.3"] if name in WORTH else []),
     )
     options = [word for change in changes for word in ("--set", change)]
     code, _, err = posttrain("run", RECIPE_OF[KIND_OF[name]], *options, "--output-dir", "out")

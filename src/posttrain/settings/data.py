@@ -102,7 +102,8 @@ class TaskSource(Config):
     hard: Share = 0.0
     """The share of harder questions, which the split ood has none of: all of its own are harder still."""
     wrong: Share = 0.0
-    """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are."""
+    """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are. Where
+    there are any, rows have a reward, 1 or 0, a value, the mean of these, and forget, true where they are wrong."""
     seed: int = 0
     """Other questions for another one."""
 

@@ -65,9 +65,11 @@ def _task(source: TaskSource) -> Iterator[Record]:
     slips = Random(f"slips/{source.seed}")
     try:
         for number, item in enumerate(generate(source.task, source.split, source.rows, source.seed, source.hard), 1):
-            shown = item.rejected if slips.random() < source.wrong else item.completion
+            slipped = slips.random() < source.wrong
+            shown = item.rejected if slipped else item.completion
             columns = {"prompt": item.prompt, "completion": shown, "rejected": item.rejected, "answer": item.answer}
-            yield Record(f"{source.task}/{source.split}:{number}", {**columns, "chosen": item.completion})
+            worth = {"reward": float(not slipped), "value": 1 - source.wrong, "forget": slipped} if source.wrong else {}
+            yield Record(f"{source.task}/{source.split}:{number}", {**columns, **worth, "chosen": item.completion})
     except ValueError as error:
         raise DataError(str(error)) from None
 
