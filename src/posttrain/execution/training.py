@@ -71,6 +71,7 @@ def make_trainer(
             budget=recipe.training.budget,
             stop_when=recipe.training.stop_when,
             distributed=recipe.distributed,
+            reference=recipe.model.reference,
             schedule=None if recipe.training.schedule is None else built_schedule(recipe.training.schedule),
         ),
         watching=Watching(

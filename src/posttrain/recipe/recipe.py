@@ -104,6 +104,15 @@ class Recipe(Config):
             raise ValueError("rewards: task is the verifier of a generated task, and data.train is none")
         return self
 
+    @model_validator(mode="after")
+    def _can_follow(self) -> Recipe:
+        if self.model.reference.refresh and (self.distributed.shares_parameters or self.distributed.by_deepspeed):
+            raise ValueError(
+                f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "
+                f"{self.distributed.mode} has not: take mode ddp"
+            )
+        return self
+
     def _check_evaluated(self, key: str, metric: str) -> None:
         """Whether evaluations can have a metric, <set>/<name>."""
         name, _, quantity = metric.partition("/")
@@ -187,6 +196,8 @@ class Recipe(Config):
             self.check_fit(Traits.of_value(algorithm))
         except ValueError as error:
             raise RecipeError(str(error)) from error
+        if self.model.reference.refresh and not algorithm.needs.reference:
+            raise RecipeError(f"model.reference: {self.algorithm.label} compares with no start model that could be moved")
         if self.rollout is None:
             return
         given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows_per_step}

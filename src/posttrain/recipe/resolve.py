@@ -17,7 +17,7 @@ from posttrain.settings.doors.code import object_name
 from posttrain.settings.doors.door import Door
 from posttrain.settings.rollout import RolloutConfig
 
-OF_THE_TASK = ("dtype", "compute", "attn_implementation", "adapter", "teachers")
+OF_THE_TASK = ("dtype", "compute", "attn_implementation", "adapter", "reference", "teachers")
 """What a later stage keeps of the top level's `model`; the model itself is the one that the stage before it trained."""
 OF_ALL_STAGES = ("processes", "mode")
 """What a stage keeps of `distributed`: the processes are started once."""

@@ -92,6 +92,17 @@ class TeacherConfig(Config):
         return os.path.expanduser(name) if name else name
 
 
+class MovingReference(Config):
+    """What becomes of the model that log-probs are compared with: it stays the start model, or follows the policy (TR-DPO,
+    Gorbatovski et al. 2024, arXiv:2404.09656).
+    """
+
+    refresh: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps from one move to the next; 0: it stays the start model."""
+    mix: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The policy's share in a move: reference = mix · policy + (1 - mix) · reference; 1 is a copy."""
+
+
 class ModelConfig(Config):
     """A model by name or folder, or one from scratch with its tokenizer."""
 
@@ -115,6 +126,8 @@ class ModelConfig(Config):
     """As in transformers."""
     adapter: Adapter | None = None
     """Train a LoRA adapter; all parameters if not set."""
+    reference: MovingReference = MovingReference()
+    """Of algorithms that compare with the start model: whether that follows the policy."""
     config: dict[str, Any] = {}
     """Fields of a named model's own config.json to change: for a longer context, for instance."""
     teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], TeacherConfig] = {}

@@ -232,6 +232,7 @@ class Loop(Checkpointed):
         if self._record and self.state.global_step != self._recorded:
             seconds = time.monotonic() - self._clock
             self._recorded = self.state.global_step
+            self.run_state.follow(self.model, self.state.global_step)
             self._record |= {"grad_norm": grad_norm, "learning_rate": float(learning_rate or 0.0)}
             self._record["train/tokens_per_second"] = self._record["train/tokens"] / max(seconds, 1e-9)
             self._record["step/seconds"] = time.monotonic() - self._step_began

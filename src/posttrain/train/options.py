@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.model import MovingReference
 from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
 from posttrain.train.schedules._schedule import Factor
 from posttrain.train.watch.nonfinite import LIMIT
@@ -14,7 +15,7 @@ from posttrain.train.watch.records import Listener
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """How steps are made. Nothing here but budget, stop_when and schedule changes what is trained.
+    """How steps are made. Nothing here but budget, stop_when, schedule and reference changes what is trained.
 
     micro_batch_tokens: a bound on the tokens of a micro-batch that the model reads, padding included, beside the rows that
         args names.
@@ -24,6 +25,7 @@ class Execution:
     budget: ends the run before max_steps, and is what progress is measured by.
     stop_when: ends the run before max_steps by a metric.
     schedule: of the learning rate, in place of args.lr_scheduler_type.
+    reference: how the model that log-probs are compared with follows the policy; it stays the start model if not told.
     nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
     """
 
@@ -34,6 +36,7 @@ class Execution:
     budget: Budget | None = None
     stop_when: StopWhen | None = None
     schedule: Factor | None = None
+    reference: MovingReference | None = None
     nonfinite_limit: int = LIMIT
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from posttrain.distributed import ranks
 from posttrain.errors import CheckpointError
+from posttrain.model.frozen.reference import Reference
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection, Collector
 from posttrain.train.watch.nonfinite import NonFinite
 
-COLLECTION, AHEAD = "collection.safetensors", "ahead-"
+COLLECTION, AHEAD, REFERENCE = "collection.safetensors", "ahead-", "reference.safetensors"
 
 
 class RunState:
@@ -27,11 +29,18 @@ class RunState:
 
     def __init__(self, collector: Collector, nonfinite: NonFinite) -> None:
         self.collector, self.nonfinite = collector, nonfinite
+        self.reference: Reference | None = None
+        """That follows the policy."""
         self.opened: Collection | None = None
         """With its advantages."""
         self.saved: int | None = None
         """The step of the last checkpoint."""
         self.evaluation_due = False
+
+    def follow(self, policy: Any, step: int) -> None:
+        """Moves the reference after a step, where it moves."""
+        if self.reference is not None:
+            self.reference.follow(policy, step)
 
     def save(self, folder: Path, step: int, *, within_collection: bool) -> None:
         """What this rank remembers after `step`; the first one keeps the collection, if the checkpoint lies between two of
@@ -39,6 +48,8 @@ class RunState:
         """
         if within_collection and self.opened is not None and ranks.is_main():
             collection_file.save(self.opened, folder / COLLECTION)
+        if self.reference is not None and ranks.is_main():
+            save_file({name: value.contiguous() for name, value in self.reference.state().items()}, folder / REFERENCE)
         for begins, collection in self.collector.ahead(step).items():
             collection_file.save(collection, folder / f"{AHEAD}{begins:06d}.safetensors")
         remembered = {
@@ -52,16 +63,20 @@ class RunState:
         """Goes on from a checkpoint of that step.
 
         Raises:
-            CheckpointError: this rank has nothing there.
+            CheckpointError: this rank has nothing there, or a reference that has moved is not.
         """
         if not (path := _file(checkpoint)).is_file():
             raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
+        if self.reference is not None and not (checkpoint / REFERENCE).is_file():
+            raise CheckpointError(f"{checkpoint} is of a run whose reference did not move: it has no {REFERENCE}.")
         remembered = json.loads(path.read_text())
         there = sorted(checkpoint.glob(f"{AHEAD}*.safetensors")) if ranks.is_main() else []
         ahead = {int(path.stem.removeprefix(AHEAD)): collection_file.load(path) for path in there}
         self.collector.restore(remembered["collector"], ahead)
         self.nonfinite.in_a_row = remembered["nonfinite"]
         self.evaluation_due = remembered["evaluation_due"]
+        if self.reference is not None:
+            self.reference.restore(load_file(checkpoint / REFERENCE))
         if (opened := checkpoint / COLLECTION).is_file():
             self.opened = collection_file.load(opened)
         self.saved = step

@@ -169,6 +169,8 @@ class PostTrainer(Loop):
         for frozen in (start.reference, start.teacher):
             if frozen is not None:
                 frozen.place(self.accelerator, distributed)
+        if start.reference is not None and start.reference.moves:
+            self.run_state.reference = start.reference
         compared = sampling is not None and algorithm.needs.rollouts
         self._learner = Learner(
             algorithm,

@@ -99,9 +99,12 @@ def _sizes(recipe: Recipe, model: Any, teachers: Sequence[Any], *, reference: bo
     sizes: dict[str, Any] = {"trained": sum(p.numel() for p in trained), "frozen": frozen}
     sizes["number"] = cast or trained[0].element_size()
     sizes["teacher"] = sum(p.numel() * (cast or p.element_size()) for one in teachers for p in one.parameters())
+    moves = recipe.model.reference.refresh > 0
+    if reference and recipe.model.adapter is not None and moves:
+        sizes["reference"] = sum(p.numel() * p.element_size() for p in trained)
     if reference and recipe.model.adapter is None:
         shared_out = recipe.distributed.shares_parameters or recipe.distributed.by_deepspeed
-        halves = only_multiplied(model) if computed_in(recipe) == "bfloat16" and not shared_out else set[int]()
+        halves = only_multiplied(model) if computed_in(recipe) == "bfloat16" and not (shared_out or moves) else set[int]()
         sizes["reference"] = sum(p.numel() * (2 if id(p) in halves else cast or p.element_size()) for p in model.parameters())
     return sizes
 

@@ -34,6 +34,8 @@ class Compared:
         ):
             if model is not None and asked:
                 self.scores[name] = partial(_logp, model, scorer)
+        self.moves = reference is not None and reference.moves
+        """Whether the reference's log-probs of a row are others later."""
         self._whole = reference if needs.full_kl else teacher if needs.teacher == "full" else None
 
     def completed(self, inputs: ModelInputs, batch: Batch) -> Batch:

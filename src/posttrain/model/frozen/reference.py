@@ -1,8 +1,11 @@
-"""The frozen start model: a copy of the policy, or the policy itself with its adapter switched off."""
+"""The frozen start model: a copy of the policy, or the policy itself with its adapter switched off; or a copy that follows
+it.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.scoring import is_linear
 from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.model import MovingReference
 
 
 class Reference(Frozen):
@@ -27,10 +31,20 @@ class Reference(Frozen):
         apart: a copy, also where switching the adapter off would do.
         rounded: matrices that are multiplied and nothing else are held in bfloat16: under an autocast to it the same numbers,
             to the last bit, in half the memory.
+        moves: how it follows the policy; then it is a copy, in the policy's own numbers.
     """
 
-    def __init__(self, policy: Any, *, shared_out: bool = False, apart: bool = False, rounded: bool = False) -> None:
-        self.is_policy = hasattr(policy, "disable_adapter") and not apart
+    def __init__(
+        self,
+        policy: Any,
+        *,
+        shared_out: bool = False,
+        apart: bool = False,
+        rounded: bool = False,
+        moves: MovingReference | None = None,
+    ) -> None:
+        self._moves = moves or MovingReference()
+        self.is_policy = hasattr(policy, "disable_adapter") and not (apart or self.moves)
         if self.is_policy:
             super().__init__(policy)
             return
@@ -44,6 +58,32 @@ class Reference(Frozen):
 
         same = {id(p): own(p) for p in policy.parameters()}
         super().__init__(copy.deepcopy(policy, same).eval(), shared=shared)  # a large model's copy would not fit beside it
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is another model later."""
+        return self._moves.refresh > 0
+
+    @torch.no_grad()
+    def follow(self, policy: Any, step: int) -> None:
+        """Moves towards the policy, if it is time to after this optimizer step."""
+        if not self.moves or step % self._moves.refresh:
+            return
+        for own, there in zip(self._model.parameters(), policy.parameters(), strict=True):
+            if id(own) not in self._shared_with_policy:
+                own.lerp_(there.detach().to(own), self._moves.mix)
+
+    def state(self) -> dict[str, Tensor]:
+        """What it holds apart from the policy, for a checkpoint."""
+        named = self._model.named_parameters()
+        return {name: own.detach() for name, own in named if id(own) not in self._shared_with_policy}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state` gave."""
+        for name, own in self._model.named_parameters():
+            if id(own) not in self._shared_with_policy:
+                own.copy_(state[name])
 
     def place(self, accelerator: Any, distributed: DistributedConfig | None) -> None:
         """Makes it independent of the policy, on the device or on the ranks that share the policy."""

@@ -14,6 +14,7 @@ from posttrain.errors import SetupError
 from posttrain.model.frozen.reference import Reference
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
 from posttrain.model.scoring import Scorer, computing, output_head
+from posttrain.settings.model import MovingReference
 from posttrain.telling import tell
 
 NOISE = re.compile(r"(drop|jitter|noise)(?!.*(type|mode|seed))", re.IGNORECASE)
@@ -64,7 +65,9 @@ def _noise(model: Any, rows: ProbeRows) -> float:
         return max(largest(rows.logp(model, training=True), still) for _ in range(PASSES))
 
 
-def reference_of(model: Any, vocabulary: int, *, shared_out: bool, bf16: bool = False) -> Reference:
+def reference_of(
+    model: Any, vocabulary: int, *, shared_out: bool, moves: MovingReference | None = None, bf16: bool = False
+) -> Reference:
     """The frozen start, computed as the policy is: the policy with its adapter switched off where that is what it starts
     from, else a copy, in less memory where that is the same to the last bit.
 
@@ -72,14 +75,18 @@ def reference_of(model: Any, vocabulary: int, *, shared_out: bool, bf16: bool = 
         model: the policy, before it is spread over ranks and trained.
         vocabulary: token ids are below it.
         shared_out: the parameters will be spread over ranks.
+        moves: how it follows the policy.
         bf16: products are computed in bfloat16, by autocast.
 
     Raises:
-        SetupError: the log-ratio is not 0.
+        SetupError: the log-ratio is not 0; or it is to follow parameters that no process has whole.
     """
     rows = ProbeRows.of((), vocabulary)
-    rounded = bf16 and not shared_out and not hasattr(model, "peft_config")
-    reference = Reference(model, shared_out=shared_out, rounded=rounded)
+    moving = moves is not None and moves.refresh > 0
+    if moving and shared_out:
+        raise SetupError("reference.refresh: it follows a policy of which each process has the whole: take mode ddp.")
+    rounded = bf16 and not shared_out and not hasattr(model, "peft_config") and not moving
+    reference = Reference(model, shared_out=shared_out, rounded=rounded, moves=moves)
     if rounded and largest(*_both(model, reference, rows, bf16=bf16)) > 0:
         reference = Reference(model, shared_out=shared_out)
     if reference.is_policy and largest(*_both(model, reference, rows, bf16=bf16)) > 0:

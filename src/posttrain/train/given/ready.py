@@ -75,7 +75,9 @@ def make_ready(
     shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
     reference = None
     if algorithm.needs.reference:
-        reference = reference_of(model, vocabulary, shared_out=shared_out, bf16=bf16 and not deepspeed)
+        reference = reference_of(
+            model, vocabulary, shared_out=shared_out, moves=execution.reference, bf16=bf16 and not deepspeed
+        )
     if distributed is not None:
         shard(model, distributed, bf16=bf16)
     return Ready(head, layout, reference, teacher)
