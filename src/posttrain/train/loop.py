@@ -230,12 +230,11 @@ class Loop(Checkpointed):
         """Records the step, whatever logging_steps says, then lets the parent log, evaluate and save."""
         self._take_weights_of("eval")
         if self._record and self.state.global_step != self._recorded:
-            seconds = time.monotonic() - self._clock
-            self._recorded = self.state.global_step
+            now, self._recorded = time.monotonic(), self.state.global_step
             self.run_state.follow(self.model, self.state.global_step)
             self._record |= {"grad_norm": grad_norm, "learning_rate": float(learning_rate or 0.0)}
-            self._record["train/tokens_per_second"] = self._record["train/tokens"] / max(seconds, 1e-9)
-            self._record["step/seconds"] = time.monotonic() - self._step_began
+            self._record["train/tokens_per_second"] = self._record["train/tokens"] / max(now - self._clock, 1e-9)
+            self._record["step/seconds"] = now - self._step_began
             for listener in self.listeners:
                 listener.on_step(self.state.global_step, self._record)
             if self._spent() >= 1:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, FalconConfig, MixtralConfig, OPTC
 
 from posttrain import PostTrainer
 from posttrain.errors import SetupError
+from posttrain.estimator.divergence import Divergence
 from posttrain.model.proofs.rows import ProbeRows
 from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import Scorer
@@ -178,7 +179,7 @@ def test_a_reference_under_autocast_has_half_the_memory_and_the_same_bits(tied: 
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             own = Scorer(head).score(model.eval(), inputs, mask).logp
             assert torch.equal(own, reference.logp(inputs, mask, Scorer(head)))
-            states = reference.states(inputs)
+            states = reference.states(inputs, Divergence())
         assert states.hidden.dtype == torch.float32  # the residual stream is the policy's
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     plain = reference_of(model, VOCABULARY, shared_out=False)
