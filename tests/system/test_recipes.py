@@ -12,35 +12,42 @@ from safetensors.torch import load_file
 
 from cases import NAMES
 from posttrain.algorithms import ALGORITHMS, example_values
+from posttrain.execution.runner import run
+from posttrain.recipe import Recipe, load_recipe
 from posttrain.recipe.by_name import known_recipes
 from recipes import Command
 
 pytestmark = pytest.mark.system
 RECIPE_OF = {
     ("demonstrations", "none"): "demonstrations",
+    ("demonstrations", "weights"): "weighted",
+    ("demonstrations", "a teacher"): "teacher",
+    ("rollouts", "a teacher"): "teacher_rollouts",
     ("preferences", "none"): "pairs",
     ("rollouts", "none"): "rollouts",
     ("rollouts", "of the question"): "both",
     ("rollouts", "a set of their own"): "two_sets",
 }
-"""By what an algorithm trains on, and which demonstrations it takes beside its rollouts."""
+"""By what an algorithm trains on, and what it takes beside that: weights, a teacher, demonstrations beside its rollouts."""
 STEPS = 3
 
 
-def kinds() -> Iterator[tuple[str, tuple[str | None, str]]]:
+def kinds() -> Iterator[tuple[str, tuple[str, str]]]:
     """Each algorithm and its kind of data."""
     for config, value in zip(ALGORITHMS, example_values(), strict=True):
-        beside = "none"
-        if config.takes_demonstrations:
+        needs, beside = value.needs, "none"
+        if needs.demonstrations:
             beside = "a set of their own"
-        elif config.trains_on == "rollouts" and value.needs.demonstration != "none":
+        elif needs.rollouts and needs.demonstration != "none":
             beside = "of the question"
-        yield value.name, (config.trains_on, beside)
+        elif config.has_teacher:
+            beside = "a teacher"
+        elif needs.weight != "none":
+            beside = "weights"
+        yield value.name, ("rollouts" if needs.rollouts else "preferences" if needs.preference else "demonstrations", beside)
 
 
 KIND_OF = dict(kinds())
-WORTH = [value.name for value in example_values() if value.needs.weight != "none"]
-"""Those that ask what demonstrations are worth: some must be wrong."""
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -50,12 +57,19 @@ def weights(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the first stages of the recipes train: a model that is sometimes right, so that rewards differ."""
-    from posttrain.execution.runner import run
-    from posttrain.recipe import load_recipe
-
     first = load_recipe("rollouts", ["stages.0.training.max_steps=120", "data.eval={}"]).stages[0]
-    folder = tmp_path_factory.mktemp("start")
-    run(first.model_copy(update={"output_dir": str(folder / "run")}))
+    return trained(first, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(scope="module")
+def teacher(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, trained a little more, so that it teaches something."""
+    more = ["training.max_steps=10", "data.eval={}", "data.train.rows=400", f"model={{name: {start}}}"]
+    return trained(load_recipe("demonstrations", more), tmp_path_factory.mktemp("teacher"))
+
+
+def trained(recipe: Recipe, folder: Path) -> Path:
+    run(recipe.model_copy(update={"output_dir": str(folder / "run")}))
     return folder / "run/final"
 
 
@@ -67,20 +81,21 @@ def test_every_kind_of_data_has_its_recipe() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path, posttrain: Command) -> None:
+def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path, teacher: Path, posttrain: Command) -> None:
     """By the command, from what the recipe's first stage leaves."""
-    changes = (
+    trains_on, beside = KIND_OF[name]
+    taught = f", teachers: {{larger: {{name: {teacher}}}}}" if beside == "a teacher" else ""
+    changes = [
         f"algorithm.name={name}",
         f"training.max_steps={STEPS}",
-        f"model={{name: {start}}}",
+        f"model={{name: {start}{taught}}}",
         "stages=[]",
         "data.eval={}",
-        "data.train.rows=400",
         "training.save_every=0",
-        *(["data.train.wrong=0.3"] if name in WORTH else []),
-    )
+    ]
+    changes += ["data.train.rows=400"] if beside != "weights" else []
     options = [word for change in changes for word in ("--set", change)]
-    code, _, err = posttrain("run", RECIPE_OF[KIND_OF[name]], *options, "--output-dir", "out")
+    code, _, err = posttrain("run", RECIPE_OF[trains_on, beside], *options, "--output-dir", "out")
     assert code == 0, err
     steps = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
     assert len(steps) == STEPS
