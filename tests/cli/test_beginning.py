@@ -35,6 +35,7 @@ def test_every_recipe_can_be_begun_from(posttrain: Command) -> None:
         "chat.jsonl",
         "chat_held_out.jsonl",
         "reward_function.py",
+        "unpaired.jsonl",
         "weighted.jsonl",
     }
 

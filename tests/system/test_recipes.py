@@ -24,6 +24,7 @@ RECIPE_OF = {
     ("demonstrations", "a teacher"): "teacher",
     ("rollouts", "a teacher"): "teacher_rollouts",
     ("preferences", "none"): "pairs",
+    ("labels", "none"): "unpaired",
     ("rollouts", "none"): "rollouts",
     ("rollouts", "of the question"): "both",
     ("rollouts", "a set of their own"): "two_sets",
@@ -42,9 +43,10 @@ def kinds() -> Iterator[tuple[str, tuple[str, str]]]:
             beside = "of the question"
         elif config.has_teacher:
             beside = "a teacher"
-        elif needs.weight != "none":
+        elif needs.weight != "none" and config.trains_on != "labels":
             beside = "weights"
-        yield value.name, ("rollouts" if needs.rollouts else "preferences" if needs.preference else "demonstrations", beside)
+        trains_on = "rollouts" if needs.rollouts else config.trains_on  # gkd may train on demonstrations alone
+        yield value.name, (str(trains_on), beside)
 
 
 KIND_OF = dict(kinds())
@@ -93,7 +95,7 @@ def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path
         "data.eval={}",
         "training.save_every=0",
     ]
-    changes += ["data.train.rows=400"] if beside != "weights" else []
+    changes += [] if beside == "weights" or trains_on == "labels" else ["data.train.rows=400"]
     options = [word for change in changes for word in ("--set", change)]
     code, _, err = posttrain("run", RECIPE_OF[trains_on, beside], *options, "--output-dir", "out")
     assert code == 0, err
