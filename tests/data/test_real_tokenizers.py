@@ -29,6 +29,9 @@ MASKS = HERE / "masks.txt"
 THINKS = ("deepseek-v3", "deepseek-r1-distill")  # they ask for a thought, so that an answer without one is refused
 CLOSES = ("qwen3.5-nothink",)  # it asks for none, so that an answer with one is refused
 
+QUICK = ("smollm2-135m-instruct", "mistral-v1", "mistral-v3", "deepseek-r1-distill", "qwen3", "qwen2.5-base")  # to load
+EACH = [pytest.param(name, marks=[pytest.mark.system] * (name not in QUICK)) for name in TOKENIZERS]
+
 
 def conversations(name: str) -> list[list[dict[str, str]]]:
     plain, thought = talk("2+2?", "It is 4.", "And 3+3?", "6."), talk("2+2?", f"{THOUGHT}4.", "3+3?", f"{THOUGHT}6.")
@@ -46,7 +49,7 @@ def shown(name: str, tokenizer: Any) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", EACH)
 def test_what_is_trained_is_what_is_asked(name: str, real_model: Callable[[str], Path], tmp_path: Path) -> None:
     made = read_tokenizer(str(real_model(name)))
     encode = encoder(made)

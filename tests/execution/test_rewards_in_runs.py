@@ -210,9 +210,10 @@ def test_the_gap_between_right_and_wrong_is_of_the_reward_that_trains(posttrain:
 
 def test_the_first_reward_that_can_gives_the_verdict() -> None:
     def verdicts(*rewards: dict[str, Any]) -> list[bool]:
-        read = load_recipe(grpo(*rewards)).rewards
-        assert not read or named(read) == read  # the resolved recipe shows it
-        return [one.verdict for one in named(read)]
+        made = load_recipe(grpo(*rewards))
+        read, judged = made.rewards, Judged(made.data.train, 6)
+        assert not read or named(read, judged) == read  # the resolved recipe shows it
+        return [one.verdict for one in named(read, judged)]
 
     assert verdicts({"name": "length"}, {"name": "task"}, {"name": "majority_vote"}) == [False, True, False]
     assert verdicts({"name": "task"}, {"name": "majority_vote", "verdict": True}) == [False, True]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from posttrain.algorithms.on_demonstrations.sft import SFT
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import load_recipe
 from recipes import Command, only_warnings, recipe
@@ -74,7 +75,7 @@ def test_an_algorithm_with_a_name_takes_the_place_and_one_without_adds_to_it() -
     )
     first, second = load_recipe(path).stages
     assert first.algorithm.model_dump() == {"name": "iw_sft", "exponent": 2.0, "max_weight": 3.0}
-    assert second.algorithm.model_dump() == {"name": "sft"}
+    assert second.algorithm == SFT()
 
 
 def test_all_stages_run_in_the_processes_of_the_top_level() -> None:

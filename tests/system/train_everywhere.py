@@ -113,7 +113,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
     rows = make_examples(model, tokenizer, preference=algorithm.needs.preference, worth=algorithm.needs.weight)
-    taught = {"teachers": {"wide": make_teacher()}} if algorithm.needs.teacher != "none" else {}
+    taught: dict[str, Any] = {"teachers": {"wide": make_teacher()}} if algorithm.needs.teacher != "none" else {}
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
     return Counting(
         model,

@@ -30,6 +30,7 @@ from tiny import make_examples, make_model, make_teacher, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
 ALGORITHMS = {algorithm.name: algorithm for algorithm in example_values()}
+ALGORITHMS["pass_k"] = build_algorithm("pass_k", rollouts=4, k=2)  # of all four answers to a question one is right, or none
 MODELS: dict[str, dict[str, Any]] = {
     "full": {},
     "tied": {"tie_word_embeddings": True},

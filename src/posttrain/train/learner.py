@@ -120,9 +120,8 @@ class Learner:
 
     def keep_reference(self, examples: Sequence[Example]) -> None:
         """Makes the reference's log-probs of a data set whose rows are read more than once, and keeps them, on every rank."""
-        score = self._compared.scores.get("ref_logp")
-        changes = self._compared.moves or self._algorithm.needs.rollouts
-        if score is None or changes or examples[0].rows[0] in self._kept:
+        score = self._compared.kept
+        if score is None or examples[0].rows[0] in self._kept:
             return
         for start in range(0, len(examples), KEPT_AT_A_TIME):
             collection = collect_demonstrations(examples[start : start + KEPT_AT_A_TIME], progress=0.0)

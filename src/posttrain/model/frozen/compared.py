@@ -34,8 +34,9 @@ class Compared:
         ):
             if model is not None and asked:
                 self.scores[name] = partial(_logp, model, scorer)
-        self.moves = reference is not None and reference.moves
-        """Whether the reference's log-probs of a row are others later."""
+        stays = reference is not None and not reference.moves and not needs.rollouts
+        self.kept = self.scores.get("ref_logp") if stays else None
+        """What makes the reference's log-probs of rows that are read again, where those are the same then."""
         self._whole = reference if needs.full_kl else teacher if needs.teacher == "full" else None
 
     def completed(self, inputs: ModelInputs, batch: Batch) -> Batch:

@@ -19,7 +19,8 @@ def mismatched(collection: Collection) -> Collection:
         tell("anchor", "A step of one row has no other completion to compare with: its anchor is 0 (training.rows_per_step).")
     longest = max(map(len, rows))
     examples: list[Example] = []
-    for before, row in zip((rows[-1], *rows[:-1]), rows, strict=True):
+    for i, row in enumerate(rows):
+        before = rows[i - 1]
         room = longest - len(row.prompt)
         mask = before.mask[:room] & (len(rows) > 1)
         other = Row(row.prompt, before.completion[:room], mask)
