@@ -66,8 +66,10 @@ class Case:
         needs = build_algorithm(self.algorithm, **_needed(self.algorithm)).needs
         dtype, bf16 = PRECISIONS[self.precision]
         data: dict[str, Any] = {"train": {"task": "chain", "split": "train", "rows": 64}}
-        if needs.preference:
-            data["train"] = {"path": str(_pairs(folder.parent))}
+        if needs.weight != "none":
+            data["train"]["wrong"] = 0.3  # with which its rows say what they are worth
+        if needs.preference or needs.weight == "label":
+            data["train"] = {"path": str(_pairs(folder.parent, labelled=not needs.preference))}
         if needs.demonstrations and not needs.own_demonstrations:
             data["demonstrations"] = {"task": "chain", "split": "validation", "rows": 32}
         if "eval" in self.top:
@@ -144,9 +146,12 @@ def _laid_out(case: Case) -> Iterator[Case]:
 
 
 def _needed(algorithm: str) -> dict[str, Any]:
-    """Options that it has no default for."""
+    """Options that it has no default for, or whose default makes much of a rounding: by a steep blend, or where two losses
+    are nearly the same, and one is taken from the other.
+    """
     [config] = [one for one in ALGORITHMS if name_of(one) == algorithm]
-    return {name: LONGEST for name, one in config.model_fields.items() if name == "max_tokens" and one.is_required()}
+    asked = {name: LONGEST for name, one in config.model_fields.items() if name == "max_tokens" and one.is_required()}
+    return {**asked, **{"discopop": {"tau": 1.0}, "forget_retain": {"forget_coef": 0.3}}.get(algorithm, {})}
 
 
 def _teacher(folder: Path) -> Path:
@@ -158,8 +163,15 @@ def _teacher(folder: Path) -> Path:
     return place
 
 
-def _pairs(folder: Path) -> Path:
-    path = folder / "pairs.jsonl"
-    rows = ({"prompt": f"{i}+{i}=", "chosen": f"{2 * i}#", "rejected": f"{3 * i + 1}#"} for i in range(64))
+def _pairs(folder: Path, *, labelled: bool) -> Path:
+    """A right and a wrong answer to each question; one of them, with a label, where that is wanted."""
+    path = folder / f"{'labelled' if labelled else 'pairs'}.jsonl"
+    answers = [(f"{i}+{i}=", f"{2 * i}#", f"{3 * i + 1}#") for i in range(64)]
+    rows = [{"prompt": asked, "chosen": right, "rejected": wrong} for asked, right, wrong in answers]
+    if labelled:
+        rows = [
+            {"prompt": a, "completion": (wrong, right)[i % 2], "label": i % 2 == 1}
+            for i, (a, right, wrong) in enumerate(answers)
+        ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -105,7 +105,9 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "max_steps": STEPS,
         "per_device_train_batch_size": ROWS // ranks.world(),
         "optim": "sgd",
-        "learning_rate": 1e-3 if algorithm.needs.preference else 0.05,
+        "learning_rate": 1e-3
+        if algorithm.needs.preference or algorithm.needs.corrects
+        else 0.05,  # of those with large slopes
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
         "report_to": [],
@@ -248,6 +250,7 @@ def main() -> None:
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     values = {algorithm.name: algorithm for algorithm in example_values()}
+    values["pass_k"] = build_algorithm("pass_k", rollouts=4, k=2)  # of all four answers to a question one is right, or none
     values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward")
     values["prefix_rft of two updates"] = build_algorithm("prefix_rft", updates=2, max_tokens=64)
     for name, algorithm in values.items():
