@@ -7,7 +7,7 @@ hang on its kind alone, in the system tier.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -374,6 +374,16 @@ def worth(column: str, rows: int, width: int, random: torch.Generator) -> Tensor
         return numbers
     numbers = numbers[:, :1].expand(rows, width)
     return torch.where(numbers < 0.5, -1.0, 1.0).double() if column in ("forget", "label") else numbers
+
+
+def stand_in(algorithms: Sequence[Algorithm]) -> Algorithm:
+    """The first of them with the needs of all: a batch that is drawn for it has what each of them reads."""
+    wanted = {
+        field.name: max((getattr(algorithm.needs, field.name) for algorithm in algorithms), key=lambda v: (v != "none", v))
+        for field in dataclasses.fields(Needs)
+        if field.name != "pairs"
+    }
+    return dataclasses.replace(algorithms[0], needs=Needs(**wanted))
 
 
 def prepared(case: Case, **shape: int) -> tuple[Algorithm, Batch, dict[str, Any]]:

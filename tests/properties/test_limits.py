@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from cases import Case, close, differentiate, over, sample, shapes
-from posttrain import Algorithm, Batch, Needs, build_algorithm
+from cases import Case, close, differentiate, over, sample, shapes, stand_in
+from posttrain import Algorithm, Batch, build_algorithm
 from posttrain.estimator.parts import average
 
 INFINITY = 1e9
@@ -249,13 +249,7 @@ def test_limit(one: Build, other: Build, change: Change, shape: dict[str, int]) 
 
 def richest(*builds: Build) -> Algorithm:
     """A stand-in that needs what each of them needs."""
-    algorithms = [build_algorithm(name, **options) for name, options in builds]
-    wanted = {
-        field.name: max((getattr(algorithm.needs, field.name) for algorithm in algorithms), key=lambda v: (v != "none", v))
-        for field in dataclasses.fields(Needs)
-        if field.name != "pairs"
-    }
-    return dataclasses.replace(algorithms[0], needs=Needs(**wanted))
+    return stand_in([build_algorithm(name, **options) for name, options in builds])
 
 
 @given(shape=shapes)
