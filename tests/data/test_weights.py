@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from posttrain.data.spans import of_tokens
 from posttrain.data.weights import Worth
 from posttrain.errors import DataError
 from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
-from posttrain.settings.data import Encoding, TaskSource
+from posttrain.settings.data import Encoding, PathSource, TaskSource
 from posttrain.telling import hearing
 
 PAIR = {"prompt": "1+1=", "completion": "it is 2"}
@@ -220,6 +221,13 @@ def test_a_row_without_a_label_is_refused(row: dict[str, Any], says: str) -> Non
 def test_a_set_without_labels_is_told_how_to_name_their_column() -> None:
     with pytest.raises(DataError, match=r"prompt \+ completion \+ label are needed.*\{label: <your column>\}"):
         read(PAIR, worth="label")
+
+
+def test_a_column_of_another_name_is_a_label(tmp_path: Path) -> None:
+    path = tmp_path / "liked.jsonl"
+    path.write_text(json.dumps(PAIR | {"liked": True}) + "\n")
+    named = sources.read(PathSource.model_validate({"path": str(path), "columns": {"label": "liked"}}))
+    assert [record.columns["label"] for record in named] == [True]
 
 
 @pytest.mark.parametrize("only", [True, False])

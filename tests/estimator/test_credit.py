@@ -15,6 +15,7 @@ from cases import close
 from posttrain import Algorithm, Batch, Origin, Question, build_algorithm, policy_gradient_loss
 from posttrain.estimator.parts.coefficient import rest, warmup_cosine
 from posttrain.estimator.parts.credit.tokens import most_uncertain
+from posttrain.estimator.view import View
 
 N, WIDTH = 4, 5
 ROWS = N + 1
@@ -271,3 +272,19 @@ def test_how_much_is_learnt_from_each_is_logged() -> None:
     assert float(metrics["weight/demonstrations"]) == pytest.approx(0.5)
     lengths = batch.loss_mask[ROWS : ROWS + N].sum()
     assert float(metrics["weight/rollouts"]) == pytest.approx(0.5 * float(lengths) / (N * WIDTH))
+
+
+def test_a_group_without_a_signal_is_made_up_for_in_the_numbers_that_are_trained() -> None:
+    """GPG's factor is rows / rows of groups that vary: 16/12, which float32 does not have."""
+    batch = groups(0, 1, 2, 3, demonstrated=False)
+    varied = batch.replace(reward=torch.tensor([0.0] * 4 + [1.0, 0.0, 0.0, 0.0] * 3, dtype=torch.float64))
+    advantage = build_algorithm("gpg").prepare(varied).advantage
+    assert advantage is not None and float(advantage[4].max()) == pytest.approx(0.75 * 16 / 12, rel=1e-15)
+
+
+def test_a_token_that_is_learnt_by_heart_is_unlearnt_by_a_bounded_weight() -> None:
+    """p/(1 - p) of unlikelihood where p rounds to 1: what the others are pushed up by stays below 2."""
+    [term] = build_algorithm("unlikelihood").terms
+    batch = Batch(loss_mask=torch.ones(1, 2, dtype=torch.bool), origin=torch.full((1, 2), Origin.DEMO))
+    weight = term.estimator.weights(View.of(batch, torch.zeros(1, 2), batch.loss_mask)).value
+    assert float(weight.abs().max()) * torch.finfo(torch.float32).eps == pytest.approx(1.0, rel=1e-6)

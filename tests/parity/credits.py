@@ -133,7 +133,7 @@ def top_entropy(
 ) -> Tensor:
     """DAPO's loss of the tokens of highest entropy, divided by the number of all (arXiv:2506.01939)."""
     entropies = sorted(float(h) for row in rows for h in row.entropy)
-    least = entropies[int((1 - keep) * len(entropies))]
+    least = entropies[int(round((1 - keep) * len(entropies), 6))]
     advantages = [a * (row.entropy >= least).double() for row, a in zip(rows, normalised(rows), strict=True)]
     return token_mean(rows, surrogate(rows, advantages, clip_low, clip_high))
 

@@ -217,7 +217,7 @@ def prefix_rft(
     """Dual-clip PPO on plain rollouts and on one that continues a demonstration's head, of whose tokens those of highest
     entropy are kept (arXiv:2507.01679); sums over tokens, divided by rows × max_tokens."""
     heads = sorted(float(h) for row in rows for h, own in zip(row.entropy, row.sampled, strict=True) if not own)
-    least = heads[int((1 - keep) * len(heads))] if keep < 1 and heads else -INFINITY
+    least = heads[int(round((1 - keep) * len(heads), 6))] if keep < 1 and heads else -INFINITY
     losses: list[Tensor] = []
     for row in rows:
         group = [other for other in rows if other.group == row.group]

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from posttrain import PostTrainer
-from posttrain.errors import CheckpointError
+from posttrain.errors import CheckpointError, SetupError
 from posttrain.settings.model import MovingReference
 from recipes import SCRATCH, Command, recipe
 from tiny import make_model, parameters
@@ -63,6 +63,27 @@ def test_rows_that_are_read_again_are_compared_with_the_reference_as_it_is(make_
     assert len(margins) == 8 and max(map(abs, margins)) < 1e-5
 
 
+def test_a_checkpoint_of_one_that_moved_is_none_of_a_run_in_which_it_stays(make_trainer: MakeTrainer) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    moving = make_trainer("dpo", output="moving", trainer_options={"reference": MovingReference(refresh=2)}, **saving)
+    moving.train()
+    with pytest.raises(CheckpointError, match="whose reference moved"):
+        make_trainer("dpo").train(resume_from_checkpoint=str(Path(str(moving.args.output_dir)) / "checkpoint-2"))
+
+
+def test_what_compares_with_none_has_none_to_move(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(SetupError, match="no start model that could be moved"):
+        make_trainer("sft", trainer_options={"reference": MovingReference(refresh=2)})
+
+
+def test_each_stage_has_its_own(posttrain: Command, tmp_path: Path) -> None:
+    """As long as one compares with a start model: the plan does not ask it of the others."""
+    stages = [{"algorithm": {"name": "sft"}}, {"algorithm": {"name": "dpo"}, "model": {"reference": {"refresh": 2}}}]
+    code, out, err = posttrain("run", recipe(stages=stages), "--dry-run")
+    assert code == 0, err
+    assert "dpo: the reference follows" in out and "sft: the reference follows" not in out
+
+
 def test_a_checkpoint_without_it_is_none(make_trainer: MakeTrainer) -> None:
     still = make_trainer("dpo", output="still", save_strategy="steps", save_steps=2)
     still.train()
@@ -88,6 +109,7 @@ def test_below_an_adapter_it_holds_the_adapter_alone(make_trainer: MakeTrainer) 
         ({"algorithm": {"name": "sft"}}, "model.reference: sft compares with no start model"),
         ({"algorithm": {"name": "dpo"}, "refresh": -1}, "model.reference.refresh"),
         ({"algorithm": {"name": "dpo"}, "mix": 0.0}, "model.reference.mix"),
+        ({"algorithm": {"name": "dpo"}, "refresh": 0}, "mix: it is of a reference that moves"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(posttrain: Command, tmp_path: Path, changes: dict[str, Any], told: str) -> None:

@@ -25,6 +25,8 @@ class AlgorithmConfig(Config, ABC):
     """It asks which rollouts are right, beside their rewards."""
     reads_rewards: ClassVar[bool] = True
     """Advantages are made of the rewards; where not, of the verdict alone."""
+    measures_tokens: ClassVar[bool] = False
+    """Its credit is made of all tokens of a collection together, so that none may be taken out of the loss afterwards."""
     corrects: ClassVar[bool] = False
     """It weighs tokens by how likely they were to their sampler without being told a correction."""
     has_teacher: ClassVar[bool] = False

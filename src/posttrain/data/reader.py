@@ -114,8 +114,8 @@ class Reader:
             return kept, report
         if all(problem.demonstration is None for problem in kept):
             raise DataError(
-                f"{label}: no row has a demonstration that can be used; the first: {report.notes[0][1]}: "
-                f"{report.notes[0][2]}. Name their column in the recipe: columns: {{demonstration: <your column>}}."
+                f"{label}: no row has a {demonstrated[0]} that can be used; the first: {report.notes[0][1]}: "
+                f"{report.notes[0][2]}. Name their column in the recipe: columns: {{{demonstrated[0]}: <your column>}}."
             )
         return only_right(kept, report, faults, on_wrong=self._data.on_wrong_demonstration), report
 

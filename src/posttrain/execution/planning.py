@@ -43,7 +43,7 @@ def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
 
 
 def _from_the_first(stage: Recipe, whole: Recipe) -> Recipe:
-    """A stage with the model that the first one starts from, in its own numbers and with its own teacher."""
-    own = {name: getattr(stage.model, name) for name in ("dtype", "compute", "teachers")}
+    """A stage with the model that the first one starts from, in its own numbers, with its own teacher and reference."""
+    own = {name: getattr(stage.model, name) for name in ("dtype", "compute", "teachers", "reference")}
     model = whole.model.model_copy(update=own)
     return stage.model_copy(update={"model": model, "stages": []})

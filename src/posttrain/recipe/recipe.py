@@ -164,6 +164,16 @@ class Recipe(Config):
                 f"rollout.hf.batching: continuous needs the whole model in each process, and mode {self.distributed.mode} "
                 "spreads it: take batching: loop, or engine: vllm"
             )
+        weights, names = getattr(self.algorithm, "reward_weights", None), {reward.label for reward in self.rewards}
+        if weights is not None and names and weights.keys() != names:
+            raise ValueError(
+                f"algorithm.reward_weights: they are of {', '.join(weights)}, and the rewards are {', '.join(sorted(names))}"
+            )
+        if rollout.mask_cut_off and self.algorithm.measures_tokens:
+            raise ValueError(
+                f"rollout.mask_cut_off: {name} makes its credit of all tokens together, and those of answers that are "
+                "cut off would be among them: leave it false, or take the reward overlong"
+            )
         if rollout.pairs is not None and not hasattr(self.algorithm, "pairs"):
             raise ValueError(f"rollout.pairs: {name} is no loss of preference pairs")
         if rollout.ahead and rollout.pairs is not None:
@@ -182,7 +192,7 @@ class Recipe(Config):
                 f"(questions_per_step × n), and be a multiple of rollout.n: {rollout.n}, so that groups stay whole"
             )
         follows = {"rollouts": rollout.n, "updates": rollout.rows // per_step, "max_tokens": rollout.max_tokens}
-        for field, value in follows.items():
+        for field, value in {**follows, "pairs": rollout.pairs}.items():
             if getattr(self.algorithm, field, value) != value:
                 raise ValueError(f"algorithm.{field}: it follows from rollout and training.rows_per_step, and is {value}")
 

@@ -138,7 +138,7 @@ def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
     per_step = training["rows_per_step"]
     follows: dict[str, Any] = {"rollouts": given["n"], "max_tokens": given["max_tokens"], "pairs": pairs}
     if "reward_weights" in fields:
-        follows["reward_weights"] = _reward_weights(values.get("rewards"))
+        follows["reward_weights"] = _reward_weights(values.get("rewards")) or None
     if type(per_step) is int and per_step > 0 and rows % per_step == 0:
         follows["updates"] = rows // per_step
     algorithm = {**{name: value for name, value in follows.items() if name in fields}, **algorithm}

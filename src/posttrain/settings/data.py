@@ -25,6 +25,7 @@ Column = Literal[
     "solution",
     "demonstration",
     "tools",
+    "label",
     "weight",
     "weights",
     "reward",

@@ -102,6 +102,12 @@ class MovingReference(Config):
     mix: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The policy's share in a move: reference = mix · policy + (1 - mix) · reference; 1 is a copy."""
 
+    @model_validator(mode="after")
+    def _mixes_when_it_moves(self) -> MovingReference:
+        if self.mix < 1 and not self.refresh:
+            raise ValueError("mix: it is of a reference that moves: set refresh, the steps from one move to the next")
+        return self
+
 
 class ModelConfig(Config):
     """A model by name or folder, or one from scratch with its tokenizer."""

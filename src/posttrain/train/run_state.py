@@ -67,8 +67,9 @@ class RunState:
         """
         if not (path := _file(checkpoint)).is_file():
             raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
-        if self.reference is not None and not (checkpoint / REFERENCE).is_file():
-            raise CheckpointError(f"{checkpoint} is of a run whose reference did not move: it has no {REFERENCE}.")
+        if (self.reference is not None) != (checkpoint / REFERENCE).is_file():
+            moved = "moved" if self.reference is None else "did not move"
+            raise CheckpointError(f"{checkpoint} is of a run whose reference {moved}: go on as it was, or begin another one.")
         remembered = json.loads(path.read_text())
         there = sorted(checkpoint.glob(f"{AHEAD}*.safetensors")) if ranks.is_main() else []
         ahead = {int(path.stem.removeprefix(AHEAD)): collection_file.load(path) for path in there}

@@ -94,4 +94,4 @@ def test_a_reward_that_nothing_is_learnt_from_is_told(algorithm: str, told: int)
     with hearing() as heard:
         prepared([GOOD] * 2, algorithm=options, rollout=ROLLOUT, rewards=rewards)
     sentences = [one.sentence for one in heard if one.rule == "rewards-unread"]
-    assert len(sentences) == told and all("length only watches" in one for one in sentences)
+    assert len(sentences) == told and all("length is watched only" in one for one in sentences)

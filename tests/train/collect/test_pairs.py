@@ -144,6 +144,7 @@ ONLINE: dict[str, Any] = {
         ({"algorithm": {"name": "grpo"}}, "rollout.pairs: grpo is no loss of preference pairs"),
         ({"algorithm": {"name": "dpo", "rollouts": 3}}, "algorithm.rollouts: it follows from rollout"),
         ({"rollout": {**ONLINE["rollout"], "pairs": {"rule": "worst"}}}, "rollout.pairs.rule"),
+        ({"algorithm": {"name": "dpo", "pairs": {"rule": "all"}}}, "algorithm.pairs: it follows from rollout"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(

@@ -9,7 +9,9 @@ L = mean over pairs of -(1 - k) log sigmoid(z) + k exp(-z): DPO's loss for z far
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from posttrain.algorithms.options import OnPreferences
 from posttrain.settings.base import Positive
@@ -27,7 +29,7 @@ class DiscoPOP(OnPreferences):
     name: Literal["discopop"] = "discopop"
     beta: Positive = 0.05
     """How strongly the policy is held to the start model."""
-    tau: Positive = 0.05
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Width of the blend, in units of z."""
 
     def build(self) -> Algorithm:

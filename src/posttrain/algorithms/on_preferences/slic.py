@@ -3,8 +3,8 @@
 s = sum_t logp of a completion
 L = mean over pairs of max(0, delta - s_w + s_l) + lambda · the negative log-likelihood of the chosen completions
     mask 1, pi_ref = pi_theta (detached), A = ±1 where s_w - s_l < delta, else 0, N = pairs; and A = 1, N = chosen tokens
-    The rank loss as TRL 1.16's hinge at beta = 1/delta; settings recalled. The paper's likelihood is of an SFT target, which
-    pairs do not have: the chosen completion stands for it, ours.
+    The rank loss is delta times TRL 1.16's hinge at beta = 1/delta; settings recalled. The paper's likelihood is of an SFT
+    target, which pairs do not have: the chosen completion stands for it, ours.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from posttrain.algorithms.on_rollouts._groups import over_groups
 from posttrain.algorithms.options import OnGroups
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -22,7 +23,7 @@ class AsymRE(OnGroups):
     """A baseline below the mean."""
 
     name: Literal["asymre"] = "asymre"
-    shift: float = 0.1
+    shift: NonNegative = 0.1
     """How far the baseline stands below the group's mean reward."""
 
     def build(self) -> Algorithm:

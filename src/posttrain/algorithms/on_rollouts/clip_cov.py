@@ -11,12 +11,11 @@ a hash of what was sampled. Read in verl's code.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from posttrain.algorithms.on_rollouts._groups import Clipped, over_groups
-from posttrain.settings.base import Share
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
 class ClipCov(Clipped):
     """Some tokens of high covariance are not learnt from."""
 
+    measures_tokens = True
+
     name: Literal["clip_cov"] = "clip_cov"
-    share: Share = 2e-4
+    share: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Of all tokens, how many are left out; at least one."""
     low: float = 1.0
     """Covariances above this are high."""

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 class GDPO(Clipped):
     """Group reward-decoupled normalization."""
 
+    measures_tokens = True
+
     name: Literal["gdpo"] = "gdpo"
+    kl_in: Literal["loss"] = "loss"
+    """The credit is made of each reward by itself, and a KL is of none of them."""
     reward_weights: dict[str, float] | None = None
     """Of each reward by its name. The recipe fills it from `rewards`; all are 1 where it is not set."""
 

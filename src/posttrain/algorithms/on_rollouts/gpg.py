@@ -23,6 +23,8 @@ class GPG(OnGroups):
 
     name: Literal["gpg"] = "gpg"
     updates: Literal[1] = 1
+    kl_in: Literal["loss"] = "loss"
+    """With a KL taken from rewards every group would seem to have a signal."""
     std: bool = False
     """Advantages are divided by the std of the group's rewards."""
 

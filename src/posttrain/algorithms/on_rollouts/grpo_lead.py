@@ -13,6 +13,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import model_validator
+
 from posttrain.algorithms.on_rollouts._groups import Clipped, over_groups
 from posttrain.settings.base import NonNegative, Positive, Share
 
@@ -27,6 +29,8 @@ class GRPOLEAD(Clipped):
     reads_rewards = False
 
     name: Literal["grpo_lead"] = "grpo_lead"
+    kl_in: Literal["loss"] = "loss"
+    """The credit is made of the verdict, from which no KL can be taken."""
     length: NonNegative = 0.05
     """How fast a right answer's reward falls with its length."""
     least: NonNegative = 0.4
@@ -37,6 +41,12 @@ class GRPOLEAD(Clipped):
     """The share of right answers half way between."""
     steepness: Positive = 10.0
     """How sharply the weight changes there."""
+
+    @model_validator(mode="after")
+    def _harder_ones_weigh_more(self) -> GRPOLEAD:
+        if self.least > self.most:
+            raise ValueError(f"least: {self.least:g} of the easiest question is more than most: {self.most:g} of the hardest")
+        return self
 
     def build(self) -> Algorithm:
         """The reward of the verdict, GRPO's normalisation, the weight of the question."""

@@ -12,11 +12,13 @@ policy's in each micro-batch. Read in verl's code; the paper has 2e-3 for a mode
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from posttrain.algorithms.on_rollouts._groups import over_groups
 from posttrain.algorithms.options import OnGroups
-from posttrain.settings.base import NonNegative, Share
+from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 class KLCov(OnGroups):
     """Tokens of high covariance are held where they were."""
 
+    measures_tokens = True
+
     name: Literal["kl_cov"] = "kl_cov"
-    share: Share = 2e-3
+    share: Annotated[float, Field(gt=0, le=1)] = 2e-3
     """Of all tokens, how many are held; at least one."""
     kl_cov_coef: NonNegative = 1.0
     """How strongly they are held."""

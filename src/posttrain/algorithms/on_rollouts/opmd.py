@@ -3,7 +3,8 @@
 mask 1, pi_ref = pi_theta (detached), A = (R - t log mean exp(R/t)) / (1 + t) of the group, t the temperature, N = tokens
 
 There is no ratio, whatever the number of updates: 1 + t holds the step back instead. The baseline is what the group's best
-answers are worth, so that few are pushed up and many down; for large t it is the mean. Read in Trinity-RFT's code.
+answers are worth, so that few are pushed up and many down; for large t it is the mean. Read in Trinity-RFT's code, where it
+is one of two baselines, and the mean the default.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class P3O(OnGroups):
     """Importance weights and a KL by the effective sample size."""
 
     corrects = True
+    measures_tokens = True
 
     name: Literal["p3o"] = "p3o"
     updates: Literal[1] = 1

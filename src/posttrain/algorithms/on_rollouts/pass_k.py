@@ -28,6 +28,8 @@ class PassK(Clipped):
     reads_rewards = False
 
     name: Literal["pass_k"] = "pass_k"
+    kl_in: Literal["loss"] = "loss"
+    """The credit is made of the verdict, from which no KL can be taken."""
     k: Count = 4
     """How many answers have a try."""
 

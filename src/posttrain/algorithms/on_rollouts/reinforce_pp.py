@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class ReinforcePP(Clip, OnRollouts):
     """PPO's clip with whitened returns, and no critic."""
 
+    measures_tokens = True
+
     name: Literal["reinforce_pp"] = "reinforce_pp"
     kl_coef: NonNegative = 0.01
     discount: Share = 1.0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class TopEntropy(Clipped):
     """Only the most undecided tokens are learnt from."""
 
+    measures_tokens = True
+
     name: Literal["top_entropy"] = "top_entropy"
     clip_high: NonNegative = 0.28
     keep: Annotated[float, Field(gt=0, le=1)] = 0.2

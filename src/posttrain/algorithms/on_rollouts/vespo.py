@@ -23,6 +23,8 @@ class VESPO(OnGroups):
     """Variational sequence-level soft policy optimization."""
 
     name: Literal["vespo"] = "vespo"
+    correction: None = None
+    """The sampler's gap would have to be in the ratio before it is shaped: `old: sampler` has it there."""
     positive_power: Positive = 2.0
     """k of rows whose advantage is not negative."""
     positive_decay: Positive = 3.0

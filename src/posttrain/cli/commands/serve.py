@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from posttrain.cli.model_options import At, What, chosen_model
-from posttrain.cli.screen import out
+from posttrain.cli.screen import out, say
 
 
 def serve(
@@ -26,6 +26,8 @@ def serve(
     from posttrain.execution.use.serving import command
 
     words = command(chosen, engine, host=host, port=port, options=option)
-    out.print(shlex.join(words), markup=False, soft_wrap=True)
-    if not dry_run:
+    if dry_run:
+        out.print(shlex.join(words), markup=False, soft_wrap=True)  # whole, to be copied
+    else:
+        say(shlex.join(words))
         os.execv(words[0], words)  # signals are the server's own

@@ -100,7 +100,8 @@ def floored(view: View, *, least: float) -> Float[Tensor, "..."]:
 
 def complement(view: View) -> Float[Tensor, "..."]:
     """pi_ref = 1 - p: with A = -1 the gradient of -log(1 - p) (unlikelihood, arXiv:1908.04319)."""
-    return (-view.logp.expm1()).log()
+    eps = torch.finfo(view.logp.dtype).eps  # no log-prob is known better, and 1 - p of a token learnt by heart may be 0
+    return (-view.logp.expm1()).clamp(min=eps).log()
 
 
 def each(view: View, values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

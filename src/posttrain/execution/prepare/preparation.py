@@ -116,6 +116,11 @@ class Prepared:
         found = {name: dict(report.forms) for name, report in self.sets.reports.items() if report.forms}
         return {"formats of the rows": found} if found else {}
 
+    def _moves(self) -> dict[str, Any]:
+        """How the reference follows the policy, where it does."""
+        moves = self.recipe.model.reference
+        return {"the reference follows": f"{moves.mix:g} of the policy every {moves.refresh} steps"} if moves.refresh else {}
+
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
@@ -153,6 +158,7 @@ class Prepared:
             **fed,
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),
             **({"questions sampled before training": len(self.sets.candidates)} if self.sets.candidates else {}),
+            **self._moves(),
             "steps": self.steps,
             **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
             "passes over the data": round(self.rows_read / (needs.rollouts or 1) / len(self.sets.train), 2),
@@ -221,12 +227,11 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     check_code(recipe, permissions)
     algorithm = built(recipe.algorithm)
     recipe.check_built(algorithm)
-    unread = [reward.label for reward in recipe.rewards if reward.weight and not reward.verdict]
-    if unread and not recipe.algorithm.reads_rewards:
-        tell(
-            "rewards-unread",
-            f"rewards: {algorithm.name} learns from the verdict alone, and {', '.join(unread)} only watches.",
-        )
+    learns = algorithm.learns_from_rewards
+    unread = [reward.label for reward in recipe.rewards if reward.weight and not (learns and reward.verdict)]
+    if unread and not (recipe.algorithm.reads_rewards and learns):
+        what = "the verdict" if recipe.algorithm.reads_verdict else "what else it is shown, and no reward"
+        tell("rewards-unread", f"rewards: {algorithm.name} learns from {what} alone; {', '.join(unread)} is watched only.")
     if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
         raise RecipeError(
             f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -55,9 +56,9 @@ def paired(collection: Collection, rule: PairRule, seed: str) -> Collection:
 
     A step of which no question has a pair keeps two of its rows, without loss. Muted rows are of no pair.
     """
-    groups = _groups(collection)
+    groups, judged = _groups(collection), Judged.of(collection)
     made = [
-        [pair for group in of for pair in _pairs(collection, groups[group], rule, f"{seed}/{group}")]
+        [pair for group in of for pair in _pairs(collection, judged, groups[group], rule, f"{seed}/{group}")]
         for of in _asked(collection)
     ]
     silent = [not pairs for pairs in made]
@@ -97,11 +98,27 @@ def _asked(collection: Collection) -> list[list[int]]:
     return [list(dict.fromkeys(owner[row] for unit in step for row in collection.units[unit])) for step in collection.steps]
 
 
-def _pairs(collection: Collection, group: Sequence[int], rule: PairRule, seed: str) -> list[Pair]:
-    flat, muted = collection.flat, set(collection.muted)
-    reward, graded = flat.fields["reward"].tolist(), flat.fields["reward_mask"].tolist()
-    sampled = flat.any(flat.of_tokens("origin") == Origin.ROLLOUT)
-    usable = [row for row in group if sampled[row] and graded[row] and row not in muted]
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Of each row of a collection its reward, whether that is one, whether the policy wrote it, and whether it is muted."""
+
+    reward: list[float]
+    graded: list[bool]
+    sampled: list[bool]
+    muted: frozenset[int]
+
+    @classmethod
+    def of(cls, collection: Collection) -> Judged:
+        """Those of a collection of rollouts."""
+        flat = collection.flat
+        sampled = flat.any(flat.of_tokens("origin") == Origin.ROLLOUT)
+        reward, graded = flat.fields["reward"].tolist(), flat.fields["reward_mask"].tolist()
+        return cls(reward, graded, sampled.tolist(), frozenset(collection.muted))
+
+
+def _pairs(collection: Collection, judged: Judged, group: Sequence[int], rule: PairRule, seed: str) -> list[Pair]:
+    reward, graded, sampled = judged.reward, judged.graded, judged.sampled
+    usable = [row for row in group if sampled[row] and graded[row] and row not in judged.muted]
     highest_first = sorted(usable, key=lambda row: -reward[row])
     shown = [row for row in group if not sampled[row]]
     if rule.rule == "best_worst":

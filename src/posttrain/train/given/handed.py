@@ -196,6 +196,8 @@ def as_teachers(given: Mapping[str, Any], algorithm: Algorithm, tokenizer: Any) 
         SetupError: the algorithm takes none, or takes one and there are none or several; or one cannot be loaded.
     """
     takes = algorithm.needs.teacher != "none"
+    if not isinstance(given, Mapping):
+        raise SetupError(f"teachers: {{'name': model}} is expected, not {type(given).__name__}.")
     if len(given) != takes:
         wanted = "takes one teacher: pass teachers={'name': model}" if takes else "takes no teacher: leave teachers= out"
         raise SetupError(f"{algorithm.name} {wanted}.")

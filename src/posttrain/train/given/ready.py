@@ -74,6 +74,8 @@ def make_ready(
     layout = make_layout(name, pad_id=tokenizer.pad_token_id or 0, varlen=varlen)
     shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
     reference = None
+    if execution.reference is not None and execution.reference.refresh and not algorithm.needs.reference:
+        raise SetupError(f"{algorithm.name} compares with no start model that could be moved: leave reference= out.")
     if algorithm.needs.reference:
         reference = reference_of(
             model, vocabulary, shared_out=shared_out, moves=execution.reference, bf16=bf16 and not deepspeed

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 HIDDEN = "[hidden]"
@@ -37,8 +36,9 @@ def shareable(values: Any) -> Any:
         return _within(values, shareable)
     for secret in _of_environment():
         values = values.replace(secret, HIDDEN)
-    for home in {str(Path.home()), str(Path.home().resolve())}:
-        if len(home) > 1:
+    given = os.path.expanduser("~")
+    for home in {given, os.path.realpath(given)}:
+        if len(home) > 1 and os.path.isabs(given):  # of a user without a home it is "~"
             values = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-]|\.\w)", "~", values)
     return redacted(values)
 

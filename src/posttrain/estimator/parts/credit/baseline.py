@@ -73,7 +73,7 @@ def over_varying_groups(batch: Batch, *, credit: Callable[[Batch], Batch]) -> Ba
     rows, taught = graded.sum(), (graded & varying(batch)).sum()
     credited = credit(batch)
     assert credited.advantage is not None
-    return credited.replace(advantage=credited.advantage * (rows / taught.clamp(min=1)))
+    return credited.replace(advantage=credited.advantage * (rows.to(credited.advantage.dtype) / taught.clamp(min=1)))
 
 
 def of_rollouts(batch: Batch, *, credit: Callable[[Batch], Batch]) -> Batch:

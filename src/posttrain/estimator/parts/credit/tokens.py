@@ -20,7 +20,7 @@ SCATTER = 0x9E3779B97F4A7C15 - 2**64  # 2^64 over the golden ratio: multiples of
 def most_uncertain(batch: Batch, *, keep: float, among: Callable[[Batch], Tensor] = demonstrations) -> Batch:
     """Advantage 0 on all selected tokens but the `keep` share of highest collected entropy, over the whole collection.
 
-    Of n tokens n - int((1 - keep) n) are left; of equal entropies the later ones.
+    Of n tokens (1 - keep) n, rounded down, are left out; of equal entropies the later ones.
 
     Raises:
         ValueError: the batch lacks the collecting policy's entropy.
@@ -28,7 +28,7 @@ def most_uncertain(batch: Batch, *, keep: float, among: Callable[[Batch], Tensor
     if batch.entropy is None or batch.advantage is None:
         raise ValueError("Tokens are chosen by the collecting policy's entropy: set Batch.entropy.")
     tokens = among(batch)
-    dropped = _lowest(batch.entropy, tokens, int((1 - keep) * int(tokens.sum())))
+    dropped = _lowest(batch.entropy, tokens, int(round((1 - keep) * int(tokens.sum()), 6)))
     return batch.replace(advantage=torch.where(dropped, 0.0, batch.advantage))
 
 
@@ -66,8 +66,8 @@ def _mean(values: Tensor, among: Bool[Tensor, "B T"]) -> Tensor:
 
 
 def _scattered(batch: Batch) -> Int[Tensor, "B T"]:
-    """A number for each token as good as random, made of its row's token ids and reward and of its place: of nothing that is
-    rounded, so that it is the same in any layout, and on any number of processes.
+    """A number for each token as good as random, made of its row's token ids and reward and of its place: of nothing that a
+    layout rounds otherwise. An answer that comes again with the same reward has the same numbers.
     """
     if batch.tokens is None or batch.reward is None:
         raise ValueError("Tokens are picked by their row's ids and reward: set Batch.tokens and Batch.reward.")
