@@ -80,7 +80,7 @@ CASES = [
     Case("unlikelihood"),
     Case("npo", "", {"beta": 0.7}),
     Case("forget_retain"),
-    Case("forget_retain", "npo", {"forget": "npo", "beta": 0.7, "retain_coef": 0.3, "kl_coef": 0.2}),
+    Case("forget_retain", "npo", {"forget": "npo", "beta": 0.7, "forget_coef": 0.6, "retain_coef": 0.3, "kl_coef": 0.2}),
     Case("dpo"),
     Case("dpo", "smoothed", {"beta": 0.7, "label_smoothing": 0.1}),
     Case("ipo"),

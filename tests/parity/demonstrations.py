@@ -122,14 +122,20 @@ def npo(rows: list[Row], *, beta: float = 0.1) -> Tensor:
 
 
 def forget_retain(
-    rows: list[Row], *, forget: str = "ascent", beta: float = 0.1, retain_coef: float = 1.0, kl_coef: float = 0.0
+    rows: list[Row],
+    *,
+    forget: str = "ascent",
+    beta: float = 0.1,
+    forget_coef: float = 1.0,
+    retain_coef: float = 1.0,
+    kl_coef: float = 0.0,
 ) -> Tensor:
     """What is forgotten and what is kept, each a mean of its own (arXiv:2401.06121, "gradient difference")."""
     full = [row for row in rows if len(row)]
     gone, kept = ([row for row in full if (row.weight[0] < 0) == forgotten] for forgotten in (True, False))
     loss = 0.0 * torch.cat([row.logp for row in rows]).sum()
     if gone:
-        loss = loss + (ascent(gone) if forget == "ascent" else npo(gone, beta=beta))
+        loss = loss + forget_coef * (ascent(gone) if forget == "ascent" else npo(gone, beta=beta))
     return loss + retain_coef * sft(kept) + kl_coef * token_mean(kept, [anchor(row) for row in kept]) if kept else loss
 
 

@@ -356,6 +356,8 @@ def test_clip_cov_leaves_out_a_share_and_kl_cov_marks_one(shape: dict[str, int])
     whole = build_algorithm("dapo", dynamic_sampling=False).prepare(drawn.batch).advantage
     assert plain is not None and whole is not None
     assert int((plain != whole).sum()) <= max(int(0.4 * tokens), 1)
+    nothing = build_algorithm("clip_cov", low=-1e8, high=1e9, share=1.0).prepare(drawn.batch).advantage
+    assert nothing is not None and not nothing[drawn.batch.loss_mask].any()
 
 
 def has_a_margin(case: Case) -> bool:
