@@ -5,7 +5,6 @@ names; which of their options act in the random cases, and what each is when it 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -147,12 +146,11 @@ def covariances(rows: list[Row]) -> list[Tensor]:
 
 
 def scattered(row: Row, place: int) -> int:
-    """A number as good as random: (sum_s K^(s + 1) (token_s + 1) + the bits of the reward + t) K, in signed integers of 64
-    bits, K = 2^64 over the golden ratio, s and t from 1."""
+    """A number as good as random: (sum_s K^(s + 1) (token_s + 1) + t) K, in signed integers of 64 bits, K = 2^64 over the
+    golden ratio, s and t from 1."""
     golden = 0x9E3779B97F4A7C15
-    (bits,) = struct.unpack("<Q", struct.pack("<d", row.reward))
     ids = sum(golden ** (s + 2) * (token + 1) for s, token in enumerate(row.tokens))
-    product = (ids + bits + place + 1) * golden % 2**64
+    product = (ids + place + 1) * golden % 2**64
     return product - 2**64 if product >= 2**63 else product
 
 

@@ -33,10 +33,10 @@ def whitened(batch: Batch) -> Batch:
     """(A - mean) / std over all tokens of the collection that carry loss, with the unbiased variance."""
     assert batch.advantage is not None
     mask = batch.loss_mask
-    number = mask.sum()
-    gaps = batch.advantage - torch.where(mask, batch.advantage, 0.0).sum() / number.clamp(min=1)
-    variance = torch.where(mask, gaps**2, 0.0).sum() / (number - 1).clamp(min=1)
-    return batch.replace(advantage=torch.where(mask, gaps, 0.0) * (variance + WHITE_EPS).rsqrt())
+    counted, number = batch.advantage[mask], mask.sum()  # without padding, whose width would be in the last bit
+    mean = counted.sum() / number.clamp(min=1)
+    variance = (counted - mean).square().sum() / (number - 1).clamp(min=1)
+    return batch.replace(advantage=torch.where(mask, batch.advantage - mean, 0.0) * (variance + WHITE_EPS).rsqrt())
 
 
 def _kl(batch: Batch) -> Float[Tensor, "B T"]:

@@ -25,11 +25,11 @@ def by_effective_size(batch: Batch, *, credit: Callable[[Batch], Batch]) -> Batc
     assert advantage is not None
     counted = batch.loss_mask & (batch.origin == Origin.ROLLOUT)
     log_ratio = torch.where(counted, batch.old_logp - batch.behavior_logp, 0.0).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    size = effective_size(torch.where(batch.loss_mask, log_ratio.exp(), 0.0), batch.loss_mask.sum())
+    size = effective_size(log_ratio[batch.loss_mask].exp())
     return batch.replace(advantage=advantage * log_ratio.exp().clamp(max=size) + (1 - size) * (-log_ratio).expm1())
 
 
-def effective_size(weights: Float[Tensor, "B T"], number: Tensor) -> Float[Tensor, ""]:
+def effective_size(weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """(sum w)² / (n sum w²), the share of samples that is as good as unweighted ones; 1 of none."""
-    squares = weights.square().sum() * number
+    squares = weights.square().sum() * len(weights)
     return torch.where(squares > 0, weights.sum().square() / squares.clamp(min=torch.finfo(weights.dtype).tiny), 1.0)

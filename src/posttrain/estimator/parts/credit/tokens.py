@@ -62,20 +62,19 @@ def covariance(batch: Batch) -> Float[Tensor, "B T"]:
 
 
 def _mean(values: Tensor, among: Bool[Tensor, "B T"]) -> Tensor:
-    return torch.where(among, values, 0.0).sum() / among.sum().clamp(min=1)
+    return values[among].sum() / among.sum().clamp(min=1)  # without padding, whose width would be in the last bit
 
 
 def _scattered(batch: Batch) -> Int[Tensor, "B T"]:
-    """A number for each token as good as random, made of its row's token ids and reward and of its place: of nothing that a
-    layout rounds otherwise. An answer that comes again with the same reward has the same numbers.
+    """A number for each token as good as random, made of its row's token ids and of its place: of nothing that is rounded, so
+    that it is the same in any layout, and on any number of processes. An answer that comes again has the same numbers.
     """
-    if batch.tokens is None or batch.reward is None:
-        raise ValueError("Tokens are picked by their row's ids and reward: set Batch.tokens and Batch.reward.")
+    if batch.tokens is None:
+        raise ValueError("Tokens are picked by their row's ids: set Batch.tokens.")
     place = batch.loss_mask.long().cumsum(-1)
     ids = torch.where(batch.loss_mask, batch.tokens.long() + 1, 0)
     powers = torch.full((ids.shape[1] + 1,), SCATTER, dtype=torch.int64, device=ids.device).cumprod(0)
-    row = (ids * powers[place]).sum(-1, keepdim=True) + batch.reward.double().view(torch.int64)[:, None]
-    return (row + place) * SCATTER
+    return ((ids * powers[place]).sum(-1, keepdim=True) + place) * SCATTER
 
 
 def _lowest(values: Tensor, among: Bool[Tensor, "B T"], number: int) -> Bool[Tensor, "B T"]:
