@@ -105,9 +105,8 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "max_steps": STEPS,
         "per_device_train_batch_size": ROWS // ranks.world(),
         "optim": "sgd",
-        "learning_rate": 1e-3
-        if algorithm.needs.preference or algorithm.needs.corrects
-        else 0.05,  # of those with large slopes
+        # the scripted sampler is far away, and who corrects for it by itself would take steps of hundreds
+        "learning_rate": 1e-8 if algorithm.needs.corrects else 1e-3 if algorithm.needs.preference else 0.05,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
         "report_to": [],
