@@ -37,6 +37,13 @@ def test_traits_are_what_the_built_algorithm_needs() -> None:
         assert Traits.of_config(config) == Traits.of_value(case.algorithm), case
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_a_run_has_resolved_is_read_again(case: Case) -> None:
+    """A run's recipe.yaml has every option, those that are not set too."""
+    config = KIND.members[case.name].model_validate({"name": case.name, **case.options})
+    assert type(config).model_validate(config.model_dump(mode="json")) == config
+
+
 def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:
     assert {case.name for case in CASES} == set(NAMES)
     assert [case.algorithm.name for case in CASES] == [case.name for case in CASES]
@@ -70,6 +77,11 @@ def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:
         ("reinforce_pp", {"baseline": "group_mean", "rollouts": 1}, "a group of one has no mean of its own"),
         ("p3o", {"correction": {}}, "correction: p3o weighs tokens by pi/pi_behavior itself"),
         ("p3o", {"old": "sampler"}, "old: p3o weighs tokens by pi/pi_behavior itself"),
+        ("f_dpo", {"alpha": 0.3}, "alpha: nothing reads it here; divergence: alpha does"),
+        ("f_sft", {"guard": 0.2}, "guard: nothing reads it here; divergence: hellinger or js does"),
+        ("a_lol", {"floor": 0.2}, "floor: nothing reads it here; form: r_gold does"),
+        ("forget_retain", {"beta": 0.2}, "beta: nothing reads it here; forget: npo does"),
+        ("opd", {"clip": False, "clip_low": 0.1}, "clip_low: nothing reads it here; clip: true does"),
         ("pass_k", {"kl_in": "reward"}, "kl_in: input should be 'loss'"),
         ("gdpo", {"kl_in": "reward"}, "kl_in: input should be 'loss'"),
         ("grpo_lead", {"kl_in": "reward"}, "kl_in: input should be 'loss'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -44,6 +45,18 @@ class AlgorithmConfig(Config, ABC):
     def learns_from_rewards(self) -> bool:
         """Where it trains on rollouts, their rewards are needed."""
         return True
+
+    def unread(self) -> Mapping[str, str]:
+        """Options that say nothing beside the others, each with what would read it."""
+        return {}
+
+    @model_validator(mode="after")
+    def _each_is_read(self) -> AlgorithmConfig:
+        """By its value: what a run has resolved writes every option out."""
+        for option, reader in self.unread().items():
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"{option}: nothing reads it here; {reader} does")
+        return self
 
     @abstractmethod
     def build(self) -> Algorithm:

@@ -47,6 +47,11 @@ class OPD(OnRollouts):
             raise ValueError("reward_coef: a group of one has no baseline: set rollout.n to 2 or more")
         return self
 
+    def unread(self) -> dict[str, str]:
+        """See `AlgorithmConfig`."""
+        clipped = {} if self.clip else {"clip_low": "clip: true", "clip_high": "clip: true"}
+        return clipped if self.reward_coef else {**clipped, "std_eps": "reward_coef above 0"}
+
     @property
     def learns_from_rewards(self) -> bool:
         """See `AlgorithmConfig`."""

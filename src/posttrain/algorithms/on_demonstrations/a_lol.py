@@ -24,7 +24,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from posttrain.algorithms.options import OnDemonstrations
 from posttrain.settings.base import NonNegative
@@ -53,12 +53,9 @@ class ALoL(OnDemonstrations):
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The least weight of a token, of r_gold."""
 
-    @model_validator(mode="after")
-    def _form_reads_what_is_set(self) -> ALoL:
-        for option, forms in _READ_BY.items():
-            if option in self.model_fields_set and self.form not in forms:
-                raise ValueError(f"{option}: form: {self.form} does not read it; {', '.join(forms)} does")
-        return self
+    def unread(self) -> dict[str, str]:
+        """See `AlgorithmConfig`."""
+        return {option: f"form: {' or '.join(forms)}" for option, forms in _READ_BY.items() if self.form not in forms}
 
     def build(self) -> Algorithm:
         """SFT's row with a bounded ratio, and the data's advantages."""

@@ -36,6 +36,10 @@ class FSFT(OnDemonstrations):
     guard: Annotated[float, Field(gt=0, lt=0.6)] = 0.1
     """How near to the end of its domain the weight of hellinger and js is held."""
 
+    def unread(self) -> dict[str, str]:
+        """See `AlgorithmConfig`."""
+        return {} if self.divergence in ("hellinger", "js") else {"guard": "divergence: hellinger or js"}
+
     def build(self) -> Algorithm:
         """SFT's row, weighted by a slope of the implicit reward."""
         from posttrain.algorithms.on_demonstrations import _implicit_reward as by

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import model_validator
-
 from posttrain.algorithms.options import OnDemonstrations
 from posttrain.settings.base import NonNegative, Positive
 
@@ -36,11 +34,9 @@ class ForgetRetain(OnDemonstrations):
     kl_coef: NonNegative = 0.0
     """Weight of the full-vocabulary KL to the start model on the others; 0: none is made."""
 
-    @model_validator(mode="after")
-    def _beta_is_read(self) -> ForgetRetain:
-        if "beta" in self.model_fields_set and self.forget != "npo":
-            raise ValueError("beta: forget: ascent does not read it; npo does")
-        return self
+    def unread(self) -> dict[str, str]:
+        """See `AlgorithmConfig`."""
+        return {} if self.forget == "npo" else {"beta": "forget: npo"}
 
     def build(self) -> Algorithm:
         """Two terms over disjoint rows."""

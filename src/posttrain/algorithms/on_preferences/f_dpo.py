@@ -39,6 +39,10 @@ class FDPO(OnPreferences):
     alpha: Annotated[float, Field(gt=0)] = 0.5
     """Of the alpha-divergence, not 1, which is reverse_kl."""
 
+    def unread(self) -> dict[str, str]:
+        """See `AlgorithmConfig`."""
+        return {} if self.divergence == "alpha" else {"alpha": "divergence: alpha"}
+
     @model_validator(mode="after")
     def _has_a_divergence(self) -> FDPO:
         if self.alpha == 1 and self.divergence == "alpha":
