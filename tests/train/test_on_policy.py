@@ -266,3 +266,9 @@ def test_top_p_without_any_ratio_is_a_choice(make_trainer: MakeTrainer) -> None:
 def test_what_rollouts_need_is_asked_for(missing: str, make_trainer: MakeTrainer) -> None:
     with pytest.raises(SetupError, match="pass rewards= and sampling="):
         make_trainer("grpo", options=GROUP, rows_per_step=8, trainer_options={missing: () if missing == "rewards" else None})
+
+
+def test_answers_that_are_cut_off_stay_where_all_tokens_are_counted(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(SetupError, match="top_entropy makes its credit of all tokens together"):
+        make_trainer("top_entropy", options=GROUP, rows_per_step=8, trainer_options={"mask_cut_off": True})
+    make_trainer("dapo", options=GROUP, rows_per_step=8, trainer_options={"mask_cut_off": True})

@@ -41,6 +41,7 @@ def needs(
         old_logp=old_logp or sampler or config.updates > 1 or (kl_in_reward and config.kl_coef > 0),
         old_of_sampler=sampler,
         corrects=config.corrects,
+        measures_tokens=config.measures_tokens,
         ref_logp=config.kl_coef > 0,
         entropy=config.entropy_coef > 0,
         resample=resample,

@@ -51,6 +51,7 @@ class Needs:
     completion of the row before).
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     corrects: its credit weighs tokens by how likely they were to their sampler, beside what a term's correction does.
+    measures_tokens: its credit is made of all tokens of a collection together, so that none may leave the loss afterwards.
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
     full_kl, teacher: whole distributions are compared with the frozen start model's, or with a teacher's (full); or a
         teacher's log-probs of the tokens are needed (logp).
@@ -72,6 +73,7 @@ class Needs:
     old_logp: bool = False
     old_of_sampler: bool = False
     corrects: bool = False
+    measures_tokens: bool = False
     ref_logp: bool = False
     entropy: bool = False
     full_kl: bool = False

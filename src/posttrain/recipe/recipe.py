@@ -152,6 +152,12 @@ class Recipe(Config):
             return
         if rollout is None:
             raise ValueError(f"algorithm.name: {name} trains on rollouts: add rollout: {{n: 8, max_tokens: …}}")
+        self._check_rewards(traits)
+        self._check_sampling(traits, rollout)
+        self._check_rows(rollout)
+
+    def _check_rewards(self, traits: Traits) -> None:
+        name = self.algorithm.label
         if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.train, TaskSource):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
         reads = traits.reads_verdict or not traits.learns_from_rewards
@@ -159,17 +165,20 @@ class Recipe(Config):
             raise ValueError("rewards: each has weight: 0, and nothing would be learnt")
         if self.rewards and traits.reads_verdict and not any(reward.verdict for reward in self.rewards):
             raise ValueError(f"rewards: {name} asks which rollouts are right: mark a reward that can say so, verdict: true")
-        if rollout.hf.batching == "continuous" and self.distributed.shares_parameters and self.distributed.processes > 1:
-            raise ValueError(
-                f"rollout.hf.batching: continuous needs the whole model in each process, and mode {self.distributed.mode} "
-                "spreads it: take batching: loop, or engine: vllm"
-            )
         weights, names = getattr(self.algorithm, "reward_weights", None), {reward.label for reward in self.rewards}
         if weights is not None and names and weights.keys() != names:
             raise ValueError(
                 f"algorithm.reward_weights: they are of {', '.join(weights)}, and the rewards are {', '.join(sorted(names))}"
             )
-        if rollout.mask_cut_off and self.algorithm.measures_tokens:
+
+    def _check_sampling(self, traits: Traits, rollout: RolloutConfig) -> None:
+        name = self.algorithm.label
+        if rollout.hf.batching == "continuous" and self.distributed.shares_parameters and self.distributed.processes > 1:
+            raise ValueError(
+                f"rollout.hf.batching: continuous needs the whole model in each process, and mode {self.distributed.mode} "
+                "spreads it: take batching: loop, or engine: vllm"
+            )
+        if rollout.mask_cut_off and traits.measures_tokens:
             raise ValueError(
                 f"rollout.mask_cut_off: {name} makes its credit of all tokens together, and those of answers that are "
                 "cut off would be among them: leave it false, or take the reward overlong"
@@ -185,6 +194,8 @@ class Recipe(Config):
             )
         if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
+
+    def _check_rows(self, rollout: RolloutConfig) -> None:
         per_step = self.training.rows_per_step
         if rollout.rows % per_step or per_step % rollout.n:
             raise ValueError(

@@ -21,6 +21,7 @@ class Traits:
     corrected: bool
     has_teacher: bool
     learns_from_rewards: bool
+    measures_tokens: bool
 
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
@@ -33,6 +34,7 @@ class Traits:
             config.corrects or getattr(config, "correction", None) is not None,
             config.has_teacher,
             sampled and config.learns_from_rewards,
+            config.measures_tokens,
         )
 
     @classmethod
@@ -46,4 +48,5 @@ class Traits:
             algorithm.corrected,
             needs.teacher != "none",
             algorithm.learns_from_rewards,
+            needs.measures_tokens,
         )

@@ -183,6 +183,11 @@ def rollout_collector(
             f"{rows} rollouts in a step are no whole number of groups of {needs.rollouts}: "
             "per_device_train_batch_size × gradient_accumulation_steps must be a multiple."
         )
+    if options.get("mask_cut_off") and needs.measures_tokens:
+        raise SetupError(
+            f"{algorithm.name} makes its credit of all tokens together, and those of answers that are cut off would be among "
+            "them: leave mask_cut_off False."
+        )
     check_sampling(algorithm, sampling)
     judges, questions = weighted(rewards), rows // needs.rollouts
     names = [judge.reward.name for judge in judges]
