@@ -143,8 +143,8 @@ def test_no_secret_of_a_run_is_on_the_screen_or_on_a_page(
 ) -> None:
     """Planted in the recipe, the environment, the data and the names of folders."""
     home = tmp_path / "home" / "someone"
-    (home / "work").mkdir(parents=True)
-    monkeypatch.chdir(home / "work")
+    (home / "project").mkdir(parents=True)
+    monkeypatch.chdir(home / "project")
     for name, value in {"HOME": str(home), "HF_TOKEN": "correct-horse-battery", "WANDB_API_KEY": "staple" * 4}.items():
         monkeypatch.setenv(name, value)
     rows = [{"prompt": f"{i} + 1 =", "completion": str(i + 1)} for i in range(4)]
@@ -152,7 +152,7 @@ def test_no_secret_of_a_run_is_on_the_screen_or_on_a_page(
     address = "https://me:pa55word@example.org/x?token=hush-hush"
     recipe(
         data={"train": {"path": str(home / "rows.jsonl")}, "on_bad_row": "skip"},
-        output_dir=str(home / "work" / "out"),
+        output_dir=str(home / "project" / "out"),
         training={"max_steps": 1, "rows_per_step": 4, "extra": {"run_name": f"hf_{'a' * 30} {address}"}},
     )
     said = ""
@@ -160,13 +160,13 @@ def test_no_secret_of_a_run_is_on_the_screen_or_on_a_page(
         code, out, err = posttrain(words[0], "recipe.yaml", *words[1:])
         assert code == (8 if "seed=1" in words else 0), err
         said += out + err
-    said += "".join(posttrain("report", str(home / "work" / "out"))[1:])
+    said += "".join(posttrain("report", str(home / "project" / "out"))[1:])
     pages = [Path(name).read_text() for name in ("data.html", "out/report.html", "out/final/README.md")]
     (warnings,) = [path.read_text() for path in Path("out").glob("warnings.jsonl")] or [""]
     for text in (said, *pages, warnings):
         for secret in ("correct-horse", "staple", str(home), "someone", "pa55word", "hush-hush", "hf_aaaa"):
             assert secret not in text, secret
-    assert "Run: ~/work/out" in said and "~/rows.jsonl" in pages[0] and "[hidden]" in pages[1]
+    assert "Run: ~/project/out" in said and "~/rows.jsonl" in pages[0] and "[hidden]" in pages[1]
 
 
 def test_a_run_leaves_its_page_and_its_card(posttrain: Command) -> None:
