@@ -82,6 +82,8 @@ def test_every_algorithm_is_in_the_tests_and_bears_its_name() -> None:
         ("a_lol", {"floor": 0.2}, "floor: nothing reads it here; form: r_gold does"),
         ("forget_retain", {"beta": 0.2}, "beta: nothing reads it here; forget: npo does"),
         ("opd", {"clip": False, "clip_low": 0.1}, "clip_low: nothing reads it here; clip: true does"),
+        ("opo", {"std_eps": 1e-3}, "std_eps: nothing reads it here; an algorithm that divides by a standard deviation does"),
+        ("gpg", {"std_eps": 1e-3}, "std_eps: nothing reads it here; std: true does"),
         ("pass_k", {"kl_in": "reward"}, "kl_in: input should be 'loss'"),
         ("gdpo", {"kl_in": "reward"}, "kl_in: input should be 'loss'"),
         ("grpo_lead", {"kl_in": "reward"}, "kl_in: input should be 'loss'"),

@@ -153,25 +153,35 @@ def _has_others(rollouts: int) -> int:
 GroupSize = Annotated[int, AfterValidator(_has_others)]
 
 
-class Hybrid(OnRollouts, ABC):
-    """Of algorithms over rollouts and demonstrations."""
+class Grouped(OnRollouts, ABC):
+    """Of algorithms that compare an answer with its group, and may divide by the spread of that."""
+
+    divides: ClassVar[bool] = True
+    """By a standard deviation, always or where `std` says so."""
 
     rollouts: GroupSize = 8
     std_eps: Positive = 1e-4
     """Added to the standard deviation of a group's rewards where advantages are divided by it."""
 
+    def unread(self) -> Mapping[str, str]:
+        """See `AlgorithmConfig`."""
+        if self.divides and getattr(self, "std", True):
+            return {}
+        return {"std_eps": "std: true" if self.divides else "an algorithm that divides by a standard deviation"}
 
-class OnGroups(OnRollouts, ABC):
+
+class Hybrid(Grouped, ABC):
+    """Of algorithms over rollouts and demonstrations."""
+
+
+class OnGroups(Grouped, ABC):
     """Of algorithms with a group's baseline: where a KL to the start model goes, and how."""
 
-    rollouts: GroupSize = 8
     kl: Literal["k1", "k2", "k3", "unbiased"] | None = None
     """The estimate of KL(pi || start); k3 in the loss and k1 in the reward where it is not set. unbiased is k3 times the
     ratio to pi_old, whose gradient is that of the KL itself at every update (DeepSeek-V3.2)."""
     kl_in: Literal["loss", "reward"] = "loss"
     """A term of the loss, or taken from the reward before advantages are made."""
-    std_eps: Positive = 1e-4
-    """Added to the standard deviation of a group's rewards where advantages are divided by it."""
     off_policy_mask: Positive | None = None
     """A row of negative advantage leaves the loss where the sampler's log-probs are above the policy's by more than this, on
     average over its tokens; none does if not set (off-policy sequence mask, DeepSeek-V3.2)."""

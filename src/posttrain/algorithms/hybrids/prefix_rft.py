@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class PrefixRFT(Hybrid):
     """Blending SFT and RFT by prefix sampling."""
 
+    divides = False
+
     name: Literal["prefix_rft"] = "prefix_rft"
     low_start: Share = 0.95
     """The smallest share of a demonstration that is a prefix, when the run begins."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class AsymRE(OnGroups):
     """A baseline below the mean."""
 
+    divides = False
+
     name: Literal["asymre"] = "asymre"
     shift: NonNegative = 0.1
     """How far the baseline stands below the group's mean reward."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class DrGRPO(Clipped):
     """GRPO done right: no division by std or length."""
 
+    divides = False
+
     name: Literal["dr_grpo"] = "dr_grpo"
     max_tokens: Count
     """The constant length in N. The recipe fills it from `rollout.max_tokens`."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class OPMD(OnGroups):
     """A baseline of the best answers, and a small step."""
 
+    divides = False
+
     name: Literal["opmd"] = "opmd"
     temperature: Positive = 1.0
     """How soft the maximum of the rewards is, and how small the step."""

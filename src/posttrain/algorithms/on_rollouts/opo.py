@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class OPO(OnGroups):
     """On-policy optimization with the optimal baseline."""
 
+    divides = False
+
     name: Literal["opo"] = "opo"
     updates: Literal[1] = 1
 

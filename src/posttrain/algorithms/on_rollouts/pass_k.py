@@ -26,6 +26,7 @@ class PassK(Clipped):
 
     reads_verdict = True
     reads_rewards = False
+    divides = False
 
     name: Literal["pass_k"] = "pass_k"
     kl_in: Literal["loss"] = "loss"
