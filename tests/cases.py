@@ -110,6 +110,7 @@ CASES = [
     Case("kto"),
     Case("kto", "weighted", {"desirable": 1.3, "undesirable": 0.7, "beta": 0.3}),
     Case("kto", "zero", {"anchor": "zero"}),
+    Case("bco"),
     Case("grpo"),
     Case("grpo", "several", {"updates": 4}),
     Case("grpo", "no_kl", {"updates": 4, "kl_coef": 0.0}),
@@ -209,8 +210,9 @@ def made_of(algorithm: Algorithm) -> set[Any]:
     def bare(part: Any) -> Any:
         return part.func if isinstance(part, partial) else part
 
+    needs = roughly(algorithm.needs)
     found: set[Any] = {
-        (name, value) for name, value in dataclasses.asdict(roughly(algorithm.needs)).items() if name != "pairs"
+        (name, getattr(needs, name)) for name in (one.name for one in dataclasses.fields(Needs)) if name != "pairs"
     }
     for term in algorithm.terms:
         one = term.estimator
@@ -378,8 +380,12 @@ def worth(column: str, rows: int, width: int, random: torch.Generator) -> Tensor
 
 def stand_in(algorithms: Sequence[Algorithm]) -> Algorithm:
     """The first of them with the needs of all: a batch that is drawn for it has what each of them reads."""
+
+    def most(value: Any) -> Any:
+        return value != "none", value if isinstance(value, int | str) else ""
+
     wanted = {
-        field.name: max((getattr(algorithm.needs, field.name) for algorithm in algorithms), key=lambda v: (v != "none", v))
+        field.name: max((getattr(algorithm.needs, field.name) for algorithm in algorithms), key=most)
         for field in dataclasses.fields(Needs)
         if field.name != "pairs"
     }

@@ -238,11 +238,24 @@ def kto(
     return torch.stack(losses).mean()
 
 
+def bco(rows: Sequence[Row], *, beta: float = 0.1, decay: float = 0.9) -> Tensor:
+    """-log sigmoid(r - delta) of what is wanted, -log sigmoid(-(r - delta)) of what is not (arXiv:2404.04656), over rows that
+    have a token; delta = beta · anchor is of the step.
+    """
+    del decay
+    losses = []
+    for row in rows:
+        if len(row):
+            logit = beta * (row.logp - row.ref).sum() - beta * row.anchor
+            losses.append(-torch.nn.functional.logsigmoid(logit if float(row.weight[0]) > 0 else -logit))
+    return torch.stack(losses).mean()
+
+
 PREFERENCES: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
         dpo, ipo, robust_dpo, hinge_dpo, exo, nca, bco_pair, sppo, apo_zero, apo_down, discopop, dpop, r_dpo, ln_dpo,
-        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, kto,
+        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, kto, bco,
     )
 }  # fmt: skip
 

@@ -155,13 +155,13 @@ def test_a_certain_completion_has_finite_odds() -> None:
         assert term.estimator.weights(View.of(batch, logp, term.select(batch))).value.isfinite().all()
 
 
-def of_labels(gains: Sequence[float], wanted: Sequence[bool], z0: float | None, **options: object) -> list[float]:
-    """A of completions of one token with these log-ratios and labels under KTO; z0 of the step, or the option zero."""
-    algorithm = build_algorithm("kto", anchor="zero" if z0 is None else "mismatched", **options)
+def of_labels(name: str, gains: Sequence[float], wanted: Sequence[bool], at: float | None, **options: object) -> list[float]:
+    """A of completions of one token with these log-ratios and labels; where the step has an anchor, `at` that."""
+    algorithm = build_algorithm(name, **options)
     ref_logp = -2.0 - torch.tensor(gains, dtype=torch.float64)[:, None]
     weight = torch.tensor([[1.0 if one else -1.0] for one in wanted], dtype=torch.float64)
     mask, logp = torch.ones_like(ref_logp, dtype=torch.bool), torch.full_like(ref_logp, -2.0)
-    anchor = None if z0 is None else torch.full((len(gains),), z0, dtype=torch.float64)
+    anchor = None if at is None else torch.full((len(gains),), at, dtype=torch.float64)
     batch = algorithm.prepare(Batch(loss_mask=mask, ref_logp=ref_logp, weight=weight, anchor=anchor))
     return algorithm.terms[0].estimator.weights(View.of(batch, logp, mask)).value[:, 0].tolist()
 
@@ -169,12 +169,19 @@ def of_labels(gains: Sequence[float], wanted: Sequence[bool], z0: float | None, 
 def test_kto_pulls_by_the_distance_from_the_anchor_and_the_weight_of_its_label() -> None:
     """±lambda beta q (1 - q), q = sigmoid(beta (u - z0)); a quarter of beta at u = z0."""
     q = sigmoid(0.5 * (1.0 - 3.0))
-    pulls = of_labels([3.0, 3.0, 1.0, 1.0], [True, False] * 2, 3.0, beta=0.5, desirable=1.5, undesirable=0.8)
+    pulls = of_labels("kto", [3.0, 3.0, 1.0, 1.0], [True, False] * 2, 3.0, beta=0.5, desirable=1.5, undesirable=0.8)
     assert pulls == pytest.approx([1.5 * 0.125, -0.8 * 0.125, 1.5 * 0.5 * q * (1 - q), -0.8 * 0.5 * q * (1 - q)])
 
 
 def test_kto_with_the_anchor_zero_is_apo_zero_of_completions_alone() -> None:
     gains = [3.0, 5.0, -1.0, 0.4]
     pulls = advantages("apo_zero", gains, [1] * 4, beta=0.2)
-    assert of_labels(gains, [True, False] * 2, None, beta=0.2) == pytest.approx(pulls, rel=1e-12)
-    assert of_labels(gains, [True, False] * 2, 0.0, beta=0.2) == pytest.approx(pulls, rel=1e-12)
+    assert of_labels("kto", gains, [True, False] * 2, None, beta=0.2, anchor="zero") == pytest.approx(pulls, rel=1e-12)
+    assert of_labels("kto", gains, [True, False] * 2, 0.0, beta=0.2) == pytest.approx(pulls, rel=1e-12)
+
+
+def test_bco_of_both_completions_of_pairs_without_a_shift_is_bco_pair() -> None:
+    gains = [3.0, 5.0, -1.0, 0.4]
+    pulls = advantages("bco_pair", gains, [1] * 4, beta=0.2)
+    assert of_labels("bco", gains, [True, False] * 2, 0.0, beta=0.2) == pytest.approx(pulls, rel=1e-12)
+    assert of_labels("bco", [3.0, 3.0], [True, False], 3.0, beta=0.5) == [0.25, -0.25]

@@ -29,6 +29,7 @@ from posttrain.algorithms.on_demonstrations.psft import PSFT
 from posttrain.algorithms.on_demonstrations.rwr import RWR
 from posttrain.algorithms.on_demonstrations.sft import SFT
 from posttrain.algorithms.on_demonstrations.unlikelihood import Unlikelihood
+from posttrain.algorithms.on_labels.bco import BCO
 from posttrain.algorithms.on_labels.kto import KTO
 from posttrain.algorithms.on_preferences._sampled import sampled_pairs
 from posttrain.algorithms.on_preferences.alpha_po import AlphaPO
@@ -125,6 +126,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     ORPO,
     SLiC,
     KTO,
+    BCO,
     GRPO,
     DrGRPO,
     DAPO,

@@ -15,7 +15,7 @@ ASKED_BY = {
     "reward": "rollouts=…",
     "behavior_logp": "rollouts=…",
     "weight": 'weight="weight"',
-    "anchor": 'anchor="mismatched"',
+    "anchor": "anchor=…",
 }
 """How `Needs` asks for a field of the batch."""
 
@@ -35,6 +35,13 @@ class PairRule:
     def given(self) -> bool:
         """Whether one side of each pair comes with the question."""
         return self.rule in ("demonstration", "fixed_rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMean:
+    """A mean over steps: m <- decay · m + (1 - decay) · the step's own."""
+
+    decay: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ class Needs:
     preference: bool = False
     pairs: PairRule | None = None
     weight: Literal["none", "weight", "reward", "advantage", "forget", "label"] = "none"
-    anchor: Literal["none", "mismatched"] = "none"
+    anchor: Literal["none", "mismatched"] | RunningMean = "none"
     rollouts: int = 0
     updates: int = 1
     old_logp: bool = False

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,11 +26,11 @@ from posttrain.model.frozen.teacher import Teacher
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Rows
 from posttrain.model.scoring import Scorer, Scores
+from posttrain.train.anchor import make_anchor
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.counted import Counted
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.collect.flat import Flat
-from posttrain.train.collect.mismatched import mismatched
 from posttrain.train.watch.metrics import gap_shares
 
 Made = tuple[Batch, ModelInputs]
@@ -99,9 +100,12 @@ class Learner:
         self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token"
         self._beside = accelerator.device.type != "cpu"  # on a CPU it would take the time from the one that runs
         self._kept: dict[Row, Float[Tensor, " t"]] = {}
+        self.anchor = make_anchor(algorithm.needs)
 
-    def open(self, model: nn.Module, collection: Collection) -> Collection:
-        """The collection with the log-probs that its advantages and later updates need, and with its advantages."""
+    def open(self, model: nn.Module, collection: Collection, *, follow: bool = True) -> Collection:
+        """The collection with the log-probs that its advantages and later updates need, and with its advantages; `follow`
+        where it is to be learnt from.
+        """
         flat, needs = self._with_own_scores(model, collection), self._algorithm.needs
         for name, score in self._compared.scores.items() if needs.rollouts else ():
             if flat.get(name) is None:
@@ -109,8 +113,8 @@ class Learner:
                 flat = flat.replace(**made)
         if self._kept and all(row in self._kept for row in collection.rows):
             flat = flat.replace(ref_logp=torch.cat([self._kept[row] for row in collection.rows]))
-        if needs.anchor == "mismatched":
-            flat = flat.replace(anchor=self._anchor(model, collection))
+        if self.anchor is not None:
+            flat = flat.replace(anchor=self.anchor.of(collection, partial(self._gains, model), follow=follow))
         whole = flat.batch()
         flat = flat.changed(whole, self._algorithm.prepare(whole))
         carries = flat.fields["loss_mask"].clone()
@@ -271,15 +275,11 @@ class Learner:
         finally:
             model.train(training)
 
-    def _anchor(self, model: nn.Module, collection: Collection) -> Float[Tensor, " B"]:
-        """As `Needs.anchor` has it, for each row."""
-        others, rows = mismatched(collection), len(collection.rows)
-
+    def _gains(self, model: nn.Module, collection: Collection) -> Float[Tensor, " n"]:
         def gain(inputs: ModelInputs, local: Batch) -> Tensor:
             return self._policy(model, inputs, local).logp - self._compared.scores["ref_logp"](inputs, local)
 
-        gains = self._collected(others, gain)[others.flat.fields["loss_mask"]]
-        return (gains.sum() / rows).clamp(min=0).repeat(rows)
+        return self._collected(collection, gain)
 
     @torch.no_grad()
     def _collected(

@@ -285,7 +285,7 @@ class Loop(Checkpointed):
     @torch.no_grad()
     def _evaluated(self, data: list[Example]) -> dict[str, float]:
         self._learner.keep_reference(data)
-        collection = self._learner.open(self.model, collect_demonstrations(data, progress=1.0))  # type: ignore[arg-type]
+        collection = self._learner.open(self.model, collect_demonstrations(data, progress=1.0), follow=False)  # type: ignore[arg-type]
         step = self._learner.step(collection, 0, 1.0)
         model: Any = self.model
         training, shares = model.training, Shares()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from posttrain.distributed import ranks
 from posttrain.errors import CheckpointError
 from posttrain.model.frozen.reference import Reference
+from posttrain.train.anchor import Anchor
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection, Collector
 from posttrain.train.watch.nonfinite import NonFinite
@@ -31,6 +32,7 @@ class RunState:
         self.collector, self.nonfinite = collector, nonfinite
         self.reference: Reference | None = None
         """That follows the policy."""
+        self.anchor: Anchor | None = None
         self.opened: Collection | None = None
         """With its advantages."""
         self.saved: int | None = None
@@ -56,6 +58,7 @@ class RunState:
             "collector": self.collector.state(),
             "nonfinite": self.nonfinite.in_a_row,
             "evaluation_due": self.evaluation_due,
+            "anchor": None if self.anchor is None else self.anchor.state(),
         }
         _file(folder).write_text(json.dumps(remembered))
 
@@ -76,6 +79,8 @@ class RunState:
         self.collector.restore(remembered["collector"], ahead)
         self.nonfinite.in_a_row = remembered["nonfinite"]
         self.evaluation_due = remembered["evaluation_due"]
+        if self.anchor is not None:
+            self.anchor.restore(remembered["anchor"])
         if self.reference is not None:
             self.reference.restore(load_file(checkpoint / REFERENCE))
         if (opened := checkpoint / COLLECTION).is_file():
@@ -83,13 +88,15 @@ class RunState:
         self.saved = step
 
     def mark(self) -> Any:
-        """Where it stands, to come back to: the collector's state, and torch's generator."""
-        return self.collector.state(), torch.get_rng_state()
+        """Where it stands, to come back to: the collector's state, torch's generator, and the anchor."""
+        return self.collector.state(), torch.get_rng_state(), None if self.anchor is None else self.anchor.state()
 
     def come_back(self, mark: Any) -> None:
         """As it was at the mark."""
         self.collector.restore(mark[0])
         torch.set_rng_state(mark[1])
+        if self.anchor is not None:
+            self.anchor.restore(mark[2])
 
 
 def _file(folder: Path) -> Path:

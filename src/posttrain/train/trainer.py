@@ -182,6 +182,7 @@ class PostTrainer(Loop):
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )
+        self.run_state.anchor = self._learner.anchor
         self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
         self._watch = Watch(self.run_files, execution.stop_when)
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
+    from posttrain.estimator.needs import RunningMean
     from posttrain.estimator.parts.preference import Loss
 
 
-def labels(name: str, paper: str, loss: Loss, *, anchor: Literal["none", "mismatched"]) -> Algorithm:
+def labels(name: str, paper: str, loss: Loss, *, anchor: Literal["none", "mismatched"] | RunningMean) -> Algorithm:
     """The algorithm that descends `loss`, N = rows; watched by its value, and by the share of rows that moved as labelled."""
     from functools import partial
 

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
 from posttrain.data.rows import Example, Row
 from posttrain.telling import tell
+from posttrain.train.anchor.anchor import Gains
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
+
+
+class MismatchedAnchor:
+    """max(0, the mean over the step's rows of what completions of other rows have gained)."""
+
+    def of(self, collection: Collection, gains: Gains, *, follow: bool) -> Float[Tensor, " B"]:
+        """See `Anchor`: the step alone says it."""
+        others, rows = mismatched(collection), len(collection.rows)
+        gained = gains(others)[others.flat.fields["loss_mask"]]
+        return (gained.sum() / rows).clamp(min=0).repeat(rows)
+
+    def state(self) -> dict[str, float]:
+        """See `Anchor`: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """See `Anchor`."""
 
 
 def mismatched(collection: Collection) -> Collection:

@@ -12,8 +12,8 @@ import torch
 from posttrain import PostTrainer
 from posttrain.data.rows import Example, Row
 from posttrain.telling import hearing
+from posttrain.train.anchor.mismatched import mismatched
 from posttrain.train.collect.demonstrations import collect_demonstrations
-from posttrain.train.collect.mismatched import mismatched
 from tiny import make_model
 
 
