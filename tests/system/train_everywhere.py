@@ -77,7 +77,10 @@ class Scripted:
     def ahead(self, step: int) -> dict[int, Collection]:
         return {}
 
-    def restore(self, state: Any, ahead: Any) -> None:
+    def kept(self) -> None:
+        return None
+
+    def restore(self, state: Any, ahead: Any = None, kept: Any = None) -> None:
         pass
 
 

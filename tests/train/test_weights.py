@@ -70,7 +70,10 @@ class Once:
     def ahead(self, step: int) -> dict[int, Any]:
         return {}
 
-    def restore(self, state: Any, ahead: Any = None) -> None:
+    def kept(self) -> None:
+        return None
+
+    def restore(self, state: Any, ahead: Any = None, kept: Any = None) -> None:
         pass
 
 

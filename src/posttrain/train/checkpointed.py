@@ -15,7 +15,6 @@ from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import CheckpointError, Interrupted
-from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.head.workspace import WORKSPACE
 from posttrain.model.proofs.saved import checkpoint_fault
 from posttrain.telling import hearing
@@ -37,7 +36,6 @@ class Checkpointed(Trainer):
     """The step of the last evaluation in this process."""
     run_state: RunState
     run_files: RunFiles
-    _algorithm: Algorithm
     _interruption: Interruption | None
     _facts: Mapping[str, Any]
     _keep: int | None
@@ -107,7 +105,7 @@ class Checkpointed(Trainer):
                 if ranks.is_main():
                     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle, with tokens in it; nobody reads it
                 self._prove(staging)
-            self.run_state.save(staging, step, within_collection=step % self._algorithm.needs.updates > 0)
+            self.run_state.save(staging, step)
 
         with self._signals_deferred():
             checkpoints.write(Path(str(self.args.output_dir)), step, fill, self._facts, keep=self._keep)

@@ -90,15 +90,14 @@ class Loop(Checkpointed):
         if ticket is None or self._is_over():
             return [], None
         self._step_began = time.monotonic()
-        done, updates = self.state.global_step, self._algorithm.needs.updates
+        done, state = self.state.global_step, self.run_state
         progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
-        state = self.run_state
-        if state.opened is None or done % updates == 0:
+        if not state.within(done):
             state.opened = None
             with self._saving_when_interrupted():
-                state.opened = self._collected(done, progress)
+                state.opened, state.begins = self._collected(done, progress), done
         assert state.opened is not None
-        return [self._learner.step(state.opened, done % updates, progress)], None
+        return [self._learner.step(state.opened, done - state.begins, progress)], None
 
     def _spent(self) -> float:
         budget, step = self._execution.budget, self.state.global_step

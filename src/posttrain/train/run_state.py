@@ -17,7 +17,8 @@ from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection, Collector
 from posttrain.train.watch.nonfinite import NonFinite
 
-COLLECTION, AHEAD, REFERENCE = "collection.safetensors", "ahead-", "reference.safetensors"
+COLLECTION, AHEAD, KEPT = "collection.safetensors", "ahead-", "kept.safetensors"
+REFERENCE = "reference.safetensors"
 
 
 class RunState:
@@ -35,6 +36,8 @@ class RunState:
         self.anchor: Anchor | None = None
         self.opened: Collection | None = None
         """With its advantages."""
+        self.begins = 0
+        """The step that it begins at."""
         self.saved: int | None = None
         """The step of the last checkpoint."""
         self.evaluation_due = False
@@ -44,18 +47,27 @@ class RunState:
         if self.reference is not None:
             self.reference.follow(policy, step)
 
-    def save(self, folder: Path, step: int, *, within_collection: bool) -> None:
+    def within(self, step: int) -> bool:
+        """Whether the collection that is opened has rows for the step after so many."""
+        return self.opened is not None and step < self.begins + len(self.opened.steps)
+
+    def save(self, folder: Path, step: int) -> None:
         """What this rank remembers after `step`; the first one keeps the collection, if the checkpoint lies between two of
-        its updates, and those of later steps that are there already or on their way.
+        its updates, those of later steps that are there already or on their way, and rows that are kept for later ones.
         """
-        if within_collection and self.opened is not None and ranks.is_main():
+        kept = self.collector.kept()
+        if self.opened is not None and self.within(step) and ranks.is_main():
             collection_file.save(self.opened, folder / COLLECTION)
+        if kept is not None and ranks.is_main():
+            collection_file.save(kept, folder / KEPT)
         if self.reference is not None and ranks.is_main():
             save_file({name: value.contiguous() for name, value in self.reference.state().items()}, folder / REFERENCE)
         for begins, collection in self.collector.ahead(step).items():
             collection_file.save(collection, folder / f"{AHEAD}{begins:06d}.safetensors")
         remembered = {
             "collector": self.collector.state(),
+            "begins": self.begins,
+            "keeps": kept is not None,
             "nonfinite": self.nonfinite.in_a_row,
             "evaluation_due": self.evaluation_due,
             "anchor": None if self.anchor is None else self.anchor.state(),
@@ -66,7 +78,7 @@ class RunState:
         """Goes on from a checkpoint of that step.
 
         Raises:
-            CheckpointError: this rank has nothing there, or a reference that has moved is not.
+            CheckpointError: this rank has nothing there, or a reference that has moved, or rows that were kept, are not.
         """
         if not (path := _file(checkpoint)).is_file():
             raise CheckpointError(f"{checkpoint} is none of this trainer's, with {ranks.world()} processes: no {path.name}.")
@@ -74,9 +86,14 @@ class RunState:
             moved = "moved" if self.reference is None else "did not move"
             raise CheckpointError(f"{checkpoint} is of a run whose reference {moved}: go on as it was, or begin another one.")
         remembered = json.loads(path.read_text())
+        if remembered.get("keeps", False) != (checkpoint / KEPT).is_file():
+            raise CheckpointError(
+                f"{checkpoint} is not whole: its {KEPT}, rows of earlier steps, is not as {path.name} says."
+            )
         there = sorted(checkpoint.glob(f"{AHEAD}*.safetensors")) if ranks.is_main() else []
         ahead = {int(path.stem.removeprefix(AHEAD)): collection_file.load(path) for path in there}
-        self.collector.restore(remembered["collector"], ahead)
+        kept = collection_file.load(checkpoint / KEPT) if remembered.get("keeps", False) else None
+        self.collector.restore(remembered["collector"], ahead, kept)
         self.nonfinite.in_a_row = remembered["nonfinite"]
         self.evaluation_due = remembered["evaluation_due"]
         if self.anchor is not None:
@@ -85,18 +102,21 @@ class RunState:
             self.reference.restore(load_file(checkpoint / REFERENCE))
         if (opened := checkpoint / COLLECTION).is_file():
             self.opened = collection_file.load(opened)
+            self.begins = remembered.get("begins", step - step % len(self.opened.steps))  # of old, all had as many steps
         self.saved = step
 
     def mark(self) -> Any:
-        """Where it stands, to come back to: the collector's state, torch's generator, and the anchor."""
-        return self.collector.state(), torch.get_rng_state(), None if self.anchor is None else self.anchor.state()
+        """Where it stands, to come back to: the collector's state, what it keeps, torch's generator, and the anchor."""
+        anchor = None if self.anchor is None else self.anchor.state()
+        return self.collector.state(), self.collector.kept(), torch.get_rng_state(), anchor
 
     def come_back(self, mark: Any) -> None:
         """As it was at the mark."""
-        self.collector.restore(mark[0])
-        torch.set_rng_state(mark[1])
+        state, kept, generator, anchor = mark
+        self.collector.restore(state, kept=kept)
+        torch.set_rng_state(generator)
         if self.anchor is not None:
-            self.anchor.restore(mark[2])
+            self.anchor.restore(anchor)
 
 
 def _file(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from posttrain.estimator.needs import PairRule
 from posttrain.estimator.view import View
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.flat import Flat
-from posttrain.train.collect.pairs import paired
+from posttrain.train.collect.over.pairs import paired
 from recipes import Command, recipe
 from tiny import parameters
 

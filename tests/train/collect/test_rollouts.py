@@ -27,8 +27,9 @@ from posttrain import (
 )
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import EngineError
-from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
+from posttrain.train.collect.demonstrations import DemonstrationCollector
 from posttrain.train.collect.order import Order
+from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.rollouts import RolloutCollector
 from rollout.engine_contract import Scripted
 

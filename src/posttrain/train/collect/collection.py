@@ -47,7 +47,7 @@ class Collector(Protocol):
     """Gives the collection that begins at an optimizer step: a function of the step, of the model and of its state."""
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
-        """Rows for `needs.updates` optimizer steps, from `step`, the steps done so far."""
+        """Rows for the optimizer steps from `step` on, which is how many are done: as many as the collection has."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -58,6 +58,12 @@ class Collector(Protocol):
         """For a checkpoint: what is collected for `step` and after it already, by the step that each begins at."""
         ...
 
-    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
-        """Goes on from what `state` and `ahead` gave."""
+    def kept(self) -> Collection | None:
+        """Rows that it keeps for later collections, if there are any: for a checkpoint, and alike on all ranks."""
+        ...
+
+    def restore(
+        self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
+    ) -> None:
+        """Goes on from what `state`, `ahead` and `kept` gave."""
         ...

@@ -1,8 +1,7 @@
-"""Collections of demonstrations or preference pairs: alone, or beside rollouts."""
+"""Collections of demonstrations or preference pairs."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 import torch
 
 from posttrain.data.rows import Example, Row
-from posttrain.estimator.batch import PER_TOKEN, Origin
-from posttrain.train.collect.collection import NOTHING, Collection, Collector
+from posttrain.estimator.batch import Origin
+from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import Flat
 from posttrain.train.collect.order import Order
 
@@ -44,7 +43,13 @@ class DemonstrationCollector:
         """See `Collector`: nothing."""
         return {}
 
-    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
+    def kept(self) -> Collection | None:
+        """See `Collector`: nothing."""
+        return None
+
+    def restore(
+        self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
+    ) -> None:
         """See `Collector`."""
 
 
@@ -81,62 +86,3 @@ def collect_demonstrations(
         where=tuple(example.where for example in chosen),
         flat=flat,
     )
-
-
-class BesideDemonstrations:
-    """Rollouts, and in each optimizer step rows of a separate set of demonstrations.
-
-    Args:
-        rollouts: the collector of rollouts.
-        demonstrations: the collector of as many optimizer steps of demonstrations.
-    """
-
-    def __init__(self, rollouts: Collector, demonstrations: Collector) -> None:
-        self._rollouts, self._demonstrations = rollouts, demonstrations
-
-    def collect(self, model: Any, step: int, progress: float) -> Collection:
-        """See `Collector`."""
-        return _beside(self._rollouts.collect(model, step, progress), self._demonstrations.collect(model, step, progress))
-
-    def state(self) -> dict[str, Any]:
-        """See `Collector`: the rollouts'."""
-        return self._rollouts.state()
-
-    def ahead(self, step: int) -> dict[int, Collection]:
-        """See `Collector`: the rollouts'."""
-        return self._rollouts.ahead(step)
-
-    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
-        """See `Collector`."""
-        self._rollouts.restore(state, ahead)
-
-
-def _beside(rollouts: Collection, shown: Collection) -> Collection:
-    rows, units = len(rollouts.rows), len(rollouts.units)
-    later = tuple(tuple(row + rows for row in unit) for unit in shown.units)
-    return dataclasses.replace(
-        rollouts,
-        rows=rollouts.rows + shown.rows,
-        units=rollouts.units + later,
-        steps=tuple(
-            own + tuple(unit + units for unit in theirs) for own, theirs in zip(rollouts.steps, shown.steps, strict=True)
-        ),
-        where=rollouts.where + shown.where,
-        flat=_joined(rollouts.flat, shown.flat),
-    )
-
-
-def _joined(one: Flat, other: Flat) -> Flat:
-    """Rows of rollouts, then of demonstrations: with a reward of 0, wrong, and groups of their own."""
-    fields = {"group": torch.cat([one.fields["group"], other.fields["group"] + one.fields["group"].max() + 1])}
-    for name, value in one.fields.items():
-        if name in fields:
-            continue
-        beside = other.get(name)
-        if beside is None:
-            size = int(other.lengths.sum()) if name in PER_TOKEN and value.dim() == 1 else len(other)
-            beside = torch.full((size, *value.shape[1:]), name == "reward_mask", dtype=value.dtype)
-        if value.dim() != beside.dim():
-            value, beside = (part.of_tokens(name) for part in (one, other))
-        fields[name] = torch.cat([value, beside])
-    return Flat(np.concatenate([one.lengths, other.lengths]), fields, one.progress)

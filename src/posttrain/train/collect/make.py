@@ -23,9 +23,10 @@ from posttrain.train.collect.ahead.collector import AheadCollector
 from posttrain.train.collect.ahead.messages import Work
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
-from posttrain.train.collect.demonstrations import BesideDemonstrations, DemonstrationCollector
+from posttrain.train.collect.demonstrations import DemonstrationCollector
 from posttrain.train.collect.order import examples_of_epochs
-from posttrain.train.collect.pairs import PairCollector
+from posttrain.train.collect.over.beside import BesideDemonstrations
+from posttrain.train.collect.over.pairs import PairCollector
 from posttrain.train.collect.rollouts import RolloutCollector
 
 

@@ -70,8 +70,8 @@ class RolloutCollector:
         self._version = 0
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
-    def collect(self, model: Any, step: int, progress: float) -> Collection:
-        """See `Collector`.
+    def collect(self, model: Any, step: int, progress: float, *, without: int = 0) -> Collection:
+        """See `Collector`. Of the steps before, so many were `without` questions.
 
         Raises:
             EngineError: the engine failed, or sampled from other weights than the model's.
@@ -79,11 +79,11 @@ class RolloutCollector:
         """
         started = time.monotonic()
         self._engine.sync(model, step)
-        collection = self.sampled(step, progress, version=step, synced=time.monotonic() - started)
+        collection = self.sampled(step, progress, version=step, synced=time.monotonic() - started, without=without)
         rest(self._engine)
         return collection
 
-    def sampled(self, step: int, progress: float, *, version: int, synced: float) -> Collection:
+    def sampled(self, step: int, progress: float, *, version: int, synced: float, without: int = 0) -> Collection:
         """The collection that begins at `step`, of an engine whose weights are of this version, and took so many seconds to
         come.
 
@@ -91,7 +91,7 @@ class RolloutCollector:
             EngineError, RewardError: as `collect`.
         """
         started, self._version = time.monotonic(), version
-        rollouts = self._judged_answers(self._next(step), step, progress)
+        rollouts = self._judged_answers(self._next(step - without), step, progress)
         seen = list(rollouts)
         for attempt in range(1, self._resamples + 1):
             dull = self._without_signal(rollouts, progress)
@@ -116,13 +116,19 @@ class RolloutCollector:
         """See `Collector`: the latest failures of the rewards."""
         return {"failures": self._error_rate.state()}
 
-    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
+    def restore(
+        self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
+    ) -> None:
         """See `Collector`."""
         self._error_rate.restore(state["failures"])
 
     def ahead(self, step: int) -> dict[int, Collection]:
         """See `Collector`: nothing."""
         return {}
+
+    def kept(self) -> Collection | None:
+        """See `Collector`: nothing."""
+        return None
 
     def _next(self, step: int) -> list[Question]:
         """The questions of a step, and of those that share its collection; another epoch has other samples of each."""

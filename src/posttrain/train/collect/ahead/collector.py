@@ -65,7 +65,13 @@ class AheadCollector:
         done = [future for future in self._under_way.values() if future.done() and future.exception() is None]
         return {"next": self._next, "sampler": done[-1].result().state if done else self._state}
 
-    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
+    def kept(self) -> Collection | None:
+        """See `Collector`: nothing."""
+        return None
+
+    def restore(
+        self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
+    ) -> None:
         """See `Collector`. What is under way here stays so."""
         self._next, self._state = max(self._next, state["next"]), state["sampler"]
         for step, collection in ahead.items():

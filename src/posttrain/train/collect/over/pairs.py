@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from posttrain.estimator.batch import Origin
 from posttrain.estimator.needs import PairRule
-from posttrain.train.collect.collection import NOTHING, Collection, Collector
+from posttrain.train.collect.collection import Collection, Collector
 from posttrain.train.collect.flat import NAMED
+from posttrain.train.collect.over.over import Over
 
 Pair = tuple[int, int]
 """The rows of a chosen and a rejected completion."""
@@ -22,7 +23,7 @@ JUDGED = ("reward", "reward_mask", "correct")
 """What made pairs of rows, and is no part of them."""
 
 
-class PairCollector:
+class PairCollector(Over):
     """Makes pairs of the groups that another collector samples.
 
     Args:
@@ -32,23 +33,12 @@ class PairCollector:
     """
 
     def __init__(self, inner: Collector, rule: PairRule, seed: int) -> None:
-        self._inner, self._rule, self._seed = inner, rule, seed
+        super().__init__(inner)
+        self._rule, self._seed = rule, seed
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         """See `Collector`; raises what the inner one does."""
         return paired(self._inner.collect(model, step, progress), self._rule, f"{self._seed}/{step}")
-
-    def state(self) -> dict[str, Any]:
-        """See `Collector`."""
-        return self._inner.state()
-
-    def ahead(self, step: int) -> dict[int, Collection]:
-        """See `Collector`: of rollouts, not paired yet."""
-        return self._inner.ahead(step)
-
-    def restore(self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING) -> None:
-        """See `Collector`."""
-        self._inner.restore(state, ahead)
 
 
 def paired(collection: Collection, rule: PairRule, seed: str) -> Collection:
