@@ -9,6 +9,7 @@ from torch.nn.functional import rms_norm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from posttrain import Group, Judgement
+from posttrain.data.encoding.teacher import Asked
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
@@ -46,29 +47,38 @@ class Norm(Qwen2RMSNorm):
         return rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
-def make_examples(model: Any, tokenizer: Any, *, preference: bool, worth: Worth = "none", rows: int = 24) -> list[Example]:
+def make_examples(
+    model: Any, tokenizer: Any, *, preference: bool, worth: Worth = "none", template: str = "", rows: int = 24
+) -> list[Example]:
+    """`template` is what a teacher is asked, of these columns."""
+
     def record(i: int) -> Record:
         columns = {"prompt": f"what is {i} + {i}?", "completion": f"{'it is ' * (i % 5)}{2 * i}"}
         worths = {"weight": i % 4 / 2, "reward": (i % 3 - 1) / 2, "advantage": (i % 5 - 1) / 4, "forget": i % 3 == 0}
         worths |= {"label": i % 3 > 0} if worth == "label" else {}  # which other algorithms refuse
         pair = {"chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}"}
-        return Record(f"row {i}", {**columns, **worths, **pair})
+        return Record(f"row {i}", {**columns, **worths, **pair, "demonstration": columns["completion"]})
 
     reader = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer))
-    return reader.examples(map(record, range(rows)), preference=preference, worth=worth)[0]
+    asked = Asked(template) if template else None
+    return reader.examples(map(record, range(rows)), preference=preference, worth=worth, teacher=asked)[0]
 
 
-def make_problems(tokenizer: Any, *, rows: int = 24) -> list[Problem]:
-    """Additions, as questions, all but every third with a demonstration."""
-    return [
-        Problem(
-            tokenizer(f"{i}+{i}=").input_ids,
-            {"prompt": f"{i}+{i}=", "answer": str(2 * i)},
+def make_problems(tokenizer: Any, *, template: str = "", rows: int = 24) -> list[Problem]:
+    """Additions, as questions, all but every third with a demonstration; `template` is what a teacher is asked."""
+
+    def problem(i: int) -> Problem:
+        columns = {"prompt": f"{i}+{i}=", "answer": str(2 * i)}
+        shown = f"{2 * i}{'.' * (i % 4)}"
+        return Problem(
+            tokenizer(columns["prompt"]).input_ids,
+            columns,
             f"question {i}",
-            None if i % 3 == 0 else (*tokenizer(f"{2 * i}{'.' * (i % 4)}").input_ids, tokenizer.eos_token_id),
+            None if i % 3 == 0 else (*tokenizer(shown).input_ids, tokenizer.eos_token_id),
+            tokenizer(template.format(**columns, demonstration=shown)).input_ids if template else None,
         )
-        for i in range(rows)
-    ]
+
+    return [*map(problem, range(rows))]
 
 
 class Thirds:

@@ -38,9 +38,11 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
         algorithm = build_algorithm(name, **(options or {}))
         online: dict[str, Any] = {}
         needs = algorithm.needs
-        rows: Any = make_examples(policy, tokenizer, preference=needs.preference, worth=needs.weight)
+        rows: Any = make_examples(
+            policy, tokenizer, preference=needs.preference, worth=needs.weight, template=needs.teacher_template
+        )
         if algorithm.needs.rollouts:
-            rows = make_problems(tokenizer)
+            rows = make_problems(tokenizer, template=needs.teacher_template)
             sampling = Sampling(max_tokens=8, temperature=1.3, seed=5)
             online = {
                 "rewards": [Weighted(Thirds(), verdict=True)],
@@ -48,7 +50,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
                 "sampling": sampling,
             }
             if algorithm.needs.demonstrations:
-                online["demonstrations"] = make_examples(policy, tokenizer, preference=False)
+                online["demonstrations"] = make_examples(policy, tokenizer, preference=False, template=needs.teacher_template)
         micro = micro_rows or rows_per_step
         settings = {
             "output_dir": str(tmp_path / output),
@@ -73,7 +75,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             policy,
             algorithm,
             tokenizer=tokenizer,
-            train_dataset=rows,
+            train_dataset=given.pop("train_dataset", rows),
             eval_dataset={"held_out": rows[:5]} if evaluate else None,
             args=TrainingArguments(**settings),
             execution=Execution(micro_batch_tokens=micro_tokens, **execution),

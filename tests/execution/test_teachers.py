@@ -50,6 +50,38 @@ def test_a_run_learns_from_its_teacher_and_goes_on_with_no_other(posttrain: Comm
     assert posttrain("run", made())[0] == 0
 
 
+def test_a_teacher_is_asked_more_than_the_student_and_the_same_when_a_run_goes_on(posttrain: Command) -> None:
+    teacher()
+
+    def told(template: str, **changes: Any) -> str:
+        return made(model={**SCRATCH, "teachers": {"wide": {"name": "teacher", "template": template}}}, **changes)
+
+    for algorithm, more in (({"name": "kd"}, {}), ({"name": "opd"}, {"rollout": ROLLOUT, "training": {"max_steps": 1}})):
+        code, out, err = posttrain(
+            "run", told("{prompt} is {answer}", algorithm=algorithm, output_dir=algorithm["name"], **more)
+        )
+        assert code == 0, out + err
+    again = load_recipe("kd/recipe.yaml")
+    assert "{prompt} is {answer}" == vars(again.algorithm)["teacher_template"] == again.model.teachers["wide"].template
+    _, out, _ = posttrain("data", told("{prompt} is {answer}"))
+    assert "as the teacher reads it" in out
+    shutil.rmtree("kd/final")
+    code, _, err = posttrain("run", told("{answer} {prompt}", output_dir="kd"))
+    assert code == 8 and "model.teachers.wide.template: {prompt} is {answer} then, {answer} {prompt} now" in err, err
+    for template, algorithm, expected, says in (
+        ("{prompt} {hint}", {}, 3, "prompt + completion + hint are needed"),
+        ("{0}", {}, 2, "model.teachers.wide.template: its fields must be names of columns"),
+        (
+            "{prompt}",
+            {"teacher_template": "{answer}"},
+            2,
+            "model.teachers.wide.template: what the teacher is asked stands here",
+        ),
+    ):
+        code, _, err = posttrain("run", told(template, algorithm={"name": "kd", **algorithm}), "--output-dir", "refused")
+        assert (code, says in err) == (expected, True), err
+
+
 def test_a_teacher_of_other_tokens_is_refused(posttrain: Command) -> None:
     teacher("bytes")
     code, _, err = posttrain("run", made())

@@ -116,7 +116,9 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "save_strategy": "no",
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
-    rows = make_examples(model, tokenizer, preference=algorithm.needs.preference, worth=algorithm.needs.weight)
+    needs = algorithm.needs
+    told = {"worth": needs.weight, "template": needs.teacher_template}
+    rows: Any = make_examples(model, tokenizer, preference=needs.preference, **told)  # type: ignore[arg-type]
     taught: dict[str, Any] = {"teachers": {"wide": make_teacher()}} if algorithm.needs.teacher != "none" else {}
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
     return Counting(

@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "srft": {"max_tokens": 8},
     "psft": {"updates": 3},
     "chord": {"demonstrations": 3},
+    "opd": {"updates": 2, "teacher_template": "{prompt} (as in {demonstration})"},
 }
 TIMES = ("seconds", "tokens_per_second")
 Ended = tuple[torch.Tensor, list[torch.Tensor], list[dict[str, Any]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from transformers import AutoModelForCausalLM
 
 from cases import divergences
 from posttrain import PostTrainer, build_algorithm, policy_gradient_loss
-from posttrain.errors import SetupError
+from posttrain.errors import DataError, SetupError
 from posttrain.model.frozen.teacher import load_teacher, teacher_of
 from posttrain.model.load import make_tokenizer
 from posttrain.settings.model import TeacherConfig
-from tiny import make_model, make_teacher, parameters
+from posttrain.train.collect.arrays import from_arrays, to_arrays
+from tiny import make_examples, make_model, make_problems, make_teacher, parameters
 from train import naive
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -29,14 +31,23 @@ TAUGHT = {
 }
 
 
+TOLD = {"teacher_template": "{prompt} (as in {demonstration})"}
+
+
+@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
 @pytest.mark.parametrize("name", TAUGHT)
-def test_a_step_has_the_gradient_of_both_models_own_full_logits(name: str, make_trainer: MakeTrainer) -> None:
-    algorithm, teacher = build_algorithm(name, **TAUGHT[name]), make_teacher()
-    options = {"teachers": {"wide": teacher}}
-    trainer = make_trainer(name, options=TAUGHT[name], max_steps=1, micro_rows=2, learning_rate=1.0, trainer_options=options)
+def test_a_step_has_the_gradient_of_both_models_own_full_logits_on_what_each_is_asked(
+    name: str, layout: str, make_trainer: MakeTrainer
+) -> None:
+    options, teacher = TAUGHT[name] | (TOLD if layout != "shared" or name == "opd" else {}), make_teacher()
+    algorithm, more = build_algorithm(name, **options), {"teachers": {"wide": teacher}, "layout": layout}
+    trainer = make_trainer(name, options=options, max_steps=1, micro_rows=2, learning_rate=1.0, trainer_options=more)
     model: Any = trainer.model
     collection, at = trainer.run_state.collector.collect(model, 0, 0.0), 1.3 if algorithm.needs.rollouts else 1.0
-    own, taught = naive.log_softmax(model, collection, at), naive.log_softmax(teacher, collection, at).detach()
+    read = dataclasses.replace(collection, rows=tuple(row.as_taught for row in collection.rows))
+    longer = [len(taught) > len(row) for taught, row in zip(read.rows, collection.rows, strict=True)]
+    assert all(longer) if "teacher_template" in options else not any(longer)
+    own, taught = naive.log_softmax(model, collection, at), naive.log_softmax(teacher, read, at).detach()
     batch = algorithm.prepare(collection.batch.replace(teacher_logp=naive.of_tokens(taught, collection)))
     whole: Any = {} if name == "opd" else {algorithm.divergence.name: divergences(own, taught, algorithm.divergence)}
     whole = {kind: values[kind] for kind, values in whole.items()}
@@ -48,6 +59,25 @@ def test_a_step_has_the_gradient_of_both_models_own_full_logits(name: str, make_
     assert expected.abs().max() > 1e-3
     assert (before - parameters(model) - expected).abs().max() / expected.abs().max() < 1e-10
     assert torch.equal(before_teacher, parameters(teacher)) and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_what_a_teacher_reads_counts_in_a_micro_batch_and_is_kept_with_a_collection(make_trainer: MakeTrainer) -> None:
+    options = {"rollouts": 2, **TOLD}
+    made = [make_trainer("opd", options=given, micro_tokens=80) for given in (options, {"rollouts": 2})]
+    for trainer, told in zip(made, (True, False), strict=True):
+        [step], _ = trainer.get_batch_samples(iter([0]), 1, torch.device("cpu"))
+        assert (len(step.micro) > 1) == told
+        back = from_arrays(to_arrays(step.collection))
+        for row, kept in zip(step.collection.rows, back.rows, strict=True):
+            assert (row.teacher_prompt is not None) == told
+            assert kept.as_taught.prompt.tolist() == row.as_taught.prompt.tolist()
+
+
+def test_prepared_rows_that_say_nothing_to_the_teacher_are_refused(make_trainer: MakeTrainer) -> None:
+    model, tokenizer = make_model()
+    for name, rows in (("kd", make_examples(model, tokenizer, preference=False)), ("opd", make_problems(tokenizer))):
+        with pytest.raises(DataError, match="must have a teacher_prompt: Reader"):
+            make_trainer(name, options=TOLD, trainer_options={"train_dataset": rows})
 
 
 def test_a_teacher_is_taken_by_its_folder_and_one_for_one_that_asks(make_trainer: MakeTrainer, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Literal
 
 from posttrain.algorithms.options import AlgorithmConfig
-from posttrain.settings.base import Count
+from posttrain.settings.base import Count, Template
 from posttrain.settings.doors.door import Door, check_call, installed, takes
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
-FOLLOWS = ("rollouts", "updates", "max_tokens")
-"""What follows from a recipe's rollout and training, and is given to a function that names it."""
+FOLLOWS = ("rollouts", "updates", "max_tokens", "teacher_template")
+"""What follows from a recipe's rollout, training and teacher, and is given to a function that names it."""
 
 
 class FunctionAlgorithm(Door, AlgorithmConfig):
@@ -21,11 +21,13 @@ class FunctionAlgorithm(Door, AlgorithmConfig):
 
     name: Literal["function"] = "function"
     rollouts: Count | None = None
-    """Completions for each question. The recipe fills these three; the function gets those that it names."""
+    """Completions for each question. The recipe fills these four; the function gets those that it names."""
     updates: Count | None = None
     """Optimizer steps for each collection."""
     max_tokens: Count | None = None
     """Of the longest answer."""
+    teacher_template: Template | None = None
+    """What the teacher is asked in place of the prompt."""
 
     def build(self) -> Algorithm:
         """What the function returns, tried on a small batch."""
@@ -35,7 +37,7 @@ class FunctionAlgorithm(Door, AlgorithmConfig):
         function = self.load()
         both = [name for name in FOLLOWS if name in self.options and getattr(self, name) is not None]
         if both:
-            raise ValueError(f"{self.path}: options.{both[0]} follows from rollout and training.rows_per_step: leave it out")
+            raise ValueError(f"{self.path}: options.{both[0]} follows from the rest of the recipe: leave it out")
         given: dict[str, Any] = {name: value for name in FOLLOWS if (value := getattr(self, name)) is not None}
         options = {**self.options, **{name: value for name, value in given.items() if takes(function, name)}}
         check_call(self.path, function, options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.base import Config, Count, NonNegative, Positive, Template
 from posttrain.settings.rollout import PairsConfig
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ class AlgorithmConfig(Config, ABC):
         Raises:
             ValueError: the options do not go together in a way that only building shows.
         """
+
+
+class Taught(AlgorithmConfig, ABC):
+    """Of algorithms that learn from a teacher, which may be asked more than the student."""
+
+    has_teacher = True
+
+    teacher_template: Template | None = None
+    """What the teacher is asked in place of the prompt. The recipe fills it from `model.teachers`."""
 
 
 class OnDemonstrations(AlgorithmConfig, ABC):

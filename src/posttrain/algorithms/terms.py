@@ -26,6 +26,7 @@ def needs(
     demonstrations: int = 0,
     collected_entropy: Literal["none", "prefix", "rows"] = "none",
     teacher: Literal["none", "logp", "full"] = "none",
+    teacher_template: str = "",
 ) -> Needs:
     """Old log-probs where several updates need them, a KL in the reward, or `old_logp` says so; of the sampler where the
     config says so.
@@ -50,6 +51,7 @@ def needs(
         collected_entropy=collected_entropy,
         verdict=config.reads_verdict,
         teacher=teacher,
+        teacher_template=teacher_template,
     )
 
 

@@ -39,24 +39,24 @@ def shown_by(needs: Needs, *, made: bool = False) -> tuple[str, ...]:
 
 
 class TemplateFields(Mapping[str, Any]):
-    """A row's columns as `prompt_template` takes them: text and finite numbers; null is empty text.
+    """A row's columns as a template takes them: text and finite numbers; null is empty text.
 
     Its lookup raises BadRow: the column is missing, or is neither.
     """
 
-    def __init__(self, columns: Mapping[str, Any]) -> None:
-        self._columns = columns
+    def __init__(self, columns: Mapping[str, Any], key: str) -> None:
+        self._columns, self._key = columns, key
 
     def __getitem__(self, name: str) -> str | int | float:
         if name not in self._columns:
-            raise BadRow(f"prompt_template names the column {name!r}, which the row does not have")
+            raise BadRow(f"{self._key} names the column {name!r}, which the row does not have")
         value = self._columns[name]
         if value is None:
             return ""
         if isinstance(value, str) or (is_number(value) and math.isfinite(value)):
             return value
         kind = str(value) if is_number(value) else type(value).__name__
-        raise BadRow(f"prompt_template takes text and numbers, and {name} is {kind}")
+        raise BadRow(f"{self._key} takes text and numbers, and {name} is {kind}")
 
     def __iter__(self) -> Any:
         return iter(self._columns)

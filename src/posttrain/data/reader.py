@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from posttrain.data.answers import is_conversation
 from posttrain.data.columns import Use, is_number
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, tell_counts
+from posttrain.data.encoding.teacher import Asked, TeacherPrompts
 from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
 from posttrain.data.sources import Record
 from posttrain.data.weights import COLUMNS, ONE_OF, Weigher, Worth
@@ -35,15 +38,23 @@ class Reader:
         self._data, self._tokenizer, self._ends, self._context = data, tokenizer, ends, context
 
     def examples(
-        self, records: Iterable[Record], *, preference: bool, worth: Worth = "none", label: str = "the data"
+        self,
+        records: Iterable[Record],
+        *,
+        preference: bool,
+        worth: Worth = "none",
+        teacher: Asked | None = None,
+        label: str = "the data",
     ) -> tuple[list[Example], DataReport]:
-        """Demonstrations, with what they are `worth`; or preference pairs.
+        """Demonstrations, with what they are `worth` and what a `teacher` is asked, where that is another prompt; or
+        preference pairs.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
-        use = Use("pairs" if preference else "demonstrations", self._data, COLUMNS[worth])
-        encoder, weigher = self._encoder(self._context), Weigher(worth, self._tokenizer)
+        told = () if teacher is None else teacher.columns
+        use = Use("pairs" if preference else "demonstrations", self._data, (*COLUMNS[worth], *told))
+        encoder, weigher, taught = self._encoder(self._context), Weigher(worth, self._tokenizer), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:
             columns = use.columns(record)
@@ -51,9 +62,14 @@ class Reader:
                 pair, notes = encoder.preference(columns)
                 return [Example(pair, record.where)], notes
             rows, notes = encoder.demonstrations(columns, weigher.of(columns))
+            if taught is not None:
+                ids, more = taught.ids(columns, answer=max(len(row.completion) for row in rows))
+                rows = [replace(row, teacher_prompt=np.array(ids, np.int32)) for row in rows]
+                notes = notes + more
             return [Example((row,), record.where) for row in rows], notes
 
         wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
+        wanted = [("prompt", "completion", *told)] if told else wanted
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
         kept, report = self._all(records, encode, use, wanted, label)
         return weigher.settled(kept, label), report
@@ -68,6 +84,7 @@ class Reader:
         anything: bool = False,
         demonstrated: tuple[str, ...] = (),
         faults: Faults | None = None,
+        teacher: Asked | None = None,
         label: str = "the data",
     ) -> tuple[list[Problem], DataReport]:
         """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have. Of a
@@ -81,16 +98,17 @@ class Reader:
             anything: any other column may be read as well.
             demonstrated: the columns that a question's demonstration may stand in; of the first that is there.
             faults: why demonstrations are not right; None checks nothing.
+            teacher: how one is asked, where it is asked something else.
             label: of the set, for messages.
 
         Raises:
             DataError: as for `examples`, or not one row has a demonstration that can be used.
         """
-        needs = tuple(needs)
+        needs = tuple(dict.fromkeys((*needs, *(() if teacher is None else teacher.columns))))
         use = Use("questions", self._data, needs, demonstrated, anything)
         limits = [limit for limit in (self._context, context) if limit is not None]
         asking = self._encoder(min(limits) - room + 1 if limits else None)
-        answering = self._encoder(self._context)
+        answering, taught = self._encoder(self._context), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Problem], Notes]:
             columns = use.columns(record)
@@ -100,11 +118,13 @@ class Reader:
                 if columns.get(name) is None:
                     raise BadRow(f"{name} is missing")
             prompt, notes = asking.prompt(columns)
+            told, cuts = (None, Notes()) if taught is None else taught.ids(columns, answer=room)
+            problem, notes = Problem(prompt, columns, record.where, None, told), notes + cuts
             if not demonstrated:
-                return [Problem(prompt, columns, record.where)], notes
+                return [problem], notes
             on_long = self._data.on_long_completion
             shown, more = read_demonstration(answering, columns, prompt, names=demonstrated, max_tokens=room, on_long=on_long)
-            return [Problem(prompt, columns, record.where, shown)], notes + more
+            return [replace(problem, demonstration=shown)], notes + more
 
         wanted = [("prompt", *needs)]
         if "answer" in needs:
@@ -121,6 +141,9 @@ class Reader:
 
     def _encoder(self, limit: int | None) -> Encoder:
         return Encoder(self._tokenizer, self._data, self._ends, limit)
+
+    def _teacher(self, asked: Asked | None) -> TeacherPrompts | None:
+        return None if asked is None else TeacherPrompts(asked, self._tokenizer, self._data, self._ends)
 
     def _all(
         self,

@@ -19,16 +19,28 @@ Weigh = Callable[[Sequence[int], Collection[int]], NDArray[np.float32]]
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """A prompt and one completion as token ids. `mask` is True where a token of the completion carries loss; `weight` is what
-    each of them is worth, where the algorithm asks for that.
+    each of them is worth, where the algorithm asks for that. `teacher_prompt` is what a teacher reads before the completion,
+    where that is another prompt.
     """
 
     prompt: NDArray[np.int32]
     completion: NDArray[np.int32]
     mask: NDArray[np.bool_]
     weight: NDArray[np.float32] | None = None
+    teacher_prompt: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def as_taught(self) -> Row:
+        """What the teacher reads."""
+        return self if self.teacher_prompt is None else Row(self.teacher_prompt, self.completion, self.mask)
+
+    @property
+    def longest(self) -> Row:
+        """What the student reads, or the teacher, where that is more."""
+        return max(self, self.as_taught, key=len)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +58,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A prompt to be answered, the columns that its answers are graded by, and a demonstration's tokens, its end included."""
+    """A prompt to be answered, the columns that its answers are graded by, a demonstration's tokens, its end included, and
+    what a teacher reads in place of the prompt, where that is another one.
+    """
 
     prompt: Sequence[int]
     columns: Mapping[str, Any]
     where: str
     demonstration: Sequence[int] | None = None
+    teacher_prompt: Sequence[int] | None = None
 
 
 def digest(rows: Sequence[Example | Problem]) -> str:
@@ -60,7 +75,8 @@ def digest(rows: Sequence[Example | Problem]) -> str:
     for one in rows:
         if isinstance(one, Problem):
             columns = json.dumps(one.columns, sort_keys=True, default=str)
-            parts = [np.array(one.prompt, np.int32), np.array(one.demonstration or (), np.int32)]
+            read = [one.prompt, one.demonstration or (), *([] if one.teacher_prompt is None else [one.teacher_prompt])]
+            parts = [np.array(ids, np.int32) for ids in read]
         else:
             columns, parts = "", [part for row in one.rows for part in _read(row)]
         for part in (columns.encode(), *(part.tobytes() for part in parts)):
@@ -69,7 +85,7 @@ def digest(rows: Sequence[Example | Problem]) -> str:
 
 
 def _read(row: Row) -> list[NDArray[Any]]:
-    return [row.prompt, row.completion, row.mask, *([] if row.weight is None else [row.weight])]
+    return [row.prompt, row.completion, row.mask, *(one for one in (row.weight, row.teacher_prompt) if one is not None)]
 
 
 class BadRow(ValueError):

@@ -62,6 +62,8 @@ class Needs:
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
     full_kl, teacher: whole distributions are compared with the frozen start model's, or with a teacher's (full); or a
         teacher's log-probs of the tokens are needed (logp).
+    teacher_template: what the teacher is asked in place of the prompt, with fields that are columns of a row; where it is
+        empty it reads what the student reads.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
     verdict: which rollouts are right, beside their rewards.
     memory: what the collector remembers over steps: none, window (of several updates), buffer.
@@ -85,6 +87,7 @@ class Needs:
     entropy: bool = False
     full_kl: bool = False
     teacher: Literal["none", "logp", "full"] = "none"
+    teacher_template: str = ""
     collected_entropy: Literal["none", "prefix", "rows"] = "none"
     verdict: bool = False
     memory: Literal["none", "window", "buffer"] = "none"
@@ -93,6 +96,8 @@ class Needs:
     def __post_init__(self) -> None:
         if self.full_kl and self.teacher == "full":
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
+        if self.teacher_template and self.teacher == "none":
+            raise ValueError("Needs: teacher_template is of a teacher: teacher='logp' or 'full'")
 
     @property
     def compares_distributions(self) -> bool:

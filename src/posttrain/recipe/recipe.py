@@ -12,7 +12,7 @@ from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentence
-from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages
+from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
@@ -72,7 +72,7 @@ class Recipe(Config):
         for key in NOT_BUILT:
             if key in values:
                 raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
-        return with_rollout(with_compute(with_stages(values)))
+        return with_rollout(with_teacher(with_compute(with_stages(values))))
 
     @field_validator("output_dir")
     @classmethod
@@ -219,6 +219,13 @@ class Recipe(Config):
             raise RecipeError(str(error)) from error
         if self.model.reference.refresh and not algorithm.needs.reference:
             raise RecipeError(f"model.reference: {self.algorithm.label} compares with no start model that could be moved")
+        for name, teacher in self.model.teachers.items():
+            if (teacher.template or "") != algorithm.needs.teacher_template:
+                raise RecipeError(
+                    f"model.teachers.{name}.template: what the teacher is asked stands here, and "
+                    f"{self.algorithm.label} has it asked {algorithm.needs.teacher_template or 'the prompt'!r}: leave "
+                    "algorithm.teacher_template out; a function takes the parameter teacher_template, which the recipe fills"
+                )
         if self.rollout is None:
             return
         given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows_per_step}

@@ -115,6 +115,20 @@ def with_compute(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "model": model if plain else {**model, "compute": meant}, "training": training}
 
 
+def with_teacher(values: dict[str, Any]) -> dict[str, Any]:
+    """What follows from `model.teachers`: what the algorithm has its teacher asked."""
+    model, algorithm = values.get("model"), values.get("algorithm")
+    teachers = model.get("teachers") if isinstance(model, dict) else None
+    if not isinstance(teachers, dict) or not isinstance(algorithm, dict) or (config := _config(algorithm)) is None:
+        return values
+    if "teacher_template" not in config.model_fields:
+        return values
+    templates = [one.get("template") for one in teachers.values() if isinstance(one, dict)]
+    if len(templates) != 1 or templates[0] is None:
+        return values
+    return {**values, "algorithm": {"teacher_template": templates[0], **algorithm}}
+
+
 def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
     """What follows from `rollout`: the algorithm's rollouts, pairs, max_tokens and updates, and the rows of a step; and from
     `rewards` their weights.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import string
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -15,6 +17,22 @@ NonNegativeCount = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+WIDEST = 1000  # characters to which a field of a template is padded
+
+
+def _names_columns(template: str) -> str:
+    fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    if not fields or not all(name.isidentifier() for name in fields):
+        raise ValueError("its fields must be names of columns, such as {prompt}; write {{ and }} for braces")
+    forms = " ".join(form or "" for _, _, form, _ in string.Formatter().parse(template))
+    if "{" in forms or max(map(int, re.findall(r"\d+", forms)), default=0) > WIDEST:
+        raise ValueError(f"a field is made no wider than {WIDEST} characters, and has no field in its format")
+    return template
+
+
+Template = Annotated[str, AfterValidator(_names_columns)]
+"""A text with fields that are columns of a row."""
 
 
 class Config(BaseModel):

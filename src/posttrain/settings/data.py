@@ -5,14 +5,12 @@ from __future__ import annotations
 import datetime
 import glob
 import os
-import re
-import string
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from posttrain.settings.base import Config, Count, Share
+from posttrain.settings.base import Config, Count, Share, Template
 from posttrain.settings.rollout import CollectConfig
 
 Column = Literal[
@@ -34,8 +32,6 @@ Column = Literal[
     "forget",
 ]
 Format = Literal["messages", "sharegpt", "alpaca"]
-
-WIDEST = 1000  # characters to which a field of a template is padded
 
 
 class _Source(Config):
@@ -131,7 +127,7 @@ class Encoding(Config):
 
     chat_template: bool = True
     """Render prompts and completions with the tokenizer's chat template; False joins them as plain text."""
-    prompt_template: str = "{prompt}"
+    prompt_template: Template = "{prompt}"
     """Wraps the prompt's text; its fields are columns."""
     system_prompt: str | None = None
     """A system message before each conversation that has none."""
@@ -163,17 +159,6 @@ class Encoding(Config):
                 "true or false: a template of your own belongs to the tokenizer, as chat_template.jinja in its folder"
             )
         return given
-
-    @field_validator("prompt_template")
-    @classmethod
-    def _names_columns(cls, template: str) -> str:
-        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-        if not fields or not all(name.isidentifier() for name in fields):
-            raise ValueError("its fields must be names of columns, such as {prompt}; write {{ and }} for braces")
-        forms = " ".join(form or "" for _, _, form, _ in string.Formatter().parse(template))
-        if "{" in forms or max(map(int, re.findall(r"\d+", forms)), default=0) > WIDEST:
-            raise ValueError(f"a field is made no wider than {WIDEST} characters, and has no field in its format")
-        return template
 
     @model_validator(mode="after")
     def _system_prompt_has_a_place(self) -> Encoding:

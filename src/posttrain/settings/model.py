@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from posttrain.settings.base import Config
+from posttrain.settings.base import Config, Template
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Sizes of an attention head that vLLM serves on CPU and on GPU both; with others it starts and dies at the first request."""
@@ -83,6 +83,9 @@ class TeacherConfig(Config):
     """The folder of a LoRA adapter (peft) that it wears."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """In which it is held."""
+    template: Template | None = None
+    """What it is asked in place of the prompt, after which it reads the same answer: "{prompt}\\n\\n{demonstration}", say,
+    of a row's columns. Takes the place of data.prompt_template; if not set, it reads what the student reads."""
     revision: str | None = None
     """A branch, tag or commit of the hub."""
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from posttrain.data.encoding.teacher import asked_by
 from posttrain.distributed.signals import Interruption
 from posttrain.estimator import Algorithm
+from posttrain.model.load import context_of
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
@@ -114,6 +116,9 @@ class PostTrainer(Loop):
         self._interruption, self._facts, self._keep = interruption, facts or {}, args.save_total_limit
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         settle_ends(model, tokenizer)
+        taught: dict[str, Any] = {"teachers": as_teachers(teachers, algorithm, tokenizer), "device": args.device}
+        [teacher] = taught["teachers"].values() or [model]
+        asked = asked_by(algorithm.needs, context_of(teacher))
         data, collector = collected_data(
             given.train,
             algorithm,
@@ -125,6 +130,7 @@ class PostTrainer(Loop):
             engine=given.engine,
             sampling=sampling,
             demonstrations=demonstrations,
+            teacher=asked,
             mask_cut_off=mask_cut_off,
             resamples=resamples,
             ahead=ahead,
@@ -141,12 +147,12 @@ class PostTrainer(Loop):
                 tokenizer,
                 preference=algorithm.needs.preference,
                 worth=algorithm.needs.weight,
+                teacher=asked,
                 label=f"eval_dataset {name}",
             )
             for name, examples in given.held_out.items()
         }
         numbers: dict[str, Any] = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}
-        taught: dict[str, Any] = {"teachers": as_teachers(teachers, algorithm, tokenizer), "device": args.device}
         start = make_ready(model, tokenizer, algorithm, execution, **taught, **numbers)
         super().__init__(
             model=model,

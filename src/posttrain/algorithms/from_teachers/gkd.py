@@ -15,17 +15,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from posttrain.algorithms.options import OnSamples
+from posttrain.algorithms.options import OnSamples, Taught
 from posttrain.settings.base import NonNegativeCount, Share
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
 
-class GKD(OnSamples):
+class GKD(Taught, OnSamples):
     """Generalised knowledge distillation on the student's rollouts."""
 
-    has_teacher = True
     name: Literal["gkd"] = "gkd"
     updates: Literal[1] = 1
     """Optimizer steps for each collection."""
@@ -54,7 +53,13 @@ class GKD(OnSamples):
         return Algorithm(
             name=self.name,
             paper="arXiv:2306.13649",
-            needs=Needs(scope="token", rollouts=self.rollouts, teacher="full", **shown),
+            needs=Needs(
+                scope="token",
+                rollouts=self.rollouts,
+                teacher="full",
+                teacher_template=self.teacher_template or "",
+                **shown,
+            ),
             terms=(),
             penalties=(Penalty(name="divergence/teacher", coef=1.0, **quantity),),
         )

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from posttrain.algorithms.options import OnDemonstrations
+from posttrain.algorithms.options import OnDemonstrations, Taught
 from posttrain.settings.base import Positive, Share
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
 
-class KD(OnDemonstrations):
+class KD(Taught, OnDemonstrations):
     """Knowledge distillation on demonstrations."""
 
-    has_teacher = True
     name: Literal["kd"] = "kd"
     alpha: Share = 0.5
     """Weight of the teacher; the demonstrations' likelihood has what is left of 1."""
@@ -46,7 +45,7 @@ class KD(OnDemonstrations):
         return Algorithm(
             name=self.name,
             paper="arXiv:1503.02531",
-            needs=Needs(scope="token", demonstration="row", teacher="full"),
+            needs=Needs(scope="token", demonstration="row", teacher="full", teacher_template=self.teacher_template or ""),
             terms=(likelihood,),
             penalties=(teacher,),
         )

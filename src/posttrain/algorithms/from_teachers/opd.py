@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from posttrain.algorithms.options import OnRollouts
+from posttrain.algorithms.options import OnRollouts, Taught
 from posttrain.settings.base import NonNegative, Positive
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
 
-class OPD(OnRollouts):
+class OPD(Taught, OnRollouts):
     """On-policy distillation from a teacher."""
 
-    has_teacher = True
     name: Literal["opd"] = "opd"
     reward_coef: NonNegative = 0.0
     """Weight of the rewards' advantage, normalised in its group, beside the teacher's; 0: no rewards are needed."""
@@ -75,7 +74,7 @@ class OPD(OnRollouts):
         return Algorithm(
             name=self.name,
             paper="arXiv:2306.13649",
-            needs=needs(self, teacher="logp"),
+            needs=needs(self, teacher="logp", teacher_template=self.teacher_template or ""),
             terms=(
                 Term(name="policy", estimator=estimator, average=average.token, metrics=watched),
                 *kl_terms(self.kl_coef, "k3", average.token),

@@ -30,7 +30,7 @@ class Chat:
 
     def __init__(self, template: Template, text: Text, end: int, config: Encoding, lengths: Lengths) -> None:
         self._template, self._text, self._config, self._lengths = template, text, config, lengths
-        self._prompts, self._turns = Prompts(config), Turns(template, text, end)
+        self._prompts, self._turns = Prompts(config.prompt_template), Turns(template, text, end)
         self._told = set[str]()
 
     def prompt(self, columns: Mapping[str, Any]) -> tuple[list[int], Notes]:

@@ -23,7 +23,7 @@ class Plain:
     """
 
     def __init__(self, text: Text, config: Encoding, lengths: Lengths) -> None:
-        self._text, self._config, self._lengths, self._prompts = text, config, lengths, Prompts(config)
+        self._text, self._config, self._lengths, self._prompts = text, config, lengths, Prompts(config.prompt_template)
 
     def prompt(self, columns: Mapping[str, Any]) -> tuple[list[int], Notes]:
         """The prompt as it is asked.

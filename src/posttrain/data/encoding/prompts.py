@@ -24,10 +24,10 @@ _TOLD = {
 
 
 class Prompts:
-    """The recipe's template for the texts of prompts."""
+    """A template for the texts of prompts; `key` is what it is called in a recipe."""
 
-    def __init__(self, config: Encoding) -> None:
-        self._template = config.prompt_template
+    def __init__(self, template: str, key: str = "prompt_template") -> None:
+        self._template, self._key = template, key
         self.fields = names_of(self._template)
 
     def text(self, columns: Mapping[str, Any]) -> str:
@@ -50,11 +50,11 @@ class Prompts:
         if not isinstance(columns.get("prompt"), str):
             raise BadRow(f"prompt must be text, not {type(columns.get('prompt')).__name__}")
         try:
-            return self._template.format_map(TemplateFields(columns))
+            return self._template.format_map(TemplateFields(columns, self._key))
         except BadRow:
             raise
         except (ValueError, TypeError) as error:
-            raise BadRow(f"prompt_template does not fit the row: {error}") from None
+            raise BadRow(f"{self._key} does not fit the row: {error}") from None
 
 
 def guarded(text: Text, config: Encoding, value: T) -> tuple[T, Ids, Notes]:

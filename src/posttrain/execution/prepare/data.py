@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from posttrain.data.columns import shown_by, tell_unread
+from posttrain.data.encoding.teacher import Asked
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
@@ -44,7 +45,14 @@ class Sets:
         return [[*one.prompt.tolist(), *one.completion.tolist()] if isinstance(one, Row) else [*one.prompt] for one in first]
 
 
-def read_sets(recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, rewards: Sequence[Weighted]) -> Sets:
+def read_sets(
+    recipe: Recipe,
+    algorithm: Algorithm,
+    model: Any,
+    tokenizer: Any,
+    rewards: Sequence[Weighted],
+    teacher: Asked | None = None,
+) -> Sets:
     """Reads every set of the recipe.
 
     Args:
@@ -53,6 +61,7 @@ def read_sets(recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, 
         model: whose context bounds them.
         tokenizer: of the model.
         rewards: of training; they say which columns they read, and which demonstrations are right.
+        teacher: how one is asked, where it is asked something else.
 
     Raises:
         RecipeError: answers have no room in the context.
@@ -63,16 +72,18 @@ def read_sets(recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, 
     if recipe.data.collect is not None:
         chosen = recipe.data.collect.chosen
         room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens")
-        sets.candidates, sets.reports["candidates"] = reader.problems(read(recipe.data.train), **room, label="data.train")
+        sets.candidates, sets.reports["candidates"] = reader.problems(
+            read(recipe.data.train), **room, teacher=teacher, label="data.train"
+        )
     if recipe.data.makes_data and recipe.rollout is None:
         sets.train, sets.reports["train"] = sets.candidates, sets.reports.pop("candidates")
     else:
-        sets.train, sets.reports["train"] = _train(recipe, algorithm, model, tokenizer, reader, rewards)
+        sets.train, sets.reports["train"] = _train(recipe, algorithm, model, tokenizer, reader, rewards, teacher)
     if (source := recipe.data.demonstrations) is not None:
-        shown = reader.examples(read(source), preference=False, label="data.demonstrations")
+        shown = reader.examples(read(source), preference=False, teacher=teacher, label="data.demonstrations")
         sets.demonstrations, sets.reports["demonstrations"] = shown
     for name in recipe.data.eval:
-        _evaluated(name, recipe, algorithm, model, reader, sets)
+        _evaluated(name, recipe, algorithm, model, reader, sets, teacher)
     _tell_unread(recipe, sets)
     return sets
 
@@ -93,13 +104,19 @@ def _tell_unread(recipe: Recipe, sets: Sets) -> None:
 
 
 def _train(
-    recipe: Recipe, algorithm: Algorithm, model: Any, tokenizer: Any, reader: Reader, rewards: Sequence[Weighted]
+    recipe: Recipe,
+    algorithm: Algorithm,
+    model: Any,
+    tokenizer: Any,
+    reader: Reader,
+    rewards: Sequence[Weighted],
+    teacher: Asked | None,
 ) -> tuple[list[Example] | list[Problem], DataReport]:
     """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
     records = read(recipe.data.train)
     if recipe.rollout is None:
         needs = algorithm.needs
-        return reader.examples(records, preference=needs.preference, worth=needs.weight, label="data.train")
+        return reader.examples(records, preference=needs.preference, worth=needs.weight, teacher=teacher, label="data.train")
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
@@ -108,17 +125,20 @@ def _train(
         anything=wanted.anything,
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),
+        teacher=teacher,
         label="data.train",
     )
 
 
-def _evaluated(name: str, recipe: Recipe, algorithm: Algorithm, model: Any, reader: Reader, sets: Sets) -> None:
+def _evaluated(
+    name: str, recipe: Recipe, algorithm: Algorithm, model: Any, reader: Reader, sets: Sets, teacher: Asked | None
+) -> None:
     """Of an evaluation set what the loss is computed on, and the questions that are asked."""
     records, label, needs = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs
     if not records:
         raise DataError(f"{label}: the source is empty.")
     if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.preference):
-        wanted: Any = {"preference": needs.preference, "worth": needs.weight}
+        wanted: Any = {"preference": needs.preference, "worth": needs.weight, "teacher": teacher}
         sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, label=label)
     if recipe.eval.samples:
         room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")

@@ -13,6 +13,7 @@ import transformers
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.algorithms import built
+from posttrain.data.encoding.teacher import asked_by
 from posttrain.data.rows import Example, digest
 from posttrain.distributed import ranks
 from posttrain.errors import RecipeError, SetupError
@@ -22,7 +23,7 @@ from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.frozen.teacher import load_teacher
-from posttrain.model.load import load, outline
+from posttrain.model.load import context_of, load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.scoring import computing
@@ -36,6 +37,7 @@ from posttrain.rewards.options import Judged
 from posttrain.rollout.make import make_engine, sampling_of
 from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.doors.permissions import Permissions
+from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
 from posttrain.train.collect.order import examples_of_epochs
@@ -187,13 +189,14 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
         model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
-        sets = read_sets(recipe, algorithm, model, tokenizer, rewards)
+        teachers = {name: load_teacher(name, one, tokenizer) for name, one in recipe.model.teachers.items()}
+        [teacher] = teachers.values() or [model]
+        sets = read_sets(recipe, algorithm, model, tokenizer, rewards, asked_by(algorithm.needs, context_of(teacher)))
         if (fault := round_trip_fault(tokenizer, model.config, sets.first_rows)) is not None:
             cure = "Take a model whose tokenizer is of its kind."
             if recipe.model.from_scratch is not None:
                 cure = "Take architecture: llama, or an alphabet of ASCII characters."
             raise SetupError(f"{recipe.model.label}: what is saved would have another tokenizer: {fault}. {cure}")
-        teachers = {name: load_teacher(name, one, tokenizer) for name, one in recipe.model.teachers.items()}
         started.pop_all()
     graders = Graders(recipe.rewards)
     prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, graders, teachers=teachers)
@@ -217,7 +220,10 @@ def looked_at(recipe: Recipe, permissions: Permissions) -> tuple[Sets, Any, list
     with ExitStack() as started:
         rewards = _rewards(recipe, started)
         described, tokenizer = outline(recipe.model, seed=recipe.seed)
-        return read_sets(recipe, algorithm, described, tokenizer, rewards), tokenizer, eos_ids(described, tokenizer)
+        taught_by = [ModelConfig(name=one.name, revision=one.revision) for one in recipe.model.teachers.values()]
+        [teacher] = [outline(one, seed=recipe.seed)[0] for one in taught_by] or [described]
+        sets = read_sets(recipe, algorithm, described, tokenizer, rewards, asked_by(algorithm.needs, context_of(teacher)))
+        return sets, tokenizer, eos_ids(described, tokenizer)
 
 
 def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:

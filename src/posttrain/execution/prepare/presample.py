@@ -146,8 +146,10 @@ def _of(
     if demonstrations:
         return [dataclasses.replace(row, demonstration=tuple(answers[0]) if answers else None)]
     prompt = np.array(row.prompt, np.int32)
+    taught: Any = {} if row.teacher_prompt is None else {"teacher_prompt": np.asarray(row.teacher_prompt, np.int32)}
     return [
-        Example((Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_)),), row.where) for answer in answers
+        Example((Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_), **taught),), row.where)
+        for answer in answers
     ]
 
 

@@ -134,7 +134,10 @@ def _view(
 
 
 def _placed(one: Example | Problem) -> Iterator[tuple[str, str, Row]]:
-    yield from ((one.where, title, row) for title, row in _rows(one))
+    for title, row in _rows(one):
+        yield one.where, title, row
+        if row.teacher_prompt is not None:
+            yield one.where, f"{title}, as the teacher reads it".removeprefix(", "), row.as_taught
 
 
 def _rows(one: Example | Problem) -> Iterator[tuple[str, Row]]:
@@ -143,7 +146,8 @@ def _rows(one: Example | Problem) -> Iterator[tuple[str, Row]]:
         return
     answer = np.array(one.demonstration or (), np.int32)
     title = "question with its demonstration" if len(answer) else "question"
-    yield title, Row(np.array(one.prompt, np.int32), answer, np.ones(len(answer), np.bool_))
+    taught: Any = {} if one.teacher_prompt is None else {"teacher_prompt": np.asarray(one.teacher_prompt, np.int32)}
+    yield title, Row(np.array(one.prompt, np.int32), answer, np.ones(len(answer), np.bool_), **taught)
 
 
 def _shown(where: str, title: str, row: Row, tokenizer: Any, ends: Sequence[int]) -> Shown:

@@ -28,16 +28,15 @@ class Compared:
 
     def __init__(self, algorithm: Algorithm, reference: Reference | None, teacher: Teacher | None, scorer: Scorer) -> None:
         needs, self._by, self.scores = algorithm.needs, algorithm.divergence, dict[str, Score]()
-        for name, model, asked in (
-            ("ref_logp", reference, needs.ref_logp),
-            ("teacher_logp", teacher, needs.teacher == "logp"),
-        ):
-            if model is not None and asked:
-                self.scores[name] = partial(_logp, model, scorer)
+        if reference is not None and needs.ref_logp:
+            self.scores["ref_logp"] = partial(_logp, reference, scorer)
+        if teacher is not None and needs.teacher == "logp":
+            self.scores["teacher_logp"] = partial(_taught_logp, teacher, scorer)
         stays = reference is not None and not reference.moves and not needs.rollouts
         self.kept = self.scores.get("ref_logp") if stays else None
         """What makes the reference's log-probs of rows that are read again, where those are the same then."""
         self._whole = reference if needs.full_kl else teacher if needs.teacher == "full" else None
+        self._of_start = needs.full_kl
 
     def completed(self, inputs: ModelInputs, batch: Batch) -> Batch:
         """The batch with those of the log-probs that it has not."""
@@ -46,8 +45,14 @@ class Compared:
 
     def states(self, inputs: ModelInputs) -> ReferenceStates | None:
         """What whole distributions are compared with, where they are."""
-        return None if self._whole is None else self._whole.states(inputs, self._by)
+        if self._whole is None:
+            return None
+        return self._whole.states(inputs if self._of_start else inputs.teacher or inputs, self._by)
 
 
 def _logp(model: Frozen, scorer: Scorer, inputs: ModelInputs, batch: Batch) -> Float[Tensor, "B T"]:
     return model.logp(inputs, batch.loss_mask, scorer)
+
+
+def _taught_logp(model: Frozen, scorer: Scorer, inputs: ModelInputs, batch: Batch) -> Float[Tensor, "B T"]:
+    return model.logp(inputs.teacher or inputs, batch.loss_mask, scorer)

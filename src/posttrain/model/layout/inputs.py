@@ -18,7 +18,8 @@ class ModelInputs:
 
     `row`, `position` say where the hidden state that predicts a scored token stands; `index` where its log-prob goes in
     [B, T]; `target` is its id. All four have one entry for each scored token. A packed row has a layout and position ids,
-    and no mask.
+    and no mask. `teacher` are the same rows as a teacher reads them, where it reads another prompt; its entries are of the
+    same tokens in the same order.
     """
 
     input_ids: Int[Tensor, "B S"]
@@ -29,6 +30,7 @@ class ModelInputs:
     target: Int[Tensor, " n"]
     position_ids: Int[Tensor, "1 S"] | None = None
     layout: Layout | None = None
+    teacher: ModelInputs | None = None
 
     def to(self, device: torch.device) -> ModelInputs:
         """The same on another device, sent there in one copy for which nothing waits."""
@@ -38,4 +40,5 @@ class ModelInputs:
         of_layout = () if self.layout is None else self.layout.tensors
         sent = at_once([*own.values(), *of_layout], device)
         layout = None if self.layout is None else self.layout.with_tensors(*sent[len(own) :])
-        return replace(self, layout=layout, **dict(zip(own, sent, strict=False)))  # type: ignore[arg-type]
+        teacher = None if self.teacher is None else self.teacher.to(device)
+        return replace(self, layout=layout, teacher=teacher, **dict(zip(own, sent, strict=False)))  # type: ignore[arg-type]

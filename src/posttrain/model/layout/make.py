@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from posttrain.data.rows import Row
@@ -15,7 +16,9 @@ from posttrain.settings.training import RowLayout
 
 
 class Rows(Protocol):
-    """One way to lay rows out. A unit is some rows that stay in one micro-batch."""
+    """One way to lay rows out. A unit is some rows that stay in one micro-batch. Where a teacher reads more than the student
+    its tokens count.
+    """
 
     def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
         """The inputs of a micro-batch: its rows, and the same rows of the batch, on CPU.
@@ -51,11 +54,11 @@ class Padded:
 
     def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
         """See `Rows`."""
-        return model_inputs(rows, batch, pad_id=self.pad_id)
+        return _read_by_both(rows, partial(model_inputs, batch=batch, pad_id=self.pad_id))
 
     def tokens(self, rows: Sequence[Row]) -> int:
         """See `Rows`."""
-        return len(rows) * max(map(len, rows), default=0)
+        return len(rows) * max((len(row.longest) for row in rows), default=0)
 
     def deal(
         self, units: Sequence[Sequence[Row]], *, ranks: int, rows: int | None, tokens: int | None
@@ -76,17 +79,25 @@ class Packed:
 
     def inputs(self, rows: Sequence[Row], batch: Batch) -> ModelInputs:
         """See `Rows`."""
-        return packed_inputs(rows, batch, share=self.share, varlen=self.varlen)
+        return _read_by_both(rows, partial(packed_inputs, batch=batch, share=self.share, varlen=self.varlen))
 
     def tokens(self, rows: Sequence[Row]) -> int:
         """See `Rows`."""
-        return packed_tokens(rows, share=self.share)
+        return packed_tokens([row.longest for row in rows], share=self.share)
 
     def deal(
         self, units: Sequence[Sequence[Row]], *, ranks: int, rows: int | None, tokens: int | None
     ) -> list[list[list[int]]]:
         """See `Rows`."""
-        return packed_micro_batches(units, ranks=ranks, share=self.share, rows=rows, tokens=tokens)
+        read = [[row.longest for row in unit] for unit in units]
+        return packed_micro_batches(read, ranks=ranks, share=self.share, rows=rows, tokens=tokens)
+
+
+def _read_by_both(rows: Sequence[Row], inputs: Callable[[Sequence[Row]], ModelInputs]) -> ModelInputs:
+    own = inputs(rows)
+    if all(row.teacher_prompt is None for row in rows):
+        return own
+    return replace(own, teacher=inputs([row.as_taught for row in rows]))
 
 
 def make_layout(name: RowLayout, *, pad_id: int, varlen: bool = False) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from posttrain.train.collect.flat import Flat
 
 REST = "rest"  # what is no array, as the bytes of its JSON
 FIELD = "batch."
+TAUGHT, SIZES = "rows.teacher_prompt", "rows.teacher_prompt.sizes"
+_NOBODY = np.zeros(0, np.int32)
 
 
 def to_arrays(collection: Collection) -> dict[str, Tensor]:
@@ -23,7 +25,10 @@ def to_arrays(collection: Collection) -> dict[str, Tensor]:
     flat = collection.flat
     rest = {name: getattr(collection, name) for name in ("units", "steps", "where", "muted", "metrics", "samples")}
     rest["progress"] = flat.progress
+    taught = [_NOBODY if row.teacher_prompt is None else row.teacher_prompt for row in collection.rows]
+    asked = any(row.teacher_prompt is not None for row in collection.rows)
     return {
+        **({TAUGHT: torch.from_numpy(np.concatenate(taught)), SIZES: torch.tensor(list(map(len, taught)))} if asked else {}),
         "rows.prompt": torch.from_numpy(np.concatenate([row.prompt for row in collection.rows])),
         "rows.prompt.sizes": torch.tensor([len(row.prompt) for row in collection.rows]),
         "rows.mask": torch.from_numpy(np.concatenate([row.mask for row in collection.rows])),
@@ -45,7 +50,7 @@ def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
     ]
     units, steps = (tuple(map(tuple, rest.pop(name))) for name in ("units", "steps"))
     return Collection(
-        rows=tuple(Row(*row) for row in zip(*parts, strict=True)),
+        rows=tuple(Row(*row, teacher_prompt=asked) for *row, asked in zip(*parts, _taught(arrays), strict=True)),
         units=units,
         steps=steps,
         where=tuple(rest.pop("where")),
@@ -53,3 +58,11 @@ def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
         muted=tuple(rest.pop("muted")),
         **rest,
     )
+
+
+def _taught(arrays: Mapping[str, Tensor]) -> Iterable[Any]:
+    """Of each row what its teacher is asked, where that is another prompt."""
+    if TAUGHT not in arrays:
+        return [None] * len(arrays["rows.prompt.sizes"])
+    prompts = np.split(arrays[TAUGHT].numpy(), np.cumsum(arrays[SIZES].numpy())[:-1])
+    return [prompt if len(prompt) else None for prompt in prompts]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from posttrain.data.columns import shown_by, tell_unread
+from posttrain.data.encoding.teacher import Asked
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import records_of
@@ -31,18 +32,30 @@ from posttrain.train.collect.rollouts import RolloutCollector
 
 
 def as_examples(
-    data: Any, model: Any, tokenizer: Any, *, preference: bool = False, worth: Worth = "none", label: str = "the data"
+    data: Any,
+    model: Any,
+    tokenizer: Any,
+    *,
+    preference: bool = False,
+    worth: Worth = "none",
+    teacher: Asked | None = None,
+    label: str = "the data",
 ) -> list[Example]:
     """Prepared examples as they are; a data set with TRL's columns, rendered with the tokenizer's chat template.
 
     Raises:
-        DataError: a column is missing, a row is bad, or a prepared one has no weight where the algorithm asks for it.
+        DataError: a column is missing, a row is bad, or a prepared one has no weight, or nothing for its teacher, where the
+            algorithm asks for it.
     """
     if len(data) and isinstance(data[0], Example):
+        if teacher is not None and any(row.teacher_prompt is None for example in data for row in example.rows):
+            raise DataError(f"{label}: prepared rows must have a teacher_prompt: Reader.examples(…, teacher=…) makes them.")
         if worth != "none" and any(row.weight is None for example in data for row in example.rows):
             raise DataError(f"{label}: prepared rows must have a weight: Reader.examples(…, worth={worth!r}) makes them.")
         return list(data)
-    examples, report = _reader(model, tokenizer).examples(records_of(data), preference=preference, worth=worth, label=label)
+    examples, report = _reader(model, tokenizer).examples(
+        records_of(data), preference=preference, worth=worth, teacher=teacher, label=label
+    )
     tell_unread(label, [report])
     return examples
 
@@ -55,13 +68,17 @@ def as_problems(
     rewards: Iterable[Reward | Weighted],
     max_tokens: int,
     demonstrated: tuple[str, ...] = (),
+    teacher: Asked | None = None,
 ) -> list[Problem]:
     """The same for questions to be answered, with the columns that the rewards read, and with right demonstrations.
 
     Raises:
-        DataError: a column is missing, a row is bad, or no demonstration can be used.
+        DataError: a column is missing, a row is bad, no demonstration can be used, or a prepared question has nothing for its
+            teacher.
     """
     if len(data) and isinstance(data[0], Problem):
+        if teacher is not None and any(problem.teacher_prompt is None for problem in data):
+            raise DataError("The questions must have a teacher_prompt: Reader.problems(…, teacher=…) makes them.")
         return list(data)
     judges = weighted(rewards)
     wanted = Wanted.by(judges)
@@ -72,6 +89,7 @@ def as_problems(
         anything=wanted.anything,
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(judges, tokenizer),
+        teacher=teacher,
     )
     tell_unread("the data", [report])
     return asked
@@ -106,12 +124,14 @@ def collected_data(
     rewards: Sequence[Reward | Weighted],
     sampling: Sampling | None,
     demonstrations: Any,
+    teacher: Asked | None = None,
     epochs: float | None = None,
     steps: int = 0,
     **options: Any,
 ) -> tuple[list[Any], Collector]:
     """The examples or questions of a data set, and the collector that makes the algorithm's steps of them: so many passes
-    over them, or so many steps, and else without end; `options` are of `rollout_collector`.
+    over them, or so many steps, and else without end; `teacher` as `asked_by` gives it; `options` are of
+    `rollout_collector`.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
@@ -120,7 +140,7 @@ def collected_data(
         raise SetupError(f"{algorithm.name} asks for a buffer of questions over steps, which this version does not keep.")
     if not algorithm.needs.rollouts:
         needs = algorithm.needs
-        shown = as_examples(data, model, tokenizer, preference=needs.preference, worth=needs.weight)
+        shown = as_examples(data, model, tokenizer, preference=needs.preference, worth=needs.weight, teacher=teacher)
         return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=_end(epochs, shown))
     asked = as_problems(
         data,
@@ -129,8 +149,9 @@ def collected_data(
         rewards=rewards,
         max_tokens=sampling.max_tokens if sampling is not None else 1,
         demonstrated=shown_by(algorithm.needs),
+        teacher=teacher,
     )
-    beside = as_examples(demonstrations, model, tokenizer) if len(demonstrations) else ()
+    beside = as_examples(demonstrations, model, tokenizer, teacher=teacher) if len(demonstrations) else ()
     end = _end(epochs, asked)
     return asked, rollout_collector(
         asked,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from posttrain.data.answers import AnswerText
 from posttrain.data.rows import Problem, Row
@@ -232,9 +233,13 @@ class RolloutCollector:
         flat = self._flat(rollouts, progress)
         tokens, owners = flat.fields["tokens"].numpy(), flat.fields["group"].tolist()
         prompts = [np.array(group.problem.prompt, np.int32) for group in rollouts]
+        taught = [_ids(group.problem.teacher_prompt) for group in rollouts]
         whole = np.ones(flat.width, np.bool_)
         return Collection(
-            rows=tuple(Row(prompts[g], tokens[flat.span(i)], whole[: flat.lengths[i]]) for i, g in enumerate(owners)),
+            rows=tuple(
+                Row(prompts[g], tokens[flat.span(i)], whole[: flat.lengths[i]], teacher_prompt=taught[g])
+                for i, g in enumerate(owners)
+            ),
             units=tuple((i,) for i in range(len(flat))),
             steps=tuple(
                 tuple(u for u, g in enumerate(owners) if g // self._questions == k)
@@ -246,3 +251,7 @@ class RolloutCollector:
             metrics=metrics,
             samples=shown(rollouts, self._text),
         )
+
+
+def _ids(tokens: Sequence[int] | None) -> NDArray[np.int32] | None:
+    return None if tokens is None else np.asarray(tokens, np.int32)

@@ -1,0 +1,80 @@
+"""What a teacher is asked in place of a row's prompt: more than the student is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.data.columns import names_of
+from posttrain.data.encoding.encoder import Encoder
+from posttrain.data.encoding.prompts import Notes, Prompts
+from posttrain.data.rows import BadRow, LongRow
+from posttrain.estimator.needs import Needs
+from posttrain.settings.data import Encoding
+
+KEY = "the teacher's template"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a teacher is asked: by a template of a row's columns; it reads `context` tokens at most, where that is known."""
+
+    template: str
+    context: int | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it names beside the prompt."""
+        return tuple(name for name in dict.fromkeys(names_of(self.template)) if name != "prompt")
+
+
+def asked_by(needs: Needs, context: int | None) -> Asked | None:
+    """How an algorithm's teacher, of that context, is asked; None where it reads what the student reads."""
+    return Asked(needs.teacher_template, context) if needs.teacher_template else None
+
+
+class TeacherPrompts:
+    """Encodes what a teacher is asked, as the student's prompts are encoded but for their template and limits.
+
+    Args:
+        asked: how it is asked.
+        tokenizer: of transformers.
+        config: of the student's prompts.
+        ends: every token that ends an answer.
+    """
+
+    def __init__(self, asked: Asked, tokenizer: Any, config: Encoding, ends: Sequence[int]) -> None:
+        self._asked, self._prompts = asked, Prompts(asked.template, KEY)
+        self._refuses = config.on_long_prompt == "raise"
+        written = {"prompt_template": "{prompt}", "max_prompt_tokens": None, "max_tokens": None, "on_long_prompt": "skip"}
+        self._encoder = Encoder(tokenizer, config.model_copy(update=written), ends)
+
+    def ids(self, columns: Mapping[str, Any], *, answer: int) -> tuple[list[int], Notes]:
+        """The teacher's prompt, after which an answer of so many tokens follows. Of a conversation the template is given its
+        last turn, of the user, and takes its place.
+
+        Raises:
+            BadRow: a column of the template is missing, empty, or neither text nor a number.
+            LongRow: the teacher cannot read so much.
+        """
+        for name in self._asked.columns:
+            if name in columns and columns[name] in (None, ""):
+                raise BadRow(f"{KEY} names {name}, which is empty here")
+        prompt, notes = self._encoder.prompt({**columns, "prompt": self._written(columns)})
+        read, most = len(prompt) + answer, self._asked.context
+        if most is not None and read > most:
+            reason = f"the teacher would read {read} tokens, its prompt of {len(prompt)} and an answer, and knows {most}"
+            raise LongRow("long_prompt", reason, refused=self._refuses)
+        return prompt, notes
+
+    def _written(self, columns: Mapping[str, Any]) -> Any:
+        prompt = columns.get("prompt")
+        if prompt is None and columns.get("messages") is not None:
+            raise BadRow(f"{KEY} is of a prompt, and the row is a conversation: give prompt and completion")
+        if not isinstance(prompt, (list, tuple)):
+            return self._prompts.text(columns)
+        last: Any = prompt[-1] if prompt else None
+        if not isinstance(last, dict) or last.get("role") != "user":
+            raise BadRow(f"{KEY} takes the place of the user's last turn, and the prompt does not end with one")
+        return [*prompt[:-1], {**last, "content": self._prompts.text({**columns, "prompt": last.get("content")})}]
