@@ -5,6 +5,7 @@ A module that has a fixture `subject` imports the class `EngineContract` under a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from posttrain import Completion, Request, RolloutEngine, Sampling
-from posttrain.rollout.engine import check_requests, rest, sample_seed
+from posttrain.rollout.engine import check_requests, rest, sample_seed, temperature_of
 
 PROMPTS = ([60, 61], [62, 63, 64, 70, 71], [65] * 40, [66, 80, 81])
 TOLERANCE = 1e-4  # nats, in float32
@@ -77,12 +78,13 @@ class Scripted:
     def _one(self, request: Request, sampling: Sampling, sample: int) -> Completion:
         rng = np.random.default_rng(sample_seed(sampling, request.question, sample))
         tokens, logprobs, last = list[int](), list[float](), [*request.prompt, *request.prefix][-1]
+        heat = temperature_of(request, sampling)
         while len(tokens) < sampling.max_tokens - len(request.prefix):
-            logp = (self._synced[last] / (sampling.temperature or 1.0)).log_softmax(-1)
+            logp = (self._synced[last] / (heat or 1.0)).log_softmax(-1)
             if sampling.top_k:
                 logp = logp.masked_fill(logp < logp.topk(sampling.top_k).values[-1], -torch.inf).log_softmax(-1)
             p = logp.double().exp().numpy()
-            last = int(logp.argmax()) if not sampling.temperature else int(rng.choice(len(p), p=p / p.sum()))
+            last = int(logp.argmax()) if not heat else int(rng.choice(len(p), p=p / p.sum()))
             tokens.append(last)
             logprobs.append(float(logp[last]))
             if last == self._end or any(stop in self._decode(tokens) for stop in sampling.stop):
@@ -126,6 +128,17 @@ class EngineContract:
             assert (best - taken).max() < TOLERANCE
             reported = torch.tensor(group[0].logprobs)
             assert (reported - (taken - logits.logsumexp(-1))).abs().max() < TOLERANCE
+
+    def test_a_request_may_have_a_temperature_of_its_own(self, subject: Subject) -> None:
+        sampling = Sampling(max_tokens=12, temperature=1.3, seed=2)
+        own = [Request(prompt, question=i, temperature=0.0) for i, prompt in enumerate(PROMPTS)]
+        together = [request for pair in zip(ask(*PROMPTS, n=3), own, strict=True) for request in pair]
+        answers = subject.engine.generate(together, sampling)
+        greedy = subject.engine.generate(ask(*PROMPTS), dataclasses.replace(sampling, temperature=0.0))
+        assert tokens(answers[1::2]) == tokens(greedy)
+        assert tokens(answers[::2]) == tokens(subject.engine.generate(ask(*PROMPTS, n=3), sampling))
+        with pytest.raises(ValueError, match="request 0 has the temperature -1"):
+            subject.engine.generate([Request(PROMPTS[0], temperature=-1.0)], sampling)
 
     @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
     def test_log_probs_are_of_the_sampling_distribution(self, subject: Subject, temperature: float) -> None:

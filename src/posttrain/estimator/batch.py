@@ -38,7 +38,7 @@ class Batch:
     never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
     token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `anchor` is one
-    number for the whole step, made before its first micro-batch.
+    number for the whole step, made before its first micro-batch. `baseline` is what an answer to the row's question is worth.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
@@ -63,6 +63,7 @@ class Batch:
     correct: Bool[Tensor, " B"] | None = None
     chosen: Bool[Tensor, " B"] | None = None
     anchor: Float[Tensor, " B"] | None = None
+    baseline: Float[Tensor, " B"] | None = None
     progress: float = 0.0
 
     def __post_init__(self) -> None:
@@ -168,10 +169,12 @@ class Question:
 class Request:
     """What a rollout engine is asked for: `n` completions of `prompt` + `prefix`, both token ids.
 
-    A prefix comes back as DEMO tokens at the head of its row. `question` is the id that seeds are made of.
+    A prefix comes back as DEMO tokens at the head of its row. `question` is the id that seeds are made of. `temperature` is
+    its own, in place of that at which all is sampled; 0 asks for the most probable tokens.
     """
 
     prompt: Sequence[int]
     prefix: Sequence[int] = ()
     n: int = 1
     question: int = 0
+    temperature: float | None = None

@@ -7,6 +7,7 @@ only whole. Log-probs are those of the sampling distribution, which the probe pr
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
 from posttrain.model.tokenizer import eos_ids
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
+from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
 
 PAGE = 256  # tokens of a block of the cache
@@ -68,9 +69,11 @@ class ContinuousEngine:
 
     def _generate(self, requests: Sequence[Request], sampling: Sampling, ends: Sequence[int]) -> list[list[Completion]]:
         answers: list[list[Completion]] = [[] for _ in requests]
-        for n in sorted({request.n for request in requests} - {0}):
-            numbers = [number for number, request in enumerate(requests) if request.n == n]
-            found = self._batch([requests[number] for number in numbers], n, sampling, ends)
+        kinds = [(request.n, temperature_of(request, sampling)) for request in requests]
+        for kind in sorted({kind for kind in kinds if kind[0]}):
+            numbers = [number for number, one in enumerate(kinds) if one == kind]
+            alike = dataclasses.replace(sampling, temperature=kind[1])
+            found = self._batch([requests[number] for number in numbers], kind[0], alike, ends)
             for number, group in zip(numbers, found, strict=True):
                 answers[number] = group
         return answers

@@ -59,7 +59,8 @@ class Completion:
 
 
 class RolloutEngine(Protocol):
-    """Samples completions. Requests are answered in order, `request.n` completions each.
+    """Samples completions. Requests are answered in order, `request.n` completions each, at `request.temperature` where they
+    have one of their own.
 
     An engine with weights of its own proves in `sync` that they have become the model's.
     """
@@ -101,13 +102,21 @@ def rest(engine: RolloutEngine) -> None:
         engine.rest()
 
 
+def temperature_of(request: Request, sampling: Sampling) -> float:
+    """Its own, or that of all."""
+    return sampling.temperature if request.temperature is None else request.temperature
+
+
 def check_requests(requests: Sequence[Request], sampling: Sampling, context: int | None) -> None:
     """Refuses what no engine can answer, before anything is sampled. `context` is the model's maximal length.
 
     Raises:
-        ValueError: an empty prompt, a prefix that leaves no room within max_tokens, or prompt and answer over the context.
+        ValueError: an empty prompt, a negative temperature, a prefix that leaves no room within max_tokens, or prompt and
+            answer over the context.
     """
     for number, request in enumerate(requests):
+        if temperature_of(request, sampling) < 0:
+            raise ValueError(f"request {number} has the temperature {request.temperature:g}; 0 is greedy, and the least")
         if not len(request.prompt) + len(request.prefix):
             raise ValueError(f"request {number} has an empty prompt")
         if len(request.prefix) >= sampling.max_tokens:

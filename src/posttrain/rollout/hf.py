@@ -21,7 +21,7 @@ from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
 from posttrain.model.tokenizer import eos_ids
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
+from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed, temperature_of
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing
 TOKENS = 2**16  # of prompts and answers at a time: the cache of an 8 B model in float32 is then 17 GB
@@ -33,6 +33,7 @@ class _Sample:
     request: int
     uniforms: np.ndarray
     room: int
+    temperature: float
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
     finished: bool = False
@@ -94,9 +95,10 @@ class HFEngine:
         cache.batch_select_indices(rows)
         logits, mask = logits[rows], mask[rows]
         while alive:
-            log_p = _distribution(logits, sampling)
+            heat = torch.tensor([s.temperature for s in alive], device=logits.device, dtype=logits.dtype)
+            log_p = _distribution(logits, sampling, heat)
             uniforms = torch.tensor([s.uniforms[len(s.tokens)] for s in alive], device=log_p.device)
-            tokens = log_p.argmax(-1) if sampling.temperature == 0 else _inverse_cdf(log_p, uniforms)
+            tokens = torch.where(heat == 0, log_p.argmax(-1), _inverse_cdf(log_p, uniforms))
             logprobs = log_p.gather(1, tokens[:, None])[:, 0]
             for sample, token, logprob in zip(alive, tokens.tolist(), logprobs.tolist(), strict=True):
                 sample.tokens.append(token)
@@ -147,9 +149,9 @@ class HFEngine:
 
 
 def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]:
-    room = sampling.max_tokens - len(request.prefix)
+    room, heat = sampling.max_tokens - len(request.prefix), temperature_of(request, sampling)
     seeds = (sample_seed(sampling, request.question, sample) for sample in range(request.n))
-    return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room) for seed in seeds]
+    return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room, heat) for seed in seeds]
 
 
 def _parts(requests: Sequence[Request], max_tokens: int) -> list[list[int]]:
@@ -176,9 +178,9 @@ def _left_padded(contexts: Sequence[Sequence[int]], device: torch.device) -> tup
     return ids, mask
 
 
-def _distribution(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
-    """log of the sampling distribution: temperature, then top_k, then top_p, renormalised."""
-    log_p = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
+def _distribution(logits: Float[Tensor, "B V"], sampling: Sampling, heat: Float[Tensor, " B"]) -> Float[Tensor, "B V"]:
+    """log of the sampling distribution: each row's temperature, then top_k, then top_p, renormalised."""
+    log_p = (logits / heat.where(heat > 0, 1.0)[:, None]).log_softmax(-1)
     if sampling.top_k:
         threshold = log_p.topk(min(sampling.top_k, log_p.shape[-1]), -1).values[:, -1:]
         log_p = log_p.masked_fill(log_p < threshold, -torch.inf).log_softmax(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,13 @@ class Ask:
     prompt: list[int]
     max_tokens: int
     seed: int
+    temperature: float | None = None
+    """Its own, in place of that of all."""
+
+    def options(self, of_all: Mapping[str, Any]) -> dict[str, Any]:
+        """Of its sample, by vLLM's names."""
+        own = {} if self.temperature is None else {"temperature": self.temperature}
+        return {**of_all, "max_tokens": self.max_tokens, "seed": self.seed, **own}
 
 
 @dataclass(frozen=True, slots=True)

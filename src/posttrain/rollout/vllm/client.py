@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from posttrain.errors import EngineError
 from posttrain.estimator.batch import Request
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed
+from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
 from posttrain.rollout.vllm.backend import Answer, Ask, Backend, sampling_options
 from posttrain.settings.rollout import VLLM_TEMPERATURE
@@ -46,15 +46,15 @@ class VLLMClient:
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         backend = self._running()
         check_requests(requests, sampling, backend.context)
-        if sampling.temperature > VLLM_TEMPERATURE:
-            raise ValueError(
-                f"vLLM takes no temperature over {VLLM_TEMPERATURE:g}, and {sampling.temperature:g} was asked for"
-            )
+        hottest = max([sampling.temperature, *(temperature_of(request, sampling) for request in requests)])
+        if hottest > VLLM_TEMPERATURE:
+            raise ValueError(f"vLLM takes no temperature over {VLLM_TEMPERATURE:g}, and {hottest:g} was asked for")
         asks = [
             Ask(
                 [*request.prompt, *request.prefix],
                 sampling.max_tokens - len(request.prefix),
                 sample_seed(sampling, request.question, sample) >> 1,  # vLLM's are of 63 bits
+                request.temperature,
             )
             for request in requests
             for sample in range(request.n)

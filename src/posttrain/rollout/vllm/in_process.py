@@ -75,7 +75,7 @@ class InProcess:
         try:
             with Watchdog("vLLM", self._deadline, self._clean_up) as watchdog:
                 for (name, _), ask in zip(numbers.items(), asks, strict=True):
-                    params = self._params(**options, max_tokens=ask.max_tokens, seed=ask.seed)
+                    params = self._params(**ask.options(options))
                     engine.add_request(name, {"prompt_token_ids": ask.prompt}, params)
                 while engine.has_unfinished_requests():
                     for output in engine.step():

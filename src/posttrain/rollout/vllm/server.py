@@ -179,10 +179,8 @@ class Server:
         body = {
             "model": self._model,
             "prompt": ask.prompt,
-            "max_tokens": ask.max_tokens,
-            "seed": ask.seed,
             "return_token_ids": True,
-            **options,
+            **ask.options(options),
         }
         reply = await self._post_again(client, "/v1/completions", body)
         try:
