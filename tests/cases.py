@@ -155,6 +155,9 @@ CASES = [
     Case("rloo"),
     Case("rloo", "no_kl", {"kl_coef": 0.0}),
     Case("rloo", "several", {"updates": 4}),
+    Case("remax"),
+    Case("remax", "kl", {"kl_coef": 0.1}),
+    Case("a_star_po", "", {"beta": 0.3}),
     Case("reinforce_pp"),
     Case("reinforce_pp", "baseline", {"updates": 4, "baseline": "group_mean", "discount": 0.9}),
     Case("asymre", "several", {"updates": 4}),
@@ -362,6 +365,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         correct=correct if needs.verdict else None,
         chosen=torch.arange(rows) % 2 == 0 if needs.preference else None,
         anchor=torch.full((rows,), 0.4, dtype=torch.float64) if needs.anchor != "none" else None,
+        baseline=normal(units)[group % units] if needs.baseline != "none" else None,
         progress=0.3,
     )
     return Sample(algorithm, batch, logits, ref_logits, teacher_logits)

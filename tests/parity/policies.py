@@ -109,7 +109,20 @@ def topr(
     return row_mean(rows, losses)
 
 
-NAIVE: dict[str, Callable[..., Tensor]] = {paper.__name__: paper for paper in (gmpo, sapo, dppo, vespo, gpg, dro, topr)}
+def remax(rows: list[Row], *, kl_coef: float = 0.0) -> Tensor:
+    """-1/N sum_i (R_i - R of the greedy answer) log pi(y_i) (arXiv:2310.10505)."""
+    rows = shaped(rows, kl_coef)
+    return row_mean(rows, [-(row.reward - row.baseline) * row.logp.sum() for row in rows])
+
+
+def a_star_po(rows: list[Row], *, beta: float = 1e-3) -> Tensor:
+    """1/N sum_i (beta log(pi(y)/pi_ref(y)) - (R_i - V*))² (arXiv:2505.20686)."""
+    return row_mean(rows, [(beta * (row.logp - row.ref).sum() - (row.reward - row.baseline)) ** 2 for row in rows])
+
+
+NAIVE: dict[str, Callable[..., Tensor]] = {
+    paper.__name__: paper for paper in (gmpo, sapo, dppo, vespo, gpg, dro, topr, remax, a_star_po)
+}
 
 OFF: dict[tuple[str, str], Any] = {
     ("sapo", "temperature_positive"): 1e-9,
@@ -136,6 +149,7 @@ ACTING = {
     "dro-several": ("beta",),
     "topr-several": ("baseline", "average"),
     "gspo-by_tokens": ("average",),
+    "remax-kl": ("kl_coef",),
     "grpo-unbiased": ("kl",),
     "grpo-stale_rows": ("off_policy_mask",),
 }

@@ -40,6 +40,7 @@ class Row:
     """It is a demonstration."""
     weight: Tensor
     anchor: float
+    baseline: float
 
     def __len__(self) -> int:
         return len(self.logp)
@@ -71,6 +72,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 entropy=logp.detach() if batch.entropy is None else batch.entropy[i][keep],
                 correct=batch.correct is not None and bool(batch.correct[i]),
                 shown=drawn.algorithm.needs.demonstration in ("row", "separate") and bool(batch.origin[i, 0] == 1),
+                baseline=0.0 if batch.baseline is None else float(batch.baseline[i]),
                 anchor=0.0 if batch.anchor is None else float(batch.anchor[i]),
                 weight=torch.ones_like(ref) if batch.weight is None else batch.weight[i][keep],
             )

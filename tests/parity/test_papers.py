@@ -482,6 +482,7 @@ def alone(case: Case) -> bool:
         ("grpo-dual", "objective/clipped"),
         ("dr_grpo-several", "objective/clipped"),
         ("dapo-several", "objective/clipped"),
+        ("a_star_po", "objective/a_star_po"),
         ("sft", "nll"),
     ],
 )

@@ -61,6 +61,10 @@ def without_reference(batch: Batch, logp: torch.Tensor) -> Batch:
     return batch.replace(ref_logp=torch.zeros_like(logp))
 
 
+def worth_nothing(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(baseline=torch.zeros(len(batch.group), dtype=logp.dtype))
+
+
 def far_behind(batch: Batch, logp: torch.Tensor) -> Batch:
     """The policy prefers every rejected completion, against the reference, by 20 nats for each token at least."""
     assert batch.chosen is not None
@@ -135,6 +139,8 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
         ("reinforce", {"baseline": "group_mean"}),
         as_drawn,
     ),
+    "greedy answers that earn nothing": (("remax", {}), ("reinforce", {}), worth_nothing),
+    "a_star_po at the start": (("a_star_po", {"beta": 0.5}), ("remax", {}), at_start),
     "rloo's first update": (("rloo", {"updates": 4}), ("rloo", {}), at_start),
     "grpo's first update": (("grpo", {"updates": 4}), ("grpo", {}), at_start),
     "k2 and k3 agree at the start": (("grpo", {"kl": "k2"}), ("grpo", {"kl_coef": 0.0}), at_start),

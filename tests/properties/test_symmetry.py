@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cases import Case, close, differentiate, on_policy, over, prepared, sample, shapes
 from posttrain import Batch, build_algorithm
+from posttrain.estimator.parts.advantage import given as given_by_prepare
 
 
 def has_baseline(case: Case) -> bool:
@@ -22,7 +23,8 @@ def has_baseline(case: Case) -> bool:
 
 def is_policy_gradient_only(case: Case) -> bool:
     algorithm = case.algorithm
-    return on_policy(case) and len(algorithm.terms) == 1 and not algorithm.penalties and algorithm.needs.teacher == "none"
+    alone = len(algorithm.terms) == 1 and algorithm.terms[0].estimator.advantage is given_by_prepare
+    return on_policy(case) and alone and not algorithm.penalties
 
 
 @over(each="part")
@@ -58,7 +60,8 @@ def test_no_advantage_is_no_gradient(case: Case, shape: dict[str, int]) -> None:
 @given(shape=shapes, shift=st.floats(-5, 5))
 def test_rewards_have_no_zero(case: Case, shape: dict[str, int], shift: float) -> None:
     drawn = sample(case.algorithm, **shape)
-    shifted = drawn.batch.replace(reward=drawn.reward + shift)
+    level = drawn.batch.baseline
+    shifted = drawn.batch.replace(reward=drawn.reward + shift, baseline=None if level is None else level + shift)
     expected, actual = (
         differentiate(case.algorithm, case.algorithm.prepare(batch), drawn.inputs())[1] for batch in (drawn.batch, shifted)
     )

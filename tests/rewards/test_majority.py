@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import permutations
 
@@ -32,6 +33,17 @@ def test_equal_answers_vote_together_however_they_are_written(mathematics: MathV
     half = ("\\boxed{\\frac{1}{2}}", "so \\boxed{0.5}", "#### 1/2")
     assert vote(mathematics, "\\boxed{2}", *half, "\\boxed{2}") == [0.0, 1.0, 1.0, 1.0, 0.0]
     assert vote(mathematics, "\\boxed{1,000}", "#### 1000", "\\boxed{3}") == [1.0, 1.0, 0.0]
+
+
+def test_what_stands_beside_the_group_is_judged_by_its_vote_and_has_none() -> None:
+    def judged(*completions: str) -> list[float | None]:
+        group = dataclasses.replace(of(*completions), beside=1)
+        return [one.score for one in MajorityVote(ExactMatch()).judge(group)]
+
+    assert judged("#### 1", "#### 2", "#### 1", "#### 2", "#### 1") == [None] * 5
+    assert judged("#### 1", "#### 2", "#### 1", "#### 2") == [1.0, 0.0, 1.0, 0.0]
+    assert judged("#### 1", "#### 1", "#### 3") == [1.0, 1.0, 0.0]
+    assert judged("", "", "#### 3") == [None] * 3
 
 
 def test_prose_votes(mathematics: MathVerify) -> None:

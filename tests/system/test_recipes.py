@@ -26,6 +26,7 @@ RECIPE_OF = {
     ("preferences", "none"): "pairs",
     ("labels", "none"): "unpaired",
     ("rollouts", "none"): "rollouts",
+    ("rollouts", "what questions are worth"): "values",
     ("rollouts", "of the question"): "both",
     ("rollouts", "a set of their own"): "two_sets",
 }
@@ -41,6 +42,8 @@ def kinds() -> Iterator[tuple[str, tuple[str, str]]]:
             beside = "a set of their own"
         elif needs.rollouts and needs.demonstration != "none":
             beside = "of the question"
+        elif needs.baseline == "value":
+            beside = "what questions are worth"
         elif config.has_teacher:
             beside = "a teacher"
         elif needs.weight != "none" and config.trains_on != "labels":

@@ -54,6 +54,7 @@ from posttrain.algorithms.on_preferences.rpo import RPO
 from posttrain.algorithms.on_preferences.simpo import SimPO
 from posttrain.algorithms.on_preferences.slic import SLiC
 from posttrain.algorithms.on_preferences.sppo import SPPO
+from posttrain.algorithms.on_rollouts.a_star_po import AStarPO
 from posttrain.algorithms.on_rollouts.asymre import AsymRE
 from posttrain.algorithms.on_rollouts.best_of_group import BestOfGroup
 from posttrain.algorithms.on_rollouts.cispo import CISPO
@@ -76,6 +77,7 @@ from posttrain.algorithms.on_rollouts.p3o import P3O
 from posttrain.algorithms.on_rollouts.pass_k import PassK
 from posttrain.algorithms.on_rollouts.reinforce import Reinforce
 from posttrain.algorithms.on_rollouts.reinforce_pp import ReinforcePP
+from posttrain.algorithms.on_rollouts.remax import ReMax
 from posttrain.algorithms.on_rollouts.rloo import RLOO
 from posttrain.algorithms.on_rollouts.sapo import SAPO
 from posttrain.algorithms.on_rollouts.top_entropy import TopEntropy
@@ -149,6 +151,8 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     OPO,
     Reinforce,
     RLOO,
+    ReMax,
+    AStarPO,
     ReinforcePP,
     AsymRE,
     OPMD,

@@ -38,6 +38,11 @@ def shown_by(needs: Needs, *, made: bool = False) -> tuple[str, ...]:
     return ("rejected",) if needs.pairs is not None and needs.pairs.rule == "fixed_rejected" else DEMONSTRATIONS
 
 
+def compared_by(needs: Needs, *, made: bool = False) -> tuple[str, ...]:
+    """The columns of a question that its answers' rewards are compared with; none where they are `made` otherwise."""
+    return ("value",) if needs.baseline == "value" and not made else ()
+
+
 class TemplateFields(Mapping[str, Any]):
     """A row's columns as a template takes them: text and finite numbers; null is empty text.
 
@@ -68,6 +73,22 @@ class TemplateFields(Mapping[str, Any]):
 def is_number(value: Any) -> TypeIs[int | float]:
     """An integer or a float, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def number_of(value: Any, name: str, *, least: float | None = None) -> float:
+    """A finite number, or its text, as tables hold it.
+
+    Raises:
+        BadRow: it is none, or less than the least.
+    """
+    try:
+        number = float(value) if isinstance(value, str) or is_number(value) else None
+    except ValueError:
+        number = None
+    wanted = "a finite number" if least is None else f"a finite number of at least {least:g}"
+    if number is None or not math.isfinite(number) or (least is not None and number < least):
+        raise BadRow(f"{name} must be {wanted}, not {value!r:.40}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class Reader:
         room: int = 1,
         context: int | None = None,
         needs: Iterable[str] = ("answer",),
+        numbers: tuple[str, ...] = (),
         anything: bool = False,
         demonstrated: tuple[str, ...] = (),
         faults: Faults | None = None,
@@ -95,6 +96,7 @@ class Reader:
             room: tokens that the prompt must leave free for an answer.
             context: of who answers, where it is smaller than the model's.
             needs: columns.
+            numbers: others, which must be numbers.
             anything: any other column may be read as well.
             demonstrated: the columns that a question's demonstration may stand in; of the first that is there.
             faults: why demonstrations are not right; None checks nothing.
@@ -104,7 +106,7 @@ class Reader:
         Raises:
             DataError: as for `examples`, or not one row has a demonstration that can be used.
         """
-        needs = tuple(dict.fromkeys((*needs, *(() if teacher is None else teacher.columns))))
+        needs = tuple(dict.fromkeys((*needs, *numbers, *(() if teacher is None else teacher.columns))))
         use = Use("questions", self._data, needs, demonstrated, anything)
         limits = [limit for limit in (self._context, context) if limit is not None]
         asking = self._encoder(min(limits) - room + 1 if limits else None)
@@ -117,6 +119,7 @@ class Reader:
             for name in needs:
                 if columns.get(name) is None:
                     raise BadRow(f"{name} is missing")
+            columns |= {name: number_of(columns[name], name) for name in numbers}
             prompt, notes = asking.prompt(columns)
             told, cuts = (None, Notes()) if taught is None else taught.ids(columns, answer=room)
             problem, notes = Problem(prompt, columns, record.where, None, told), notes + cuts
@@ -228,6 +231,10 @@ def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
     lacking = [name for names in begun for name in names if name not in record.columns]
     sought = next((name for name in lacking if name in record.mapped), None)
     name_them = f"Name them in the recipe: columns: {{{lacking[0]}: <your column>}}."
+    if "value" in lacking:
+        name_them = (
+            "What questions are worth is made of sampled answers by data.collect: {value: {k: 8}}, or is a column value."
+        )
     raise DataError(
         f"{record.where}: the columns {needed} are needed; the row has {', '.join(record.columns) or 'none'}. "
         + (f"columns looks for {sought} in {record.mapped[sought]}, which it does not have." if sought else name_them)

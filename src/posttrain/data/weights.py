@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.data.columns import is_number
+from posttrain.data.columns import number_of
 from posttrain.data.rows import BadRow, Example, Row, Weigh
 from posttrain.data.spans import of_tokens
 from posttrain.errors import DataError
@@ -65,9 +64,9 @@ class Weigher:
         given = next((name for name in ONE_OF[self._worth] if columns.get(name) is not None), None)
         if given is None:
             raise BadRow(f"{' or '.join(ONE_OF[self._worth])} is missing")
-        number = _NUMBERS.get(given, _number)(columns[given], given)
+        number = _NUMBERS.get(given, number_of)(columns[given], given)
         if given == "reward" and self._worth == "advantage" and columns.get("value") is not None:
-            number, given = number - _number(columns["value"], "value"), "reward and a value"
+            number, given = number - number_of(columns["value"], "value"), "reward and a value"
         self._read["label: false" if given == "label" and number < 0 else given] += 1
         return lambda ids, _: np.full(len(ids), number, np.float32)
 
@@ -93,7 +92,7 @@ class Weigher:
     def _weight(self, columns: Mapping[str, Any]) -> Weigh:
         row, tokens = columns.get("weight"), columns.get("weights")
         self._read.update(name for name, value in (("weight", row), ("weights", tokens)) if value is not None)
-        number = 1.0 if row is None else _number(row, "weight", least=0)
+        number = 1.0 if row is None else number_of(row, "weight", least=0)
         if tokens is None:
             return lambda ids, _: np.full(len(ids), number, np.float32)
         listed, said = _listed(tokens), columns.get("completion")
@@ -101,11 +100,11 @@ class Weigher:
             raise BadRow("its weights are of a completion's tokens, and it has messages: these have a weight alone")
         spans = [span for span in listed if isinstance(span, Mapping)]
         if not spans:
-            numbers = [_number(one, "weights", least=0) for one in listed]
+            numbers = [number_of(one, "weights", least=0) for one in listed]
             return lambda ids, ends: number * _in_order(numbers, ids, ends)
         if len(spans) < len(listed):
             raise BadRow("weights must be numbers, or spans such as {span: [0, 4], weight: 2}, and it has both")
-        placed = [(*_span(one), _number(one.get("weight"), "weights: weight", least=0)) for one in spans]
+        placed = [(*_span(one), number_of(one.get("weight"), "weights: weight", least=0)) for one in spans]
         return lambda ids, ends: number * of_tokens(self._tokenizer, ids, ends, said, placed)
 
 
@@ -146,18 +145,6 @@ def _less_mean(examples: list[Example], label: str) -> list[Example]:
 def _first(row: Row) -> float:
     assert row.weight is not None
     return float(row.weight[0])
-
-
-def _number(value: Any, name: str, *, least: float | None = None) -> float:
-    """A finite number, or its text, as tables hold it."""
-    try:
-        number = float(value) if isinstance(value, str) or is_number(value) else None
-    except ValueError:
-        number = None
-    wanted = "a finite number" if least is None else f"a finite number of at least {least:g}"
-    if number is None or not math.isfinite(number) or (least is not None and number < least):
-        raise BadRow(f"{name} must be {wanted}, not {value!r:.40}")
-    return number
 
 
 def _forgotten(value: Any, name: str) -> float:

@@ -16,6 +16,7 @@ ASKED_BY = {
     "behavior_logp": "rollouts=…",
     "weight": 'weight="weight"',
     "anchor": "anchor=…",
+    "baseline": 'baseline="greedy" or "value"',
 }
 """How `Needs` asks for a field of the batch."""
 
@@ -56,6 +57,8 @@ class Needs:
     where a row is to be forgotten, and else 1; label is 1 where a row is wanted, and else -1.
     anchor: how Batch.anchor is made of a step; mismatched: max(0, the mean of log pi - log ref over each prompt with the
     completion of the row before).
+    baseline: what a question's answers are compared with, which becomes Batch.baseline: greedy, the reward of its most
+    probable answer, for which the planner asks beside the rollouts, at temperature 0; value, its column of that name.
     rollouts: completions sampled for each question. updates: optimizer steps for each collection.
     corrects: its credit weighs tokens by how likely they were to their sampler, beside what a term's correction does.
     measures_tokens: its credit is made of all tokens of a collection together, so that none may leave the loss afterwards.
@@ -77,6 +80,7 @@ class Needs:
     pairs: PairRule | None = None
     weight: Literal["none", "weight", "reward", "advantage", "forget", "label"] = "none"
     anchor: Literal["none", "mismatched"] | RunningMean = "none"
+    baseline: Literal["none", "greedy", "value"] = "none"
     rollouts: int = 0
     updates: int = 1
     old_logp: bool = False

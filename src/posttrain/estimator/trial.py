@@ -86,6 +86,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
         chosen=torch.arange(ROWS) % 2 == 0 if needs.preference else None,
         anchor=torch.full((ROWS,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
+        baseline=drawn(ROWS) if needs.baseline != "none" else None,
         progress=0.5,
     )
     return batch, logp, random

@@ -37,7 +37,9 @@ class Group:
     template's `<think>`), without special tokens but for tags of thinking and answers; `raw` is the same with all of them,
     and `tokens` what was sampled.
 
-    `finished` is False where max_tokens cut a completion off; `columns` are those of the question's row.
+    `finished` is False where max_tokens cut a completion off; `columns` are those of the question's row. The last `beside` of
+    the completions are judged with the others, and are none of what was sampled: a reward that compares answers leaves
+    them out.
     """
 
     completions: Sequence[str]
@@ -45,6 +47,7 @@ class Group:
     finished: Sequence[bool]
     columns: Mapping[str, Any]
     raw: Sequence[str] = ()
+    beside: int = 0
 
     def texts(self, *, special_tokens: bool) -> Sequence[str]:
         """The completions, with all special tokens or without."""

@@ -111,6 +111,7 @@ def _copy(group: Group) -> Group:
         finished=tuple(group.finished),
         columns=copy.deepcopy(dict(group.columns)),
         raw=Lazily(lambda: group.raw),
+        beside=group.beside,
     )
 
 

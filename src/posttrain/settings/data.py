@@ -178,7 +178,12 @@ class DataConfig(Encoding):
     """A set of its own, for algorithms that train on one beside the questions."""
     collect: CollectConfig | None = None
     """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
-    demonstrations of its right answers."""
+    demonstrations of its right answers, value says what each question is worth."""
+
+    @property
+    def makes_values(self) -> bool:
+        """What questions are worth is sampled before training."""
+        return self.collect is not None and self.collect.value is not None
 
     @property
     def makes_data(self) -> bool:

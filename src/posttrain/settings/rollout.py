@@ -202,6 +202,17 @@ class RejectionSampling(SamplingConfig):
     """Different right answers that are kept of each question, at most."""
 
 
+class QuestionValue(SamplingConfig):
+    """What the best policy near the start model earns on a question, where an answer earns 1 if it is right and else 0: a
+    column `value`, for A*-PO. Questions of which no answer was right are left out.
+    """
+
+    k: Count = 8
+    """Answers for each question."""
+    beta: Positive = 0.5
+    """How near: beta · log of the mean of exp(R / beta) is the best answer's towards 0, and the mean for a large one."""
+
+
 class CollectConfig(Config):
     """What is sampled from the start model before training, once: one of these."""
 
@@ -209,19 +220,23 @@ class CollectConfig(Config):
     """Keeps the questions that it can answer."""
     rejection_sampling: RejectionSampling | None = None
     """Makes demonstrations of its right answers."""
+    value: QuestionValue | None = None
+    """Makes what each question is worth."""
 
     @model_validator(mode="after")
     def _is_one(self) -> CollectConfig:
-        if (self.rif is None) == (self.rejection_sampling is None):
-            raise ValueError("give either rif or rejection_sampling")
+        if len(self._given) != 1:
+            raise ValueError("give one of rif, rejection_sampling and value")
         return self
 
     @property
-    def chosen(self) -> InstanceFilter | RejectionSampling:
+    def _given(self) -> list[InstanceFilter | RejectionSampling | QuestionValue]:
+        return [one for one in (self.rif, self.rejection_sampling, self.value) if one is not None]
+
+    @property
+    def chosen(self) -> InstanceFilter | RejectionSampling | QuestionValue:
         """The one that is given."""
-        chosen = self.rif or self.rejection_sampling
-        assert chosen is not None  # _is_one
-        return chosen
+        return self._given[0]
 
 
 class PairsConfig(Config):

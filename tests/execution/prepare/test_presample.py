@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,26 @@ def test_right_answers_become_demonstrations_and_all_questions_stay(tmp_path: Pa
     assert shown == [None, (ord("r"),), (ord("r"),), (ord("r"),), None]
 
 
+@pytest.mark.parametrize(
+    ("beta", "values", "within"),
+    [
+        (0.5, [math.log(math.e**2 * right + 1 - right) / 2 for right in (0.25, 0.75, 1.0, 0.5)], 1e-12),
+        (1e-3, [1.0, 1.0, 1.0, 1.0], 2e-3),
+        (1e6, [0.25, 0.75, 1.0, 0.5], 1e-6),
+    ],
+)
+def test_a_question_is_worth_what_the_best_policy_near_the_start_earns(
+    beta: float, values: list[float], within: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Towards 0 the best answer's reward, for a large beta the mean; what failed to be graded is in no mean."""
+    monkeypatch.setattr(f"{__name__}.ANSWERS", [*ANSWERS[:4], "ffrw"])
+    made = config(value={"beta": beta})
+    data, report = filtered(made, PROBLEMS, run(tmp_path / "c.jsonl", Oracle(), made), demonstrations=False)
+    assert [row.where for row in data] == ["row 1", "row 2", "row 3", "row 4"] and report.counters["unsolved"] == 1
+    found = [row.columns["value"] for row in data if isinstance(row, Problem)]
+    assert found == pytest.approx(values, abs=within)
+
+
 def test_nothing_left_is_said(tmp_path: Path) -> None:
     sampled = [Sampled("row 0", 0, 0, [])]
     with pytest.raises(DataError, match="of 1 questions not one had 2 right of 4 sampled answers"):
@@ -150,8 +171,8 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "give either rif or rejection_sampling"),
-        ({"rif": {}, "rejection_sampling": {}}, "give either"),
+        ({}, "give one of rif, rejection_sampling and value"),
+        ({"rif": {}, "value": {}}, "give one of"),
         ({"rif": {"k": 2, "right": 3}}, "3 of 2 answers cannot be"),
         ({"rif": {"vllm": {"mode": "server"}}}, "need engine: vllm"),
     ],

@@ -26,7 +26,7 @@ from posttrain import (
     build_algorithm,
 )
 from posttrain.data.rows import Example, Problem, Row
-from posttrain.errors import EngineError
+from posttrain.errors import EngineError, SetupError
 from posttrain.train.collect.demonstrations import DemonstrationCollector
 from posttrain.train.collect.order import Order
 from posttrain.train.collect.over.beside import BesideDemonstrations
@@ -112,6 +112,55 @@ def test_rows_and_batch_say_the_same() -> None:
     assert batch.group.tolist() == [i // N for i in range(2 * QUESTIONS * N)]
     assert (batch.origin == Origin.ROLLOUT).all()
     assert collection.where == tuple(collection.where[i - i % N] for i in range(len(collection.where)))
+
+
+def test_a_greedy_answer_is_a_baseline_and_no_row() -> None:
+    """It is judged with the others, is the engine's own at temperature 0, and is in no mean."""
+    judge, engine = Judge(length), Recording()
+    made = build_algorithm("remax", rollouts=2).prepare
+    collection = collector(build_algorithm("remax", rollouts=2), judge, engine=engine).collect(TABLE, 0, 0.0)
+    batch, [(requests, _)] = collection.batch, engine.asked
+    assert len(collection.rows) == 2 * QUESTIONS and [request.n for request in requests] == [2, 1] * QUESTIONS
+    greedy = engine.generate([Request(one.prompt) for one in requests[::2]], Sampling(max_tokens=6, temperature=0.0))
+    worth = torch.tensor([float(len(one.tokens)) for [one] in greedy]).double()
+    assert batch.baseline is not None and batch.baseline.tolist() == worth.repeat_interleave(2).tolist()
+    assert [(len(group.completions), group.beside) for group in judge.seen] == [(3, 1)] * QUESTIONS
+    lengths = [float(len(row.completion)) for row in collection.rows]
+    assert collection.metrics["rollout/length"] == collection.metrics["reward/mean"] == pytest.approx(np.mean(lengths))
+    assert collection.metrics["reward/greedy"] == collection.metrics["rollout/greedy_length"] == float(worth.mean())
+    advantage = made(batch).advantage
+    assert advantage is not None and torch.equal(advantage[:, 0], torch.tensor(lengths) - batch.baseline)
+
+
+def test_a_policy_without_a_choice_has_no_advantage_over_its_greedy_answer() -> None:
+    certain = build_algorithm("remax", rollouts=3)
+    engine = Scripted(1e4 * TABLE, END, Letters().decode, 100)
+    collection = collector(certain, engine=engine).collect(1e4 * TABLE, 0, 0.0)
+    advantage = certain.prepare(collection.batch).advantage
+    assert advantage is not None and not advantage.any()
+    assert collection.metrics["rollout/equal_groups"] == 1
+
+
+def test_rows_of_a_question_whose_greedy_answer_has_no_grade_carry_no_loss() -> None:
+    class Once(Judge):
+        def judge(self, group: Group) -> list[Judgement]:
+            judged = super().judge(group)
+            return [*judged[:-1], Judgement(None)] if len(self.seen) == 1 else judged
+
+    remax = build_algorithm("remax", rollouts=2)
+    batch = remax.prepare(collector(remax, Once(length)).collect(TABLE, 0, 0.0).batch)
+    assert batch.loss_mask.any(-1).tolist() == [False, False, True, True, True, True]
+
+
+def test_answers_at_another_temperature_are_not_trained() -> None:
+    def hot(question: Question, n: int, progress: float, rng: Random) -> list[Request]:
+        return [Request(question.prompt, n=n - 1, question=question.id), Request(question.prompt, temperature=0.5)]
+
+    with pytest.raises(SetupError, match=r"plans answers at temperature 0.5, and log-probs are of 1"):
+        collector(dataclasses.replace(build_algorithm("grpo", rollouts=N), planner=hot)).collect(TABLE, 0, 0.0)
+    remax = build_algorithm("remax", rollouts=N)
+    with pytest.raises(SetupError, match="must ask for one answer at temperature 0"):
+        collector(dataclasses.replace(remax, planner=hot)).collect(TABLE, 0, 0.0)
 
 
 def test_steps_share_the_questions_out_and_groups_stay_whole() -> None:

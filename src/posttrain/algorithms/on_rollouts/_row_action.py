@@ -1,4 +1,4 @@
-"""What REINFORCE and RLOO share: a row is one action.
+"""What REINFORCE, RLOO and ReMax share: a row is one action.
 
 Its log-probs are summed, not averaged (s = 1, N = rows). kl_coef takes the k1 estimate of KL(pi || start) out of the
 reward, as RLOO's paper does.

@@ -32,6 +32,14 @@ def given(view: View) -> Float[Tensor, "..."]:
     return view.require("advantage")
 
 
+def left_of_ratio(view: View, *, beta: float) -> Float[Tensor, "..."]:
+    """2 beta (A - beta m), A the batch's own and m the row's sum of logp - ref_logp: the gradient of (beta m - A)²
+    (A*-PO, arXiv:2505.20686).
+    """
+    gain = row_sum(view, view.logp - view.require("ref_logp"))
+    return 2 * beta * (view.require("advantage") - beta * gain)
+
+
 def drift(view: View) -> Float[Tensor, "..."]:
     """-log(pi / pi_old): the gradient of its square / 2, which holds the policy near the one that collected."""
     return view.old_logp - view.logp

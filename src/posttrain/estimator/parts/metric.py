@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO
-from posttrain.estimator.view import View, row_sum
+from posttrain.estimator.view import View, row_mean, row_sum
 
 
 def nll(view: View) -> Float[Tensor, "B T"]:
@@ -72,6 +72,12 @@ def kl_to_reference(view: View) -> Float[Tensor, "B T"]:
 def kl_to_teacher(view: View) -> Float[Tensor, "B T"]:
     """logp - teacher_logp: on what the policy samples, the k1 estimate of KL(pi || teacher)."""
     return view.logp - view.require("teacher_logp")
+
+
+def squared_rest(view: View, *, beta: float) -> Float[Tensor, "B 1"]:
+    """(beta m - A)², m the row's sum of logp - ref_logp, A the batch's own advantage of the row."""
+    advantage = row_mean(view, view.require("advantage"))
+    return (beta * row_sum(view, view.logp - view.require("ref_logp")) - advantage) ** 2
 
 
 def clipped_surrogate(view: View, *, low: float, high: float, dual: float | None) -> Float[Tensor, "B T"]:

@@ -14,6 +14,12 @@ def plain(question: Question, n: int, progress: float, rng: Random) -> list[Requ
     return [Request(question.prompt, n=n, question=question.id)] if n else []
 
 
+def beside_greedy(question: Question, n: int, progress: float, rng: Random) -> list[Request]:
+    """n completions of the prompt, and the most probable one, which is their baseline (ReMax, arXiv:2310.10505)."""
+    greedy = Request(question.prompt, question=question.id, temperature=0.0)
+    return [*plain(question, n, progress, rng), greedy]
+
+
 def continued(
     question: Question, n: int, progress: float, rng: Random, *, start: float, end: float, high: float
 ) -> list[Request]:

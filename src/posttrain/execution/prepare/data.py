@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from posttrain.data.columns import shown_by, tell_unread
+from posttrain.data.columns import compared_by, shown_by, tell_unread
 from posttrain.data.encoding.teacher import Asked
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row
@@ -122,6 +122,7 @@ def _train(
         records,
         **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens"),
         needs=wanted.columns,
+        numbers=compared_by(algorithm.needs, made=recipe.data.makes_values),
         anything=wanted.anything,
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),

@@ -238,6 +238,12 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     if unread and not (recipe.algorithm.reads_rewards and learns):
         what = "the verdict" if recipe.algorithm.reads_verdict else "what else it is shown, and no reward"
         tell("rewards-unread", f"rewards: {algorithm.name} learns from {what} alone; {', '.join(unread)} is watched only.")
+    _check_collected(recipe, algorithm)
+    return algorithm
+
+
+def _check_collected(recipe: Recipe, algorithm: Algorithm) -> None:
+    """That what is made before training is of use in it."""
     if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
         raise RecipeError(
             f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
@@ -247,7 +253,15 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
             f"data.collect: rejection_sampling makes demonstrations of like worth, and {algorithm.name} reads the column "
             f"{algorithm.needs.weight}."
         )
-    return algorithm
+    if recipe.data.makes_values and algorithm.needs.baseline != "value":
+        raise RecipeError(f"data.collect: value says what questions are worth, and {algorithm.name} does not ask.")
+    summed = [(reward.weight, reward.verdict) for reward in recipe.rewards if reward.weight]
+    if recipe.data.makes_values and summed and summed != [(1.0, True)]:
+        tell(
+            "values-of-verdicts",
+            "data.collect: value counts a right answer as 1 and a wrong one as 0, and rewards are summed otherwise: what is "
+            "left of them is no advantage. Take one reward, with weight: 1 and verdict: true, or a column value of your own.",
+        )
 
 
 def _rewards(recipe: Recipe, started: ExitStack) -> list[Weighted]:

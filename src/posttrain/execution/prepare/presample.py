@@ -2,11 +2,13 @@
 
 rif keeps the questions of which enough answers are right (rollout-based instance filtering, arXiv:2507.05386).
 rejection_sampling makes demonstrations of right answers (STaR, arXiv:2203.14465; RAFT, arXiv:2304.06767).
+value says what a question is worth to the best policy near the start model (A*-PO, arXiv:2505.20686).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from posttrain.errors import DataError
 from posttrain.estimator.batch import Request
 from posttrain.rewards.grading import Grader, Verdict, graded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
-from posttrain.settings.rollout import CollectConfig, RejectionSampling
+from posttrain.settings.rollout import CollectConfig, InstanceFilter, QuestionValue, RejectionSampling
 from posttrain.telling import tell
 from posttrain.train.watch.records import JsonLines
 
@@ -115,7 +117,7 @@ def filtered(
     """
     chosen, report = config.chosen, DataReport()
     found = {one.where: one for one in sampled}
-    right = 1 if isinstance(chosen, RejectionSampling) else chosen.right
+    right = chosen.right if isinstance(chosen, InstanceFilter) else 1
     for one in sampled:
         if one.right < right or (isinstance(chosen, RejectionSampling) and not one.answers):
             report.note(one.where, f"{one.right} of {chosen.k} sampled answers were right", "unsolved")
@@ -133,8 +135,20 @@ def filtered(
             for row in (data if demonstrations else solved)
             for made in _of(row, found.get(row.where), chosen, demonstrations)
         ]
+    if isinstance(chosen, QuestionValue):
+        kept = [_worth(row, found[row.where], chosen) for row in solved]
     report.rows = len(kept)
     return kept, report
+
+
+def _worth(row: Example | Problem, sampled: Sampled, chosen: QuestionValue) -> Problem:
+    """The question with its value, beta · log of the mean of exp(R / beta), R = 1 for right answers and else 0; answers that
+    could not be graded are in no mean.
+    """
+    assert isinstance(row, Problem)
+    share = sampled.right / (chosen.k - sampled.failed)
+    value = 1 + chosen.beta * math.log(share + (1 - share) * math.exp(-1 / chosen.beta))
+    return dataclasses.replace(row, columns={**row.columns, "value": value})
 
 
 def _of(

@@ -35,8 +35,9 @@ class MajorityVote:
     y* = the answer that most of a group's completions have,  r_i = 1[y_i = y*]
 
     Votes are counted by equivalence, as the grader sees it, where the papers count equal strings: answers are in one class
-    where a chain of equal ones joins them, in whatever order they come. A completion that was cut off has no vote. Where the
-    majority has no answer that can be read, or two answers tie, nothing is said of the group.
+    where a chain of equal ones joins them, in whatever order they come. A completion that was cut off has no vote, nor has
+    one that stands beside the group. Where the majority has no answer that can be read, or two answers tie, nothing is said
+    of the group.
 
     Args:
         grader: reads answers and says which are equal.
@@ -51,12 +52,13 @@ class MajorityVote:
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
         read = [self._read(*one) for one in zip(group.completions, group.finished, strict=True)]
-        texts: dict[str, list[str]] = {}
-        for one, text in zip(read, group.completions, strict=True):
+        texts: dict[str, list[str]] = {one.answer: [] for one in read if one.answer is not None}
+        voters = read[: len(read) - group.beside]
+        for one, text in zip(voters, group.completions, strict=False):
             if one.answer is not None:
-                texts.setdefault(one.answer, []).append(text)
-        silent = sum(one.answer is None and one.fault is None for one in read)
-        of = classes(self._grader, {value: min(same) for value, same in texts.items()})
+                texts[one.answer].append(text)
+        silent = sum(one.answer is None and one.fault is None for one in voters)
+        of = classes(self._grader, {value: min(same, default=value) for value, same in texts.items()})
         votes = {members: sum(len(texts[value]) for value in members) for members in set(of.values())}
         most = max(votes.values(), default=0)
         winners = [members for members, count in votes.items() if count == most]

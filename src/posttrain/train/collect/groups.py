@@ -21,6 +21,16 @@ SHOWN, QUESTIONS = 16, 4  # completions of a collection that are kept to be read
 NGRAM = 4  # tokens, for the share of a completion that repeats itself
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What an answer to a question is worth: `value`, None where that could not be judged. `tokens` of the greedy answer of
+    which it is the reward, where it is one.
+    """
+
+    value: float | None
+    tokens: int | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollouts:
     """A question's rows, end to end, each a prefix and what was sampled after it; and what their rewards are. n is the tokens
@@ -29,6 +39,7 @@ class Rollouts:
     tokens: [n]. logprobs: [n], 0 on prefixes. lengths, prefixes: tokens of each row, and of its prefix, [B].
     cut_off: rows that max_tokens ended, [B]. repetition: the share of a row's sample that repeats itself, [B].
     logprob: of a row's sample, [B]. demonstrated: the last row is the question's demonstration, all prefix.
+    baseline: what the rows are compared with, where that is not their own mean.
     """
 
     problem: Problem
@@ -41,10 +52,17 @@ class Rollouts:
     logprob: NDArray[np.float64]
     rewarded: Rewarded
     demonstrated: bool = False
+    baseline: Baseline | None = None
 
     @classmethod
     def of(
-        cls, problem: Problem, answers: Sequence[tuple[Sequence[int], Completion]], rewarded: Rewarded, *, demonstrated: bool
+        cls,
+        problem: Problem,
+        answers: Sequence[tuple[Sequence[int], Completion]],
+        rewarded: Rewarded,
+        *,
+        demonstrated: bool,
+        baseline: Baseline | None = None,
     ) -> Rollouts:
         """Of prefixes and the completions that were sampled after them."""
         completions = [completion for _, completion in answers]
@@ -61,6 +79,7 @@ class Rollouts:
             np.array([_total(c.logprobs) for c in completions]),
             rewarded,
             demonstrated,
+            baseline,
         )
 
     def __len__(self) -> int:
@@ -94,6 +113,7 @@ def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, f
     return {
         **_reward_metrics(Rewarded.join([group.rewarded.take(group.plain) for group in rollouts])),
         **_prefix_metrics(rollouts),
+        **_baseline_metrics(rollouts),
         "rollout/length": float(np.mean(lengths)),
         "rollout/length/max": float(max(lengths)),
         "rollout/cut_off": sum(int(group.cut_off[rows].sum()) for group, rows in sampled) / len(lengths),
@@ -108,9 +128,21 @@ def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, f
 
 
 def _equal_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
-    """The share of groups whose rewards are all equal, where there are rewards."""
+    """The share of groups whose rewards are all equal, and equal their baseline, where there are rewards."""
     judged = bool(rollouts[0].rewarded.by_name)
-    return {"rollout/equal_groups": sum(_is_flat(group.rewarded) for group in rollouts) / len(rollouts)} if judged else {}
+    return {"rollout/equal_groups": sum(map(_is_flat, rollouts)) / len(rollouts)} if judged else {}
+
+
+def _baseline_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
+    """Of what questions are worth, where they are compared with that: of greedy answers, or of a column."""
+    baselines = [group.baseline for group in rollouts if group.baseline is not None]
+    known = [one.value for one in baselines if one.value is not None]
+    lengths = [one.tokens for one in baselines if one.tokens is not None]
+    name = "reward/greedy" if lengths else "reward/value"
+    return {
+        **({name: float(np.mean(known))} if known else {}),
+        **({"rollout/greedy_length": float(np.mean(lengths))} if lengths else {}),
+    }
 
 
 def _same_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
@@ -167,9 +199,12 @@ def _mean_of(name: str, values: Tensor, among: Tensor) -> dict[str, float]:
     return {name: float(values[among].mean())} if among.any() else {}
 
 
-def _is_flat(rewarded: Rewarded) -> bool:
-    rewards: Tensor = rewarded.total[rewarded.graded]
-    return not len(rewards) or bool((rewards == rewards[0]).all())
+def _is_flat(group: Rollouts) -> bool:
+    rewards: Tensor = group.rewarded.total[group.rewarded.graded]
+    if not len(rewards):
+        return True
+    level = rewards[0] if group.baseline is None or group.baseline.value is None else group.baseline.value
+    return bool((rewards == level).all())
 
 
 def shown(rollouts: Sequence[Rollouts], text: AnswerText) -> list[dict[str, Any]]:

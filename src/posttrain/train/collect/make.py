@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from posttrain.data.columns import shown_by, tell_unread
+from posttrain.data.columns import compared_by, shown_by, tell_unread
 from posttrain.data.encoding.teacher import Asked
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
@@ -69,8 +69,10 @@ def as_problems(
     max_tokens: int,
     demonstrated: tuple[str, ...] = (),
     teacher: Asked | None = None,
+    numbers: tuple[str, ...] = (),
 ) -> list[Problem]:
-    """The same for questions to be answered, with the columns that the rewards read, and with right demonstrations.
+    """The same for questions to be answered, with the columns that the rewards read and the algorithm compares them with, and
+    with right demonstrations.
 
     Raises:
         DataError: a column is missing, a row is bad, no demonstration can be used, or a prepared question has nothing for its
@@ -79,6 +81,8 @@ def as_problems(
     if len(data) and isinstance(data[0], Problem):
         if teacher is not None and any(problem.teacher_prompt is None for problem in data):
             raise DataError("The questions must have a teacher_prompt: Reader.problems(…, teacher=…) makes them.")
+        if numbers and any(name not in problem.columns for problem in data for name in numbers):
+            raise DataError(f"the data: prepared questions must have the column {numbers[0]}, which the algorithm reads.")
         return list(data)
     judges = weighted(rewards)
     wanted = Wanted.by(judges)
@@ -86,6 +90,7 @@ def as_problems(
         records_of(data),
         room=max_tokens,
         needs=wanted.columns,
+        numbers=numbers,
         anything=wanted.anything,
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(judges, tokenizer),
@@ -150,6 +155,7 @@ def collected_data(
         max_tokens=sampling.max_tokens if sampling is not None else 1,
         demonstrated=shown_by(algorithm.needs),
         teacher=teacher,
+        numbers=compared_by(algorithm.needs),
     )
     beside = as_examples(demonstrations, model, tokenizer, teacher=teacher) if len(demonstrations) else ()
     end = _end(epochs, asked)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from posttrain.data.answers import AnswerText
 from posttrain.data.rows import Problem, Row
 from posttrain.distributed import ranks
-from posttrain.errors import EngineError
+from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.estimator.batch import Origin, Question
+from posttrain.estimator.batch import Origin, Question, Request
 from posttrain.rewards.base import Group, Lazily, Weighted
 from posttrain.rewards.error_rate import ErrorRate
 from posttrain.rewards.judge import Judges
@@ -25,7 +25,7 @@ from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling, rest
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
-from posttrain.train.collect.groups import Rollouts, rollout_metrics, shown
+from posttrain.train.collect.groups import Baseline, Rollouts, rollout_metrics, shown
 from posttrain.train.collect.order import Order
 
 RESAMPLES = 8  # rounds in which groups without signal are replaced; DAPO's own code allows ten batches
@@ -160,35 +160,62 @@ class RolloutCollector:
         seed, problems = self._sampling.seed, [self._problems[q.id % len(self._problems)] for q in questions]
         planned = [self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}")) for q in questions]
         requests = [request for plan in planned for request in plan]
+        self._check_temperatures(planned)
         answered = self._engine.generate(requests, dataclasses.replace(self._sampling, step=step))
         self._check(answered)
         answers = iter(answered)
         return [
             self._judged(
                 problem,
-                [(request.prefix, completion) for request in plan for completion in next(answers)],
+                [(request, completion) for request in plan for completion in next(answers)],
             )
             for problem, plan in zip(problems, planned, strict=True)
         ]
 
-    def _judged(self, problem: Problem, answers: list[tuple[Sequence[int], Completion]]) -> Rollouts:
-        """The answers' rewards. A demonstration that is to be a row is the last one, and is judged like an answer."""
+    def _judged(self, problem: Problem, answered: list[tuple[Request, Completion]]) -> Rollouts:
+        """The answers' rewards. A demonstration that is to be a row is the last one, and is judged like an answer; so is a
+        greedy answer, which is no row, and has no part in what rewards compare.
+        """
+        greedy = [one for one in answered if one[0].temperature == 0]
+        answers = [(request.prefix, completion) for request, completion in answered if request.temperature != 0]
         demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
         if demonstrated and problem.demonstration is not None:
             answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
-        tokens = [np.concatenate([np.asarray(prefix, np.int32), completion.tokens]) for prefix, completion in answers]
+        judged_too = [*answers, *((request.prefix, completion) for request, completion in greedy)]
+        tokens = [np.concatenate([np.asarray(prefix, np.int32), completion.tokens]) for prefix, completion in judged_too]
         asked = problem.prompt, problem.columns
         judged = self._judges.judge(
             Group(
                 completions=[self._text.of(*asked, ids) for ids in tokens],
                 tokens=Lazily(lambda: [tuple(ids.tolist()) for ids in tokens]),
-                finished=[completion.finish == "stop" for _, completion in answers],
+                finished=[completion.finish == "stop" for _, completion in judged_too],
                 columns=problem.columns,
                 raw=Lazily(lambda: [self._text.raw(*asked, ids) for ids in tokens]),
+                beside=len(greedy),
             )
         )
         self._error_rate.add(judged)
-        return Rollouts.of(problem, answers, judged, demonstrated=demonstrated)
+        baseline = None
+        if greedy:
+            value = float(judged.total[-1]) if judged.graded[-1] else None
+            baseline = Baseline(value, tokens=len(greedy[-1][1].tokens))
+        elif self._algorithm.needs.baseline == "value":
+            baseline = Baseline(float(problem.columns["value"]))
+        own = judged.take(range(len(answers)))
+        return Rollouts.of(problem, answers, own, demonstrated=demonstrated, baseline=baseline)
+
+    def _check_temperatures(self, planned: Sequence[Sequence[Request]]) -> None:
+        """What is trained is of the one distribution that log-probs are of; a baseline's answer is greedy, and one."""
+        name, greedy = self._algorithm.name, self._algorithm.needs.baseline == "greedy"
+        for plan in planned:
+            others = [one for one in plan if one.temperature not in (None, self._sampling.temperature)]
+            if greedy and [(one.temperature, one.n, len(one.prefix)) for one in others] != [(0.0, 1, 0)]:
+                raise SetupError(f'{name} needs baseline="greedy": its plan must ask for one answer at temperature 0.')
+            if others and not greedy:
+                raise SetupError(
+                    f"{name} plans answers at temperature {others[0].temperature:g}, and log-probs are of "
+                    f'{self._sampling.temperature:g}: leave temperatures out, or take Needs(baseline="greedy").'
+                )
 
     def _check(self, answered: list[list[Completion]]) -> None:
         others = {completion.version for group in answered for completion in group} - {self._version}
@@ -213,6 +240,9 @@ class RolloutCollector:
         lengths, prefixes = (np.concatenate([getattr(one, name) for one in rollouts]) for name in ("lengths", "prefixes"))
         rewarded = Rewarded.join([group.rewarded for group in rollouts])
         graded = rewarded.graded & rewarded.known if self._algorithm.needs.verdict else rewarded.graded
+        worth = [group.baseline.value for group in rollouts if group.baseline is not None for _ in range(len(group))]
+        if worth:
+            graded = graded & torch.tensor([one is not None for one in worth])
         origin = np.full(int(lengths.sum()), Origin.ROLLOUT, np.int8)
         for start, prefix in zip(np.cumsum(lengths) - lengths, prefixes, strict=True):
             origin[start : start + prefix] = Origin.DEMO
@@ -226,6 +256,7 @@ class RolloutCollector:
             "reward_mask": graded,
             **{NAMED + name: scores for name, scores in rewarded.by_name.items()},
             **({} if rewarded.correct is None else {"correct": rewarded.correct}),
+            **({"baseline": torch.tensor([one or 0.0 for one in worth], dtype=torch.float64)} if worth else {}),
         }
         return Flat(lengths, fields, progress)
 

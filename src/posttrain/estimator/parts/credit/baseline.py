@@ -33,6 +33,18 @@ def above(batch: Batch, *, level: float) -> Batch:
     return spread(batch, rewards - level)
 
 
+def over_baseline(batch: Batch) -> Batch:
+    """A_i = R_i - Batch.baseline, what an answer to its question is worth.
+
+    Raises:
+        ValueError: the batch has none.
+    """
+    if batch.baseline is None:
+        raise ValueError("Rewards are compared with what a question is worth: set Batch.baseline.")
+    rewards, _ = graded_rewards(batch)
+    return spread(batch, rewards - batch.baseline)
+
+
 def group_mean(batch: Batch, *, shift: float = 0.0) -> Batch:
     """A_i = R_i - mean(R of its group) + shift."""
     rewards, graded = graded_rewards(batch)
