@@ -191,6 +191,8 @@ CASES = [
     Case("opd"),
     Case("opd", "several", {"updates": 4, "clip_low": 0.1, "clip_high": 0.1, "kl_max": 0.4, "kl_coef": 0.1}),
     Case("opd", "rewarded", {"updates": 4, "reward_coef": 0.7, "kl_max": 0.5}),
+    Case("sdft", "", {"beta": 0.3}),
+    Case("sdft", "tokens", {"compare": "tokens", "kl_max": 0.4}),
 ]
 BY_ID = {str(case): case for case in CASES}
 

@@ -67,7 +67,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
             "logging_steps": 1000,
             **arguments,
         }
-        taught = {"teachers": {"wide": make_teacher()}} if algorithm.needs.teacher != "none" else {}
+        taught = {"teachers": {"wide": make_teacher()}} if algorithm.needs.given_teacher else {}
         given = {**online, **taught, **(trainer_options or {})}
         execution = {name: given.pop(name) for name in EXECUTION if name in given}
         watching = {name: given.pop(name) for name in WATCHING if name in given}

@@ -13,8 +13,10 @@ from cases import differentiate, sample, stand_in
 from posttrain import Algorithm, build_algorithm
 from posttrain.algorithms import ALGORITHMS, example_values
 
-BY_NEEDS = {("rwr", "awr"): "weight"}
-"""Those of equal weights, and the need by which they are two: what a reward is compared with is made before the loss."""
+BY_NEEDS = {("rwr", "awr"): "weight", ("gkd", "sdft"): "own_teacher"}
+"""Those of equal weights, and the need by which they are two: what a reward is compared with is made before the loss; who
+the teacher is, and what it reads.
+"""
 
 OF_FOUR = {"pass_k": {"rollouts": 4, "k": 2}}
 """Whose defaults say nothing of groups as small as they are drawn here."""

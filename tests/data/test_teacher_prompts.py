@@ -66,15 +66,25 @@ def test_of_a_conversation_the_users_last_turn_is_told_more() -> None:
 
 @pytest.mark.parametrize("questions", [True, False])
 def test_a_column_that_is_not_there_is_refused(questions: bool) -> None:
-    with pytest.raises(DataError, match=r"x:1: the columns .*demonstration are needed; the row has"):
-        read({"prompt": "a", "completion": "b"}, questions=questions)
-    for given, says in ((None, "demonstration"), ("", "names demonstration, which is empty"), ([1], "demonstration is list")):
+    with pytest.raises(DataError, match=r"x:1: the columns .*hint are needed; the row has .* columns: {hint: <your column>}"):
+        read({"prompt": "a", "completion": "b"}, questions=questions, asked=Asked("{prompt}{demonstration}{hint}"))
+    for given, says in (("", "names demonstration, which is empty"), ([1], "demonstration is list")):
         with pytest.raises(DataError, match=f"x:2: .*{says}"):
             read(ROW, {**ROW, "demonstration": given}, questions=questions)
     kept, report = read(ROW, {**ROW, "demonstration": ""}, questions=questions, on_bad_row="skip")
     assert len(kept) == 1 and report.counters == {"bad": 1}
     kept, report = read({**ROW, "more": "x"}, questions=questions)
     assert report.unread == ({"more": 1, "completion": 1} if questions else {"more": 1})
+
+
+@pytest.mark.parametrize("completion", ["2", [{"role": "assistant", "content": "2"}]])
+def test_a_completion_is_a_demonstration_where_there_is_no_other(completion: Any) -> None:
+    given = {"prompt": "1+1=", "completion": completion}
+    [problem], report = read(given)
+    assert isinstance(problem, Problem) and problem.teacher_prompt is not None and not report.unread
+    assert [*problem.teacher_prompt] == asked_as("1+1= as in 2")
+    [example], _ = read(given, questions=False)
+    assert isinstance(example, Example) and example.rows[0].as_taught.prompt.tolist() == asked_as("1+1= as in 2")
 
 
 @pytest.mark.parametrize("questions", [True, False])

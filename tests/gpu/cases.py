@@ -87,7 +87,7 @@ class Case:
             "tokenizer": TOKENIZER,
             "dtype": dtype,
         }
-        if needs.teacher != "none":
+        if needs.given_teacher:
             model["teachers"] = {"wide": {"name": str(_teacher(folder.parent))}}
         training = {
             "max_steps": STEPS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -49,4 +51,15 @@ def opd(
     return token_mean(rows, losses)
 
 
-PAPERS = (kd, gkd, opd)
+def sdft(rows: list[Row], *, compare: str = "distributions", beta: float = 0.5, kl_max: float = 10.0) -> Tensor:
+    """beta · KL(q || m) + (1 - beta) · KL(p || m) at every token; or -sg(log q(y) - log p(y), within ±kl_max) · log p(y), the
+    gradient of KL(p || q) in expectation over y (arXiv:2601.19897; q is the model itself, told more)."""
+    if compare == "distributions":
+        weighed = [torch.stack([row.teacher + math.log(beta), row.policy + math.log1p(-beta)]) for row in rows]
+        pairs = list(zip(rows, (both.logsumexp(0) for both in weighed), strict=True))
+        return token_mean(rows, [beta * kl(row.teacher, m) + (1 - beta) * kl(row.policy, m) for row, m in pairs])
+    gains = [(row.taught - row.logp).detach().clamp(-kl_max, kl_max) * row.logp for row in rows]
+    return -token_mean(rows, gains)
+
+
+PAPERS = (kd, gkd, opd, sdft)

@@ -1,4 +1,5 @@
-"""TRL 1.16's generalised Jensen-Shannon loss, as its GKDTrainer calls it, has our gradient.
+"""TRL 1.16's generalised Jensen-Shannon loss, as its GKDTrainer calls it, and its losses of self-distillation have our
+gradient.
 
 It compares at a temperature of its own, 1, whatever rollouts are sampled at; ours at that of sampling: the same where it is
 1. TRL counts the tokens of the whole step, as ours, where it is told their number.
@@ -36,3 +37,27 @@ def test_generalised_jsd_has_trls_gradient(name: str, options: dict[str, float],
         logits, drawn.teacher_logits, labels, beta=beta, temperature=temperature, num_items_in_batch=int((labels >= 0).sum())
     )
     close(ours, temperature**2 * torch.autograd.grad(theirs, logits)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "loss", "alpha"),
+    [
+        ({"beta": 0.3}, "full_logit", 0.3),
+        ({"beta": 0.0}, "full_logit", 0.0),
+        ({"beta": 1.0}, "full_logit", 1.0),
+        ({"compare": "tokens", "kl_max": 1e9}, "sampled_token", 1.0),
+    ],
+)
+def test_self_distillation_has_trls_gradient(options: dict[str, Any], loss: str, alpha: float) -> None:
+    """Token by token, as its SDFTTrainer calls it; its mean over answers of means over tokens is made a mean over tokens."""
+    losses = pytest.importorskip("trl.experimental.sdft.loss_utils")
+    drawn = sample(build_algorithm("sdft", **options), units=3, width=6)
+    logits = drawn.logits.clone().requires_grad_()
+    inputs = drawn.inputs(logits)
+    _, gradients = differentiate(drawn.algorithm, drawn.algorithm.prepare(drawn.batch), inputs)
+    ours = torch.autograd.grad([*inputs.values()], logits, [gradients[name] for name in inputs])[0]
+    theirs = getattr(losses, f"compute_{loss}_self_distillation_loss")
+    sampled = (drawn.tokens,) if loss == "sampled_token" else ()
+    each = theirs(logits, drawn.teacher_logits, *sampled, distillation_alpha=alpha)
+    mask = drawn.batch.loss_mask
+    close(ours, torch.autograd.grad((each * mask).sum() / mask.sum(), logits)[0])

@@ -215,6 +215,8 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
         ("dapo", {"updates": 4, "dynamic_sampling": False, "clip_high": 0.2}),
         at_start,
     ),
+    "sampled tokens, whoever teaches": (("sdft", {"compare": "tokens"}), ("opd", {}), as_drawn),
+    "distributions, whoever teaches": (("sdft", {"beta": 0.3}), ("gkd", {"beta": 0.3}), as_drawn),
     "a dual clip that is never reached": (
         ("grpo", {"updates": 4, "dual_clip": 1e9}),
         ("grpo", {"updates": 4}),

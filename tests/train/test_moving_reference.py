@@ -41,7 +41,10 @@ def test_after_so_many_steps_it_is_the_mixture(make_trainer: MakeTrainer, mix: f
     assert close(held(trainer), mix * policy + (1 - mix) * start)
 
 
-@pytest.mark.parametrize(("name", "options"), [("dpo", {}), ("grpo", {"rollouts": 3}), ("dpo", {"rollouts": 3, "pairs": {}})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("dpo", {}), ("grpo", {"rollouts": 3}), ("dpo", {"rollouts": 3, "pairs": {}}), ("sdft", {"rollouts": 2})],
+)
 def test_a_run_goes_on_with_the_reference_that_it_had(make_trainer: MakeTrainer, name: str, options: dict[str, Any]) -> None:
     moving = {"options": options, "trainer_options": {"reference": MovingReference(refresh=2, mix=0.5)}}
     whole = make_trainer(name, output="whole", save_strategy="steps", save_steps=3, **moving)

@@ -76,7 +76,7 @@ def learnt(
     if reference is not None:
         reference.place(accelerator, None)
     teacher = None
-    if algorithm.needs.teacher != "none":
+    if algorithm.needs.given_teacher:
         rows, wide = policy.lm_head.weight.shape[0], make_teacher()
         teacher = Teacher(wide, head=usable_head(wide, head, size), rows=rows)
         assert usable_layout(wide, layout, size) == layout

@@ -18,7 +18,7 @@ from posttrain import PostTrainer, build_algorithm, policy_gradient_loss
 from posttrain.errors import DataError, SetupError
 from posttrain.model.frozen.teacher import load_teacher, teacher_of
 from posttrain.model.load import make_tokenizer
-from posttrain.settings.model import TeacherConfig
+from posttrain.settings.model import MovingReference, TeacherConfig
 from posttrain.train.collect.arrays import from_arrays, to_arrays
 from tiny import make_examples, make_model, make_problems, make_teacher, parameters
 from train import naive
@@ -28,6 +28,7 @@ TAUGHT = {
     "kd": {"temperature": 2.0},
     "gkd": {"beta": 0.3, "rollouts": 2, "demonstrations": 4},
     "opd": {"rollouts": 2, "reward_coef": 0.5},
+    "sdft": {"rollouts": 2},
 }
 
 
@@ -39,14 +40,17 @@ TOLD = {"teacher_template": "{prompt} (as in {demonstration})"}
 def test_a_step_has_the_gradient_of_both_models_own_full_logits_on_what_each_is_asked(
     name: str, layout: str, make_trainer: MakeTrainer
 ) -> None:
-    options, teacher = TAUGHT[name] | (TOLD if layout != "shared" or name == "opd" else {}), make_teacher()
-    algorithm, more = build_algorithm(name, **options), {"teachers": {"wide": teacher}, "layout": layout}
+    """Of sdft the teacher is the start model."""
+    options = TAUGHT[name] | (TOLD if layout != "shared" or name == "opd" else {})
+    algorithm, more = build_algorithm(name, **options), {"layout": layout}
+    teacher = make_teacher() if algorithm.needs.given_teacher else make_model()[0].requires_grad_(False)
+    more |= {"teachers": {"wide": teacher}} if algorithm.needs.given_teacher else {}
     trainer = make_trainer(name, options=options, max_steps=1, micro_rows=2, learning_rate=1.0, trainer_options=more)
     model: Any = trainer.model
     collection, at = trainer.run_state.collector.collect(model, 0, 0.0), 1.3 if algorithm.needs.rollouts else 1.0
     read = dataclasses.replace(collection, rows=tuple(row.as_taught for row in collection.rows))
     longer = [len(taught) > len(row) for taught, row in zip(read.rows, collection.rows, strict=True)]
-    assert all(longer) if "teacher_template" in options else not any(longer)
+    assert all(longer) if algorithm.needs.teacher_template else not any(longer)
     own, taught = naive.log_softmax(model, collection, at), naive.log_softmax(teacher, read, at).detach()
     batch = algorithm.prepare(collection.batch.replace(teacher_logp=naive.of_tokens(taught, collection)))
     whole: Any = {} if name == "opd" else {algorithm.divergence.name: divergences(own, taught, algorithm.divergence)}
@@ -59,6 +63,26 @@ def test_a_step_has_the_gradient_of_both_models_own_full_logits_on_what_each_is_
     assert expected.abs().max() > 1e-3
     assert (before - parameters(model) - expected).abs().max() / expected.abs().max() < 1e-10
     assert torch.equal(before_teacher, parameters(teacher)) and not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("compare", ["tokens", "distributions"])
+def test_its_own_teacher_that_is_told_nothing_more_teaches_nothing(compare: str, make_trainer: MakeTrainer) -> None:
+    """Also once the student has moved, where it is a copy at each step; told more, it does."""
+
+    def moved(template: str, **more: Any) -> torch.Tensor:
+        options = {"rollouts": 2, "compare": compare, "teacher_template": template}
+        trainer = make_trainer("sdft", options=options, learning_rate=1.0, max_steps=2, trainer_options=more)
+        before = parameters(trainer.model)
+        trainer.train()
+        return (parameters(trainer.model) - before).abs().max()
+
+    assert moved("{prompt}", reference=MovingReference(refresh=1)) < 1e-12
+    assert moved("{prompt} {demonstration}") > 1e-3
+
+
+def test_its_own_teacher_is_no_other_model(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(SetupError, match="sdft takes no teacher: leave teachers= out"):
+        make_trainer("sdft", trainer_options={"teachers": {"wide": make_teacher()}})
 
 
 def test_what_a_teacher_reads_counts_in_a_micro_batch_and_is_kept_with_a_collection(make_trainer: MakeTrainer) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from posttrain.algorithms.from_teachers.gkd import GKD
 from posttrain.algorithms.from_teachers.kd import KD
 from posttrain.algorithms.from_teachers.opd import OPD
+from posttrain.algorithms.from_teachers.sdft import SDFT
 from posttrain.algorithms.function import FunctionAlgorithm, installed_algorithm
 from posttrain.algorithms.hybrids.chord import CHORD
 from posttrain.algorithms.hybrids.grpo_sft import GRPOSFT
@@ -167,6 +168,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     KD,
     GKD,
     OPD,
+    SDFT,
 )
 
 KIND = Kind(

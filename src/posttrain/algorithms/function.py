@@ -37,7 +37,9 @@ class FunctionAlgorithm(Door, AlgorithmConfig):
         function = self.load()
         both = [name for name in FOLLOWS if name in self.options and getattr(self, name) is not None]
         if both:
-            raise ValueError(f"{self.path}: options.{both[0]} follows from the rest of the recipe: leave it out")
+            raise ValueError(
+                f"{self.path}: options.{both[0]} follows from rollout, training.rows_per_step or model.teachers: leave it out"
+            )
         given: dict[str, Any] = {name: value for name in FOLLOWS if (value := getattr(self, name)) is not None}
         options = {**self.options, **{name: value for name, value in given.items() if takes(function, name)}}
         check_call(self.path, function, options)

@@ -71,6 +71,8 @@ class Reader:
         wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
         wanted = [("prompt", "completion", *told)] if told else wanted
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
+        if teacher is not None:
+            records = (teacher.shown(record, trained=True) for record in records)
         kept, report = self._all(records, encode, use, wanted, label)
         return weigher.settled(kept, label), report
 
@@ -132,7 +134,10 @@ class Reader:
         wanted = [("prompt", *needs)]
         if "answer" in needs:
             wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
-        kept, report = self._all((_asked(one, bool(demonstrated)) for one in records), encode, use, wanted, label)
+        asked = (_asked(one, bool(demonstrated)) for one in records)
+        if teacher is not None:
+            asked = (teacher.shown(one, trained=bool(demonstrated)) for one in asked)
+        kept, report = self._all(asked, encode, use, wanted, label)
         if not demonstrated:
             return kept, report
         if all(problem.demonstration is None for problem in kept):
@@ -228,7 +233,8 @@ def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
         )
     needed = " or ".join(" + ".join(names) for names in wanted)
     begun = [names for names in reversed(wanted) if not record.columns.keys().isdisjoint(names)] or wanted[::-1]
-    lacking = [name for names in begun for name in names if name not in record.columns]
+    nearest = min(begun, key=lambda names: sum(name not in record.columns for name in names))
+    lacking = [name for names in (nearest, *begun) for name in names if name not in record.columns]
     sought = next((name for name in lacking if name in record.mapped), None)
     name_them = f"Name them in the recipe: columns: {{{lacking[0]}: <your column>}}."
     if "value" in lacking:

@@ -65,6 +65,7 @@ class Needs:
     old_of_sampler: old_logp is behavior_logp on ROLLOUT tokens, and no forward of the trainer is made for it.
     full_kl, teacher: whole distributions are compared with the frozen start model's, or with a teacher's (full); or a
         teacher's log-probs of the tokens are needed (logp).
+    own_teacher: the teacher is the start model, or what follows the policy from there.
     teacher_template: what the teacher is asked in place of the prompt, with fields that are columns of a row; where it is
         empty it reads what the student reads.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
@@ -91,6 +92,7 @@ class Needs:
     entropy: bool = False
     full_kl: bool = False
     teacher: Literal["none", "logp", "full"] = "none"
+    own_teacher: bool = False
     teacher_template: str = ""
     collected_entropy: Literal["none", "prefix", "rows"] = "none"
     verdict: bool = False
@@ -100,8 +102,8 @@ class Needs:
     def __post_init__(self) -> None:
         if self.full_kl and self.teacher == "full":
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
-        if self.teacher_template and self.teacher == "none":
-            raise ValueError("Needs: teacher_template is of a teacher: teacher='logp' or 'full'")
+        if (self.teacher_template or self.own_teacher) and self.teacher == "none":
+            raise ValueError("Needs: teacher_template and own_teacher are of a teacher: teacher='logp' or 'full'")
 
     @property
     def compares_distributions(self) -> bool:
@@ -111,7 +113,12 @@ class Needs:
     @property
     def reference(self) -> bool:
         """A frozen copy of the start model is needed."""
-        return self.ref_logp or self.full_kl
+        return self.ref_logp or self.full_kl or self.own_teacher
+
+    @property
+    def given_teacher(self) -> bool:
+        """A teacher is needed that is another model."""
+        return self.teacher != "none" and not self.own_teacher
 
     @property
     def older_policy(self) -> bool:

@@ -46,7 +46,7 @@ class Traits:
             needs.demonstrations > 0,
             needs.verdict,
             algorithm.corrected,
-            needs.teacher != "none",
+            needs.given_teacher,
             algorithm.learns_from_rewards,
             needs.measures_tokens,
         )

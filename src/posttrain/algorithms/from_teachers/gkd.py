@@ -45,10 +45,9 @@ class GKD(Taught, OnSamples):
 
     def build(self) -> Algorithm:
         """A penalty by itself."""
-        from posttrain.estimator import Algorithm, Needs, Penalty
+        from posttrain.algorithms.from_teachers._parts import divergence
+        from posttrain.estimator import Algorithm, Needs
 
-        how: Any = {0.0: {"quantity": "kl"}, 1.0: {"quantity": "reverse_kl"}}
-        quantity = how.get(self.beta, {"quantity": "jsd", "beta": self.beta})
         shown: Any = {"demonstration": "separate", "demonstrations": self.demonstrations} if self.demonstrations else {}
         return Algorithm(
             name=self.name,
@@ -61,5 +60,5 @@ class GKD(Taught, OnSamples):
                 **shown,
             ),
             terms=(),
-            penalties=(Penalty(name="divergence/teacher", coef=1.0, **quantity),),
+            penalties=(divergence(self.beta),),
         )

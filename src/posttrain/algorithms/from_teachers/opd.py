@@ -58,27 +58,24 @@ class OPD(Taught, OnRollouts):
 
     def build(self) -> Algorithm:
         """The table's row `opd`."""
+        from posttrain.algorithms.from_teachers._parts import towards_teacher
         from posttrain.algorithms.terms import clip_mask, correction_part, entropy_penalties, kl_terms, needs
-        from posttrain.estimator import Algorithm, Estimator, Metric, Term
-        from posttrain.estimator.parts import advantage, average, denominator, metric
+        from posttrain.estimator import Algorithm
+        from posttrain.estimator.parts import average
         from posttrain.estimator.parts.credit import baseline
 
-        estimator = Estimator(
-            denominator=denominator.old,
-            advantage=partial(advantage.towards_teacher, bound=self.kl_max, reward_coef=self.reward_coef),
+        policy = towards_teacher(
+            kl_max=self.kl_max,
+            reward_coef=self.reward_coef,
             mask=clip_mask(self.clip, self.clip_low, self.clip_high),
             correction=correction_part(self.correction),
         )
-        watched = (Metric("kl/teacher", metric.kl_to_teacher),)
         rewarded: Any = {"credit": partial(baseline.group_normalised, eps=self.std_eps)} if self.reward_coef else {}
         return Algorithm(
             name=self.name,
             paper="arXiv:2306.13649",
             needs=needs(self, teacher="logp", teacher_template=self.teacher_template or ""),
-            terms=(
-                Term(name="policy", estimator=estimator, average=average.token, metrics=watched),
-                *kl_terms(self.kl_coef, "k3", average.token),
-            ),
+            terms=(policy, *kl_terms(self.kl_coef, "k3", average.token)),
             penalties=entropy_penalties(self.entropy_coef),
             **rewarded,
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from posttrain.data.answers import is_conversation
 from posttrain.data.columns import names_of
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, Prompts
 from posttrain.data.rows import BadRow, LongRow
+from posttrain.data.sources.record import Record
 from posttrain.estimator.needs import Needs
 from posttrain.settings.data import Encoding
 
@@ -27,6 +29,18 @@ class Asked:
     def columns(self) -> tuple[str, ...]:
         """What it names beside the prompt."""
         return tuple(name for name in dict.fromkeys(names_of(self.template)) if name != "prompt")
+
+    def shown(self, record: Record, *, trained: bool) -> Record:
+        """The record with its completion as its demonstration, where the template names that and it has none of its own; it
+        stays a completion where that is `trained`.
+        """
+        given: Any = record.columns.get("completion")
+        if "demonstration" not in self.columns or record.columns.get("demonstration") is not None or given is None:
+            return record
+        if is_conversation(given):
+            given = given[-1].get("content")
+        others = {name: value for name, value in record.columns.items() if trained or name != "completion"}
+        return replace(record, columns={**others, "demonstration": given})
 
 
 def asked_by(needs: Needs, context: int | None) -> Asked | None:

@@ -12,7 +12,6 @@ from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch
 from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.frozen.reference import Reference
-from posttrain.model.frozen.teacher import Teacher
 from posttrain.model.head import ReferenceStates
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.scoring import Scorer
@@ -26,10 +25,11 @@ class Compared:
     `scores` makes the fields of a batch that are log-probs under one of them, by their names.
     """
 
-    def __init__(self, algorithm: Algorithm, reference: Reference | None, teacher: Teacher | None, scorer: Scorer) -> None:
+    def __init__(self, algorithm: Algorithm, reference: Reference | None, teacher: Frozen | None, scorer: Scorer) -> None:
         needs, self._by, self.scores = algorithm.needs, algorithm.divergence, dict[str, Score]()
         if reference is not None and needs.ref_logp:
             self.scores["ref_logp"] = partial(_logp, reference, scorer)
+        teacher = reference if needs.own_teacher else teacher
         if teacher is not None and needs.teacher == "logp":
             self.scores["teacher_logp"] = partial(_taught_logp, teacher, scorer)
         stays = reference is not None and not reference.moves and not needs.rollouts

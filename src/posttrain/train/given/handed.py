@@ -195,7 +195,7 @@ def as_teachers(given: Mapping[str, Any], algorithm: Algorithm, tokenizer: Any) 
     Raises:
         SetupError: the algorithm takes none, or takes one and there are none or several; or one cannot be loaded.
     """
-    takes = algorithm.needs.teacher != "none"
+    takes = algorithm.needs.given_teacher
     if not isinstance(given, Mapping):
         raise SetupError(f"teachers: {{'name': model}} is expected, not {type(given).__name__}.")
     if len(given) != takes:
