@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from posttrain import Group, Judgement, Weighted
 from posttrain.data.columns import DEMONSTRATIONS
@@ -21,8 +22,10 @@ PLAIN = {"chat_template": False}
 GOOD = {"prompt": "1+1=", "answer": "2", "demonstration": "two"}
 
 
-def read(*rows: dict[str, Any], max_tokens: int = 8, on_long: Any = "skip", **data: Any) -> tuple[list[Problem], DataReport]:
-    tokenizer: Any = make_tokenizer("bytes")
+def read(
+    *rows: dict[str, Any], max_tokens: int = 8, on_long: Any = "skip", tokenizer: Any = None, **data: Any
+) -> tuple[list[Problem], DataReport]:
+    tokenizer = tokenizer or make_tokenizer("bytes")
     config = Encoding.model_validate({"on_long_completion": on_long, **(data or PLAIN)})
     if config.chat_template:
         tokenizer.chat_template = CHAT_TEMPLATE
@@ -49,6 +52,29 @@ def test_the_last_message_is_one_if_it_is_the_assistants() -> None:
     talk = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "two"}]
     kept, _ = read({"prompt": "1+1=", "answer": "2", "messages": talk}, {**GOOD, "demonstration": None, "messages": talk[:1]})
     assert text(kept[0]).startswith("two") and kept[1].demonstration is None
+
+
+@pytest.mark.parametrize("data", [PLAIN, {"chat_template": True}], ids=["plain", "chat"])
+def test_a_list_is_its_steps_and_where_each_begins_is_known(data: dict[str, Any]) -> None:
+    steps = ["1+1", " is", "", " two"]
+    rows = [{**GOOD, "demonstration": given} for given in (steps, "".join(steps))]
+    (stepped, whole), report = read(*rows, max_tokens=32, **data)
+    tokenizer: Any = make_tokenizer("bytes")
+    assert stepped.demonstration is not None and stepped.demonstration == whole.demonstration and not report.notes
+    begun = [tokenizer.decode(stepped.demonstration[:cut]).lstrip() for cut in stepped.cuts]
+    assert begun == ["1+1", "1+1 is"] and not whole.cuts
+
+
+def test_steps_of_one_that_was_cut_are_those_that_are_left() -> None:
+    (kept,), _ = read({**GOOD, "demonstration": ["far", " too", " long", "!"]}, on_long="cut")
+    assert kept.cuts == (3, 7) and text(kept) == "far too "
+
+
+def test_steps_that_cannot_be_found_among_the_tokens_are_reported() -> None:
+    tokenizer: Any = make_tokenizer("bytes")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()  # what it writes is not what it was given
+    (kept,), report = read({**GOOD, "demonstration": ["T", "wo"]}, tokenizer=tokenizer)
+    assert text(kept).startswith("two") and not kept.cuts and report.counters == {"unplaced_steps": 1}
 
 
 def test_the_column_is_demonstration_or_completion() -> None:

@@ -23,9 +23,10 @@ def read_demonstration(
     names: Sequence[str],
     max_tokens: int,
     on_long: Literal["skip", "raise", "cut"],
-) -> tuple[tuple[int, ...] | None, Notes]:
+) -> tuple[tuple[int, ...] | None, tuple[int, ...], Notes]:
     """The tokens that answer `prompt`, from the first of these columns that is there, of `messages` the last, if it is an
-    assistant's; or None. A question whose demonstration cannot be used stays a question, with a note.
+    assistant's; or None. After how many of them another step begins, where `demonstration` is a list of steps. A question
+    whose demonstration cannot be used stays a question, with a note.
 
     Args:
         encoder: of prompt and completion.
@@ -41,26 +42,32 @@ def read_demonstration(
     texts = (_last(columns.get(name)) if name == "messages" else columns.get(name) for name in names)
     given = next((text for text in texts if text is not None), None)
     if given is None:
-        return None, [("no_demonstration", "it has no demonstration")]
+        return None, (), [("no_demonstration", "it has no demonstration")]
+    steps = _steps(given) if given is columns.get("demonstration") else []
     try:
-        row, notes = encoder.demonstration({**_without_messages(columns), "completion": given})
+        row, notes = encoder.demonstration({**_without_messages(columns), "completion": "".join(steps) or given})
     except LongRow as long:
         if long.refused:
             raise
-        return None, [("long_demonstration", f"its demonstration is not used: {long}")]
+        return None, (), [("long_demonstration", f"its demonstration is not used: {long}")]
     except BadRow as bad:
-        return None, [("bad_demonstration", f"its demonstration is not used: {bad}")]
+        return None, (), [("bad_demonstration", f"its demonstration is not used: {bad}")]
     tokens = tuple(row.completion.tolist())
     if row.prompt.tolist() != list(prompt) or not row.mask.all():
-        return None, [*notes, ("bad_demonstration", "its demonstration is not used: it is no single answer to the prompt")]
+        reason = "its demonstration is not used: it is no single answer to the prompt"
+        return None, (), [*notes, ("bad_demonstration", reason)]
+    cuts = encoder.step_ends(tokens, steps) if steps else ()
+    if cuts is None:
+        notes = [*notes, ("unplaced_steps", "its demonstration is cut by its tokens: its steps cannot be found among them")]
     if len(tokens) <= max_tokens:
-        return tokens, notes
+        return tokens, cuts or (), notes
     reason = f"it has {len(tokens)} tokens, over the {max_tokens} of an answer"
     if on_long == "cut":
-        return tokens[:max_tokens], [("cut_demonstration", f"its demonstration was cut: {reason}"), *notes]
+        kept = tuple(cut for cut in cuts or () if cut < max_tokens)
+        return tokens[:max_tokens], kept, [("cut_demonstration", f"its demonstration was cut: {reason}"), *notes]
     if on_long == "raise":
         raise LongRow("long_completion", f"the demonstration is too long: {reason}", refused=True)
-    return None, [("long_demonstration", f"its demonstration is not used: {reason}"), *notes]
+    return None, (), [("long_demonstration", f"its demonstration is not used: {reason}"), *notes]
 
 
 def only_right(
@@ -88,13 +95,18 @@ def only_right(
         if on_wrong == "raise":
             raise DataError(f"{where}: its demonstration {fault}. Mend it, or set data.on_wrong_demonstration: skip.")
         report.note(where, f"its demonstration is not used: it {fault}", "wrong_demonstration")
-        checked[i] = dataclasses.replace(problems[i], demonstration=None)
+        checked[i] = dataclasses.replace(problems[i], demonstration=None, cuts=())
     if all(problem.demonstration is None for problem in checked):
         raise DataError(
             f"No demonstration can be used; the last: {report.notes[-1][1]}: {report.notes[-1][2]}. See the rewards and the "
             "column of answers, or set data.on_wrong_demonstration: keep."
         )
     return checked
+
+
+def _steps(given: Any) -> list[str]:
+    """The steps of a demonstration that is a list of them."""
+    return list(given) if isinstance(given, (list, tuple)) and all(isinstance(step, str) for step in given) else []
 
 
 def _last(messages: Any) -> str | None:

@@ -128,8 +128,10 @@ class Reader:
             if not demonstrated:
                 return [problem], notes
             on_long = self._data.on_long_completion
-            shown, more = read_demonstration(answering, columns, prompt, names=demonstrated, max_tokens=room, on_long=on_long)
-            return [replace(problem, demonstration=shown)], notes + more
+            shown, steps, more = read_demonstration(
+                answering, columns, prompt, names=demonstrated, max_tokens=room, on_long=on_long
+            )
+            return [replace(problem, demonstration=shown, cuts=steps)], notes + more
 
         wanted = [("prompt", *needs)]
         if "answer" in needs:

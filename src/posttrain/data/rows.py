@@ -60,6 +60,8 @@ class Example:
 class Problem:
     """A prompt to be answered, the columns that its answers are graded by, a demonstration's tokens, its end included, and
     what a teacher reads in place of the prompt, where that is another one.
+
+    `cuts`: after how many tokens of the demonstration a step of it ends and another begins, where the data have its steps.
     """
 
     prompt: Sequence[int]
@@ -67,6 +69,7 @@ class Problem:
     where: str
     demonstration: Sequence[int] | None = None
     teacher_prompt: Sequence[int] | None = None
+    cuts: Sequence[int] = ()
 
 
 def digest(rows: Sequence[Example | Problem]) -> str:
@@ -76,7 +79,7 @@ def digest(rows: Sequence[Example | Problem]) -> str:
         if isinstance(one, Problem):
             columns = json.dumps(one.columns, sort_keys=True, default=str)
             read = [one.prompt, one.demonstration or (), *([] if one.teacher_prompt is None else [one.teacher_prompt])]
-            parts = [np.array(ids, np.int32) for ids in read]
+            parts = [np.array(ids, np.int32) for ids in (*read, *([one.cuts] if one.cuts else []))]
         else:
             columns, parts = "", [part for row in one.rows for part in _read(row)]
         for part in (columns.encode(), *(part.tobytes() for part in parts)):

@@ -1,9 +1,9 @@
-"""Spans of characters of a completion's text → its tokens."""
+"""Spans of characters, or steps, of a completion's text → its tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,25 @@ def of_tokens(
     for (_, end, _), (start, other, _) in pairwise(spans):
         if start < end:
             raise BadRow(f"weights: the span [{start}, {other}] overlaps the one before it")
-    weights = np.ones(len(ids), np.float32)
-    for place, (begins, stops) in enumerate(_offsets(tokenizer, ids, ends, text)):
+    weights, placed = np.ones(len(ids), np.float32), _offsets(tokenizer, ids, ends, text)
+    if placed is None:
+        raise BadRow("weights: its tokens cannot be placed in its text; give a number for each token instead of spans")
+    for place, (begins, stops) in enumerate(placed):
         for start, end, weight in spans:
             if begins < end and stops > start and begins < stops:
                 weights[place] = weight
     return weights
+
+
+def step_ends(tokenizer: Any, ids: Sequence[int], ends: Collection[int], steps: Sequence[str]) -> tuple[int, ...] | None:
+    """After how many tokens of a completion, whose text is these steps, another step begins; None where its tokens cannot be
+    placed in its text. A token of two steps is of the first of them.
+    """
+    placed = _offsets(tokenizer, ids, ends, "".join(steps))
+    if placed is None:
+        return None
+    counted = {sum(begins < end for begins, _ in placed) for end in accumulate(len(step) for step in steps)}
+    return tuple(sorted(counted - {0, len(placed)}))
 
 
 def _text(said: Any) -> str:
@@ -54,14 +67,16 @@ def _text(said: Any) -> str:
     return said
 
 
-def _offsets(tokenizer: Any, ids: Sequence[int], ends: Collection[int], text: str) -> list[tuple[int, int]]:
-    """Where each token stands in the text, by the tokenizer's own offsets in what the tokens say; its end is not in it."""
+def _offsets(tokenizer: Any, ids: Sequence[int], ends: Collection[int], text: str) -> list[tuple[int, int]] | None:
+    """Where each token stands in the text, by the tokenizer's own offsets in what the tokens say; its end is not in it. None
+    where nobody knows.
+    """
     own = len(ids) - (ids[-1] in ends)
     decoded = tokenizer.decode(ids[:own], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     options = {"add_special_tokens": False, "verbose": False}
     again = tokenizer(decoded, **options, return_offsets_mapping=True) if tokenizer.is_fast else {"input_ids": []}
     lead, body = len(text) - len(text.lstrip()), text.strip()
     if list(again["input_ids"]) != list(ids[:own]) or not decoded.rstrip().endswith(body):
-        raise BadRow("weights: its tokens cannot be placed in its text; give a number for each token instead of spans")
+        return None
     before = len(decoded.rstrip()) - len(body) - lead
     return [(begins - before, stops - before) for begins, stops in again["offset_mapping"]]

@@ -157,12 +157,15 @@ def check_pairs(rows: Int[Tensor, " n"]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One prompt, before anything was sampled for it."""
+    """One prompt, before anything was sampled for it. `cuts`: after how many tokens of the demonstration another step of it
+    begins, where that is known.
+    """
 
     id: int
     prompt: Sequence[int]
     demonstration: Sequence[int] | None = None
     columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cuts: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from posttrain.data.encoding.template import Template
 from posttrain.data.encoding.text import Text
 from posttrain.data.encoding.turns import Draft
 from posttrain.data.rows import BadRow, LongRow, Row, Weigh
+from posttrain.data.spans import step_ends
 from posttrain.errors import DataError, SetupError
 from posttrain.settings.data import Encoding
 from posttrain.telling import tell
@@ -37,7 +38,7 @@ class Encoder:
     def __init__(self, tokenizer: Any, config: Encoding, eos_ids: Sequence[int], limit: int | None = None) -> None:
         if not eos_ids:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
-        self._lengths = Lengths(config, limit)
+        self._lengths, self._tokenizer = Lengths(config, limit), tokenizer
         self._chat: Chat | None = None
         if not config.chat_template:
             self._path: Chat | Plain = Plain(Text(tokenizer, eos_ids), config, self._lengths)
@@ -87,6 +88,10 @@ class Encoder:
         """
         rows, notes = self.demonstrations(columns)
         return _one(rows), notes
+
+    def step_ends(self, tokens: Sequence[int], steps: Sequence[str]) -> tuple[int, ...] | None:
+        """After how many tokens of a demonstration another of its steps begins, where that is known."""
+        return step_ends(self._tokenizer, tokens, self._ends, steps)
 
     def preference(self, columns: Mapping[str, Any]) -> tuple[tuple[Row, Row], Notes]:
         """The chosen and the rejected row, and what was cut.

@@ -158,7 +158,7 @@ def _of(
     assert isinstance(row, Problem)
     answers = sampled.answers[: chosen.per_question] if sampled is not None else []
     if demonstrations:
-        return [dataclasses.replace(row, demonstration=tuple(answers[0]) if answers else None)]
+        return [dataclasses.replace(row, demonstration=tuple(answers[0]) if answers else None, cuts=())]
     prompt = np.array(row.prompt, np.int32)
     taught: Any = {} if row.teacher_prompt is None else {"teacher_prompt": np.asarray(row.teacher_prompt, np.int32)}
     return [
