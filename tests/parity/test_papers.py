@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cases import BY_ID, CASES, Case, Sample, close, sample
-from parity import credits, demonstrations, policies, taught
+from parity import credits, demonstrations, hinted, policies, taught
 from parity.preferences import AGREEING, PREFERENCES
 from parity.rows import (
     INFINITY,
@@ -316,7 +316,7 @@ NAIVE: dict[str, Callable[..., Tensor]] = PREFERENCES | {
         *demonstrations.PAPERS, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
         hpt, prefix_rft, luffy, srft, chord, grpo_sft, *taught.PAPERS,
     )
-} | policies.NAIVE | credits.NAIVE  # fmt: skip
+} | policies.NAIVE | credits.NAIVE | hinted.NAIVE  # fmt: skip
 
 
 def naive(case: Case, drawn: Sample, **changed: Any) -> tuple[Tensor, Tensor]:
@@ -449,6 +449,7 @@ ACTING = {
     "grpo_sft-several": ("kl_coef",),
     **policies.ACTING,
     **credits.ACTING,
+    **hinted.ACTING,
     "kd": ("alpha",),
     "kd-hot": ("alpha", "temperature"),
     "gkd": ("beta",),
@@ -461,7 +462,7 @@ ACTING = {
 def test_random_cases_reach_every_bound(name: str, option: str) -> None:
     """Parity proves nothing of a clip that never acts: without it, the paper's own gradient would differ."""
     case, moved = BY_ID[name], 0.0
-    of_name = policies.OFF | credits.OFF
+    of_name = policies.OFF | credits.OFF | hinted.OFF
     off = of_name[case.name, option] if (case.name, option) in of_name else OFF[option]
     for seed in SEEDS:
         drawn = drawn_for(case, seed)

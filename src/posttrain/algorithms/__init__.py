@@ -11,12 +11,14 @@ from posttrain.algorithms.from_teachers.kd import KD
 from posttrain.algorithms.from_teachers.opd import OPD
 from posttrain.algorithms.from_teachers.sdft import SDFT
 from posttrain.algorithms.function import FunctionAlgorithm, installed_algorithm
+from posttrain.algorithms.hybrids.bread import BREAD
 from posttrain.algorithms.hybrids.chord import CHORD
 from posttrain.algorithms.hybrids.grpo_sft import GRPOSFT
 from posttrain.algorithms.hybrids.hpt import HPT
 from posttrain.algorithms.hybrids.luffy import LUFFY
 from posttrain.algorithms.hybrids.prefix_rft import PrefixRFT
 from posttrain.algorithms.hybrids.srft import SRFT
+from posttrain.algorithms.hybrids.uft import UFT
 from posttrain.algorithms.on_demonstrations.a_lol import ALoL
 from posttrain.algorithms.on_demonstrations.ascent import Ascent
 from posttrain.algorithms.on_demonstrations.asft import ASFT
@@ -161,6 +163,8 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     TOPR,
     HPT,
     PrefixRFT,
+    UFT,
+    BREAD,
     LUFFY,
     SRFT,
     CHORD,

@@ -49,8 +49,8 @@ class RunningMean:
 class Needs:
     """What an algorithm needs of the collector and the trainer, which read nothing else of it.
 
-    demonstration: none; row (a demonstration is, or ends, its group); prefix; hint; separate (a data set of its own, of
-    which each step has `demonstrations` rows).
+    demonstration: none; row (a demonstration is, or ends, its group); prefix (completions go on from its head); separate (a
+    data set of its own, of which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
     pairs: how pairs are made of rollouts; None where they are data.
     weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight. forget is -1
@@ -72,10 +72,11 @@ class Needs:
     verdict: which rollouts are right, beside their rewards.
     memory: what the collector remembers over steps: none, window (of several updates), buffer.
     resample: groups without signal are replaced, a bounded number of times.
+    branches: groups without a right rollout are replaced by others of their question, which go on from its demonstration.
     """
 
     scope: Literal["token", "sequence"]
-    demonstration: Literal["none", "row", "prefix", "hint", "separate"] = "none"
+    demonstration: Literal["none", "row", "prefix", "separate"] = "none"
     demonstrations: int = 0
     preference: bool = False
     pairs: PairRule | None = None
@@ -98,12 +99,17 @@ class Needs:
     verdict: bool = False
     memory: Literal["none", "window", "buffer"] = "none"
     resample: bool = False
+    branches: bool = False
 
     def __post_init__(self) -> None:
         if self.full_kl and self.teacher == "full":
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
         if (self.teacher_template or self.own_teacher) and self.teacher == "none":
             raise ValueError("Needs: teacher_template and own_teacher are of a teacher: teacher='logp' or 'full'")
+        if self.branches and self.resample:
+            raise ValueError("Needs: branches and resample both replace groups, and one of them can: say which")
+        if self.branches and not (self.verdict and self.demonstration == "prefix"):
+            raise ValueError('Needs: branches asks which rollouts are right (verdict=True) and goes on from "prefix"')
 
     @property
     def compares_distributions(self) -> bool:
@@ -133,4 +139,4 @@ class Needs:
     @property
     def own_demonstrations(self) -> bool:
         """Questions bring demonstrations of their own to the rollouts."""
-        return self.rollouts > 0 and self.demonstration in ("row", "prefix", "hint")
+        return self.rollouts > 0 and self.demonstration in ("row", "prefix")

@@ -95,6 +95,14 @@ class Rollouts:
         """The rows that were sampled from the prompt alone."""
         return [row for row in self.sampled if not self.prefixes[row]]
 
+    @property
+    def solved(self) -> bool | None:
+        """Whether one of the rows that were sampled is right; None where nothing is known of any."""
+        rewarded, rows = self.rewarded, slice(len(self.sampled))
+        if rewarded.correct is None or not (known := (rewarded.known & rewarded.graded)[rows]).any():
+            return None
+        return bool((rewarded.correct[rows] & known).any())
+
     def row(self, row: int) -> NDArray[np.int32]:
         """The tokens of a row."""
         end = int(self.lengths[: row + 1].sum())
@@ -107,11 +115,13 @@ def _total(logprobs: NDArray[np.float32]) -> float:
 
 
 def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, float]:
-    """Of all completions that were sampled, also of those in groups that were replaced; rewards of those without a prefix."""
+    """Of all completions that were sampled, also of those in groups that were replaced; rewards of those without a prefix, or
+    of all where each has one.
+    """
     sampled = [(group, list(group.sampled)) for group in rollouts]
     lengths = [int(n) for group, rows in sampled for n in (group.lengths - group.prefixes)[rows]]
     return {
-        **_reward_metrics(Rewarded.join([group.rewarded.take(group.plain) for group in rollouts])),
+        **_reward_metrics(_unaided(rollouts)),
         **_prefix_metrics(rollouts),
         **_baseline_metrics(rollouts),
         "rollout/length": float(np.mean(lengths)),
@@ -125,6 +135,12 @@ def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, f
         "rollout/tokens_per_second": sum(lengths) / max(seconds, 1e-9),
         "entropy": -sum(float(one) for group, rows in sampled for one in group.logprob[rows]) / sum(lengths),
     }
+
+
+def _unaided(rollouts: Sequence[Rollouts]) -> Rewarded:
+    """Of the rows without a prefix, or of all that were sampled where each has one."""
+    some = any(group.plain for group in rollouts)
+    return Rewarded.join([group.rewarded.take(group.plain if some else list(group.sampled)) for group in rollouts])
 
 
 def _equal_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
@@ -149,6 +165,18 @@ def _same_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
     """The share of groups whose answers are all the same, of those that have several from the prompt alone."""
     compared = [{group.row(row).tobytes() for row in group.plain} for group in rollouts if len(group.plain) > 1]
     return {"rollout/identical_groups": sum(len(one) == 1 for one in compared) / len(compared)} if compared else {}
+
+
+def branch_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
+    """Of the groups that are trained on: which of them go on from a demonstration, how long it is, and which have no right
+    rollout all the same.
+    """
+    lengths = [float(group.prefixes[0]) for group in rollouts if group.prefixes[0]]
+    return {
+        "rollout/branched": len(lengths) / len(rollouts),
+        "rollout/unsolved": sum(group.solved is False for group in rollouts) / len(rollouts),
+        **({"rollout/branch_length": sum(lengths) / len(lengths)} if lengths else {}),
+    }
 
 
 def _prefix_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:

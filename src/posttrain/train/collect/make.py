@@ -201,8 +201,6 @@ def rollout_collector(
     if engine is None or sampling is None or (algorithm.learns_from_rewards and not rewards):
         asked = "rewards= and sampling=" if algorithm.learns_from_rewards else "sampling="
         raise SetupError(f"{algorithm.name} trains on rollouts: pass {asked}, and an engine= or none.")
-    if needs.demonstration == "hint":
-        raise SetupError(f"{algorithm.name} puts hints into its prompts, which this version cannot collect.")
     if bool(needs.demonstrations) != bool(demonstrations):
         wanted = "a set of demonstrations" if needs.demonstrations else "no set of demonstrations"
         raise SetupError(f"{algorithm.name} takes {wanted} beside its questions: see demonstrations= (data.demonstrations).")

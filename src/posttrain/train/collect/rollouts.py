@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 
 from posttrain.data.answers import AnswerText
 from posttrain.data.rows import Problem, Row
-from posttrain.distributed import ranks
-from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.estimator.batch import Origin, Question, Request
-from posttrain.rewards.base import Group, Lazily, Weighted
-from posttrain.rewards.error_rate import ErrorRate
-from posttrain.rewards.judge import Judges
+from posttrain.estimator.batch import Origin, Question
+from posttrain.estimator.parts.plan import branch
+from posttrain.rewards.base import Weighted
 from posttrain.rewards.rewarded import Rewarded
-from posttrain.rollout.engine import Completion, RolloutEngine, Sampling, rest
+from posttrain.rollout.engine import RolloutEngine, Sampling, rest
+from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
-from posttrain.train.collect.groups import Baseline, Rollouts, rollout_metrics, shown
+from posttrain.train.collect.groups import Rollouts, branch_metrics, rollout_metrics, shown
 from posttrain.train.collect.order import Order
 
 RESAMPLES = 8  # rounds in which groups without signal are replaced; DAPO's own code allows ten batches
@@ -35,7 +33,8 @@ class RolloutCollector:
     """Samples completions for the next questions, and has them judged.
 
     The questions of a step, and the samples drawn for them, are functions of (seed, step) and the model. Where the algorithm
-    asks for it, groups that `prepare` takes out of the loss are replaced by other questions, a bounded number of times.
+    asks for it, groups that `prepare` takes out of the loss are replaced by other questions, a bounded number of times, or
+    groups without a right rollout by rollouts that branch off from the question's demonstration.
 
     Args:
         problems: the questions, with the columns that rewards read.
@@ -65,10 +64,9 @@ class RolloutCollector:
         end: int | None = None,
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
-        self._judges, self._error_rate = Judges(rewards), ErrorRate(rewards)
         self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
+        self._asker = Asker(problems, algorithm, engine, rewards, sampling, self._text)
         self._order = Order(len(problems), questions, sampling.seed, end)
-        self._version = 0
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
     def collect(self, model: Any, step: int, progress: float, *, without: int = 0) -> Collection:
@@ -91,19 +89,16 @@ class RolloutCollector:
         Raises:
             EngineError, RewardError: as `collect`.
         """
-        started, self._version = time.monotonic(), version
-        rollouts = self._judged_answers(self._next(step - without), step, progress)
+        started, self._asker.version = time.monotonic(), version
+        questions, branches = self._next(step - without), self._algorithm.needs.branches
+        rollouts = self._asker.groups(self._planned(questions, step, progress), step)
         seen = list(rollouts)
-        for attempt in range(1, self._resamples + 1):
-            dull = self._without_signal(rollouts, progress)
-            if not dull:
-                break
-            fresh = self._judged_answers(self._others(seen, step, attempt, len(dull)), step, progress)
-            seen += fresh
-            for place, group in zip(dull, fresh, strict=True):
-                rollouts[place] = group
+        if branches:
+            self._branch_off(questions, rollouts, seen, step)
+        self._resample(rollouts, seen, step, progress)
         metrics = rollout_metrics(seen, time.monotonic() - started)
         metrics["rollout/sync_seconds"] = synced
+        metrics |= branch_metrics(rollouts) if branches else {}
         if self._resamples:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
             metrics["rollout/unfilled_groups"] = len(self._without_signal(rollouts, progress)) / len(rollouts)
@@ -115,13 +110,13 @@ class RolloutCollector:
 
     def state(self) -> dict[str, Any]:
         """See `Collector`: the latest failures of the rewards."""
-        return {"failures": self._error_rate.state()}
+        return {"failures": self._asker.error_rate.state()}
 
     def restore(
         self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
     ) -> None:
         """See `Collector`."""
-        self._error_rate.restore(state["failures"])
+        self._asker.error_rate.restore(state["failures"])
 
     def ahead(self, step: int) -> dict[int, Collection]:
         """See `Collector`: nothing."""
@@ -144,86 +139,42 @@ class RolloutCollector:
         chosen = (unused + order * (1 + count // size))[:count]
         return [self._question(i, (attempt << 32) + step + (place << 48)) for place, i in enumerate(chosen)]
 
+    def _resample(self, rollouts: list[Rollouts], seen: list[Rollouts], step: int, progress: float) -> None:
+        """Puts other questions in the place of groups without signal; what is sampled is added to `seen`."""
+        for attempt in range(1, self._resamples + 1):
+            dull = self._without_signal(rollouts, progress)
+            if not dull:
+                break
+            others = self._others(seen, step, attempt, len(dull))
+            fresh = self._asker.groups(self._planned(others, step, progress), step)
+            seen += fresh
+            for place, group in zip(dull, fresh, strict=True):
+                rollouts[place] = group
+
+    def _branch_off(self, questions: Sequence[Question], rollouts: list[Rollouts], seen: list[Rollouts], step: int) -> None:
+        """Puts in the place of a group without a right rollout the one that goes on from the shortest head of its
+        demonstration from which one is right, if there is such a head; what is sampled is added to `seen`.
+        """
+        n = self._algorithm.needs.rollouts
+        worked = {i: dict[int, bool]() for i, group in enumerate(rollouts) if group.solved is False}
+        while asked := [
+            (i, request) for i, tried in worked.items() if (request := branch(questions[i], n, tried)) is not None
+        ]:
+            groups = self._asker.groups([(questions[i], [request]) for i, request in asked], step)
+            seen += groups
+            for (i, request), group in zip(asked, groups, strict=True):
+                worked[i][len(request.prefix)] = solved = group.solved is True
+                if solved:
+                    rollouts[i] = group
+
     def _question(self, index: int, turn: int) -> Question:
         problem = self._problems[index]
         turned = turn * len(self._problems) + index
-        return Question(turned, problem.prompt, problem.demonstration, columns=problem.columns)
+        return Question(turned, problem.prompt, problem.demonstration, columns=problem.columns, cuts=problem.cuts)
 
-    def _judged_answers(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
-        """The groups of these questions, on every rank; each has sampled and judged its share of them."""
-        share = self._share(ranks.my_share(questions), step, progress)
-        groups = ranks.all_shares(share, f"the rollouts of step {step + 1}")
-        problems = [self._problems[question.id % len(self._problems)] for question in questions]
-        return [dataclasses.replace(group, problem=problem) for group, problem in zip(groups, problems, strict=True)]
-
-    def _share(self, questions: Sequence[Question], step: int, progress: float) -> list[Rollouts]:
-        seed, problems = self._sampling.seed, [self._problems[q.id % len(self._problems)] for q in questions]
-        planned = [self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}")) for q in questions]
-        requests = [request for plan in planned for request in plan]
-        self._check_temperatures(planned)
-        answered = self._engine.generate(requests, dataclasses.replace(self._sampling, step=step))
-        self._check(answered)
-        answers = iter(answered)
-        return [
-            self._judged(
-                problem,
-                [(request, completion) for request in plan for completion in next(answers)],
-            )
-            for problem, plan in zip(problems, planned, strict=True)
-        ]
-
-    def _judged(self, problem: Problem, answered: list[tuple[Request, Completion]]) -> Rollouts:
-        """The answers' rewards. A demonstration that is to be a row is the last one, and is judged like an answer; so is a
-        greedy answer, which is no row, and has no part in what rewards compare.
-        """
-        greedy = [one for one in answered if one[0].temperature == 0]
-        answers = [(request.prefix, completion) for request, completion in answered if request.temperature != 0]
-        demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
-        if demonstrated and problem.demonstration is not None:
-            answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
-        judged_too = [*answers, *((request.prefix, completion) for request, completion in greedy)]
-        tokens = [np.concatenate([np.asarray(prefix, np.int32), completion.tokens]) for prefix, completion in judged_too]
-        asked = problem.prompt, problem.columns
-        judged = self._judges.judge(
-            Group(
-                completions=[self._text.of(*asked, ids) for ids in tokens],
-                tokens=Lazily(lambda: [tuple(ids.tolist()) for ids in tokens]),
-                finished=[completion.finish == "stop" for _, completion in judged_too],
-                columns=problem.columns,
-                raw=Lazily(lambda: [self._text.raw(*asked, ids) for ids in tokens]),
-                beside=len(greedy),
-            )
-        )
-        self._error_rate.add(judged)
-        baseline = None
-        if greedy:
-            value = float(judged.total[-1]) if judged.graded[-1] else None
-            baseline = Baseline(value, tokens=len(greedy[-1][1].tokens))
-        elif self._algorithm.needs.baseline == "value":
-            baseline = Baseline(float(problem.columns["value"]))
-        own = judged.take(range(len(answers)))
-        return Rollouts.of(problem, answers, own, demonstrated=demonstrated, baseline=baseline)
-
-    def _check_temperatures(self, planned: Sequence[Sequence[Request]]) -> None:
-        """What is trained is of the one distribution that log-probs are of; a baseline's answer is greedy, and one."""
-        name, greedy = self._algorithm.name, self._algorithm.needs.baseline == "greedy"
-        for plan in planned:
-            others = [one for one in plan if one.temperature not in (None, self._sampling.temperature)]
-            if greedy and [(one.temperature, one.n, len(one.prefix)) for one in others] != [(0.0, 1, 0)]:
-                raise SetupError(f'{name} needs baseline="greedy": its plan must ask for one answer at temperature 0.')
-            if others and not greedy:
-                raise SetupError(
-                    f"{name} plans answers at temperature {others[0].temperature:g}, and log-probs are of "
-                    f'{self._sampling.temperature:g}: leave temperatures out, or take Needs(baseline="greedy").'
-                )
-
-    def _check(self, answered: list[list[Completion]]) -> None:
-        others = {completion.version for group in answered for completion in group} - {self._version}
-        if others:
-            raise EngineError(
-                f"The engine sampled from weights of version {min(others)}, and the trainer's are version {self._version}: "
-                "a sync did not arrive. The last checkpoint is whole; the same command resumes from it."
-            )
+    def _planned(self, questions: Sequence[Question], step: int, progress: float) -> list[Asked]:
+        seed = self._sampling.seed
+        return [(q, self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}"))) for q in questions]
 
     def _muted(self, rollouts: Sequence[Rollouts]) -> tuple[int, ...]:
         cut_off = np.concatenate([group.cut_off for group in rollouts])

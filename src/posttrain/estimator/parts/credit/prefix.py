@@ -28,3 +28,8 @@ def prefix_credit(batch: Batch, *, baseline: Baseline) -> Batch:
         continuation = rollouts(batch) & continues[:, None]
         advantage = torch.where(continuation, rewards[:, None], advantage)
     return batch.replace(advantage=advantage)
+
+
+def without_loss(batch: Batch) -> Batch:
+    """What was demonstrated leaves the loss mask, and so every N."""
+    return batch.replace(loss_mask=rollouts(batch))
