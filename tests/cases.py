@@ -24,6 +24,8 @@ from posttrain.settings.doors.kinds import name_of
 
 NAMES = [name_of(config) for config in ALGORITHMS]
 VOCABULARY = 7
+APPLIED = {"kl_coef": 0.7, "entropy_coef": 0.4}
+"""What coefficients are that follow what is measured."""
 GROUP = 4
 
 
@@ -118,6 +120,8 @@ CASES = [
     Case("grpo", "kl_in_reward", {"updates": 4, "kl_in": "reward", "kl_coef": 0.5}),
     Case("grpo", "dual", {"updates": 4, "dual_clip": 1.3, "kl_coef": 0.0}),
     Case("grpo", "entropy", {"updates": 4, "entropy_coef": 0.3}),
+    Case("grpo", "adaptive", {"updates": 4, "kl_coef": {"target": 0.1}, "entropy_coef": {"target": 0.5}}),
+    Case("grpo", "adaptive_in_reward", {"updates": 4, "kl_coef": {"target": 0.1}, "kl_in": "reward"}),
     Case("grpo", "unbiased", {"updates": 4, "kl": "unbiased", "kl_coef": 0.5}),
     Case("grpo", "stale_rows", {"updates": 4, "off_policy_mask": 0.1, "kl_coef": 0.0}),
     *_corrections(),
@@ -372,6 +376,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         anchor=torch.full((rows,), 0.4, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=normal(units)[group % units] if needs.baseline != "none" else None,
         progress=0.3,
+        coefficients={one.name: APPLIED[one.name] for one in algorithm.adaptive},
     )
     return Sample(algorithm, batch, logits, ref_logits, teacher_logits)
 

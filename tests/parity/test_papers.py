@@ -322,7 +322,8 @@ NAIVE: dict[str, Callable[..., Tensor]] = PREFERENCES | {
 def naive(case: Case, drawn: Sample, **changed: Any) -> tuple[Tensor, Tensor]:
     """The paper's loss and its gradient with respect to the logits."""
     logits = drawn.logits.clone().requires_grad_()
-    loss = NAIVE[case.name](read(drawn, logits), **{**case.options, **changed})
+    applied = {name: drawn.batch.coefficients.get(name, value) for name, value in case.options.items()}
+    loss = NAIVE[case.name](read(drawn, logits), **{**applied, **changed})
     return loss.detach(), torch.autograd.grad(loss, logits)[0]
 
 
@@ -423,6 +424,8 @@ ACTING = {
     "grpo-k2": ("kl_coef",),
     "grpo-kl_in_reward": ("kl_coef",),
     "grpo-dual": ("dual_clip",),
+    "grpo-adaptive": ("kl_coef", "entropy_coef"),
+    "grpo-adaptive_in_reward": ("kl_coef",),
     "grpo-entropy": ("entropy_coef",),
     **{str(case): ("correction",) for case in CASES if "correction" in case.options},
     "dr_grpo-several": ("clip_low", "clip_high"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from cases import Case, close, differentiate, map_fields, over, prepared, shapes
 from posttrain import Algorithm, Batch, View, policy_gradient_loss
 from posttrain.estimator.parts.average import divisor
+from posttrain.estimator.parts.coefficient import coefficient_at
 
 
 def of_token_scope(case: Case) -> bool:
@@ -29,14 +30,13 @@ def test_gradient_is_minus_weight_times_scale_over_count(case: Case, shape: dict
     _, gradient = differentiate(algorithm, batch, inputs)
     expected = {name: torch.zeros_like(value) for name, value in inputs.items()}
     for term, weight in zip(algorithm.terms, weights(algorithm, batch, inputs["logp"]), strict=True):
-        coef = term.coef(batch.progress) if callable(term.coef) else term.coef
+        coef = coefficient_at(term.coef, batch)
         scale = term.average.row_scale(term.select(batch))
         expected["logp"] -= coef * weight * scale / divisor(counts[term.name])
     for penalty in algorithm.penalties:
-        assert not callable(penalty.coef)
         select = penalty.select(batch)
         scale = penalty.average.row_scale(select) * select
-        expected[penalty.quantity] += penalty.coef * scale / divisor(counts[penalty.name])
+        expected[penalty.quantity] += coefficient_at(penalty.coef, batch) * scale / divisor(counts[penalty.name])
     close(gradient, expected, rtol=1e-15)
 
 

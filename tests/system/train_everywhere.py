@@ -255,7 +255,7 @@ def main() -> None:
     facts: dict[str, Any] = {}
     values = {algorithm.name: algorithm for algorithm in example_values()}
     values["pass_k"] = build_algorithm("pass_k", rollouts=4, k=2)  # of all four answers to a question one is right, or none
-    values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward")
+    values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward", kl_coef={"target": 1e-3, "start": 0.1})
     values["prefix_rft of two updates"] = build_algorithm("prefix_rft", updates=2, max_tokens=64)
     for name, algorithm in values.items():
         trained = make_trainer(algorithm, mode, folder)

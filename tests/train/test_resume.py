@@ -23,7 +23,7 @@ from tiny import make_model, parameters
 MakeTrainer = Callable[..., PostTrainer]
 STEPS = 6
 OPTIONS: dict[str, dict[str, Any]] = {
-    "grpo": {"updates": 2, "kl_coef": 0.1},
+    "grpo": {"updates": 2, "kl_coef": {"target": 1e-3}, "entropy_coef": {"target": 5.3, "start": 0.01}},
     "dr_grpo": {"max_tokens": 8},
     "prefix_rft": {"updates": 2, "max_tokens": 8},
     "hpt": {"max_tokens": 8, "gate": 1},

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive, Template
 from posttrain.settings.rollout import PairsConfig
@@ -132,15 +132,50 @@ class OnSamples(AlgorithmConfig, ABC):
     """Completions for each question. The recipe fills it from `rollout.n`."""
 
 
+class AdaptiveKL(Config):
+    """A weight of the KL to the start model that follows it: before each collection c becomes
+    c (1 + 0.1 · clip((KL - target) / target, -0.2, 0.2)), KL of the collection before, over what was sampled.
+    """
+
+    target: Positive
+    """Nats a token."""
+    start: Positive = 0.05
+    """Of the first collection."""
+
+
+class AdaptiveEntropy(Config):
+    """A bonus on the entropy that follows it, with a state c: before each collection c rises by `delta` where the one before
+    was sampled at an entropy of at most the target, and else falls by it; the bonus is c where it was, and else 0.
+    """
+
+    target: Positive
+    """Nats a token."""
+    start: NonNegative = 0.0
+    """Of the first collection."""
+    delta: Positive = 0.005
+    """How far c moves at a time."""
+    most: Positive = 1.0
+    """The largest c; the least is 0."""
+
+
+def _is_adaptive(given: object) -> str:
+    return "an adaptive one" if isinstance(given, dict | Config) else "a number"
+
+
+Number = Annotated[NonNegative, Tag("a number")]
+KLCoefficient = Annotated[Number | Annotated[AdaptiveKL, Tag("an adaptive one")], Discriminator(_is_adaptive)]
+EntropyCoefficient = Annotated[Number | Annotated[AdaptiveEntropy, Tag("an adaptive one")], Discriminator(_is_adaptive)]
+
+
 class OnRollouts(OnSamples, ABC):
     """Of policy gradients over rollouts."""
 
     updates: Count = 1
     """Optimizer steps for each collection. The clip acts only when there are several."""
-    kl_coef: NonNegative = 0.0
-    """Weight of the KL to the start model; 0: no such model is held."""
-    entropy_coef: NonNegative = 0.0
-    """Bonus on the policy's entropy."""
+    kl_coef: KLCoefficient = 0.0
+    """Weight of the KL to the start model; 0: no such model is held. {target: 0.1} makes it follow that KL."""
+    entropy_coef: EntropyCoefficient = 0.0
+    """Bonus on the policy's entropy. {target: 0.3} makes it follow that entropy."""
     correction: Correction | None = None
     """For the gap between sampler and trainer; none if not set."""
     old: Literal["trainer", "sampler"] = "trainer"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from posttrain.algorithms.options import Correction, OnRollouts
+    from posttrain.algorithms.options import AdaptiveEntropy, AdaptiveKL, Correction, OnRollouts
     from posttrain.estimator import Coefficient, Estimator, Mask, Metric, Part, Penalty, Select, Term
     from posttrain.estimator.batch import Batch
     from posttrain.estimator.needs import Needs
@@ -40,12 +40,12 @@ def needs(
         scope="sequence" if sequence else scope,
         rollouts=config.rollouts,
         updates=config.updates,
-        old_logp=old_logp or sampler or config.updates > 1 or (kl_in_reward and config.kl_coef > 0),
+        old_logp=old_logp or sampler or config.updates > 1 or (kl_in_reward and bool(config.kl_coef)),
         old_of_sampler=sampler,
         corrects=config.corrects,
         measures_tokens=config.measures_tokens,
-        ref_logp=config.kl_coef > 0,
-        entropy=config.entropy_coef > 0,
+        ref_logp=bool(config.kl_coef),
+        entropy=bool(config.entropy_coef),
         resample=resample,
         branches=branches,
         demonstration=demonstration,
@@ -110,14 +110,24 @@ def sft_term(coef: Coefficient, per: Average, estimator: Estimator | None = None
     )
 
 
-def less_kl(coef: float, credit: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
+def kl_coefficient(given: float | AdaptiveKL) -> Coefficient:
+    """As a config has it: a number, or one that follows the KL."""
+    from posttrain.estimator.parts.coefficient import Adaptive, kl_of_collection, towards_kl
+
+    if isinstance(given, int | float):
+        return given
+    rule = partial(towards_kl, target=given.target)
+    return Adaptive(name="kl_coef", start=given.start, measure=kl_of_collection, rule=rule)
+
+
+def less_kl(coef: float | AdaptiveKL, credit: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
     """The credit of rewards from which coef · KL(pi || ref), by the k1 estimate, was taken."""
     from posttrain.estimator.parts.credit import baseline
 
-    return partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=coef), credit)) if coef else credit
+    return partial(baseline.in_turn, steps=(partial(baseline.less_kl, coef=kl_coefficient(coef)), credit)) if coef else credit
 
 
-def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = None) -> tuple[Term, ...]:
+def kl_terms(coef: float | AdaptiveKL, estimate: str, per: Average, select: Select | None = None) -> tuple[Term, ...]:
     """coef · KL(pi || ref) in the loss, averaged like the policy's own term; of all tokens, or those that it selects."""
     from posttrain.estimator import Estimator, Metric, Term
     from posttrain.estimator.parts import advantage, denominator, metric
@@ -136,18 +146,26 @@ def kl_terms(coef: float, estimate: str, per: Average, select: Select | None = N
             estimator=estimators[estimate],
             average=per,
             select=select or everything,
-            coef=coef,
+            coef=kl_coefficient(coef),
             metrics=(Metric("kl/reference", metric.kl_to_reference),),
         ),
     )
 
 
-def entropy_penalties(coef: float, select: Select | None = None) -> tuple[Penalty, ...]:
+def entropy_penalties(coef: float | AdaptiveEntropy, select: Select | None = None) -> tuple[Penalty, ...]:
     """A bonus of coef · the mean entropy of the policy over the loss tokens, or those that are selected."""
     from posttrain.estimator import Penalty
+    from posttrain.estimator.parts.coefficient import Adaptive, above_entropy, entropy_of_collection
     from posttrain.estimator.parts.select import everything
 
-    return (Penalty(name="entropy", quantity="entropy", coef=-coef, select=select or everything),) if coef else ()
+    if not coef:
+        return ()
+    if isinstance(coef, int | float):
+        cost: Coefficient = -coef
+    else:
+        rule = partial(above_entropy, target=coef.target, delta=coef.delta, most=coef.most)
+        cost = Adaptive(name="entropy_coef", start=coef.start, measure=entropy_of_collection, rule=rule, sign=-1.0)
+    return (Penalty(name="entropy", quantity="entropy", coef=cost, select=select or everything),)
 
 
 def group_credit(std: bool, eps: float) -> Callable[[Batch], Batch]:

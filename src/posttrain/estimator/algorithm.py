@@ -24,6 +24,7 @@ from posttrain.estimator.needs import ASKED_BY, Needs
 from posttrain.estimator.parts.advantage import given
 from posttrain.estimator.parts.average import Average
 from posttrain.estimator.parts.average import token as token_average
+from posttrain.estimator.parts.coefficient import Adaptive, Coefficient, adaptive_in, coefficient_at
 from posttrain.estimator.parts.correction import none
 from posttrain.estimator.parts.credit.baseline import as_given
 from posttrain.estimator.parts.mask import fresh_rows, keep
@@ -34,7 +35,6 @@ from posttrain.estimator.view import View
 Part = Callable[[View], Tensor]
 Mask = Callable[[View, Tensor, Tensor], Tensor]
 Select = Callable[[Batch], Tensor]
-Coefficient = float | Callable[[float], float]
 Planner = Callable[[Question, int, float, Random], list[Request]]
 
 
@@ -193,6 +193,12 @@ class Algorithm:
         return next(iter(found), Divergence())
 
     @property
+    def adaptive(self) -> tuple[Adaptive, ...]:
+        """Its coefficients that follow what is measured, whose state whoever trains keeps."""
+        found = adaptive_in((*(part.coef for part in (*self.terms, *self.penalties)), self.credit))
+        return tuple({one.name: one for one in found}.values())
+
+    @property
     def learns_from_rewards(self) -> bool:
         """Of rollouts, but where a teacher alone says what is learnt."""
         taught = self.needs.teacher != "none" and self.credit is as_given and not self.needs.verdict
@@ -217,7 +223,7 @@ class Algorithm:
         """
         rows = torch.zeros_like(batch.loss_mask[:, 0])
         for part in (*self.terms, *self.penalties):
-            if not coefficient_at(part.coef, batch.progress):
+            if not coefficient_at(part.coef, batch):
                 continue
             select = part.select(batch)
             if isinstance(part, Term) and part.estimator.advantage is given and batch.advantage is not None:
@@ -234,11 +240,6 @@ class Algorithm:
         for row in table_rows(self):
             lines.append("  " + ", ".join(f"{key} {value}" for key, value in row.items() if value))
         return "\n".join(lines)
-
-
-def coefficient_at(coefficient: Coefficient, progress: float) -> float:
-    """A coefficient at this share of the run."""
-    return coefficient(progress) if callable(coefficient) else coefficient
 
 
 def describe(part: Any) -> str:

@@ -39,6 +39,7 @@ class Batch:
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
     token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `anchor` is one
     number for the whole step, made before its first micro-batch. `baseline` is what an answer to the row's question is worth.
+    `coefficients` are those that follow what is measured (`Adaptive`), by their names.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
@@ -65,6 +66,7 @@ class Batch:
     anchor: Float[Tensor, " B"] | None = None
     baseline: Float[Tensor, " B"] | None = None
     progress: float = 0.0
+    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         rows, device = self.loss_mask.shape[0], self.loss_mask.device

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.estimator.algorithm import Algorithm, Penalty, Term, Weights, coefficient_at
+from posttrain.estimator.algorithm import Algorithm, Penalty, Term, Weights
 from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.parts.average import divisor
+from posttrain.estimator.parts.coefficient import coefficient_at
 from posttrain.estimator.parts.denominator import current
 from posttrain.estimator.view import View
 
@@ -69,11 +70,11 @@ def policy_gradient_loss(
         select = term.select(batch)
         view = View.of(batch, logp, select)
         weights = term.estimator.weights(view)
-        term_loss = coefficient_at(term.coef, batch.progress) * _average(-weights.value * logp, select, term, counts)
+        term_loss = coefficient_at(term.coef, batch) * _average(-weights.value * logp, select, term, counts)
         loss = loss + term_loss
         metrics[f"loss/{term.name}"] = term_loss.detach()
         if algorithm.needs.own_demonstrations or algorithm.needs.demonstrations:
-            scaled = weights.value.abs() * coefficient_at(term.coef, batch.progress)
+            scaled = weights.value.abs() * coefficient_at(term.coef, batch)
             for origin, name in _WEIGHTS.items():
                 part = torch.where(batch.origin == origin, scaled, 0.0)
                 share = _average(part, select, term, counts)
@@ -90,7 +91,7 @@ def policy_gradient_loss(
         quantity = quantities[penalty.quantity]
         assert quantity is not None  # _check
         mean = _average(quantity.to(logp.dtype), penalty.select(batch), penalty, counts)
-        loss = loss + coefficient_at(penalty.coef, batch.progress) * mean
+        loss = loss + coefficient_at(penalty.coef, batch) * mean
         metrics[penalty.name] = mean.detach()
     metrics["loss"] = loss.detach()
     return LossOutput(loss, metrics)

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from posttrain.estimator.algorithm import Algorithm, Penalty, Term, coefficient_at
+from posttrain.estimator.algorithm import Algorithm, Penalty, Term
 from posttrain.estimator.batch import PER_TOKEN, Batch
 from posttrain.estimator.parts.average import divisor
+from posttrain.estimator.parts.coefficient import coefficient_at
 from posttrain.estimator.view import View
 
 
@@ -40,7 +41,7 @@ class TokenSlopes:
             return values.reshape(1, -1)[:, index]
 
         def share(part: Term | Penalty, select: Tensor) -> Float[Tensor, "1 n"]:
-            scale = part.average.row_scale(select) * coefficient_at(part.coef, batch.progress)
+            scale = part.average.row_scale(select) * coefficient_at(part.coef, batch)
             return of_tokens(torch.where(select, scale, 0.0)) / divisor(counts[part.name])
 
         given = {name: value for name in PER_TOKEN if (value := getattr(batch, name)) is not None}

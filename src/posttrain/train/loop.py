@@ -117,8 +117,9 @@ class Loop(Checkpointed):
             collection = self.run_state.collector.collect(self.model, done, progress)
         for listener in self.listeners if collection.samples else ():
             listener.on_rollouts(done + 1, collection.samples)
-        self._record.update(collection.metrics)
-        return self._learner.open(self.model, collection)  # type: ignore[arg-type]
+        opened = self.run_state.coefficients.opened(collection, lambda found: self._learner.open(self.model, found))  # type: ignore[arg-type]
+        self._record.update(opened.metrics)
+        return opened
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """See transformers; of our own where the learning rate has a schedule of ours."""

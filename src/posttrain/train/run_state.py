@@ -15,6 +15,7 @@ from posttrain.model.frozen.reference import Reference
 from posttrain.train.anchor import Anchor
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection, Collector
+from posttrain.train.watch.coefficients import NO_STATE, Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 
 COLLECTION, AHEAD, KEPT = "collection.safetensors", "ahead-", "kept.safetensors"
@@ -34,6 +35,7 @@ class RunState:
         self.reference: Reference | None = None
         """That follows the policy."""
         self.anchor: Anchor | None = None
+        self.coefficients = Coefficients(())
         self.opened: Collection | None = None
         """With its advantages."""
         self.begins = 0
@@ -71,6 +73,7 @@ class RunState:
             "nonfinite": self.nonfinite.in_a_row,
             "evaluation_due": self.evaluation_due,
             "anchor": None if self.anchor is None else self.anchor.state(),
+            "coefficients": self.coefficients.state(),
         }
         _file(folder).write_text(json.dumps(remembered))
 
@@ -96,6 +99,7 @@ class RunState:
         self.collector.restore(remembered["collector"], ahead, kept)
         self.nonfinite.in_a_row = remembered["nonfinite"]
         self.evaluation_due = remembered["evaluation_due"]
+        self.coefficients.restore(remembered.get("coefficients", NO_STATE))
         if self.anchor is not None:
             self.anchor.restore(remembered["anchor"])
         if self.reference is not None:
@@ -106,13 +110,14 @@ class RunState:
         self.saved = step
 
     def mark(self) -> Any:
-        """Where it stands, to come back to: the collector's state, what it keeps, torch's generator, and the anchor."""
+        """Where it stands, to come back to: the collector's state, what it keeps, torch's generator, anchor, coefficients."""
         anchor = None if self.anchor is None else self.anchor.state()
-        return self.collector.state(), self.collector.kept(), torch.get_rng_state(), anchor
+        return self.collector.state(), self.collector.kept(), torch.get_rng_state(), anchor, self.coefficients.state()
 
     def come_back(self, mark: Any) -> None:
         """As it was at the mark."""
-        state, kept, generator, anchor = mark
+        state, kept, generator, anchor, coefficients = mark
+        self.coefficients.restore(coefficients)
         self.collector.restore(state, kept=kept)
         torch.set_rng_state(generator)
         if self.anchor is not None:

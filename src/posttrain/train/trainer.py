@@ -28,6 +28,7 @@ from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
 from posttrain.train.run_state import RunState
+from posttrain.train.watch.coefficients import Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles
 from posttrain.train.watch.trackers import Trackers
@@ -188,7 +189,7 @@ class PostTrainer(Loop):
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )
-        self.run_state.anchor = self._learner.anchor
+        self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
         self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
         self._watch = Watch(self.run_files, execution.stop_when)
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]

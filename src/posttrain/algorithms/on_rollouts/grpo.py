@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from posttrain.algorithms.on_rollouts._groups import Clipped, over_groups
-from posttrain.settings.base import NonNegative
+from posttrain.algorithms.options import KLCoefficient
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -21,7 +21,7 @@ class GRPO(Clipped):
     """Group relative policy optimization."""
 
     name: Literal["grpo"] = "grpo"
-    kl_coef: NonNegative = 0.04
+    kl_coef: KLCoefficient = 0.04
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     """A token of negative advantage leaves the loss where its ratio is above this as well. It is INTELLECT-2's two-sided clip
     (arXiv:2505.07291), whose delta beyond 1 + clip_high changes nothing for positive ones."""

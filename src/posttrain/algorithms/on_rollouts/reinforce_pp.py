@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 
 from posttrain.algorithms.on_rollouts._groups import Clip
-from posttrain.algorithms.options import OnRollouts
-from posttrain.settings.base import NonNegative, Share
+from posttrain.algorithms.options import KLCoefficient, OnRollouts
+from posttrain.settings.base import Share
 
 if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
@@ -28,7 +28,7 @@ class ReinforcePP(Clip, OnRollouts):
     measures_tokens = True
 
     name: Literal["reinforce_pp"] = "reinforce_pp"
-    kl_coef: NonNegative = 0.01
+    kl_coef: KLCoefficient = 0.01
     discount: Share = 1.0
     """What a reward is worth one token earlier."""
     baseline: Literal["none", "group_mean"] = "none"
@@ -42,13 +42,16 @@ class ReinforcePP(Clip, OnRollouts):
 
     def build(self) -> Algorithm:
         """Returns and their whitening are made once, with the collection."""
-        from posttrain.algorithms.terms import entropy_penalties, needs, policy_term
+        from posttrain.algorithms.terms import entropy_penalties, kl_coefficient, needs, policy_term
         from posttrain.estimator import Algorithm
         from posttrain.estimator.parts import average
         from posttrain.estimator.parts.credit import baseline, returns
 
         to_go = partial(
-            returns.returns_to_go, discount=self.discount, kl_coef=self.kl_coef, centre=self.baseline == "group_mean"
+            returns.returns_to_go,
+            discount=self.discount,
+            kl_coef=kl_coefficient(self.kl_coef),
+            centre=self.baseline == "group_mean",
         )
         return Algorithm(
             name=self.name,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from posttrain.algorithms.on_rollouts._row_action import row_action
-from posttrain.algorithms.options import GroupSize, OnRollouts
+from posttrain.algorithms.options import GroupSize, KLCoefficient, OnRollouts
 from posttrain.settings.base import NonNegative
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class RLOO(OnRollouts):
 
     name: Literal["rloo"] = "rloo"
     rollouts: GroupSize = 8
-    kl_coef: NonNegative = 0.05
+    kl_coef: KLCoefficient = 0.05
     clip_low: NonNegative = 0.2
     """An answer of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2

@@ -1,9 +1,90 @@
-"""Coefficients that change over the run: `progress in [0, 1] -> float`."""
+"""Coefficients that change over the run: `progress in [0, 1] -> float`, or by what is measured of each collection."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from posttrain.estimator.batch import Batch, Origin
+
+MOVED, BOUND = 0.1, 0.2  # K_beta and the bound of the error, of arXiv:1909.08593
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """A coefficient with a state, which whoever trains keeps: what `Batch.coefficients` says under its name, or `start`.
+
+    It is one number for a whole collection: `measure` looks at all its rows, once their log-probs are there, and
+    `rule(state, measured)` gives the next state and the coefficient of the next collection.
+    """
+
+    name: str
+    start: float
+    measure: Callable[[Batch], Tensor]
+    rule: Callable[[float, float], tuple[float, float]]
+    sign: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{'-' * (self.sign < 0)}{self.name}"
+
+
+Coefficient = float | Callable[[float], float] | Adaptive
+
+
+def coefficient_at(coefficient: Coefficient, batch: Batch) -> float:
+    """A coefficient, where the run is at this batch."""
+    if isinstance(coefficient, Adaptive):
+        return coefficient.sign * batch.coefficients.get(coefficient.name, coefficient.start)
+    return coefficient(batch.progress) if callable(coefficient) else coefficient
+
+
+def adaptive_in(part: Any) -> list[Adaptive]:
+    """Those that a coefficient, or a credit, is made of."""
+    if isinstance(part, Adaptive):
+        return [part]
+    if isinstance(part, partial):
+        return [found for value in part.keywords.values() for found in adaptive_in(value)]
+    return [found for one in part for found in adaptive_in(one)] if isinstance(part, tuple) else []  # type: ignore[reportUnknownVariableType]
+
+
+def kl_of_collection(batch: Batch) -> Tensor:
+    """The mean of log pi - log pi_ref over what was sampled and carries loss: k1, of the policy that collected."""
+    collected = batch.old_logp if batch.old_logp is not None else batch.behavior_logp
+    if collected is None or batch.ref_logp is None:
+        raise ValueError("A KL to the start model is measured with Batch.ref_logp and Batch.behavior_logp (or old_logp).")
+    return (collected - batch.ref_logp)[_sampled(batch)].double().mean()
+
+
+def entropy_of_collection(batch: Batch) -> Tensor:
+    """The mean of -log pi over the same tokens: an estimate of the entropy of who sampled them, without bias."""
+    if batch.behavior_logp is None:
+        raise ValueError("The entropy of a collection is measured with Batch.behavior_logp.")
+    return -batch.behavior_logp[_sampled(batch)].double().mean()
+
+
+def _sampled(batch: Batch) -> Tensor:
+    return batch.loss_mask & (batch.origin == Origin.ROLLOUT)
+
+
+def towards_kl(state: float, measured: float, *, target: float) -> tuple[float, float]:
+    """c <- c (1 + 0.1 · clip((KL - target) / target, -0.2, 0.2)) (arXiv:1909.08593, section 2.2)."""
+    error = min(max((measured - target) / target, -BOUND), BOUND)
+    moved = state * (1 + MOVED * error)
+    return moved, moved
+
+
+def above_entropy(state: float, measured: float, *, target: float, delta: float, most: float) -> tuple[float, float]:
+    """c <- c + delta where the entropy is at most the target, else c - delta, within [0, most]; the coefficient is c where it
+    is at most the target, and else 0 (Skywork-OR1, arXiv:2505.22312).
+    """
+    low = measured <= target
+    moved = min(max(state + (delta if low else -delta), 0.0), most)
+    return moved, moved if low else 0.0
 
 
 def warmup_cosine(progress: float, *, peak: float, valley: float, warmup: float, decay: float) -> float:

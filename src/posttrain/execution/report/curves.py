@@ -30,6 +30,7 @@ MEANINGS: Mapping[str, str] = {
     r"preference/.+": "of pairs, against the start model where there is one",
     r"kl/.+": "nats a token",
     r"entropy": "of sampled tokens, nats",
+    r"(kl|entropy)_coef": "the coefficient, which follows what is measured",
     r"rollout/length": "tokens of a sampled answer",
     r"rollout/cut_off": "share of answers that max_tokens ended",
     r"rollout/equal_groups": "share of groups whose rewards are all equal: no signal",

@@ -27,12 +27,13 @@ class Flat:
     lengths: the tokens of each row, [B].
     fields: by the batch's names. One that is [B, T] there is [n] here, or [B, 1] where all tokens of a row have the same.
         `rewards_by_name` stands here one by one, each under `rewards_by_name.<name>`.
-    progress: of the batch.
+    progress, coefficients: of the batch.
     """
 
     lengths: NDArray[np.int64]
     fields: Mapping[str, Tensor]
     progress: float = 0.0
+    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
     _ends: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -43,7 +44,7 @@ class Flat:
         """A padded batch whose rows have so many tokens."""
         lengths = np.asarray(lengths, np.int64)
         fields = {name: unpadded(value, lengths) if name in PER_TOKEN else value for name, value in _fields(batch).items()}
-        return cls(lengths, fields, batch.progress)
+        return cls(lengths, fields, batch.progress, batch.coefficients)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -66,10 +67,13 @@ class Flat:
         value = self.fields[name]
         return value if value.dim() == 1 else value[:, 0].repeat_interleave(torch.from_numpy(self.lengths))
 
-    def replace(self, *, progress: float | None = None, **fields: Tensor | None) -> Flat:
+    def replace(
+        self, *, progress: float | None = None, coefficients: Mapping[str, float] | None = None, **fields: Tensor | None
+    ) -> Flat:
         """A copy with these fields."""
         changed = {name: value for name, value in {**self.fields, **fields}.items() if value is not None}
-        return Flat(self.lengths, changed, self.progress if progress is None else progress)
+        along = self.progress if progress is None else progress
+        return Flat(self.lengths, changed, along, self.coefficients if coefficients is None else coefficients)
 
     def changed(self, before: Batch, after: Batch) -> Flat:
         """A copy with what differs in `after`, which was made of this one's whole batch, `before`."""
@@ -78,7 +82,7 @@ class Flat:
         for name, value in new.items():
             if value is not old.get(name):
                 fields[name] = unpadded(value, self.lengths) if name in PER_TOKEN else value
-        return Flat(self.lengths, fields, after.progress)
+        return Flat(self.lengths, fields, after.progress, after.coefficients)
 
     def any(self, flags: Bool[Tensor, " n"]) -> NDArray[np.bool_]:
         """Of each row, whether a token has the flag, [B]."""
@@ -94,7 +98,7 @@ class Flat:
             return torch.cat([value[self.span(row)] for row in rows]) if of_tokens else value[index]
 
         fields = {name: taken(name, value) for name, value in self.fields.items()}
-        return Flat(self.lengths[index.numpy()], fields, self.progress)
+        return Flat(self.lengths[index.numpy()], fields, self.progress, self.coefficients)
 
     def batch(self, rows: Sequence[int] | None = None, *, width: int | None = None) -> Batch:
         """Some rows, or all, padded to the width of the whole, or another that they fit into.
@@ -112,7 +116,7 @@ class Flat:
         }
         named = {name.removeprefix(NAMED): values.pop(name) for name in list(values) if name.startswith(NAMED)}
         fields: Any = {**values, "rewards_by_name": named}
-        return Batch(**fields, progress=self.progress)
+        return Batch(**fields, progress=self.progress, coefficients=self.coefficients)
 
     def parts(self, units: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[list[int], Batch]]:
         """All rows of these units in batches of about so many, each no wider than its longest row: what adds up over rows

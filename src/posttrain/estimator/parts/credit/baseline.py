@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from posttrain.estimator.batch import Batch
+from posttrain.estimator.parts.coefficient import Coefficient, coefficient_at
 from posttrain.estimator.parts.credit.grouping import centred, graded_rewards, group_std, group_sum, spread, varying
 from posttrain.estimator.parts.select import demonstrated_rows
 
@@ -105,11 +106,11 @@ def in_turn(batch: Batch, *, steps: tuple[Callable[[Batch], Batch], ...]) -> Bat
     return batch
 
 
-def less_kl(batch: Batch, *, coef: float) -> Batch:
+def less_kl(batch: Batch, *, coef: Coefficient) -> Batch:
     """R_i - coef · sum_t (logp_t - ref_logp_t): the k1 estimate in the reward, of the collecting policy."""
     collected = batch.old_logp if batch.old_logp is not None else batch.behavior_logp
     if collected is None or batch.ref_logp is None:
         raise ValueError("A KL penalty in the reward needs Batch.ref_logp and Batch.old_logp (or behavior_logp).")
     rewards, _ = graded_rewards(batch)
     gap = torch.where(batch.loss_mask, collected - batch.ref_logp, 0.0).sum(-1)
-    return batch.replace(reward=rewards - coef * gap)
+    return batch.replace(reward=rewards - coefficient_at(coef, batch) * gap)

@@ -7,12 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posttrain.estimator.batch import Batch
+from posttrain.estimator.parts.coefficient import Coefficient, coefficient_at
 from posttrain.estimator.parts.credit.grouping import centred, graded_rewards
 
 WHITE_EPS = 1e-8  # added to the variance, as in verl
 
 
-def returns_to_go(batch: Batch, *, discount: float, kl_coef: float, centre: bool) -> Batch:
+def returns_to_go(batch: Batch, *, discount: float, kl_coef: Coefficient, centre: bool) -> Batch:
     """A_t = sum over s >= t of discount^(s - t) r_s: at the last token that carries loss stands the answer's reward, less the
     mean of its group if `centre`, and at each - kl_coef (log pi_old - log pi_ref) (REINFORCE++, arXiv:2501.03262).
 
@@ -25,7 +26,7 @@ def returns_to_go(batch: Batch, *, discount: float, kl_coef: float, centre: bool
     last = mask & (mask.cumsum(-1) == mask.sum(-1, keepdim=True))
     per_token = torch.where(last, rewards[:, None], 0.0)
     if kl_coef:
-        per_token = per_token - kl_coef * _kl(batch)
+        per_token = per_token - coefficient_at(kl_coef, batch) * _kl(batch)
     return batch.replace(advantage=_to_go(per_token, mask, discount))
 
 
