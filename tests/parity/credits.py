@@ -212,11 +212,12 @@ def asymre(rows: list[Row], *, shift: float = 0.1, updates: int = 1) -> Tensor:
     return token_mean(rows, [-(a + shift) * row.logp for row, a in zip(rows, centred(rows), strict=True)])
 
 
-def opmd(rows: list[Row], *, temperature: float = 1.0, updates: int = 1) -> Tensor:
+def opmd(rows: list[Row], *, temperature: float = 1.0, baseline: str = "soft_maximum", updates: int = 1) -> Tensor:
     """-(R - tau log mean exp(R/tau)) log p / (1 + tau), whatever the ratio (arXiv:2501.12599, as Trinity-RFT has it)."""
     losses = []
     for row in rows:
         base = temperature * math.log(mean([math.exp(reward / temperature) for reward in others(rows, row)]))
+        base = mean(others(rows, row)) if baseline == "mean" else base
         losses.append(-(row.reward - base) * row.logp / (1 + temperature))
     return token_mean(rows, losses)
 
@@ -259,6 +260,7 @@ OFF: dict[tuple[str, str], Any] = {
     ("reinforce_pp", "baseline"): "none",
     ("asymre", "shift"): 0.0,
     ("opmd", "temperature"): 1e3,
+    ("opmd", "baseline"): "soft_maximum",
 }
 ACTING = {
     "best_of_group-several": ("std", "clip_high"),
@@ -273,4 +275,5 @@ ACTING = {
     "reinforce_pp-baseline": ("baseline", "discount", "clip_low", "clip_high"),
     "asymre-several": ("shift",),
     "opmd-several": ("temperature",),
+    "opmd-mean": ("baseline",),
 }

@@ -109,6 +109,30 @@ def topr(
     return row_mean(rows, losses)
 
 
+def rec(
+    rows: list[Row],
+    *,
+    region: str = "one_side",
+    importance: bool = False,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    far_low: float = 0.6,
+    far_high: float = 2.0,
+    updates: int = 1,
+) -> Tensor:
+    """-M A log p over tokens, M by r = pi/pi_old: PPO's region, both sides, or both and what lies far off and comes back;
+    times sg(r) with importance (arXiv:2509.24203, as Trinity-RFT has it)."""
+    losses = []
+    for row, a in zip(rows, centred(rows), strict=True):
+        r = (row.logp - row.old).exp().detach()
+        inside = (r >= 1 - clip_low) & (r <= 1 + clip_high)
+        one_side = (r <= 1 + clip_high) if a >= 0 else (r >= 1 - clip_low)
+        far = (r <= 1 - far_low) if a > 0 else (r >= 1 + far_high)
+        kept = {"one_side": one_side, "two_side": inside, "ring": inside | far}[region]
+        losses.append(torch.where(kept, -a * (r if importance else 1.0) * row.logp, 0.0))
+    return token_mean(rows, losses)
+
+
 def remax(rows: list[Row], *, kl_coef: float = 0.0) -> Tensor:
     """-1/N sum_i (R_i - R of the greedy answer) log pi(y_i) (arXiv:2310.10505)."""
     rows = shaped(rows, kl_coef)
@@ -121,7 +145,7 @@ def a_star_po(rows: list[Row], *, beta: float = 1e-3) -> Tensor:
 
 
 NAIVE: dict[str, Callable[..., Tensor]] = {
-    paper.__name__: paper for paper in (gmpo, sapo, dppo, vespo, gpg, dro, topr, remax, a_star_po)
+    paper.__name__: paper for paper in (gmpo, sapo, dppo, vespo, gpg, dro, topr, rec, remax, a_star_po)
 }
 
 OFF: dict[tuple[str, str], Any] = {
@@ -138,6 +162,10 @@ OFF: dict[tuple[str, str], Any] = {
     ("topr", "average"): "sequence_sum",
     ("gspo", "average"): "sequence_mean",
     ("grpo", "kl"): "k3",
+    ("rec", "region"): "one_side",
+    ("rec", "importance"): False,
+    ("rec", "far_low"): INFINITY,
+    ("rec", "far_high"): INFINITY,
     ("grpo", "off_policy_mask"): None,
 }
 ACTING = {
@@ -150,6 +178,9 @@ ACTING = {
     "topr-several": ("baseline", "average"),
     "gspo-by_tokens": ("average",),
     "remax-kl": ("kl_coef",),
+    "rec-several": ("clip_low", "clip_high"),
+    "rec-two_side": ("region", "importance"),
+    "rec-ring": ("far_low", "far_high"),
     "grpo-unbiased": ("kl",),
     "grpo-stale_rows": ("off_policy_mask",),
 }

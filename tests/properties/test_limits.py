@@ -141,6 +141,17 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
     ),
     "greedy answers that earn nothing": (("remax", {}), ("reinforce", {}), worth_nothing),
     "a_star_po at the start": (("a_star_po", {"beta": 0.5}), ("remax", {}), at_start),
+    "rec without a bound": (("rec", {**NO_CLIP, "updates": 4}), ("asymre", {"shift": 0.0, "updates": 4}), as_drawn),
+    "a ring that begins where the region ends": (
+        ("rec", {"region": "ring", "far_low": 0.2, "far_high": 0.2, "updates": 4}),
+        ("rec", {"updates": 4}),
+        as_drawn,
+    ),
+    "opmd's mean where steps are whole": (
+        ("opmd", {"baseline": "mean", "temperature": 1e-300}),
+        ("asymre", {"shift": 0.0}),
+        as_drawn,
+    ),
     "rloo's first update": (("rloo", {"updates": 4}), ("rloo", {}), at_start),
     "grpo's first update": (("grpo", {"updates": 4}), ("grpo", {}), at_start),
     "k2 and k3 agree at the start": (("grpo", {"kl": "k2"}), ("grpo", {"kl_coef": 0.0}), at_start),

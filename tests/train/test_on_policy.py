@@ -31,7 +31,7 @@ FAMILY = {
     "rloo": GROUP,
 }
 MENU: list[tuple[str, dict[str, Any]]] = [
-    *((name, {**GROUP, "updates": 2}) for name in ("gmpo", "sapo", "dppo", "vespo", "dro", "topr", "asymre", "opmd")),
+    *((name, {**GROUP, "updates": 2}) for name in ("gmpo", "sapo", "dppo", "vespo", "dro", "topr", "asymre", "opmd", "rec")),
     *((name, GROUP) for name in ("gpg", "opo", "p3o")),
     *((name, {**GROUP, "updates": 2}) for name in ("gdpo", "best_of_group", "top_entropy")),
     ("clip_cov", {**GROUP, "updates": 2, "low": 0.0, "share": 0.2}),

@@ -78,6 +78,7 @@ from posttrain.algorithms.on_rollouts.opmd import OPMD
 from posttrain.algorithms.on_rollouts.opo import OPO
 from posttrain.algorithms.on_rollouts.p3o import P3O
 from posttrain.algorithms.on_rollouts.pass_k import PassK
+from posttrain.algorithms.on_rollouts.rec import REC
 from posttrain.algorithms.on_rollouts.reinforce import Reinforce
 from posttrain.algorithms.on_rollouts.reinforce_pp import ReinforcePP
 from posttrain.algorithms.on_rollouts.remax import ReMax
@@ -159,6 +160,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     ReinforcePP,
     AsymRE,
     OPMD,
+    REC,
     P3O,
     TOPR,
     HPT,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posttrain.estimator.batch import Origin
+from posttrain.estimator.batch import MAX_LOG_RATIO, Origin
 from posttrain.estimator.view import View, row_mean
 
 NO_PROBABILITY = 1e-8  # of all other tokens, where the policy is sure of one: a logarithm of less is none
@@ -40,6 +40,41 @@ def ppo_clip(
     if dual is not None:
         left = left | ((advantage < 0) & (ratio > dual))
     return torch.logical_and(view.select, ~left)
+
+
+def two_sided(
+    view: View, ratio: Float[Tensor, "..."], advantage: Float[Tensor, "..."], *, low: float, high: float
+) -> Bool[Tensor, "..."]:
+    """Drop tokens whose ratio is outside [1 - low, 1 + high], whatever their advantage (REC, arXiv:2509.24203)."""
+    return view.select & (ratio >= 1 - low) & (ratio <= 1 + high)
+
+
+def ring(
+    view: View,
+    ratio: Float[Tensor, "..."],
+    advantage: Float[Tensor, "..."],
+    *,
+    low: float,
+    high: float,
+    far_low: float,
+    far_high: float,
+) -> Bool[Tensor, "..."]:
+    """`two_sided`, and tokens that are far off where their advantage leads back: ratio <= 1 - far_low with A >= 0, ratio >=
+    1 + far_high with A <= 0 (REC, arXiv:2509.24203).
+    """
+    far = ((advantage >= 0) & (ratio <= 1 - far_low)) | ((advantage <= 0) & (ratio >= 1 + far_high))
+    return two_sided(view, ratio, advantage, low=low, high=high) | (view.select & far)
+
+
+def by_old(
+    view: View,
+    ratio: Float[Tensor, "..."],
+    advantage: Float[Tensor, "..."],
+    *,
+    mask: Callable[[View, Tensor, Tensor], Tensor],
+) -> Bool[Tensor, "..."]:
+    """A mask by the token's ratio to pi_old, whatever it is weighed by."""
+    return mask(view, (view.logp - view.old_logp).clamp(max=MAX_LOG_RATIO).exp(), advantage)
 
 
 def log_clip(

@@ -41,6 +41,12 @@ def soft_maximum(batch: Batch, *, temperature: float) -> Batch:
     return spread(batch, torch.where(graded, below - soft, 0.0) / (1 + temperature))
 
 
+def damped(batch: Batch, *, by: float, credit: Callable[[Batch], Batch]) -> Batch:
+    """A credit / (1 + by): a step that is held back, whatever the ratio."""
+    credited = credit(batch)
+    return credited.replace(advantage=_advantage(credited) / (1 + by))
+
+
 def best_only(batch: Batch, *, std: bool, eps: float) -> Batch:
     """The best row of a group gets its lead over the second, divided by the group's std + eps where `std`; all others, and
     two that are equally good, get 0 (arXiv:2503.19595).
