@@ -193,6 +193,8 @@ CASES = [
     Case("chord", "mu", {"mu_peak": 0.9, "mu_valley": 0.05, "mu_warmup": 0.2, "mu_decay": 0.5, "phi": False, "updates": 4}),
     Case("grpo_sft"),
     Case("grpo_sft", "several", {"updates": 4, "sft_coef": 0.4, "kl_coef": 0.1}),
+    Case("relift"),
+    Case("relift", "several", {"updates": 4, "sft_coef": 0.4, "std": True, "kl_coef": 0.1, "entropy_coef": 0.1}),
     Case("kd"),
     Case("kd", "hot", {"alpha": 0.8, "temperature": 2.5}),
     Case("gkd"),

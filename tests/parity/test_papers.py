@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cases import BY_ID, CASES, Case, Sample, close, sample
-from parity import credits, demonstrations, hinted, policies, taught
+from parity import credits, demonstrations, hinted, hybrids, policies, taught
 from parity.preferences import AGREEING, PREFERENCES
 from parity.rows import (
     INFINITY,
@@ -316,7 +316,7 @@ NAIVE: dict[str, Callable[..., Tensor]] = PREFERENCES | {
         *demonstrations.PAPERS, grpo, dr_grpo, dapo, gspo, cispo, reinforce, rloo,
         hpt, prefix_rft, luffy, srft, chord, grpo_sft, *taught.PAPERS,
     )
-} | policies.NAIVE | credits.NAIVE | hinted.NAIVE  # fmt: skip
+} | policies.NAIVE | credits.NAIVE | hinted.NAIVE | hybrids.NAIVE  # fmt: skip
 
 
 def naive(case: Case, drawn: Sample, **changed: Any) -> tuple[Tensor, Tensor]:
@@ -451,6 +451,7 @@ ACTING = {
     "grpo_sft": ("sft_coef",),
     "grpo_sft-several": ("kl_coef",),
     **policies.ACTING,
+    **hybrids.ACTING,
     **credits.ACTING,
     **hinted.ACTING,
     "kd": ("alpha",),

@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "srft": {},
     "chord": {"demonstrations": 3},
     "grpo_sft": {},
+    "relift": {"buffer_size": 1},
 }
 
 

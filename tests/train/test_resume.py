@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "psft": {"updates": 3},
     "chord": {"demonstrations": 3},
     "opd": {"updates": 2, "teacher_template": "{prompt} (as in {demonstration})"},
+    "relift": {"updates": 2, "buffer_size": 3},
 }
 TIMES = ("seconds", "tokens_per_second")
 Ended = tuple[torch.Tensor, list[torch.Tensor], list[dict[str, Any]]]
@@ -96,7 +97,7 @@ def goes_on(make: MakeTrainer, name: str, output: str, step: int) -> Ended:
 @each_needs((name, options_of(name)) for name in NAMES)
 def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, options: dict[str, Any], make_trainer: MakeTrainer) -> None:
     assert options == options_of(name)
-    every = name in ("sft", "dpo", "grpo", "hpt", "prefix_rft")
+    every = name in ("sft", "dpo", "grpo", "hpt", "prefix_rft", "relift")
     whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1 if every else 3)
     whole.train()
     expected = ended(whole)

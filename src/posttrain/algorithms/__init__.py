@@ -17,6 +17,7 @@ from posttrain.algorithms.hybrids.grpo_sft import GRPOSFT
 from posttrain.algorithms.hybrids.hpt import HPT
 from posttrain.algorithms.hybrids.luffy import LUFFY
 from posttrain.algorithms.hybrids.prefix_rft import PrefixRFT
+from posttrain.algorithms.hybrids.relift import ReLIFT
 from posttrain.algorithms.hybrids.srft import SRFT
 from posttrain.algorithms.hybrids.uft import UFT
 from posttrain.algorithms.on_demonstrations.a_lol import ALoL
@@ -171,6 +172,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     SRFT,
     CHORD,
     GRPOSFT,
+    ReLIFT,
     KD,
     GKD,
     OPD,

@@ -46,6 +46,11 @@ class AlgorithmConfig(Config, ABC):
         """Where it trains on rollouts, their rewards are needed."""
         return True
 
+    @property
+    def adds_steps(self) -> bool:
+        """There are optimizer steps beside those on rollouts, and nobody knows beforehand how many."""
+        return False
+
     def unread(self) -> Mapping[str, str]:
         """Options that say nothing beside the others, each with what would read it."""
         return {}

@@ -45,6 +45,20 @@ class RunningMean:
     decay: float
 
 
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Demonstrations of questions of which no rollout was right: they wait until there are `size`, and that many are trained
+    on.
+
+    order: the newest first, or the oldest. step: the update is an optimizer step of its own, after those of the collection
+    that fills the buffer; or within the last of these (same).
+    """
+
+    size: int = 128
+    order: Literal["newest", "oldest"] = "newest"
+    step: Literal["own", "same"] = "own"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What an algorithm needs of the collector and the trainer, which read nothing else of it.
@@ -70,7 +84,8 @@ class Needs:
         empty it reads what the student reads.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
     verdict: which rollouts are right, beside their rewards.
-    memory: what the collector remembers over steps: none, window (of several updates), buffer.
+    memory: what the collector remembers over steps: none, window (of several updates), or a buffer, which takes
+    demonstration="row" and verdict=True.
     resample: groups without signal are replaced, a bounded number of times.
     branches: groups without a right rollout are replaced by others of their question, which go on from its demonstration.
     """
@@ -97,7 +112,7 @@ class Needs:
     teacher_template: str = ""
     collected_entropy: Literal["none", "prefix", "rows"] = "none"
     verdict: bool = False
-    memory: Literal["none", "window", "buffer"] = "none"
+    memory: Literal["none", "window"] | Buffer = "none"
     resample: bool = False
     branches: bool = False
 
@@ -110,6 +125,8 @@ class Needs:
             raise ValueError("Needs: branches and resample both replace groups, and one of them can: say which")
         if self.branches and not (self.verdict and self.demonstration == "prefix"):
             raise ValueError('Needs: branches asks which rollouts are right (verdict=True) and goes on from "prefix"')
+        if self.buffer is not None and not (self.rollouts and self.demonstration == "row" and self.verdict):
+            raise ValueError('Needs: a buffer is of questions without a right rollout: demonstration="row", verdict=True')
 
     @property
     def compares_distributions(self) -> bool:
@@ -125,6 +142,16 @@ class Needs:
     def given_teacher(self) -> bool:
         """A teacher is needed that is another model."""
         return self.teacher != "none" and not self.own_teacher
+
+    @property
+    def buffer(self) -> Buffer | None:
+        """Of demonstrations that wait, where there is one."""
+        return self.memory if isinstance(self.memory, Buffer) else None
+
+    @property
+    def adds_steps(self) -> bool:
+        """There are optimizer steps beside those on rollouts, when a buffer is full."""
+        return self.buffer is not None and self.buffer.step == "own"
 
     @property
     def older_policy(self) -> bool:

@@ -192,6 +192,12 @@ class Recipe(Config):
                 f"rollout.ahead: {rollout.ahead} trains on what older weights have sampled, and {name} has no correction for "
                 "it: set algorithm.correction: {level: token, form: truncate, cap: 2.0}"
             )
+        if traits.adds_steps and (rollout.ahead or self.training.epochs is not None):
+            key = "rollout.ahead" if rollout.ahead else "training.epochs"
+            raise ValueError(
+                f"{key}: {name} adds an optimizer step whenever its buffer is full, and nobody knows beforehand when: "
+                f"{'leave it 0' if rollout.ahead else 'set training.max_steps'}, or set algorithm.sft_step: same"
+            )
         if rollout.engine == "vllm" and self.eval.temperature > VLLM_TEMPERATURE:
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
 

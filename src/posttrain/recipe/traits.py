@@ -22,6 +22,7 @@ class Traits:
     has_teacher: bool
     learns_from_rewards: bool
     measures_tokens: bool
+    adds_steps: bool
 
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
@@ -35,6 +36,7 @@ class Traits:
             config.has_teacher,
             sampled and config.learns_from_rewards,
             config.measures_tokens,
+            config.adds_steps,
         )
 
     @classmethod
@@ -49,4 +51,5 @@ class Traits:
             needs.given_teacher,
             algorithm.learns_from_rewards,
             needs.measures_tokens,
+            needs.adds_steps,
         )

@@ -123,6 +123,13 @@ class Prepared:
         moves = self.recipe.model.reference
         return {"the reference follows": f"{moves.mix:g} of the policy every {moves.refresh} steps"} if moves.refresh else {}
 
+    def _waits(self) -> dict[str, Any]:
+        """When demonstrations of unsolved questions are trained on, where they wait for it."""
+        if (buffer := self.algorithm.needs.buffer) is None:
+            return {}
+        how = "in a step more, one of the steps below" if buffer.step == "own" else "within the step on rollouts"
+        return {"demonstrations of unsolved questions": f"{buffer.size} at a time, the {buffer.order} first, {how}"}
+
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
@@ -161,6 +168,7 @@ class Prepared:
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),
             **({"questions sampled before training": len(self.sets.candidates)} if self.sets.candidates else {}),
             **self._moves(),
+            **self._waits(),
             "steps": self.steps,
             **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
             "passes over the data": round(self.rows_read / (needs.rollouts or 1) / len(self.sets.train), 2),

@@ -28,6 +28,7 @@ from posttrain.train.collect.demonstrations import DemonstrationCollector
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.over.pairs import PairCollector
+from posttrain.train.collect.over.unsolved import UnsolvedCollector
 from posttrain.train.collect.rollouts import RolloutCollector
 
 
@@ -141,8 +142,8 @@ def collected_data(
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
-    if algorithm.needs.memory == "buffer":
-        raise SetupError(f"{algorithm.name} asks for a buffer of questions over steps, which this version does not keep.")
+    if algorithm.needs.memory == "window":
+        raise SetupError(f"{algorithm.name} asks for a window of several updates, which this version does not keep.")
     if not algorithm.needs.rollouts:
         needs = algorithm.needs
         shown = as_examples(data, model, tokenizer, preference=needs.preference, worth=needs.weight, teacher=teacher)
@@ -159,6 +160,10 @@ def collected_data(
     )
     beside = as_examples(demonstrations, model, tokenizer, teacher=teacher) if len(demonstrations) else ()
     end = _end(epochs, asked)
+    if end is not None and algorithm.needs.adds_steps:
+        raise SetupError(
+            f"{algorithm.name} adds optimizer steps that nobody knows beforehand: set max_steps, and not num_train_epochs."
+        )
     return asked, rollout_collector(
         asked,
         algorithm,
@@ -222,12 +227,18 @@ def rollout_collector(
     if needs.verdict and not any(judge.verdict for judge in judges):
         raise SetupError(f"{algorithm.name} asks which rollouts are right: pass one reward as Weighted(…, verdict=True).")
     options["questions"] = questions
+    if ahead is not None and needs.adds_steps:
+        raise SetupError(
+            f"{algorithm.name} adds steps, and collections ahead would be of others: ahead=None, or sft_step: same."
+        )
     if ahead is None:
         collector: Collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, **options)
     else:
         collector = ahead_collector(ahead, data, algorithm, engine, sampling, tokenizer, steps, options)
     if needs.pairs is not None:
         return PairCollector(collector, needs.pairs, sampling.seed)
+    if needs.buffer is not None:
+        return UnsolvedCollector(collector, needs.buffer)
     if not demonstrations:
         return collector
     shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
