@@ -21,6 +21,7 @@ from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
+from posttrain.execution.prepare.over_steps import over_steps
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.frozen.teacher import load_teacher
 from posttrain.model.load import context_of, load, outline
@@ -118,18 +119,6 @@ class Prepared:
         found = {name: dict(report.forms) for name, report in self.sets.reports.items() if report.forms}
         return {"formats of the rows": found} if found else {}
 
-    def _moves(self) -> dict[str, Any]:
-        """How the reference follows the policy, where it does."""
-        moves = self.recipe.model.reference
-        return {"the reference follows": f"{moves.mix:g} of the policy every {moves.refresh} steps"} if moves.refresh else {}
-
-    def _waits(self) -> dict[str, Any]:
-        """When demonstrations of unsolved questions are trained on, where they wait for it."""
-        if (buffer := self.algorithm.needs.buffer) is None:
-            return {}
-        how = "in a step more, one of the steps below" if buffer.step == "own" else "within the step on rollouts"
-        return {"demonstrations of unsolved questions": f"{buffer.size} at a time, the {buffer.order} first, {how}"}
-
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
@@ -167,8 +156,7 @@ class Prepared:
             **fed,
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),
             **({"questions sampled before training": len(self.sets.candidates)} if self.sets.candidates else {}),
-            **self._moves(),
-            **self._waits(),
+            **over_steps(self.recipe, needs),
             "steps": self.steps,
             **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
             "passes over the data": round(self.rows_read / (needs.rollouts or 1) / len(self.sets.train), 2),

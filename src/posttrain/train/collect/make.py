@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from posttrain.data.columns import compared_by, shown_by, tell_unread
@@ -18,10 +18,8 @@ from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.base import Reward, Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.rollout.engine import RolloutEngine, Sampling
-from posttrain.rollout.parcel import SendsParcels
 from posttrain.settings.data import Encoding
-from posttrain.train.collect.ahead.collector import AheadCollector
-from posttrain.train.collect.ahead.messages import Work
+from posttrain.train.collect.ahead.make import ahead_collector
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import DemonstrationCollector
@@ -227,10 +225,6 @@ def rollout_collector(
     if needs.verdict and not any(judge.verdict for judge in judges):
         raise SetupError(f"{algorithm.name} asks which rollouts are right: pass one reward as Weighted(…, verdict=True).")
     options["questions"] = questions
-    if ahead is not None and needs.adds_steps:
-        raise SetupError(
-            f"{algorithm.name} adds steps, and collections ahead would be of others: ahead=None, or sft_step: same."
-        )
     if ahead is None:
         collector: Collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, **options)
     else:
@@ -243,40 +237,6 @@ def rollout_collector(
         return collector
     shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
     return BesideDemonstrations(collector, shown)
-
-
-def ahead_collector(
-    ahead: Ahead,
-    data: Sequence[Problem],
-    algorithm: Algorithm,
-    engine: RolloutEngine,
-    sampling: Sampling,
-    tokenizer: Any,
-    steps: int,
-    options: Mapping[str, Any],
-) -> Collector:
-    """Over the servers of an engine that another process may use.
-
-    Raises:
-        SetupError: it has none; or the algorithm has no correction for what older weights have sampled.
-    """
-    if not isinstance(engine, SendsParcels):
-        kind = type(engine).__name__
-        raise SetupError(f"Rollouts are sampled ahead by vLLM servers, VLLMConfig(mode='server'), not by {kind}.")
-    if not algorithm.corrected:
-        raise SetupError(f"Rollouts that are sampled ahead are of older weights: {algorithm.name} needs a correction.")
-    work = Work(
-        algorithm=ahead.algorithm,
-        rewards=ahead.rewards,
-        judged=ahead.judged,
-        problems=data,
-        served=engine.served(),
-        sampling=sampling,
-        tokenizer=tokenizer,
-        options=options,
-        state=None,
-    )
-    return AheadCollector(ahead, engine, work, updates=algorithm.needs.updates, steps=steps)
 
 
 def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:
