@@ -68,7 +68,7 @@ def make_problems(tokenizer: Any, *, template: str = "", rows: int = 24) -> list
     """Additions, as questions, all but every third with a demonstration; `template` is what a teacher is asked."""
 
     def problem(i: int) -> Problem:
-        columns = {"prompt": f"{i}+{i}=", "answer": str(2 * i)}
+        columns = {"prompt": f"{i}+{i}=", "answer": str(2 * i), "value": i % 4 / 8}
         shown = f"{2 * i}{'.' * (i % 4)}"
         return Problem(
             tokenizer(columns["prompt"]).input_ids,

@@ -68,6 +68,7 @@ class Scripted:
             group=torch.arange(shape[0]) // 4,
             behavior_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
             origin=torch.where(shown, Origin.DEMO, Origin.ROLLOUT),
+            baseline=torch.rand(shape[0] // 4, generator=rng, dtype=torch.float64).repeat_interleave(4),
         )
         return collection.with_batch(batch)
 

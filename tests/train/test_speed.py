@@ -61,6 +61,7 @@ def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
         behavior_logp=-3 * torch.rand(shape, generator=draw, dtype=torch.float64),
         old_logp=-3 * torch.rand(shape, generator=draw, dtype=torch.float64) if algorithm.needs.old_logp else None,
         origin=torch.where(demonstrated, Origin.DEMO, Origin.ROLLOUT),
+        baseline=torch.rand(shape[0] // 4, generator=draw, dtype=torch.float64).repeat_interleave(4),
     )
     return collected.with_batch(batch)
 
