@@ -177,6 +177,10 @@ CASES = [
         "hpt", "paper", {"max_tokens": 9, "gate": 1, "clip": True, "std": True, "sft_average": "sequence_mean", "updates": 4}
     ),
     Case("hpt", "weak", {"max_tokens": 9, "gate": 2, "sft_coef": 0.3, "updates": 4, "kl_coef": 0.1, "entropy_coef": 0.1}),
+    Case(
+        "hpt", "soft", {"max_tokens": 9, "rollouts": 3, "coefficients": ((0, 1), (0.25, 0.5), (0.6, 0), (1, 0)), "updates": 4}
+    ),
+    Case("hpt", "mixed", {"max_tokens": 9, "gate": 1, "gate_off": 2, "off_coef": 0.7, "gamma": 0.3, "sft_coef": 0.2}),
     Case("prefix_rft", "", {"max_tokens": 9}),
     Case("prefix_rft", "several", {"max_tokens": 9, "updates": 4, "dual_clip": 1.3, "keep": 0.3}),
     Case("prefix_rft", "group", {"max_tokens": 9, "updates": 4, "baseline": "group", "keep": 1.0, "entropy_coef": 0.1}),

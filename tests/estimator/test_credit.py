@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cases import close
 from posttrain import Algorithm, Batch, Origin, Question, build_algorithm, policy_gradient_loss
+from posttrain.errors import RecipeError
 from posttrain.estimator.parts.coefficient import rest, warmup_cosine
 from posttrain.estimator.parts.credit.tokens import most_uncertain
 from posttrain.estimator.view import View
@@ -199,6 +200,46 @@ def test_schedules() -> None:
     assert values[7] == pytest.approx(0.475)
     assert rest(0.05, of=lambda p: warmup_cosine(p, **mu)) == pytest.approx(0.55)
     assert warmup_cosine(0.3, peak=0.1, valley=0.1, warmup=0.0, decay=0.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("gate", [-1, 0, 2, N])
+def test_a_soft_gate_of_ones_and_noughts_is_the_gate(gate: int) -> None:
+    batch = groups(0, 1, 2, 4, 4)
+    batch = batch.replace(reward_mask=torch.arange(len(batch.group)) < 4 * ROWS, old_logp=logps(batch, 1))
+    pairs = [(0, 1) if right <= gate else (1, 0) for right in range(N + 1)]
+    options = {"rollouts": N, "updates": 2, **LENGTH}
+    hard, soft = (build_algorithm("hpt", **options, **own) for own in ({"gate": gate}, {"coefficients": pairs}))
+    assert torch.equal(hard.prepare(batch).loss_mask, soft.prepare(batch).loss_mask)
+    assert hard.counts(hard.prepare(batch)) == soft.counts(soft.prepare(batch))
+    close(gradient(soft, batch), gradient(hard, batch))
+
+
+def test_between_the_gates_a_demonstration_is_learnt_by_its_reward() -> None:
+    batch = groups(0, 1, 2, 3)
+    algorithm = build_algorithm("hpt", rollouts=N, gate=0, gate_off=2, **LENGTH)
+    prepared = algorithm.prepare(batch)
+    assert prepared.mark is not None and prepared.advantage is not None
+    carries = prepared.loss_mask.any(-1).view(-1, ROWS).tolist()
+    assert carries == [[False] * N + [True]] * 3 + [[True] * N + [False]]
+    terms = {term.name: term.select(prepared).any(-1).nonzero()[:, 0].tolist() for term in algorithm.terms}
+    assert terms == {"policy": list(range(3 * ROWS, 4 * ROWS - 1)), "sft": [N], "off_policy": [ROWS + N, 2 * ROWS + N]}
+    wrong = batch.replace(reward=torch.zeros_like(batch.group, dtype=torch.float64))
+    assert not gradient(algorithm, wrong)[[ROWS + N, 2 * ROWS + N]].any() and gradient(algorithm, batch)[ROWS + N].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"gate_off": 0}, "gate_off: it is a count of right rollouts above gate, 0, and up to 4"),
+        ({"gate_off": 5}, "gate_off: it is a count of right rollouts above gate, 0, and up to 4"),
+        ({"coefficients": [(0, 1)]}, "coefficients: there are 1 pairs, and 4 rollouts"),
+        ({"coefficients": [(0, 1)] * 5, "gate": 1}, "gate: nothing reads it here; coefficients: null does"),
+        ({"off_coef": 0.5}, "off_coef: nothing reads it here; gate_off does"),
+    ],
+)
+def test_gates_that_contradict_each_other_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        build_algorithm("hpt", rollouts=N, **options, **LENGTH)
 
 
 def alone(batch: Batch, gradients: Tensor, *, demonstrations: bool) -> tuple[list[int], Tensor]:

@@ -66,7 +66,13 @@ def bread(
 
 NAIVE: dict[str, Callable[..., Tensor]] = {paper.__name__: paper for paper in (uft, bread)}
 
-OFF: dict[tuple[str, str], Any] = {("bread", "learn_prefix"): False, ("uft", "average"): "token"}
+OFF: dict[tuple[str, str], Any] = {
+    ("hpt", "coefficients"): None,
+    ("hpt", "gate_off"): None,
+    ("hpt", "off_coef"): 0.0,
+    ("bread", "learn_prefix"): False,
+    ("uft", "average"): "token",
+}
 ACTING = {
     "uft-several": ("clip_low", "clip_high", "sft_coef", "kl_coef", "entropy_coef", "average"),
     "bread-several": ("clip_low", "clip_high"),

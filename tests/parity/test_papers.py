@@ -174,6 +174,11 @@ def hpt(
     *,
     max_tokens: int,
     gate: int = 0,
+    gate_off: int | None = None,
+    off_coef: float = 1.0,
+    gamma: float = 0.1,
+    coefficients: tuple[tuple[float, float], ...] | None = None,
+    rollouts: int = 8,
     sft_coef: float = 1.0,
     sft_average: str = "token",
     clip: bool = False,
@@ -185,21 +190,34 @@ def hpt(
     updates: int = 1,
 ) -> Tensor:
     """For each question alpha · L_RL + beta · L_SFT, (1, 0) where more than `gate` rollouts are right, else (0, 1)
-    (arXiv:2509.04419, eq. 7 to 13); each part is divided by its own count over the step."""
-    tried: list[Row] = []
-    shown: list[Row] = []
+    (arXiv:2509.04419, eq. 7 to 13), or by a table; in between, RL on the demonstration as in its code's mixed gate,
+    `-advantages * p / (p + gamma)` with its reward as the advantage. Each part is divided by its own count over the step."""
+    tried: list[tuple[float, Row]] = []
+    shown: list[tuple[float, Row]] = []
+    off: list[Row] = []
     for group in sorted({row.group for row in rows}):
         tries, demonstration = tried_and_shown([row for row in rows if row.group == group])
-        learns = len(demonstration[0]) > 0 and sum(row.correct for row in tries) <= gate
-        tried, shown = (tried, shown + demonstration) if learns else (tried + tries, shown)
+        right = sum(row.correct for row in tries)
+        alpha, beta = (0.0, 1.0) if right <= gate else (1.0, 0.0)
+        if coefficients is not None:
+            alpha, beta = coefficients[right]
+        if not len(demonstration[0]):
+            alpha, beta = 1.0, 0.0
+        elif gate_off is not None and gate < right <= gate_off:
+            alpha, beta, off = 0.0, 0.0, off + demonstration
+        tried += [(alpha, row) for row in tries if alpha]
+        shown += [(beta, row) for row in demonstration if beta]
     bounds = (clip_low, clip_high) if clip else (INFINITY, INFINITY)
-    advantages = normalised(tried) if std else centred(tried)
-    gains = [clipped(row, row.logp - row.old, a, *bounds) for row, a in zip(tried, advantages, strict=True)]
-    rl = per_row(tried, [-gain for gain in gains], max_tokens)
-    nll = [-row.logp for row in shown]
+    own, demonstrated = [row for _, row in tried], [row for _, row in shown]
+    advantages = [alpha * a for (alpha, _), a in zip(tried, normalised(own) if std else centred(own), strict=True)]
+    gains = [clipped(row, row.logp - row.old, a, *bounds) for row, a in zip(own, advantages, strict=True)]
+    rl = per_row(own, [-gain for gain in gains], max_tokens)
+    shaped_likelihood = [-row.reward * row.logp.exp() / (row.logp.exp() + gamma) for row in off]
+    nll = [-beta * row.logp for beta, row in shown]
     means = [loss.mean() for loss in nll]
-    imitation = per_token(shown, nll) if sft_average == "token" or not shown else row_mean(shown, means)
-    return rl + sft_coef * imitation + penalties(tried + shown, tried, kl_coef, entropy_coef, max_tokens)
+    imitation = per_token(demonstrated, nll) if sft_average == "token" or not shown else row_mean(demonstrated, means)
+    rest = penalties(own + demonstrated + off, own, kl_coef, entropy_coef, max_tokens)
+    return rl + sft_coef * imitation + off_coef * per_row(off, shaped_likelihood, max_tokens) + rest
 
 
 def prefix_rft(
@@ -440,6 +458,8 @@ ACTING = {
     "hpt": ("gate", "sft_coef"),
     "hpt-paper": ("clip_low", "clip_high", "std", "sft_average"),
     "hpt-weak": ("gate", "sft_coef", "kl_coef", "entropy_coef"),
+    "hpt-soft": ("coefficients", "sft_coef"),
+    "hpt-mixed": ("gate_off", "off_coef", "gamma", "sft_coef"),
     "prefix_rft": ("keep",),
     "prefix_rft-several": ("clip_low", "clip_high", "dual_clip", "keep"),
     "prefix_rft-group": ("entropy_coef",),

@@ -17,6 +17,7 @@ from posttrain.estimator.parts.advantage import given as given_by_prepare
 def has_baseline(case: Case) -> bool:
     baseline = case.options.get("baseline")
     own = {"reinforce": baseline, "topr": False, "prefix_rft": baseline != "uncentred"}
+    own["hpt"] = case.options.get("gate_off") is None
     own["reinforce_pp"] = baseline or case.options.get("discount", 1.0) == 1.0
     return on_policy(case) and bool(own.get(case.name, True))
 

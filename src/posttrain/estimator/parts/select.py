@@ -24,6 +24,18 @@ def demonstrations(batch: Batch) -> Bool[Tensor, "B T"]:
     return batch.loss_mask & (batch.origin == Origin.DEMO)
 
 
+def marked_demonstrations(batch: Batch) -> Bool[Tensor, "B T"]:
+    """Those that `prepare` has marked."""
+    assert batch.mark is not None, "prepare makes it"
+    return demonstrations(batch) & batch.mark
+
+
+def unmarked_demonstrations(batch: Batch) -> Bool[Tensor, "B T"]:
+    """Those that it has not."""
+    assert batch.mark is not None, "prepare makes it"
+    return demonstrations(batch) & ~batch.mark
+
+
 def chosen(batch: Batch) -> Bool[Tensor, "B T"]:
     """The chosen completion of each pair."""
     assert batch.chosen is not None  # Needs.preference
