@@ -232,7 +232,7 @@ def test_between_the_gates_a_demonstration_is_learnt_by_its_reward() -> None:
     [
         ({"gate_off": 0}, "gate_off: it is a count of right rollouts above gate, 0, and up to 4"),
         ({"gate_off": 5}, "gate_off: it is a count of right rollouts above gate, 0, and up to 4"),
-        ({"coefficients": [(0, 1)]}, "coefficients: there are 1 pairs, and 4 rollouts"),
+        ({"coefficients": [(0, 1)]}, "coefficients: a pair for each number of right rollouts, 0 to 4, is needed"),
         ({"coefficients": [(0, 1)] * 5, "gate": 1}, "gate: nothing reads it here; coefficients: null does"),
         ({"off_coef": 0.5}, "off_coef: nothing reads it here; gate_off does"),
     ],

@@ -79,8 +79,8 @@ class HPT(Hybrid):
             raise ValueError(f"gate_off: it is a count of right rollouts above gate, {self.gate}, and up to {self.rollouts}")
         if self.coefficients is not None and len(self.coefficients) != self.rollouts + 1:
             raise ValueError(
-                f"coefficients: there are {len(self.coefficients)} pairs, and {self.rollouts} rollouts of which 0 to all are "
-                f"right: {self.rollouts + 1} are needed"
+                f"coefficients: a pair for each number of right rollouts, 0 to {self.rollouts}, is needed, "
+                f"{self.rollouts + 1} in all, and there are {len(self.coefficients)}"
             )
         return self
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.algorithms.options import GroupSize, Hybrid
+from posttrain.algorithms.options import EntropyCoefficient, GroupSize, Hybrid, KLCoefficient
 from posttrain.settings.base import Count, NonNegative, Share
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class UFT(Hybrid):
     """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
     """A token of positive advantage leaves the loss where its ratio is above 1 + this."""
-    kl_coef: NonNegative = 0.001
-    entropy_coef: NonNegative = 0.001
+    kl_coef: KLCoefficient = 0.001
+    entropy_coef: EntropyCoefficient = 0.001
 
     def unread(self) -> Mapping[str, str]:
         """See `AlgorithmConfig`."""
