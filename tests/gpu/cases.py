@@ -151,7 +151,12 @@ def _needed(algorithm: str) -> dict[str, Any]:
     """
     [config] = [one for one in ALGORITHMS if name_of(one) == algorithm]
     asked = {name: LONGEST for name, one in config.model_fields.items() if name == "max_tokens" and one.is_required()}
-    return {**asked, **{"discopop": {"tau": 1.0}, "forget_retain": {"forget_coef": 0.3}}.get(algorithm, {})}
+    others: dict[str, dict[str, Any]] = {
+        "discopop": {"tau": 1.0},
+        "forget_retain": {"forget_coef": 0.3},
+        "sdft": {"teacher_template": "{prompt}{demonstration}"},  # the tokenizer knows no other characters
+    }
+    return {**asked, **others.get(algorithm, {})}
 
 
 def _teacher(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from cases import divergences
 from posttrain import PostTrainer, build_algorithm, policy_gradient_loss
-from posttrain.errors import DataError, SetupError
+from posttrain.errors import DataError, EngineError, SetupError
 from posttrain.model.frozen.teacher import load_teacher, teacher_of
 from posttrain.model.load import make_tokenizer
 from posttrain.settings.model import MovingReference, TeacherConfig
@@ -78,6 +78,14 @@ def test_its_own_teacher_that_is_told_nothing_more_teaches_nothing(compare: str,
 
     assert moved("{prompt}", reference=MovingReference(refresh=1)) < 1e-12
     assert moved("{prompt} {demonstration}") > 1e-3
+
+
+def test_a_teacher_may_be_the_address_of_a_server(make_trainer: MakeTrainer) -> None:
+    """Of which nothing is learnt where nobody answers; tests/system has a server."""
+    with pytest.raises(
+        EngineError, match=r"model.teachers.far: The vLLM server at http://127.0.0.1:9 cannot be used: Connect"
+    ):
+        make_trainer("opd", trainer_options={"teachers": {"far": "http://127.0.0.1:9"}})
 
 
 def test_its_own_teacher_is_no_other_model(make_trainer: MakeTrainer) -> None:

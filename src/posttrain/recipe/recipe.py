@@ -232,6 +232,8 @@ class Recipe(Config):
                     f"{self.algorithm.label} has it asked {algorithm.needs.teacher_template or 'the prompt'!r}: leave "
                     "algorithm.teacher_template out; a function takes the parameter teacher_template, which the recipe fills"
                 )
+            if teacher.url is not None:
+                self._check_served(f"model.teachers.{name}.url", algorithm)
         if self.rollout is None:
             return
         given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows_per_step}
@@ -241,6 +243,13 @@ class Recipe(Config):
                     f"algorithm: {self.algorithm.label} asks for {asked} {name} (Needs.{name}), and the recipe makes "
                     f"{number}: let it take the parameter {name}, which the recipe fills"
                 )
+
+    def _check_served(self, key: str, algorithm: Algorithm) -> None:
+        who = self.algorithm.label
+        if algorithm.needs.teacher == "full":
+            raise RecipeError(f"{key}: {who} compares whole distributions, and a server gives log-probs of tokens: give name")
+        if self.rollout is not None and self.rollout.temperature != 1:
+            raise RecipeError(f"{key}: a server gives log-probs at temperature 1: set rollout.temperature: 1, or give name")
 
 
 class Stage(Recipe):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
@@ -29,6 +30,25 @@ def _names_columns(template: str) -> str:
     if "{" in forms or max(map(int, re.findall(r"\d+", forms)), default=0) > WIDEST:
         raise ValueError(f"a field is made no wider than {WIDEST} characters, and has no field in its format")
     return template
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_here(url: str) -> bool:
+    """Whether a server is on this machine."""
+    return urlsplit(url).hostname in LOOPBACK
+
+
+def is_address(url: str) -> str:
+    """A server's.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ValueError(f"http://HOST:PORT is expected, not {url}")
+    return url
 
 
 Template = Annotated[str, AfterValidator(_names_columns)]

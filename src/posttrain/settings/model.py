@@ -6,9 +6,9 @@ import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from posttrain.settings.base import Config, Template
+from posttrain.settings.base import Config, Template, is_address
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Sizes of an attention head that vLLM serves on CPU and on GPU both; with others it starts and dies at the first request."""
@@ -77,8 +77,11 @@ class Adapter(Config):
 class TeacherConfig(Config):
     """A frozen model over the student's vocabulary, for algorithms that learn from one."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1)] | None = None
     """A folder, as a run's final/, or a name of the hub."""
+    url: Annotated[str, AfterValidator(is_address)] | None = None
+    """In place of a name: of a vLLM server that runs already, and gives log-probs of tokens, at temperature 1. On another
+    machine, to which rows are sent, only with --allow-remote-engine."""
     adapter: Annotated[str, Field(min_length=1)] | None = None
     """The folder of a LoRA adapter (peft) that it wears."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -93,6 +96,15 @@ class TeacherConfig(Config):
     @classmethod
     def _is_at_home(cls, name: str | None) -> str | None:
         return os.path.expanduser(name) if name else name
+
+    @model_validator(mode="after")
+    def _is_one_model(self) -> TeacherConfig:
+        if (self.name is None) == (self.url is None):
+            raise ValueError("give either name or url")
+        own = [key for key in ("adapter", "revision", "dtype") if getattr(self, key) != type(self).model_fields[key].default]
+        if self.url is not None and own:
+            raise ValueError(f"{own[0]}: it is of a model that is loaded here; what serves at url has its own")
+        return self
 
 
 class MovingReference(Config):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from posttrain.settings.base import Config, NonNegative, Positive
+from posttrain.settings.base import Config, NonNegative, Positive, is_address, is_here
 from posttrain.settings.model import Compute
 
 Count = Annotated[int, Field(ge=1)]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class VLLMConfig(Config):
@@ -78,7 +76,7 @@ class VLLMConfig(Config):
     @property
     def remote(self) -> list[str]:
         """The addresses that are on another machine, or may be."""
-        return [url for url in self.addresses if urlsplit(url).hostname not in LOOPBACK]
+        return [url for url in self.addresses if not is_here(url)]
 
     @model_validator(mode="after")
     def _can_be_done(self) -> VLLMConfig:
@@ -90,8 +88,10 @@ class VLLMConfig(Config):
         if self.addresses and self.mode != "server":
             raise ValueError(f"{key} is of a server: set mode: server")
         for url in self.addresses:
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-                raise ValueError(f"{key}: http://HOST:PORT is expected, not {url}")
+            try:
+                is_address(url)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
         if len({url.rstrip("/") for url in self.addresses}) < len(self.addresses):
             raise ValueError("urls: one stands there twice")
         if self.addresses and self.transport == "disk" and self.weights_folder is None:

@@ -21,8 +21,8 @@ from posttrain.estimator.batch import Batch, Origin
 from posttrain.estimator.loss import LossOutput, policy_gradient_loss
 from posttrain.estimator.slopes import TokenSlopes
 from posttrain.model.frozen.compared import Compared
+from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.frozen.reference import Reference
-from posttrain.model.frozen.teacher import Teacher
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Rows
 from posttrain.model.scoring import Scorer, Scores
@@ -92,7 +92,7 @@ class Learner:
         layout: Rows,
         rows: int | None,
         tokens: int | None,
-        teacher: Teacher | None = None,
+        teacher: Frozen | None = None,
     ) -> None:
         self._algorithm, self._accelerator = algorithm, accelerator
         self._compared = Compared(algorithm, reference, teacher, scorer)

@@ -12,7 +12,6 @@ from transformers import TrainingArguments
 from posttrain.data.encoding.teacher import asked_by
 from posttrain.distributed.signals import Interruption
 from posttrain.estimator import Algorithm
-from posttrain.model.load import context_of
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
@@ -21,9 +20,10 @@ from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
-from posttrain.train.given.handed import NOBODY, as_teachers, handed_over
+from posttrain.train.given.handed import handed_over
 from posttrain.train.given.keywords import sorted_out
 from posttrain.train.given.ready import make_ready
+from posttrain.train.given.teachers import NOBODY, as_teachers, known_to
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
@@ -55,8 +55,8 @@ class PostTrainer(Loop):
         engine: samples rollouts; transformers, in this process, if not given.
         sampling: of rollouts; log-probs are of the distribution at its temperature.
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
-        teachers: by a name each, models over the same vocabulary, or names or folders of such, for an algorithm that learns
-            from one. A model takes no gradient from here on.
+        teachers: by a name each, models over the same vocabulary, names or folders of such, or the address of a vLLM server
+            that has one, for an algorithm that learns from one. A model takes no gradient from here on.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
         execution: how steps are made.
@@ -119,7 +119,7 @@ class PostTrainer(Loop):
         settle_ends(model, tokenizer)
         taught: dict[str, Any] = {"teachers": as_teachers(teachers, algorithm, tokenizer), "device": args.device}
         [teacher] = taught["teachers"].values() or [model]
-        asked = asked_by(algorithm.needs, context_of(teacher))
+        asked = asked_by(algorithm.needs, known_to(teacher))
         data, collector = collected_data(
             given.train,
             algorithm,

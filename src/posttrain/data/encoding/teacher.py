@@ -75,7 +75,11 @@ class TeacherPrompts:
         for name in self._asked.columns:
             if name in columns and columns[name] in (None, ""):
                 raise BadRow(f"{KEY} names {name}, which is empty here")
-        prompt, notes = self._encoder.prompt({**columns, "prompt": self._written(columns)})
+        written = self._written(columns)
+        try:
+            prompt, notes = self._encoder.prompt({**columns, "prompt": written})
+        except BadRow as bad:
+            raise BadRow(f"as the teacher is asked, {bad}") from None
         read, most = len(prompt) + answer, self._asked.context
         if most is not None and read > most:
             reason = f"the teacher would read {read} tokens, its prompt of {len(prompt)} and an answer, and knows {most}"

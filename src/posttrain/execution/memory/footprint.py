@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Footprint:
 
 
 def footprint(
-    recipe: Recipe, algorithm: Algorithm, model: Any, *, teachers: Sequence[Any] = (), longest: int, prompt: int
+    recipe: Recipe, algorithm: Algorithm, model: Any, *, teachers: Collection[Any] = (), longest: int, prompt: int
 ) -> Footprint:
     """Of a run whose longest row, and longest prompt, have so many tokens; the models are in the machine's memory."""
     config, training, needs = recipe.distributed, recipe.training, algorithm.needs
@@ -91,7 +91,7 @@ def footprint(
     return Footprint(held(config, processes, **sizes), tokens, passing, there, decision)
 
 
-def _sizes(recipe: Recipe, model: Any, teachers: Sequence[Any], *, reference: bool) -> dict[str, Any]:
+def _sizes(recipe: Recipe, model: Any, teachers: Collection[Any], *, reference: bool) -> dict[str, Any]:
     """Of what a process holds, by the names of `held`."""
     cast = 2 if has_own_masters(recipe) else None  # DeepSpeed casts all parameters
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -23,8 +23,8 @@ from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.over_steps import over_steps
 from posttrain.execution.prepare.presample import filtered, presample, summary
-from posttrain.model.frozen.teacher import load_teacher
-from posttrain.model.load import context_of, load, outline
+from posttrain.execution.prepare.teachers import context_for, identities, loaded, made_teachers, teachers_told
+from posttrain.model.load import load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.scoring import computing
@@ -38,10 +38,10 @@ from posttrain.rewards.options import Judged
 from posttrain.rollout.make import make_engine, sampling_of
 from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.doors.permissions import Permissions
-from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
 from posttrain.train.collect.order import examples_of_epochs
+from posttrain.train.given.teachers import known_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Prepared:
         longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
         prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
         sizes = {"longest": longest, "prompt": prompt}
-        return footprint(self.recipe, self.algorithm, self.model, teachers=[*self.teachers.values()], **sizes)
+        return footprint(self.recipe, self.algorithm, self.model, teachers=loaded(self.teachers), **sizes)
 
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
@@ -109,7 +109,7 @@ class Prepared:
         data = {name: digest(rows) for name, rows in sets.items() if rows}
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
         model = ranks.broadcast(identity(self.model) if ranks.is_main() else None, "the start model")
-        teachers = {name: identity(one) for name, one in self.teachers.items()} if ranks.is_main() else {}
+        teachers = identities(self.teachers) if ranks.is_main() else {}
         teachers = ranks.broadcast(teachers, "the teachers")
         known = {"data": data, "model": model, "code": fingerprints(self.recipe), "versions": versions}
         return {**known, "teachers": teachers} if teachers else known
@@ -139,11 +139,7 @@ class Prepared:
             "algorithm": repr(self.algorithm),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            **{
-                f"teacher {name}": f"{self.recipe.model.teachers[name].name}, {sum(p.numel() for p in one.parameters()):,} "
-                "parameters, frozen"
-                for name, one in self.teachers.items()
-            },
+            **teachers_told(self.recipe, self.teachers),
             **described(self.recipe),
             "questions" if needs.rollouts else "training rows": len(self.sets.train),
             **self.footprint().rows(),
@@ -185,9 +181,9 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
         model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
-        teachers = {name: load_teacher(name, one, tokenizer) for name, one in recipe.model.teachers.items()}
+        teachers = made_teachers(recipe, tokenizer, permissions)
         [teacher] = teachers.values() or [model]
-        sets = read_sets(recipe, algorithm, model, tokenizer, rewards, asked_by(algorithm.needs, context_of(teacher)))
+        sets = read_sets(recipe, algorithm, model, tokenizer, rewards, asked_by(algorithm.needs, known_to(teacher)))
         if (fault := round_trip_fault(tokenizer, model.config, sets.first_rows)) is not None:
             cure = "Take a model whose tokenizer is of its kind."
             if recipe.model.from_scratch is not None:
@@ -216,9 +212,8 @@ def looked_at(recipe: Recipe, permissions: Permissions) -> tuple[Sets, Any, list
     with ExitStack() as started:
         rewards = _rewards(recipe, started)
         described, tokenizer = outline(recipe.model, seed=recipe.seed)
-        taught_by = [ModelConfig(name=one.name, revision=one.revision) for one in recipe.model.teachers.values()]
-        [teacher] = [outline(one, seed=recipe.seed)[0] for one in taught_by] or [described]
-        sets = read_sets(recipe, algorithm, described, tokenizer, rewards, asked_by(algorithm.needs, context_of(teacher)))
+        asked = asked_by(algorithm.needs, context_for(recipe, described))
+        sets = read_sets(recipe, algorithm, described, tokenizer, rewards, asked)
         return sets, tokenizer, eos_ids(described, tokenizer)
 
 

@@ -70,13 +70,17 @@ def teacher_of(name: str, model: Any, policy: Any, *, vocabulary: int, head: Hea
         raise SetupError(
             f"{who} has {min(embedded, there)} ids, and {least} are needed: its vocabulary is another than the student's."
         )
-    short, long = (context_of(one) for one in (model, policy))
-    if short is not None and (long is None or short < long):
-        tell("teacher-context", f"{who} reads {short} tokens at most, fewer than the student: it knows no longer rows.")
+    tell_of_context(who, context_of(model), context_of(policy))
     usable = usable_head(model, head, vocabulary)
     if full and usable == "whole":
         raise SetupError(f"{who} is compared by whole distributions: an output layer that is a matrix is needed.")
     return Teacher(model, head=usable, rows=rows)
+
+
+def tell_of_context(who: str, short: int | None, long: int | None) -> None:
+    """Where a teacher reads less than its student."""
+    if short is not None and (long is None or short < long):
+        tell("teacher-context", f"{who} reads {short} tokens at most, fewer than the student: it knows no longer rows.")
 
 
 def load_teacher(name: str, config: TeacherConfig, tokenizer: Any) -> Any:
@@ -85,6 +89,7 @@ def load_teacher(name: str, config: TeacherConfig, tokenizer: Any) -> Any:
     Raises:
         SetupError: it cannot be loaded, or reads other tokens than the student's `tokenizer` writes.
     """
+    assert config.name is not None
     described = ModelConfig(name=config.name, dtype=config.dtype, revision=config.revision)
     try:
         model, theirs = pretrained(described, masters=False)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from posttrain.data.rows import Row
 from posttrain.estimator.transfer import at_once
 from posttrain.model.layout.attention import Layout
 
@@ -19,7 +20,7 @@ class ModelInputs:
     `row`, `position` say where the hidden state that predicts a scored token stands; `index` where its log-prob goes in
     [B, T]; `target` is its id. All four have one entry for each scored token. A packed row has a layout and position ids,
     and no mask. `teacher` are the same rows as a teacher reads them, where it reads another prompt; its entries are of the
-    same tokens in the same order.
+    same tokens in the same order. `rows` are what was laid out, for a model that is elsewhere.
     """
 
     input_ids: Int[Tensor, "B S"]
@@ -31,6 +32,7 @@ class ModelInputs:
     position_ids: Int[Tensor, "1 S"] | None = None
     layout: Layout | None = None
     teacher: ModelInputs | None = None
+    rows: tuple[Row, ...] = ()
 
     def to(self, device: torch.device) -> ModelInputs:
         """The same on another device, sent there in one copy for which nothing waits."""

@@ -94,10 +94,11 @@ class Packed:
 
 
 def _read_by_both(rows: Sequence[Row], inputs: Callable[[Sequence[Row]], ModelInputs]) -> ModelInputs:
-    own = inputs(rows)
+    own = replace(inputs(rows), rows=tuple(rows))
     if all(row.teacher_prompt is None for row in rows):
         return own
-    return replace(own, teacher=inputs([row.as_taught for row in rows]))
+    taught = tuple(row.as_taught for row in rows)
+    return replace(own, teacher=replace(inputs(taught), rows=taught))
 
 
 def make_layout(name: RowLayout, *, pad_id: int, varlen: bool = False) -> Rows:

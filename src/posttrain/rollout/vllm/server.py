@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -32,17 +32,26 @@ class Server:
         config: its deadlines and places.
         process: whose server it is, if it was started here.
         model: the name that it must give its model, if that is known.
+        controlled: it is to take weights; what only scores rows is told nothing.
 
     Raises:
         SetupError: the server that is there cannot be controlled.
         EngineError: it does not start or answer.
     """
 
-    def __init__(self, url: str, config: VLLMConfig, process: ServerProcess | None = None, model: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        config: VLLMConfig,
+        process: ServerProcess | None = None,
+        model: str | None = None,
+        *,
+        controlled: bool = True,
+    ) -> None:
         self.url, self._process = url.rstrip("/"), process
         self._deadline, self._places = config.deadline, config.max_num_seqs - 1
-        self._model, self.context = self._wait_for_models(config.start_deadline, model)
-        if process is None:
+        self.model, self.context = self._wait_for_models(config.start_deadline, model)
+        if process is None and controlled:
             self._check_control(config)
 
     @property
@@ -91,6 +100,37 @@ class Server:
                 for task in left:
                     task.cancel()
                 await asyncio.gather(*left, return_exceptions=True)
+
+    async def logprobs(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        """Of each token of some rows but the first, at temperature 1; as many rows at a time as it has places.
+
+        Raises:
+            EngineError: it failed, or gave something else.
+        """
+        places = asyncio.Semaphore(self._places)
+        limits = httpx.Limits(max_connections=self._places, keepalive_expiry=IDLE)
+        timeout = httpx.Timeout(self._deadline, pool=None)
+        async with httpx.AsyncClient(
+            base_url=self.url, limits=limits, timeout=timeout, trust_env=False, verify=_certificates()
+        ) as client:
+
+            async def scored(row: list[int]) -> list[float]:
+                body = {"model": self.model, "prompt": row, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+                async with places:
+                    reply = await self._post_again(client, "/v1/completions", body)
+                try:
+                    _, *each = reply.raise_for_status().json()["choices"][0]["prompt_logprobs"]
+                    made = [float(of[str(token)]["logprob"]) for token, of in zip(row[1:], each, strict=True)]
+                    if not all(logprob <= 0 for logprob in made):
+                        raise ValueError("they are no log-probs")
+                    return made
+                except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, IndexError) as error:
+                    raise EngineError(
+                        f"The vLLM server at {self.url} gave no log-probs of a row of {len(row)} tokens "
+                        f"({reply.status_code}): {reply.text[:300]}"
+                    ) from error
+
+            return await asyncio.gather(*map(scored, rows))
 
     def post(self, path: str, body: Any) -> httpx.Response:
         """What a route answers.
@@ -177,7 +217,7 @@ class Server:
 
     async def _completion(self, client: httpx.AsyncClient, ask: Ask, options: dict[str, Any]) -> Answer:
         body = {
-            "model": self._model,
+            "model": self.model,
             "prompt": ask.prompt,
             "return_token_ids": True,
             **ask.options(options),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,18 +13,16 @@ from posttrain.data.rows import Example, Problem
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.trial import try_out
-from posttrain.model.frozen.teacher import load_teacher
 from posttrain.model.load import load
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.kinds._called import as_reward
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.hf import HFEngine
-from posttrain.settings.model import ModelConfig, TeacherConfig
+from posttrain.settings.model import ModelConfig
 from posttrain.train.given.keywords import ADAPTER, PARENTS, one_of
 from posttrain.train.given.masters import with_masters
 from posttrain.train.options import Execution
 
-NOBODY: Mapping[str, Any] = MappingProxyType({})
 ONLY_SET = "held_out"
 """What a single evaluation set is called in metrics."""
 
@@ -187,23 +184,6 @@ def evaluation_sets(data: Any, algorithm: Algorithm) -> dict[str, Any]:
                 "evaluated by watching=Watching(sample_evaluation=…), or by posttrain eval."
             )
     return sets
-
-
-def as_teachers(given: Mapping[str, Any], algorithm: Algorithm, tokenizer: Any) -> dict[str, Any]:
-    """Models by name: as they are, or loaded.
-
-    Raises:
-        SetupError: the algorithm takes none, or takes one and there are none or several; or one cannot be loaded.
-    """
-    takes = algorithm.needs.given_teacher
-    if not isinstance(given, Mapping):
-        raise SetupError(f"teachers: {{'name': model}} is expected, not {type(given).__name__}.")
-    if len(given) != takes:
-        wanted = "takes one teacher: pass teachers={'name': model}" if takes else "takes no teacher: leave teachers= out"
-        raise SetupError(f"{algorithm.name} {wanted}.")
-    named = {name: one for name, one in given.items() if isinstance(one, str) or hasattr(one, "__fspath__")}
-    loaded = {name: load_teacher(name, TeacherConfig(name=str(one)), tokenizer) for name, one in named.items()}
-    return {**given, **loaded}
 
 
 def check_optimizers(model: Any, execution: Execution, theirs: Mapping[str, Any]) -> None:

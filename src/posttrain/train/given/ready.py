@@ -11,13 +11,15 @@ import torch
 from posttrain.distributed.sharding import shard
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.frozen.reference import Reference
-from posttrain.model.frozen.teacher import Teacher, teacher_of
+from posttrain.model.frozen.teacher import teacher_of, tell_of_context
 from posttrain.model.layout.make import Rows, make_layout
-from posttrain.model.load import untie
+from posttrain.model.load import context_of, untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import output_head
 from posttrain.model.trials import tell_of_plain_attention, usable_head, usable_layout, usable_varlen
+from posttrain.rollout.vllm.teacher import ServedTeacher
 from posttrain.settings.training import HeadPath
 from posttrain.train.options import Execution
 
@@ -31,7 +33,7 @@ class Ready:
     head: HeadPath
     layout: Rows
     reference: Reference | None
-    teacher: Teacher | None
+    teacher: Frozen | None
 
 
 def make_ready(
@@ -64,12 +66,16 @@ def make_ready(
         raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
     tell_of_plain_attention(model, device=device.type, bf16=bf16)
     name, teacher = usable_layout(model, execution.layout, vocabulary), None
+    full, loaded = algorithm.needs.teacher == "full", [one for one in teachers.values() if isinstance(one, torch.nn.Module)]
     for called, one in teachers.items():
-        full = algorithm.needs.teacher == "full"
+        if isinstance(one, ServedTeacher):
+            check_served(called, one, model, full=full)
+            teacher = one
+            continue
         teacher = teacher_of(called, one, model, vocabulary=vocabulary, head=execution.head, full=full)
         name = usable_layout(one, name, vocabulary)
     computed = torch.bfloat16 if bf16 else output_head(model).weight.dtype
-    models = (model, *teachers.values())
+    models = (model, *loaded)
     varlen = all(usable_varlen(one, name, vocabulary, device=device, dtype=computed) for one in models)
     layout = make_layout(name, pad_id=tokenizer.pad_token_id or 0, varlen=varlen)
     shared_out = distributed is not None and (distributed.shares_parameters or distributed.by_deepspeed)
@@ -83,3 +89,17 @@ def make_ready(
     if distributed is not None:
         shard(model, distributed, bf16=bf16)
     return Ready(head, layout, reference, teacher)
+
+
+def check_served(name: str, teacher: ServedTeacher, policy: Any, *, full: bool) -> None:
+    """Refuses what a server cannot do.
+
+    Raises:
+        SetupError: whole distributions are to be compared.
+    """
+    if full:
+        raise SetupError(
+            f"The teacher {name} is compared by whole distributions, and a server gives log-probs of tokens: load it by its "
+            "name, or take opd."
+        )
+    tell_of_context(f"The teacher {name}", teacher.context, context_of(policy))
