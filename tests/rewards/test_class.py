@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -26,7 +27,7 @@ class Longest:
         self.unit, self.calls = unit, 0
     def judge(self, group):
         self.calls += 1
-        most = max(map(len, group.tokens))
+        most = max(map(len, group.tokens[: len(group.tokens) - group.beside]))
         return [Judgement(self.unit * len(t), right=len(t) == most, answer=group.columns["answer"]) for t in group.tokens]
 
 class Plain:
@@ -77,6 +78,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def test_it_judges_with_its_options_and_names_its_columns(make: Make) -> None:
     reward = make("Longest", unit=2.0)
     assert reward.judge(GROUP) == [Judgement(2.0, False, "x"), Judgement(4.0, True, "x")]
+    assert [one.right for one in reward.judge(dataclasses.replace(GROUP, beside=1))] == [True, False], "what stands beside it"
     assert (reward.name, reward.columns, make("Plain").columns) == ("Longest", ("answer",), ())
 
 

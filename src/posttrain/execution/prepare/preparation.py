@@ -130,6 +130,7 @@ class Prepared:
                 "engine": self.recipe.rollout.engine,
                 "questions per collection": self.recipe.rollout.questions_per_step,
                 "rollouts per question": needs.rollouts,
+                **({"beside them": "a greedy answer, their baseline"} if needs.baseline == "greedy" else {}),
                 "steps per collection": needs.updates,
                 "tokens of the longest prompt": max(lengths),
                 "tokens of an answer, at most": self.recipe.rollout.max_tokens,

@@ -52,6 +52,7 @@ class OwnClass:
             "tokens": [list(tokens) for tokens in group.tokens],
             "finished": list(group.finished),
             "raw": list(group.raw),
+            "beside": group.beside,
             "columns": {name: value for name, value in group.columns.items() if name not in withheld},
         }
         reply = self._own.ask({"group": sent, "withheld": withheld})
