@@ -215,7 +215,7 @@ def bad_rows(folder: Path, rng: random.Random) -> Counter[str]:
         path = folder / "rows.jsonl"
         path.write_bytes(bytes(content))
         try:
-            readers[rng.random() < 0.5].examples(read(PathSource(path=str(path))), preference=False)
+            readers[rng.random() < 0.5].examples(read(PathSource(path=str(path))))
             counted["read, bad rows left out"] += 1
         except DataError:
             counted["refused by line"] += 1

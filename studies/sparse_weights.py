@@ -29,7 +29,7 @@ GAMMA, ADVANTAGE = 0.1, 7 / 8
 def probabilities(folder: Path) -> np.ndarray:
     """Of each token of each demonstration, under a start model, [256, 6]."""
     model, tokenizer = load(ModelConfig(name=str(folder)), seed=0)
-    examples, _ = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer)).examples(read(SOURCE), preference=False)
+    examples, _ = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer)).examples(read(SOURCE))
     collection = collect_demonstrations(examples, progress=0.0)
     inputs = model_inputs(list(collection.rows), collection.batch, pad_id=tokenizer.pad_token_id or 0)
     with torch.no_grad():

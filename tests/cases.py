@@ -109,6 +109,8 @@ CASES = [
     Case("cpo"),
     Case("orpo"),
     Case("slic", "", {"delta": 3.0}),
+    Case("tpo", "", {"beta": 0.3}),
+    Case("tpo", "length", {"average": "token", "beta": 2.0, "gamma": 0.5, "sft_coef": 0.3}),
     Case("kto"),
     Case("kto", "weighted", {"desirable": 1.3, "undesirable": 0.7, "beta": 0.3}),
     Case("kto", "zero", {"anchor": "zero"}),
@@ -329,7 +331,8 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
     one), and a few tokens are demonstration; of an algorithm that asks for demonstrations, each group's last row, or its
     head. Old, reference and behavior policies lie far enough away to be clipped.
     """
-    needs, rows = algorithm.needs, units * GROUP
+    needs = algorithm.needs
+    rows = units * (2 * needs.unit if GROUP % needs.unit else GROUP)
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -382,11 +385,12 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         reward=reward if sampled else None,
         rewards_by_name={"right": correct.double(), "short": normal(rows)} if sampled else {},
         correct=correct if needs.verdict else None,
-        chosen=torch.arange(rows) % 2 == 0 if needs.preference else None,
+        chosen=torch.arange(rows) % needs.unit == 0 if needs.preference else None,
         anchor=torch.full((rows,), 0.4, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=normal(units)[group % units] if needs.baseline != "none" else None,
         progress=0.3,
         coefficients={one.name: APPLIED[one.name] for one in algorithm.adaptive},
+        unit=needs.unit,
     )
     return Sample(algorithm, batch, logits, ref_logits, teacher_logits)
 

@@ -38,9 +38,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
         algorithm = build_algorithm(name, **(options or {}))
         online: dict[str, Any] = {}
         needs = algorithm.needs
-        rows: Any = make_examples(
-            policy, tokenizer, preference=needs.preference, worth=needs.weight, template=needs.teacher_template
-        )
+        rows: Any = make_examples(policy, tokenizer, sides=needs.sides, worth=needs.weight, template=needs.teacher_template)
         if algorithm.needs.rollouts:
             rows = make_problems(tokenizer, template=needs.teacher_template)
             sampling = Sampling(max_tokens=8, temperature=1.3, seed=5)
@@ -50,7 +48,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
                 "sampling": sampling,
             }
             if algorithm.needs.demonstrations:
-                online["demonstrations"] = make_examples(policy, tokenizer, preference=False, template=needs.teacher_template)
+                online["demonstrations"] = make_examples(policy, tokenizer, template=needs.teacher_template)
         micro = micro_rows or rows_per_step
         settings = {
             "output_dir": str(tmp_path / output),

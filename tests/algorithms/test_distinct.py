@@ -23,11 +23,12 @@ OF_FOUR = {"pass_k": {"rollouts": 4, "k": 2}}
 
 
 def kinds() -> dict[str, list[Algorithm]]:
-    """Algorithms by what they train on, how demonstrations stand beside rollouts, and what of a teacher they read."""
+    """Algorithms by what they train on, how demonstrations stand beside rollouts, what of a teacher they read, and units."""
     found: dict[str, list[Algorithm]] = {}
     for config, value in zip(ALGORITHMS, example_values(), strict=True):
         one = build_algorithm(value.name, **OF_FOUR[value.name]) if value.name in OF_FOUR else value
-        found.setdefault(f"{config.trains_on}, {one.needs.demonstration}, {one.needs.teacher}", []).append(one)
+        needs = one.needs
+        found.setdefault(f"{config.trains_on}, {needs.demonstration}, {needs.teacher}, {needs.unit}", []).append(one)
     return found
 
 

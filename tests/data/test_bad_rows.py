@@ -12,6 +12,7 @@ import pytest
 from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.errors import DataError
+from posttrain.estimator.needs import SIDES
 from posttrain.model.load import make_tokenizer
 from posttrain.settings.data import Encoding, PathSource
 from posttrain.settings.model import CharacterTokenizer
@@ -100,7 +101,7 @@ def prepare(kind: str, source: PathSource, skip: bool) -> tuple[list[Any], Any]:
     if kind == "problem":
         rows, report = reader(on_bad_row=policy).problems(read(source))
         return list(rows), report
-    rows, report = reader(on_bad_row=policy).examples(read(source), preference=kind == "preference")
+    rows, report = reader(on_bad_row=policy).examples(read(source), sides=SIDES[:2] if kind == "preference" else ())
     return list(rows), report
 
 

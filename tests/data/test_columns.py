@@ -15,6 +15,7 @@ from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError
+from posttrain.estimator.needs import SIDES
 from posttrain.model.load import CHAT_TEMPLATE, make_tokenizer
 from posttrain.settings.data import Encoding, PathSource
 from posttrain.telling import hearing
@@ -30,8 +31,8 @@ def reader(**data: Any) -> Reader:
     return Reader(Encoding.model_validate(data), tokenizer, [tokenizer.eos_token_id])
 
 
-def examples(*rows: Columns, preference: bool = False, **data: Any) -> tuple[list[Any], DataReport]:
-    return reader(**data).examples([Record(f"row {i}", dict(row)) for i, row in enumerate(rows)], preference=preference)
+def examples(*rows: Columns, sides: tuple[str, ...] = (), **data: Any) -> tuple[list[Any], DataReport]:
+    return reader(**data).examples([Record(f"row {i}", dict(row)) for i, row in enumerate(rows)], sides=sides)
 
 
 def prompt_of(row: Columns, **data: Any) -> str:
@@ -90,7 +91,7 @@ def test_tools_need_a_template_that_can_show_them() -> None:
 def test_of_messages_and_a_completion_the_recipe_says_which(tmp_path: Path, options: Any, completion: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(PAIR | {"messages": [TALK[0], TALK[1] | {"content": "d"}]}))
-    [example], _ = reader().examples(read(PathSource(path=str(path), **options)), preference=False)
+    [example], _ = reader().examples(read(PathSource(path=str(path), **options)))
     tokenizer: Any = make_tokenizer("bytes")
     assert completion in tokenizer.decode(example.rows[0].completion[:1])
 
@@ -165,9 +166,9 @@ def test_sentences_of_rows_that_are_no_demonstrations_are_true(row: Columns, rea
 def test_a_pair_that_a_limit_makes_equal_is_not_blamed_on_the_row() -> None:
     row = {"prompt": "a", "chosen": "bbbbbbbbc", "rejected": "bbbbbbbbd"}
     with pytest.raises(DataError, match="chosen and rejected are equal once they are cut to max_tokens"):
-        examples(row, preference=True, chat_template=False, max_tokens=6, on_long_completion="cut")
+        examples(row, sides=SIDES[:2], chat_template=False, max_tokens=6, on_long_completion="cut")
     with pytest.raises(DataError, match=r"chosen and rejected are equal\. "):
-        examples(row | {"rejected": row["chosen"]}, preference=True, chat_template=False)
+        examples(row | {"rejected": row["chosen"]}, sides=SIDES[:2], chat_template=False)
 
 
 def test_a_template_that_rows_of_messages_have_no_place_for_is_told_once() -> None:

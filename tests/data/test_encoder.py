@@ -15,6 +15,7 @@ from posttrain.data.reader import Reader
 from posttrain.data.rows import BadRow, LongRow, Row
 from posttrain.data.sources import Record
 from posttrain.errors import DataError, SetupError
+from posttrain.estimator.needs import SIDES
 from posttrain.model.load import make_tokenizer
 from posttrain.settings.data import DataConfig
 from posttrain.settings.model import CharacterTokenizer
@@ -110,12 +111,12 @@ def test_demonstrations(options: dict[str, Any], columns: dict[str, Any], golden
     ],
 )
 def test_preferences(columns: dict[str, Any]) -> None:
-    pair, _ = encoder().preference(columns)
+    pair, _ = encoder().preference(columns, SIDES[:2])
     assert list(map(shown, pair)) == [("Ua$A", "b$", "11"), ("Ua$A", "c$", "11")]
 
 
 def test_the_common_prompt_may_hold_turns() -> None:
-    pair, _ = encoder().preference({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "b", "c", "e")})
+    pair, _ = encoder().preference({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "b", "c", "e")}, SIDES[:2])
     assert list(map(shown, pair)) == [("Ua$Ab$Uc$A", "d$", "11"), ("Ua$Ab$Uc$A", "e$", "11")]
 
 
@@ -171,9 +172,9 @@ def test_a_pair_whose_answer_is_several_rows_is_refused() -> None:
     pair = {side: turns("a", "bb", "c", f"d{side[0]}") for side in ("chosen", "rejected")}
     split = {side: [*turns(f"{side}", first="assistant"), *turns("e", "ff")] for side in pair}
     made = encoder(forgetful(marks=False))
-    assert shown(made.preference(pair)[0][0]) == ("Ua$Ab$Uc$A", "dc$", "111")
+    assert shown(made.preference(pair, SIDES[:2])[0][0]) == ("Ua$Ab$Uc$A", "dc$", "111")
     with pytest.raises(BadRow, match="no single row"):
-        made.preference({"prompt": "a", **split})
+        made.preference({"prompt": "a", **split}, SIDES[:2])
 
 
 @pytest.mark.parametrize(
@@ -222,9 +223,9 @@ def test_every_long_row_is_counted_or_refused(options: dict[str, Any], counter: 
     ]
     if counter == "x:2":
         with pytest.raises(DataError, match=r"x:2: .*over the limit of \d+ \(data\.max_\w*tokens"):
-            reader(**options).examples(records, preference=False)
+            reader(**options).examples(records)
         return
-    rows, report = reader(**options).examples(records, preference=False)
+    rows, report = reader(**options).examples(records)
     assert len(rows) == (1 if counter else 2)
     assert sum(report.counters.values()) == 1, "left out or cut: nothing happens silently"
     if counter:
@@ -269,7 +270,7 @@ ENCODERS = [
 @given(columns=records, which=st.integers(0, len(ENCODERS) - 1))
 def test_any_row_is_a_row_or_a_bad_row(columns: dict[str, Any], which: int) -> None:
     made = ENCODERS[which]
-    for encode in (lambda: [made.demonstration(columns)[0]], lambda: [*made.preference(columns)[0]]):
+    for encode in (lambda: [made.demonstration(columns)[0]], lambda: [*made.preference(columns, SIDES[:2])[0]]):
         try:
             rows = encode()
         except BadRow as bad:
@@ -314,3 +315,16 @@ def test_problems_keep_the_columns_that_grade_them() -> None:
     asked, report = reader().problems(rows)
     assert [problem.columns["answer"] for problem in asked] == ["c", "d"]
     assert [GLYPHS[i] for i in asked[0].prompt] == list("Uab$A") and report.rows == 2
+
+
+def test_a_third_completion_is_read_with_the_prompt_of_the_pair() -> None:
+    triple = {"prompt": "a", "chosen": "b", "rejected": "c", "reference": "bb"}
+    rows, _ = encoder().preference(triple, SIDES)
+    assert [shown(row)[1] for row in rows] == ["b$", "c$", "bb$"]
+    held = {"chosen": turns("a", "b"), "rejected": turns("a", "c"), "reference": turns("a", "bb")}
+    split, _ = encoder().preference(held, SIDES)
+    assert [shown(row) for row in split] == [shown(row) for row in rows]
+    with pytest.raises(BadRow, match="reference does not begin with the messages that chosen and rejected begin with"):
+        encoder().preference({**held, "reference": turns("x", "bb")}, SIDES)
+    with pytest.raises(BadRow, match="reference"):
+        encoder().preference({name: triple[name] for name in ("prompt", "chosen", "rejected")}, SIDES)

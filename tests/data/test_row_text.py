@@ -70,7 +70,7 @@ def test_the_name_of_a_special_token_in_a_text_is_text_and_is_told(name: str, ch
     assert made.eos_token_id in tokens.completion[:-1] and not notes
     reader = Reader(Encoding(chat_template=chat), made, [made.eos_token_id])
     with hearing() as heard:
-        reader.examples([Record("x:1", said), Record("x:2", said)], preference=False)
+        reader.examples([Record("x:1", said), Record("x:2", said)])
     assert any(one.rule == "special-tokens-as-text" and "2 rows" in one.sentence for one in heard)
 
 
@@ -239,7 +239,7 @@ def test_an_answer_that_the_template_changes_is_told() -> None:
     made = of_bytes(chatml("m.content.split('#')[-1]"))
     reader = Reader(Encoding(), made, [made.eos_token_id])
     with hearing() as heard:
-        reader.examples([Record("x:1", {"prompt": "a", "completion": "b#c"})], preference=False)
+        reader.examples([Record("x:1", {"prompt": "a", "completion": "b#c"})])
     assert [one.rule for one in heard] == ["changed-answer"]
 
 

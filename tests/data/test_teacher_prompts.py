@@ -26,7 +26,7 @@ def read(
     records = [Record(f"x:{i}", row) for i, row in enumerate(rows, 1)]
     if questions:
         return reader.problems(records, room=10, needs=(), teacher=asked)
-    return reader.examples(records, preference=False, teacher=asked)
+    return reader.examples(records, teacher=asked)
 
 
 def asked_as(text: str, **data: Any) -> list[int]:

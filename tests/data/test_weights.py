@@ -39,7 +39,7 @@ def reader(tokenizer: Any = None, **data: Any) -> Reader:
 
 def read(*rows: Mapping[str, Any], worth: Worth = "weight", **data: Any) -> tuple[list[Any], DataReport]:
     records = [Record(f"row {i}", dict(row)) for i, row in enumerate(rows)]
-    return reader(**data).examples(records, preference=False, worth=worth)
+    return reader(**data).examples(records, worth=worth)
 
 
 def weights_of(row: Mapping[str, Any], **data: Any) -> list[float]:
@@ -73,7 +73,7 @@ def test_spans_are_characters_of_the_completion_whatever_stands_before_it(family
     spans = [{"span": [14, 16], "weight": 0}, {"span": [2, 3], "weight": 3}]
     columns = {"prompt": "add", "completion": [{"role": "assistant", "content": said}] if message else said}
     record = Record("row 1", {**columns, "weights": spans})
-    [example], _ = reader(tokenizer).examples([record], preference=False, worth="weight")
+    [example], _ = reader(tokenizer).examples([record], worth="weight")
     row = example.rows[0]
     assert {weight: tokenizer.decode(row.completion[row.weight == weight]) for weight in (3, 0)} == {3: "é", 0: "42"}
     assert tokenizer.decode(row.completion[: int(np.argmax(row.weight == 0))]).endswith("is 42, or ")
@@ -245,7 +245,7 @@ def test_rows_of_a_task_with_wrong_demonstrations_say_what_they_are_worth() -> N
     wrong = [record.columns["completion"] != record.columns["chosen"] for record in rows]
     assert 0 < sum(wrong) < 20 and [record.columns["forget"] for record in rows] == wrong
     plain = Reader(Encoding(chat_template=False), make_tokenizer("bytes"), [0])
-    kept, _ = plain.examples(rows, preference=False, worth="advantage")
+    kept, _ = plain.examples(rows, worth="advantage")
     assert [float(weight[0]) for example in kept if (weight := example.rows[0].weight) is not None] == [
         -0.75 if one else 0.25 for one in wrong
     ]

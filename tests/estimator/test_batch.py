@@ -28,7 +28,8 @@ def test_only_the_mask_is_required() -> None:
     assert batch.group.tolist() == [0, 1, 2, 3]
     assert batch.progress == 0
     assert batch.rewards_by_name == {}
-    given = {"loss_mask", "origin", "group", "progress", "rewards_by_name"}
+    assert batch.unit == 1
+    given = {"loss_mask", "origin", "group", "progress", "unit", "rewards_by_name"}
     others = {field.name for field in dataclasses.fields(Batch)} - given
     assert [name for name in others if getattr(batch, name) is not None] == []
 
@@ -63,8 +64,21 @@ def test_chosen_alternates(chosen: list[bool]) -> None:
 
 
 def test_a_preference_has_two_rows() -> None:
-    with pytest.raises(ValueError, match="must alternate"):
+    with pytest.raises(ValueError, match="3 rows are no whole units of 2"):
         Batch(loss_mask=MASK[:3], chosen=PAIRS[:3])
+
+
+def test_of_a_unit_of_three_the_first_is_chosen_and_none_is_taken_alone() -> None:
+    mask, chosen = torch.ones(6, 2, dtype=torch.bool), torch.arange(6) % 3 == 0
+    batch = Batch(loss_mask=mask, chosen=chosen, group=torch.arange(6), unit=3)
+    assert batch.take([3, 4, 5, 0, 1, 2]).group.tolist() == [3, 4, 5, 0, 1, 2]
+    for rows in ([0, 1], [0, 1, 2, 3], [1, 2, 3], [0, 2, 1]):
+        with pytest.raises(ValueError, match=r"cut a unit of 3 rows: take rows 3i to 3i\+2 together"):
+            batch.take(rows)
+    with pytest.raises(ValueError, match="True in row 3i, and nowhere else"):
+        Batch(loss_mask=mask, chosen=torch.arange(6) % 2 == 0, unit=3)
+    with pytest.raises(ValueError, match="no whole units of 3"):
+        Batch(loss_mask=mask[:4], unit=3)
 
 
 @pytest.mark.parametrize("rows", [[0], [1, 2], [1, 0], [0, 1, 2], [0, 3], [0, 2], [0, 2, 1, 3]])
@@ -100,7 +114,7 @@ def test_take_takes_the_rows_of_every_field() -> None:
         assert torch.equal(getattr(taken, name), getattr(batch, name)[rows]), name
     assert taken.rewards_by_name["format"].tolist() == [3, 1]
     assert taken.progress == 0.5
-    known = per_token | whole | set(per_row) | {"chosen", "progress"}
+    known = per_token | whole | set(per_row) | {"chosen", "progress", "unit"}
     assert {field.name for field in dataclasses.fields(Batch)} == known  # a new field is to be taken as well
 
 

@@ -76,7 +76,7 @@ def short(view: View, *_: Any) -> Any:
 @pytest.mark.parametrize(
     ("algorithm", "says"),
     [
-        (made(advantage=short), r"The advantage short has the shape \(3,\), where \(8, 6\), .* or \(8, 1\)"),
+        (made(advantage=short), r"The advantage short has the shape \(3,\), where \(12, 6\), .* or \(12, 1\)"),
         (made(denominator=short), r"The denominator short has the shape"),
         (made(mask=short), r"The mask short has the shape"),
         (made(correction=short), r"The correction short has the shape"),

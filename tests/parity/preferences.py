@@ -202,6 +202,18 @@ def cpo(rows: Sequence[Row], *, beta: float = 0.1, sft_coef: float = 1.0) -> Ten
     return contrast(rows, beta=beta) + sft_coef * nll_of_tokens(rows)
 
 
+def tpo(
+    rows: Sequence[Row], *, beta: float = 0.01, average: str = "sum", gamma: float = 0.0, sft_coef: float = 1.0
+) -> Tensor:
+    """-log sigmoid(beta (log pi(y_w) - log pi(y_l))) + alpha NLL(y_gold), its L form with means over tokens and a margin
+    (arXiv:2405.16681)."""
+    losses = []
+    for chosen, rejected in zip(rows[0::3], rows[1::3], strict=True):
+        w, v = (row.logp.mean() if average == "token" else row.logp.sum() for row in (chosen, rejected))
+        losses.append(softplus(gamma - beta * (w - v)))
+    return torch.stack(losses).mean() - sft_coef * torch.cat([row.logp for row in rows[2::3]]).mean()
+
+
 @mean_over_pairs
 def odds_ratio(chosen: Row, rejected: Row) -> Tensor:
     won, lost = (row.logp.mean().exp() for row in (chosen, rejected))
@@ -255,7 +267,7 @@ PREFERENCES: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
         dpo, ipo, robust_dpo, hinge_dpo, exo, nca, bco_pair, sppo, apo_zero, apo_down, discopop, dpop, r_dpo, ln_dpo,
-        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, kto, bco,
+        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, tpo, kto, bco,
     )
 }  # fmt: skip
 

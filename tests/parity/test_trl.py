@@ -358,6 +358,27 @@ def test_pairs_without_a_reference(theirs: dict[str, Any] | None, name: str, opt
     torch.testing.assert_close(output.metrics[f"objective/{name}"].double(), value.detach().double(), rtol=1e-6, atol=0)
 
 
+def test_triples(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """TRL's gold completion is our column `reference`; its mean over tokens is a micro-batch's, of which there is one."""
+    theirs: Any = pytest.importorskip("trl.experimental.tpo")
+    options = {"beta": 0.3, "loss_type": "tpo-l", "tpo_l_gamma": 0.5, "tpo_alpha": 0.4, "per_device_train_batch_size": 6}
+    trainer = theirs.TPOTrainer(
+        tiny_model(),
+        theirs.TPOConfig(**settings(tmp_path, **options)),
+        train_dataset=text_dataset(6, "chosen", "rejected", "reference"),
+        processing_class=tokenizer,
+    )
+    [inputs] = list(trainer.get_train_dataloader())
+    loss, gradients = their_step(trainer, [inputs])
+    order = torch.arange(18).view(3, 6).T.flatten()
+    rows = Rows(*(inputs[key][order] for key in ("input_ids", "attention_mask", "completion_mask")), width=MAX_TOKENS)
+    batch = Batch(loss_mask=rows.loss_mask, chosen=torch.arange(18) % 3 == 0, unit=3)
+    algorithm = build_algorithm("tpo", beta=0.3, average="token", gamma=0.5, sft_coef=0.4)
+    metrics, ours = our_step(algorithm, trainer.model, [(rows, batch)])
+    assert_same(ours, gradients, EXACT)
+    assert metrics["objective/tpo"] + 0.4 * metrics["nll"] == pytest.approx(loss, rel=EXACT)
+
+
 CLIP: dict[str, Any] = {"epsilon": 0.2, "epsilon_high": 0.28}
 OUR_CLIP = {"clip_low": 0.2, "clip_high": 0.28, "updates": 2}
 K3 = {"beta": 0.1, "use_bias_correction_kl": False}

@@ -389,7 +389,7 @@ def has_a_margin(case: Case) -> bool:
 def test_swapping_chosen_and_rejected_turns_the_margin(case: Case, shape: dict[str, int]) -> None:
     drawn = sample(case.algorithm, **shape)
     swapped = torch.arange(len(drawn.logits)).view(-1, 2).flip(1).flatten()
-    turned = drawn.batch.replace(chosen=None).take(swapped).replace(chosen=drawn.batch.chosen)
+    turned = drawn.batch.replace(chosen=None, unit=1).take(swapped).replace(chosen=drawn.batch.chosen)
     logp = drawn.inputs()["logp"]
     metrics, turned_metrics = (
         differentiate(case.algorithm, batch, {"logp": values})[0].metrics

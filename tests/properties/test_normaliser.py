@@ -13,7 +13,7 @@ from posttrain import Batch
 
 def partition(batch: Batch, parts: int, seed: int) -> list[Tensor]:
     """Rows dealt at random to `parts` micro-batches, preference pairs whole. A part may get none, as a rank may."""
-    size = 2 if batch.chosen is not None else 1
+    size = batch.unit
     units = torch.arange(len(batch.loss_mask)).view(-1, size)
     random = torch.Generator().manual_seed(seed)
     units = units[torch.randperm(len(units), generator=random)]

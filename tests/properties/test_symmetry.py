@@ -33,7 +33,7 @@ def is_policy_gradient_only(case: Case) -> bool:
 def test_permuted_rows_and_renamed_groups_permute_the_gradient(case: Case, shape: dict[str, int]) -> None:
     drawn = sample(case.algorithm, **shape)
     random = torch.Generator().manual_seed(shape["seed"])
-    units = torch.arange(len(drawn.logits)).view(-1, 2 if case.algorithm.needs.preference else 1)
+    units = torch.arange(len(drawn.logits)).view(-1, case.algorithm.needs.unit)
     order = units[torch.randperm(len(units), generator=random)].flatten()
     names = torch.randperm(1000, generator=random)
     permuted = drawn.batch.take(order)

@@ -119,7 +119,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
     }
     needs = algorithm.needs
     told = {"worth": needs.weight, "template": needs.teacher_template}
-    rows: Any = make_examples(model, tokenizer, preference=needs.preference, **told)  # type: ignore[arg-type]
+    rows: Any = make_examples(model, tokenizer, sides=needs.sides, **told)  # type: ignore[arg-type]
     taught: dict[str, Any] = {"teachers": {"wide": make_teacher()}} if algorithm.needs.given_teacher else {}
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
     return Counting(

@@ -44,7 +44,7 @@ FAST: tuple[HeadPath, RowLayout] = ("one_pass", "shared")
 
 def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
     """Demonstrations; or groups of four rows to one prompt, with rewards, the last of which is one where that is needed."""
-    rows = make_examples(model, tokenizer, preference=algorithm.needs.preference, worth=algorithm.needs.weight)[:8]
+    rows = make_examples(model, tokenizer, sides=algorithm.needs.sides, worth=algorithm.needs.weight)[:8]
     if algorithm.needs.rollouts:
         alike = [dataclasses.replace(rows[i].rows[0], prompt=rows[i - i % 4].rows[0].prompt) for i in range(8)]
         rows = [dataclasses.replace(one, rows=(row,)) for one, row in zip(rows, alike, strict=True)]

@@ -107,7 +107,7 @@ def test_what_a_teacher_reads_counts_in_a_micro_batch_and_is_kept_with_a_collect
 
 def test_prepared_rows_that_say_nothing_to_the_teacher_are_refused(make_trainer: MakeTrainer) -> None:
     model, tokenizer = make_model()
-    for name, rows in (("kd", make_examples(model, tokenizer, preference=False)), ("opd", make_problems(tokenizer))):
+    for name, rows in (("kd", make_examples(model, tokenizer)), ("opd", make_problems(tokenizer))):
         with pytest.raises(DataError, match="must have a teacher_prompt: Reader"):
             make_trainer(name, options=TOLD, trainer_options={"train_dataset": rows})
 

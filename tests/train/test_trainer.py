@@ -285,7 +285,7 @@ def test_a_data_set_with_trl_columns_is_taken_as_it_is(make_trainer: MakeTrainer
     trainer = PostTrainer(
         model, build_algorithm("sft"), tokenizer=tokenizer, train_dataset=Dataset.from_list(rows), args=template.args
     )
-    prepared = make_examples(model, tokenizer, preference=False)
+    prepared = make_examples(model, tokenizer)
     taken: Any = trainer.train_dataset
     for ours, theirs in zip(taken, prepared, strict=True):
         assert ours.rows[0].completion.tolist() == theirs.rows[0].completion.tolist()

@@ -40,7 +40,7 @@ def weighed(rows: list[Example], numbers: Callable[[int], float]) -> list[Exampl
 @pytest.mark.parametrize("weights", ["per_token", "per_weight"])
 def test_token_weights_are_in_the_gradient_in_any_layout_and_cut(weights: str, make_trainer: MakeTrainer) -> None:
     options, (model, tokenizer) = {"weights": weights}, make_model()
-    rows = weighed(make_examples(model, tokenizer, preference=False), lambda place: (0.0, 0.0078125, 0.00390625)[place % 3])
+    rows = weighed(make_examples(model, tokenizer), lambda place: (0.0, 0.0078125, 0.00390625)[place % 3])
     algorithm, collection = build_algorithm("sft", **options), collect_demonstrations(rows[:6], progress=0.0)
     start = naive.log_softmax(model, collection).detach()
     policies: Any = {"old": naive.of_tokens(start, collection), "ref": start, "at": 1.0}
@@ -79,7 +79,7 @@ class Once:
 
 def test_a_collection_of_weighed_rows_is_the_same_from_a_file() -> None:
     model, tokenizer = make_model()
-    collection = collect_demonstrations(weighed(make_examples(model, tokenizer, preference=False)[:4], float), progress=0.0)
+    collection = collect_demonstrations(weighed(make_examples(model, tokenizer)[:4], float), progress=0.0)
     back = from_arrays(to_arrays(collection))
     assert collection.batch.weight is not None and back.batch.weight is not None
     assert torch.equal(back.batch.weight, collection.batch.weight) and collection.batch.weight.max() > 2
@@ -87,7 +87,7 @@ def test_a_collection_of_weighed_rows_is_the_same_from_a_file() -> None:
 
 def test_a_row_of_weight_0_is_not_read_and_stays_in_n(make_trainer: MakeTrainer) -> None:
     model, tokenizer = make_model()
-    rows = make_examples(model, tokenizer, preference=False)[:2]
+    rows = make_examples(model, tokenizer)[:2]
     shown = [*weighed(rows[:1], lambda place: 1.0), *weighed(rows[1:], lambda place: 0.0)]
     trainer = make_trainer("sft", options={"weights": "per_token"}, rows_per_step=2, max_steps=1)
     trainer.run_state.collector = Once(shown)
@@ -97,7 +97,7 @@ def test_a_row_of_weight_0_is_not_read_and_stays_in_n(make_trainer: MakeTrainer)
 
 def test_prepared_rows_without_weights_are_refused() -> None:
     model, tokenizer = make_model()
-    rows = make_examples(model, tokenizer, preference=False)
+    rows = make_examples(model, tokenizer)
     with pytest.raises(DataError, match=r"prepared rows must have a weight: Reader.examples\(…, worth='reward'\)"):
         as_examples(rows, model, tokenizer, worth="reward")
 

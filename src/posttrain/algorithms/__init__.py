@@ -58,6 +58,7 @@ from posttrain.algorithms.on_preferences.rpo import RPO
 from posttrain.algorithms.on_preferences.simpo import SimPO
 from posttrain.algorithms.on_preferences.slic import SLiC
 from posttrain.algorithms.on_preferences.sppo import SPPO
+from posttrain.algorithms.on_preferences.tpo import TPO
 from posttrain.algorithms.on_rollouts.a_star_po import AStarPO
 from posttrain.algorithms.on_rollouts.asymre import AsymRE
 from posttrain.algorithms.on_rollouts.best_of_group import BestOfGroup
@@ -132,6 +133,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     CPO,
     ORPO,
     SLiC,
+    TPO,
     KTO,
     BCO,
     GRPO,

@@ -141,7 +141,7 @@ class Use:
         tools = {"tools"} if self.config.chat_template else set[str]()
         asked = {"prompt", *tools, *names_of(self.config.prompt_template)}
         if self.kind == "pairs":
-            return asked | {"chosen", "rejected"}
+            return asked | {"chosen", "rejected", *self.needs}
         if self.kind == "demonstrations":
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
             return whole | {*self.needs}

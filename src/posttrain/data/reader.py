@@ -41,26 +41,26 @@ class Reader:
         self,
         records: Iterable[Record],
         *,
-        preference: bool,
+        sides: tuple[str, ...] = (),
         worth: Worth = "none",
         teacher: Asked | None = None,
         label: str = "the data",
     ) -> tuple[list[Example], DataReport]:
         """Demonstrations, with what they are `worth` and what a `teacher` is asked, where that is another prompt; or
-        preference pairs.
+        units of the completions in the columns `sides`.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
         told = () if teacher is None else teacher.columns
-        use = Use("pairs" if preference else "demonstrations", self._data, (*COLUMNS[worth], *told))
+        use = Use("pairs" if sides else "demonstrations", self._data, (*COLUMNS[worth], *sides, *told))
         encoder, weigher, taught = self._encoder(self._context), Weigher(worth, self._tokenizer), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:
             columns = use.columns(record)
-            if preference:
-                pair, notes = encoder.preference(columns)
-                return [Example(pair, record.where)], notes
+            if sides:
+                unit, notes = encoder.preference(columns, sides)
+                return [Example(unit, record.where)], notes
             rows, notes = encoder.demonstrations(columns, weigher.of(columns))
             if taught is not None:
                 ids, more = taught.ids(columns, answer=max(len(row.completion) for row in rows))
@@ -68,7 +68,7 @@ class Reader:
                 notes = notes + more
             return [Example((row,), record.where) for row in rows], notes
 
-        wanted = [("chosen", "rejected")] if preference else [("messages",), ("prompt", "completion")]
+        wanted = [sides] if sides else [("messages",), ("prompt", "completion")]
         wanted = [("prompt", "completion", *told)] if told else wanted
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
         if teacher is not None:

@@ -39,10 +39,11 @@ class Batch:
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
     token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `anchor` is one
     number for the whole step, made before its first micro-batch. `baseline` is what an answer to the row's question is worth.
-    `coefficients` are those that follow what is measured (`Adaptive`), by their names.
+    `coefficients` are those that follow what is measured (`Adaptive`), by their names. So many rows in a row are a `unit`,
+    whose first one is `chosen` where there are preferences; then 1 means 2.
 
     Raises:
-        ValueError: a field has another shape than [B, T] or [B], or `chosen` does not alternate True, False.
+        ValueError: a field has another shape than [B, T] or [B], units are not whole, or `chosen` is not the first of each.
     """
 
     loss_mask: Bool[Tensor, "B T"]
@@ -67,6 +68,7 @@ class Batch:
     baseline: Float[Tensor, " B"] | None = None
     progress: float = 0.0
     coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
+    unit: int = 1
 
     def __post_init__(self) -> None:
         rows, device = self.loss_mask.shape[0], self.loss_mask.device
@@ -78,10 +80,15 @@ class Batch:
         if self.group is None:  # pyright: ignore[reportUnnecessaryComparison]
             object.__setattr__(self, "group", torch.arange(rows, device=device))
         self._check_shapes()
-        if self.chosen is not None:
-            alternating = torch.arange(rows, device=device) % 2 == 0
-            if rows % 2 or not torch.equal(self.chosen, alternating):
-                raise ValueError("Batch.chosen must alternate True, False: row 2i is chosen, row 2i+1 is rejected.")
+        if self.chosen is not None and self.unit == 1:
+            object.__setattr__(self, "unit", 2)
+        if rows % self.unit:
+            raise ValueError(f"Batch: {rows} rows are no whole units of {self.unit}.")
+        if self.chosen is not None and not torch.equal(self.chosen, torch.arange(rows, device=device) % self.unit == 0):
+            how = "alternate True, False: row 2i is chosen, row 2i+1 is rejected"
+            raise ValueError(
+                f"Batch.chosen must {how if self.unit == 2 else f'be True in row {self.unit}i, and nowhere else'}."
+            )
 
     def _check_shapes(self) -> None:
         rows = len(self.loss_mask)
@@ -125,13 +132,12 @@ class Batch:
         """The named rows, in that order: the only way to split a batch.
 
         Raises:
-            ValueError: the rows would cut a preference pair, or are a mask.
+            ValueError: the rows would cut a unit, such as a preference pair, or are a mask.
         """
         if isinstance(rows, Tensor) and rows.dtype == torch.bool:
             raise ValueError("Batch.take wants row numbers, not a mask: pass mask.nonzero()[:, 0].")
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.loss_mask.device)
-        if self.chosen is not None:
-            check_pairs(index)
+        check_units(index, self.unit)
         changes: dict[str, Any] = {name: value[index] for name, value in self._tensors().items()}
         changes["rewards_by_name"] = {name: value[index] for name, value in self.rewards_by_name.items()}
         return self.replace(**changes)
@@ -146,15 +152,18 @@ PER_TOKEN = frozenset(
 """The fields of a batch that are [B, T]."""
 
 
-def check_pairs(rows: Int[Tensor, " n"]) -> None:
-    """Refuses row numbers that are not of whole preference pairs.
+def check_units(rows: Int[Tensor, " n"], unit: int) -> None:
+    """Refuses row numbers that are not of whole units of so many rows.
 
     Raises:
         ValueError: says so.
     """
-    first, second = rows[0::2], rows[1::2]
-    if len(rows) % 2 or not (torch.equal(first + 1, second) and bool((first % 2 == 0).all())):
-        raise ValueError("Batch.take would cut a preference pair: take rows 2i and 2i+1 together, in order.")
+    if unit == 1:
+        return
+    first, places = rows[0::unit], torch.arange(unit, device=rows.device)
+    if len(rows) % unit or not torch.equal(rows.view(-1, unit), first[:, None] + places) or bool((first % unit).any()):
+        what = "preference pair" if unit == 2 else f"unit of {unit} rows"
+        raise ValueError(f"Batch.take would cut a {what}: take rows {unit}i to {unit}i+{unit - 1} together, in order.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ ASKED_BY = {
 """How `Needs` asks for a field of the batch."""
 
 
+SIDES = ("chosen", "rejected", "reference")
+"""Columns of the completions of a unit of preference data, in their order."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairRule:
     """Which completions of a question are preference pairs, and how many of them, at most.
@@ -66,6 +70,8 @@ class Needs:
     demonstration: none; row (a demonstration is, or ends, its group); prefix (completions go on from its head); separate (a
     data set of its own, of which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
+    unit: rows that belong together, and that nothing takes apart; 2 where they are pairs, 3 where each pair has a third
+    completion beside it, which is to be imitated.
     pairs: how pairs are made of rollouts; None where they are data.
     weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight. forget is -1
     where a row is to be forgotten, and else 1; label is 1 where a row is wanted, and else -1.
@@ -94,6 +100,7 @@ class Needs:
     demonstration: Literal["none", "row", "prefix", "separate"] = "none"
     demonstrations: int = 0
     preference: bool = False
+    unit: int = 1
     pairs: PairRule | None = None
     weight: Literal["none", "weight", "reward", "advantage", "forget", "label"] = "none"
     anchor: Literal["none", "mismatched"] | RunningMean = "none"
@@ -117,6 +124,8 @@ class Needs:
     branches: bool = False
 
     def __post_init__(self) -> None:
+        if self.preference and self.unit == 1:
+            object.__setattr__(self, "unit", 2)
         if self.full_kl and self.teacher == "full":
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
         if (self.teacher_template or self.own_teacher) and self.teacher == "none":
@@ -127,6 +136,11 @@ class Needs:
             raise ValueError('Needs: branches asks which rollouts are right (verdict=True) and goes on from "prefix"')
         if self.buffer is not None and not (self.rollouts and self.demonstration == "row" and self.verdict):
             raise ValueError('Needs: a buffer is of questions without a right rollout: demonstration="row", verdict=True')
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The columns of a unit's completions, where it is one of preference data."""
+        return SIDES[: self.unit] if self.preference else ()
 
     @property
     def compares_distributions(self) -> bool:

@@ -18,7 +18,7 @@ from posttrain.estimator.slopes import TokenSlopes
 from posttrain.estimator.view import View
 
 T = TypeVar("T")
-ROWS, TOKENS = 8, 6
+ROWS, TOKENS = 12, 6
 
 
 def try_out(algorithm: Algorithm) -> frozenset[str]:
@@ -84,10 +84,11 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
         reward=drawn(ROWS) if sampled else None,
         correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
-        chosen=torch.arange(ROWS) % 2 == 0 if needs.preference else None,
+        chosen=torch.arange(ROWS) % needs.unit == 0 if needs.preference else None,
         anchor=torch.full((ROWS,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=drawn(ROWS) if needs.baseline != "none" else None,
         progress=0.5,
+        unit=needs.unit,
     )
     return batch, logp, random
 

@@ -32,6 +32,7 @@ class View:
     chosen: Bool[Tensor, "B 1"] | None = None
     anchor: Float[Tensor, "B 1"] | None = None
     progress: float = 0.0
+    unit: int = 1
 
     @classmethod
     def of(cls, batch: Batch, logp: Float[Tensor, "B T"], select: Bool[Tensor, "B T"]) -> View:
@@ -48,6 +49,7 @@ class View:
             chosen=None if batch.chosen is None else batch.chosen[:, None],
             anchor=None if batch.anchor is None else batch.anchor.detach().to(logp.dtype)[:, None],
             progress=batch.progress,
+            unit=batch.unit,
             **{"old_logp": logp, **cleaned},
         )
 
@@ -75,3 +77,8 @@ def row_sum(view: View, values: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
 def row_mean(view: View, values: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
     """Mean over the selected tokens of each row; 0 for a row that has none."""
     return row_sum(view, values) / view.select.sum(-1, keepdim=True).clamp(min=1)
+
+
+def counted(view: View) -> Bool[Tensor, "U 1"]:
+    """Whether a unit has a selected token, and so is in N."""
+    return view.select.any(-1).view(-1, view.unit).any(-1, keepdim=True)

@@ -19,6 +19,7 @@ Column = Literal[
     "messages",
     "chosen",
     "rejected",
+    "reference",
     "answer",
     "solution",
     "demonstration",

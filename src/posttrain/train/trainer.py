@@ -146,7 +146,7 @@ class PostTrainer(Loop):
                 examples,
                 model,
                 tokenizer,
-                preference=algorithm.needs.preference,
+                sides=algorithm.needs.sides,
                 worth=algorithm.needs.weight,
                 teacher=asked,
                 label=f"eval_dataset {name}",

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from posttrain.estimator.parts.preference import Loss
 
 
-def pairs(name: str, paper: str, loss: Loss, *beside: Term, reference: bool = True) -> Algorithm:
+def pairs(name: str, paper: str, loss: Loss, *beside: Term, reference: bool = True, unit: int = 2) -> Algorithm:
     """The algorithm that descends `loss`, N = pairs, and the terms `beside` it; watched by its value, accuracies and the
-    margin. Without a reference there is no margin against one, and the policy's own preference is the accuracy.
+    margin. Without a reference there is no margin against one, and the policy's own preference is the accuracy. A unit has a
+    pair, and what else the terms beside read.
     """
     from functools import partial
 
     from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term
-    from posttrain.estimator.parts import average, denominator, metric, preference
+    from posttrain.estimator.parts import average, denominator, metric, preference, select
 
     against = (
         Metric("preference/accuracy", metric.preference_accuracy),
@@ -35,10 +36,11 @@ def pairs(name: str, paper: str, loss: Loss, *beside: Term, reference: bool = Tr
     term = Term(
         name=name,
         estimator=Estimator(denominator=denominator.current, advantage=partial(preference.pull, loss=loss)),
-        average=average.pair,
+        average=average.units(unit),
+        select=select.everything if unit == 2 else select.first_two,
         metrics=watched,
     )
-    needs = Needs(scope="sequence", preference=True, ref_logp=reference)
+    needs = Needs(scope="sequence", preference=True, unit=unit, ref_logp=reference)
     return Algorithm(name=name, paper=paper, needs=needs, terms=(term, *beside))
 
 

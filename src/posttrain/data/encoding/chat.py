@@ -61,16 +61,15 @@ class Chat:
         drafts, more = self._turns.drafts(talk, ids)
         return drafts, cut + notes + more
 
-    def common_prompt(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """A pair of conversations that hold their prompt, split where they begin to differ.
+    def common_prompt(self, columns: Mapping[str, Any], sides: Sequence[str]) -> dict[str, Any]:
+        """Conversations in the columns `sides` that hold their prompt, split where the first two begin to differ.
 
         Raises:
-            BadRow: they are no such pair.
+            BadRow: they are no such conversations.
         """
-        chosen, rejected = columns.get("chosen"), columns.get("rejected")
-        if isinstance(chosen, str) or isinstance(rejected, str):
+        if any(isinstance(columns.get(side), str) for side in sides):
             raise BadRow("chosen and rejected are text: they need a prompt")
-        read = [read_messages(columns.get(side), side, self._template) for side in ("chosen", "rejected")]
+        read = [read_messages(columns.get(side), side, self._template) for side in sides[:2]]
         shared, most = 0, min(map(len, read))
         for one, other in zip(*read, strict=False):
             if one != other or (one.role == "assistant" and shared == most - 1):
@@ -78,8 +77,10 @@ class Chat:
             shared += 1
         if shared == 0 or shared in map(len, read):
             raise BadRow("without a prompt column, chosen and rejected must begin with the same messages and then differ")
-        assert chosen is not None and rejected is not None
-        return {**columns, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+        for side in sides[2:]:
+            if read_messages(columns.get(side), side, self._template)[:shared] != read[0][:shared]:
+                raise BadRow(f"{side} does not begin with the messages that chosen and rejected begin with")
+        return {**columns, "prompt": columns["chosen"][:shared], **{side: columns[side][shared:] for side in sides}}
 
     def _asked(self, columns: Mapping[str, Any]) -> tuple[list[Turn], str | None]:
         """The prompt's turns, and what it has already of an answer."""

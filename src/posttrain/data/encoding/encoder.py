@@ -93,24 +93,25 @@ class Encoder:
         """After how many tokens of a demonstration another of its steps begins, where that is known."""
         return step_ends(self._tokenizer, tokens, self._ends, steps)
 
-    def preference(self, columns: Mapping[str, Any]) -> tuple[tuple[Row, Row], Notes]:
-        """The chosen and the rejected row, and what was cut.
+    def preference(self, columns: Mapping[str, Any], sides: Sequence[str]) -> tuple[tuple[Row, ...], Notes]:
+        """The rows of the columns `sides`, the chosen and the rejected one first, and what was cut.
 
-        Conversations that hold their prompt, whether there is a `prompt` column or not, are split where they begin to differ.
+        Conversations that hold their prompt, whether there is a `prompt` column or not, are split where the first two begin
+        to differ.
 
         Raises:
             BadRow: as in `prompt`, or the two completions are equal.
         """
-        if columns.get("prompt") is None or all(_holds_prompt(columns.get(side)) for side in ("chosen", "rejected")):
+        if columns.get("prompt") is None or all(_holds_prompt(columns.get(side)) for side in sides):
             if self._chat is None:
                 raise BadRow("chosen and rejected need a prompt, of text where chat_template is false")
-            columns = self._chat.common_prompt(columns)
-        (chosen, cuts), (rejected, more) = self._rows(columns, "chosen"), self._rows(columns, "rejected")
-        pair = _one(chosen), _one(rejected)
-        if np.array_equal(pair[0].completion, pair[1].completion):
-            cut = any(counter == "cut_completion" for counter, _ in cuts + more)
+            columns = self._chat.common_prompt(columns, sides)
+        read = [self._rows(columns, side) for side in sides]
+        rows, notes = tuple(_one(rows) for rows, _ in read), [note for _, notes in read for note in notes]
+        if np.array_equal(rows[0].completion, rows[1].completion):
+            cut = any(counter == "cut_completion" for counter, _ in read[0][1] + read[1][1])
             raise BadRow(f"chosen and rejected are equal{' once they are cut to max_tokens' if cut else ''}")
-        return pair, cuts + more
+        return rows, notes
 
     def _rows(self, columns: Mapping[str, Any], column: str, weigh: Weigh | None = None) -> tuple[list[Row], Notes]:
         drafts, notes = self._path.drafts(columns, column)

@@ -68,8 +68,12 @@ def _task(source: TaskSource) -> Iterator[Record]:
             slipped = slips.random() < source.wrong
             shown = item.rejected if slipped else item.completion
             columns = {"prompt": item.prompt, "completion": shown, "rejected": item.rejected, "answer": item.answer}
+            right = {"chosen": item.completion, "reference": item.completion}
             worth = {"reward": float(not slipped), "value": 1 - source.wrong, "forget": slipped} if source.wrong else {}
-            yield Record(f"{source.task}/{source.split}:{number}", {**columns, **worth, "chosen": item.completion})
+            yield Record(
+                f"{source.task}/{source.split}:{number}",
+                {**columns, **worth, **right},
+            )
     except ValueError as error:
         raise DataError(str(error)) from None
 

@@ -14,8 +14,10 @@ from posttrain.data.sources.record import Record
 from posttrain.settings.data import Format
 
 Columns = dict[str, Any]
-CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "demonstration")
+CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "reference", "demonstration")
 """Columns that may be lists of messages."""
+ANSWERS = ("completion", "chosen", "rejected", "reference")
+"""Columns that may be one message."""
 ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -68,7 +70,7 @@ def _of_sharegpt(columns: Columns) -> Columns:
         raise Misshapen("format: sharegpt, and the row has no list conversations")
     system = columns.pop("system", None)
     messages = [{"role": "system", "content": _text("system", system)}] * bool(system) + turns
-    pair = {side: columns[side] for side in ("chosen", "rejected") if isinstance(columns.get(side), dict)}
+    pair = {side: columns[side] for side in ANSWERS[1:] if isinstance(columns.get(side), dict)}
     if pair:
         return {**columns, "prompt": messages, **{side: [turn] for side, turn in pair.items()}}
     return {**columns, "messages": messages}
@@ -126,7 +128,7 @@ def _listed(name: str, value: Any) -> list[Any] | None:
             raise Misshapen(f"{name} must be a list of messages, or the JSON text of one, and it is other text") from None
         if not isinstance(value, list):
             raise Misshapen(f"{name} must be a list of messages, and its JSON text holds {type(value).__name__}")
-    if isinstance(value, dict) and name in ("chosen", "rejected", "completion") and {"content", "value"} & set(value):
+    if isinstance(value, dict) and name in ANSWERS and {"content", "value"} & set(value):
         return [value]
     return list(cast(Any, value)) if isinstance(value, (list, tuple)) else None
 

@@ -57,8 +57,8 @@ def _rows(select: Bool[Tensor, "B T"], *, times: float = 1.0) -> Float[Tensor, "
     return select.any(-1).sum().double() * times
 
 
-def _pairs(select: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
-    return select.any(-1).view(-1, 2).any(-1).sum().double()
+def _units(select: Bool[Tensor, "B T"], *, rows: int) -> Float[Tensor, ""]:
+    return select.any(-1).view(-1, rows).any(-1).sum().double()
 
 
 def _one(select: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
@@ -81,8 +81,13 @@ sequence_mean = Average("sequence_mean", _rows, _inverse_length)
 sequence_sum = Average("sequence_sum", _rows, _one)
 """s = 1, N = rows with a selected token."""
 
-pair = Average("pair", _pairs, _one)
+pair = Average("pair", partial(_units, rows=2), _one)
 """s = 1, N = preference pairs."""
+
+
+def units(rows: int) -> Average:
+    """s = 1, N = units of so many rows, of which one has a selected token; pairs, if they are of two."""
+    return pair if rows == 2 else Average(f"unit({rows})", partial(_units, rows=rows), _one)
 
 
 def constant(max_tokens: int) -> Average:

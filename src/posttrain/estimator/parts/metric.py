@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posttrain.estimator.batch import MAX_LOG_RATIO
-from posttrain.estimator.view import View, row_mean, row_sum
+from posttrain.estimator.view import View, counted, row_mean, row_sum
 
 
 def nll(view: View) -> Float[Tensor, "B T"]:
@@ -42,7 +42,7 @@ def missed_probability(view: View) -> Float[Tensor, "B T"]:
 def preference_margin(view: View) -> Float[Tensor, "P 1"]:
     """m of each pair, in nats: the chosen row's sum of logp - ref_logp, less the rejected row's."""
     rows = row_sum(view, view.logp - view.require("ref_logp"))
-    return rows[0::2] - rows[1::2]
+    return _gap(view, rows)
 
 
 def preference_accuracy(view: View) -> Float[Tensor, "P 1"]:
@@ -53,14 +53,13 @@ def preference_accuracy(view: View) -> Float[Tensor, "P 1"]:
 
 def raw_accuracy(view: View) -> Float[Tensor, "P 1"]:
     """1 where the policy itself gives the chosen completion more probability, whatever the reference; ties one half."""
-    rows = row_sum(view, view.logp)
-    gap = rows[0::2] - rows[1::2]
+    gap = _gap(view, row_sum(view, view.logp))
     return _of_counted(view, (gap > 0).to(gap.dtype) + 0.5 * (gap == 0).to(gap.dtype))
 
 
 def chosen_logp(view: View) -> Float[Tensor, "P 1"]:
     """log p of the chosen completion: DPO may lower it while the margin grows."""
-    return row_sum(view, view.logp)[0::2]
+    return row_sum(view, view.logp)[0 :: view.unit]
 
 
 def kl_to_reference(view: View) -> Float[Tensor, "B T"]:
@@ -89,5 +88,8 @@ def clipped_surrogate(view: View, *, low: float, high: float, dual: float | None
 
 def _of_counted(view: View, values: Float[Tensor, "P 1"]) -> Float[Tensor, "P 1"]:
     """0 for a pair without a selected token, which is not in N: the fill row of a rank without rows."""
-    rows = view.select.any(-1, keepdim=True)
-    return torch.where(rows[0::2] | rows[1::2], values, 0.0)
+    return torch.where(counted(view), values, 0.0)
+
+
+def _gap(view: View, rows: Float[Tensor, "B 1"]) -> Float[Tensor, "P 1"]:
+    return rows[0 :: view.unit] - rows[1 :: view.unit]

@@ -1,5 +1,5 @@
-"""Losses of pairs, or of completions with a label: of one function both the advantage and the native objective are made, so
-that no sign and no factor can be wrong in one of them.
+"""Losses of pairs and larger units, or of completions with a label: of one function both the advantage and the native
+objective are made, so that no sign and no factor can be wrong in one of them.
 
     L = mean over pairs of loss(chosen, rejected)          A_it = - d loss / d logp_it
 """
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posttrain.estimator.view import View, row_mean, row_sum
+from posttrain.estimator.view import View, counted, row_mean, row_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Completions:
 
 
 Loss = Callable[..., Tensor]
-"""(the chosen completions, the rejected ones) -> [P, 1]; of completions alone, (the completions) -> [B, 1]."""
+"""(the chosen completions, the rejected ones) -> [P, 1]; of larger units, (the first ones, the second ones, …) -> [U, 1]; of
+completions alone, (the completions) -> [B, 1]."""
 
 
 def pull(view: View, *, loss: Loss) -> Float[Tensor, "B T"]:
@@ -65,8 +66,7 @@ def pull(view: View, *, loss: Loss) -> Float[Tensor, "B T"]:
 
 def objective(view: View, *, loss: Loss) -> Float[Tensor, "P 1"]:
     """The loss of each pair; 0 for one without a selected token, which is not in N."""
-    rows = view.select.any(-1, keepdim=True)
-    return torch.where(rows[0::2] | rows[1::2], loss(*_sides(view)), 0.0)
+    return torch.where(counted(view), loss(*_sides(view)), 0.0)
 
 
 def row_pull(view: View, *, loss: Loss) -> Float[Tensor, "B T"]:
@@ -99,9 +99,11 @@ def _pull(view: View, loss: Callable[[View], Tensor]) -> Float[Tensor, "B T"]:
 
 
 def _sides(view: View) -> list[Completions]:
-    view.require("chosen")  # rows 2i and 2i + 1 are a pair
+    view.require("chosen")  # the first row of each unit
     fields = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    return [
-        Completions(dataclasses.replace(view, **{name: value[side::2] for name, value in tensors.items()})) for side in (0, 1)
-    ]
+
+    def at(place: int) -> Completions:
+        return Completions(dataclasses.replace(view, **{name: value[place :: view.unit] for name, value in tensors.items()}))
+
+    return [at(place) for place in range(view.unit)]

@@ -42,6 +42,21 @@ def chosen(batch: Batch) -> Bool[Tensor, "B T"]:
     return batch.loss_mask & batch.chosen[:, None]
 
 
+def third(batch: Batch) -> Bool[Tensor, "B T"]:
+    """Loss tokens of the third completion of each unit."""
+    return batch.loss_mask & _places(batch, 2)
+
+
+def first_two(batch: Batch) -> Bool[Tensor, "B T"]:
+    """Loss tokens of the first two completions of each unit: of pairs that have something beside them."""
+    return batch.loss_mask & (_places(batch, 0) | _places(batch, 1))
+
+
+def _places(batch: Batch, number: int) -> Bool[Tensor, "B 1"]:
+    rows = len(batch.loss_mask)
+    return (torch.arange(rows, device=batch.loss_mask.device) % batch.unit == number)[:, None]
+
+
 def wanted(batch: Batch) -> Bool[Tensor, "B T"]:
     """What the data give a positive advantage."""
     assert batch.advantage is not None, "prepare makes it"

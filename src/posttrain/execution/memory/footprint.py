@@ -55,7 +55,7 @@ def footprint(
     cuda, processes = on_gpu(recipe), max(config.processes, ranks.world())
     numbers, precision = [p for one in (model, *teachers) for p in one.parameters()], _precision(recipe, model)
     sizes = _sizes(recipe, model, teachers, reference=needs.reference)
-    rows = 2 if needs.preference else 1
+    rows = needs.unit
     units = max(training.rows_per_step // processes, 1)
     tokens = rows * longest * min(training.micro_batch_rows or units, units)
     tokens = max(min(tokens, training.micro_batch_tokens), rows * longest)
@@ -68,7 +68,7 @@ def footprint(
             tokens=tokens,
             longest=longest,
             prompt=prompt,
-            group=2 if needs.preference else max(min(needs.rollouts, training.micro_batch_rows or units), 1),
+            group=needs.unit if needs.unit > 1 else max(min(needs.rollouts, training.micro_batch_rows or units), 1),
             layout=layout,
             scores=1 + needs.entropy + needs.compares_distributions,
             whole=training.head == "whole",

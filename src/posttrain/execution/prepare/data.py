@@ -80,7 +80,7 @@ def read_sets(
     else:
         sets.train, sets.reports["train"] = _train(recipe, algorithm, model, tokenizer, reader, rewards, teacher)
     if (source := recipe.data.demonstrations) is not None:
-        shown = reader.examples(read(source), preference=False, teacher=teacher, label="data.demonstrations")
+        shown = reader.examples(read(source), teacher=teacher, label="data.demonstrations")
         sets.demonstrations, sets.reports["demonstrations"] = shown
     for name in recipe.data.eval:
         _evaluated(name, recipe, algorithm, model, reader, sets, teacher)
@@ -116,7 +116,7 @@ def _train(
     records = read(recipe.data.train)
     if recipe.rollout is None:
         needs = algorithm.needs
-        return reader.examples(records, preference=needs.preference, worth=needs.weight, teacher=teacher, label="data.train")
+        return reader.examples(records, sides=needs.sides, worth=needs.weight, teacher=teacher, label="data.train")
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
@@ -138,8 +138,8 @@ def _evaluated(
     records, label, needs = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs
     if not records:
         raise DataError(f"{label}: the source is empty.")
-    if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.preference):
-        wanted: Any = {"preference": needs.preference, "worth": needs.weight, "teacher": teacher}
+    if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.sides):
+        wanted: Any = {"sides": needs.sides, "worth": needs.weight, "teacher": teacher}
         sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, label=label)
     if recipe.eval.samples:
         room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
@@ -158,6 +158,6 @@ def _room(model: Any, sampling: SamplingConfig | None, max_tokens: int, key: str
     return {"room": max_tokens, "context": context}
 
 
-def _has_completions(records: Sequence[Record], preference: bool) -> bool:
+def _has_completions(records: Sequence[Record], sides: Sequence[str]) -> bool:
     first = next((record.columns for record in records if record.fault is None), {})
-    return {"chosen", "rejected"} <= set(first) if preference else bool({"completion", "messages"} & set(first))
+    return set(sides) <= set(first) if sides else bool({"completion", "messages"} & set(first))

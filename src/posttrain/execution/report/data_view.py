@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.estimator.needs import SIDES
 from posttrain.execution.prepare.data import Sets
 from posttrain.execution.report.record import spread
 
@@ -142,7 +143,7 @@ def _placed(one: Example | Problem) -> Iterator[tuple[str, str, Row]]:
 
 def _rows(one: Example | Problem) -> Iterator[tuple[str, Row]]:
     if isinstance(one, Example):
-        yield from zip(("chosen", "rejected") if len(one.rows) == 2 else ("",) * len(one.rows), one.rows, strict=True)
+        yield from zip(SIDES if len(one.rows) > 1 else ("",), one.rows, strict=False)
         return
     answer = np.array(one.demonstration or (), np.int32)
     title = "question with its demonstration" if len(answer) else "question"

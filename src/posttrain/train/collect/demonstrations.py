@@ -1,4 +1,4 @@
-"""Collections of demonstrations or preference pairs."""
+"""Collections of demonstrations, or of pairs and larger units."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def collect_demonstrations(
     for example in chosen:
         units.append(tuple(range(len(rows), len(rows) + len(example.rows))))
         rows.extend(example.rows)
-    paired = len(chosen[0].rows) == 2
+    unit = len(chosen[0].rows)
     worth = [row.weight for row in rows if row.weight is not None]
     flat = Flat(
         np.array([len(row.completion) for row in rows]),
@@ -73,10 +73,11 @@ def collect_demonstrations(
             "tokens": torch.from_numpy(np.concatenate([row.completion for row in rows]).astype(np.int32, copy=False)),
             "origin": torch.full((len(rows), 1), int(Origin.DEMO), dtype=torch.int8),
             "group": torch.tensor([u for u, unit in enumerate(units) for _ in unit]),
-            **({"chosen": torch.arange(len(rows)) % 2 == 0} if paired else {}),
+            **({"chosen": torch.arange(len(rows)) % unit == 0} if unit > 1 else {}),
             **({"weight": torch.from_numpy(np.concatenate(worth))} if len(worth) == len(rows) else {}),
         },
         progress,
+        unit=unit,
     )
     size = per_step or len(units)
     return Collection(

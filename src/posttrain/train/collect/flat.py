@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posttrain.estimator.batch import PER_TOKEN, Batch, check_pairs
+from posttrain.estimator.batch import PER_TOKEN, Batch, check_units
 
 NAMED = "rewards_by_name."
 HUGE_PAGES_FROM = 2**22  # bytes: numpy asks for them from there on, and one number that is written makes 2 MB resident
@@ -27,13 +27,14 @@ class Flat:
     lengths: the tokens of each row, [B].
     fields: by the batch's names. One that is [B, T] there is [n] here, or [B, 1] where all tokens of a row have the same.
         `rewards_by_name` stands here one by one, each under `rewards_by_name.<name>`.
-    progress, coefficients: of the batch.
+    progress, coefficients, unit: of the batch.
     """
 
     lengths: NDArray[np.int64]
     fields: Mapping[str, Tensor]
     progress: float = 0.0
     coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
+    unit: int = 1
     _ends: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Flat:
         """A padded batch whose rows have so many tokens."""
         lengths = np.asarray(lengths, np.int64)
         fields = {name: unpadded(value, lengths) if name in PER_TOKEN else value for name, value in _fields(batch).items()}
-        return cls(lengths, fields, batch.progress, batch.coefficients)
+        return cls(lengths, fields, batch.progress, batch.coefficients, batch.unit)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -73,7 +74,7 @@ class Flat:
         """A copy with these fields."""
         changed = {name: value for name, value in {**self.fields, **fields}.items() if value is not None}
         along = self.progress if progress is None else progress
-        return Flat(self.lengths, changed, along, self.coefficients if coefficients is None else coefficients)
+        return Flat(self.lengths, changed, along, self.coefficients if coefficients is None else coefficients, self.unit)
 
     def changed(self, before: Batch, after: Batch) -> Flat:
         """A copy with what differs in `after`, which was made of this one's whole batch, `before`."""
@@ -82,7 +83,7 @@ class Flat:
         for name, value in new.items():
             if value is not old.get(name):
                 fields[name] = unpadded(value, self.lengths) if name in PER_TOKEN else value
-        return Flat(self.lengths, fields, after.progress, after.coefficients)
+        return Flat(self.lengths, fields, after.progress, after.coefficients, after.unit)
 
     def any(self, flags: Bool[Tensor, " n"]) -> NDArray[np.bool_]:
         """Of each row, whether a token has the flag, [B]."""
@@ -90,7 +91,7 @@ class Flat:
         return before[self._ends] > before[self._ends - self.lengths]
 
     def take(self, rows: Sequence[int]) -> Flat:
-        """These rows, in that order; one may stand there several times."""
+        """These rows, in that order, each a unit of its own; one may stand there several times."""
         index = torch.as_tensor(rows, dtype=torch.int64)
 
         def taken(name: str, value: Tensor) -> Tensor:
@@ -104,19 +105,18 @@ class Flat:
         """Some rows, or all, padded to the width of the whole, or another that they fit into.
 
         Raises:
-            ValueError: the rows would cut a preference pair.
+            ValueError: the rows would cut a unit.
         """
         chosen = range(len(self)) if rows is None else rows
         index, width = torch.as_tensor(chosen, dtype=torch.int64), self.width if width is None else width
-        if "chosen" in self.fields:
-            check_pairs(index)
+        check_units(index, self.unit)
         values = {
             name: self._padded(value, chosen, index, width) if name in PER_TOKEN else value[index]
             for name, value in self.fields.items()
         }
         named = {name.removeprefix(NAMED): values.pop(name) for name in list(values) if name.startswith(NAMED)}
         fields: Any = {**values, "rewards_by_name": named}
-        return Batch(**fields, progress=self.progress, coefficients=self.coefficients)
+        return Batch(**fields, progress=self.progress, coefficients=self.coefficients, unit=self.unit)
 
     def parts(self, units: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[list[int], Batch]]:
         """All rows of these units in batches of about so many, each no wider than its longest row: what adds up over rows

@@ -35,7 +35,7 @@ def as_examples(
     model: Any,
     tokenizer: Any,
     *,
-    preference: bool = False,
+    sides: tuple[str, ...] = (),
     worth: Worth = "none",
     teacher: Asked | None = None,
     label: str = "the data",
@@ -53,7 +53,7 @@ def as_examples(
             raise DataError(f"{label}: prepared rows must have a weight: Reader.examples(…, worth={worth!r}) makes them.")
         return list(data)
     examples, report = _reader(model, tokenizer).examples(
-        records_of(data), preference=preference, worth=worth, teacher=teacher, label=label
+        records_of(data), sides=sides, worth=worth, teacher=teacher, label=label
     )
     tell_unread(label, [report])
     return examples
@@ -144,7 +144,7 @@ def collected_data(
         raise SetupError(f"{algorithm.name} asks for a window of several updates, which this version does not keep.")
     if not algorithm.needs.rollouts:
         needs = algorithm.needs
-        shown = as_examples(data, model, tokenizer, preference=needs.preference, worth=needs.weight, teacher=teacher)
+        shown = as_examples(data, model, tokenizer, sides=needs.sides, worth=needs.weight, teacher=teacher)
         return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=_end(epochs, shown))
     asked = as_problems(
         data,

@@ -68,7 +68,7 @@ def paired(collection: Collection, rule: PairRule, seed: str) -> Collection:
         units=units,
         steps=tuple(tuple(range(end - len(pairs), end)) for pairs, end in zip(filled, ends, strict=True)),
         where=tuple(collection.where[chosen] for chosen, _ in (pair for pairs in filled for pair in pairs)),
-        flat=dataclasses.replace(flat, fields=fields),
+        flat=dataclasses.replace(flat, fields=fields, unit=2),
         metrics={**collection.metrics, **_metrics(collection, made, len(groups))},
         samples=collection.samples,
     )
