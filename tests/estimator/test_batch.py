@@ -99,6 +99,7 @@ def test_take_takes_the_rows_of_every_field() -> None:
         "group": lambda: number,
         "reward": number.float,
         "anchor": number.float,
+        "baseline": number.float,
         "reward_mask": lambda: number > 0,
         "correct": lambda: number > 1,
         "rewards_by_name": lambda: {"format": number.float()},
