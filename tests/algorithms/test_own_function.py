@@ -45,7 +45,7 @@ def test_it_is_given_what_follows_from_the_recipe_and_what_it_names(tmp_path: Pa
         ("plain", {"rollout": ROLLOUT, "algorithm": {"rollouts": 8}}, "algorithm.rollouts: it follows from rollout"),
         ("undecided", {"data": {"demonstrations": {"task": "chain", "rows": 8}}}, "takes none beside its data"),
         ("plain", {"algorithm": {"options": {"rollouts": 3, "updates": 1}}}, "algorithm.name: plain trains on rollouts"),
-        ("plain", {"rollout": ROLLOUT, "algorithm": {"options": {"rollouts": 3}}}, "options.rollouts follows from the rest"),
+        ("plain", {"rollout": ROLLOUT, "algorithm": {"options": {"rollouts": 3}}}, "options.rollouts follows from rollout"),
         ("plain", {}, "missing a required argument: 'rollouts'"),
         ("undecided", {"algorithm": {"options": {"pover": 2.0}}}, "unexpected keyword argument 'pover'"),
         ("undecided", {"algorithm": {"options": {"power": "two"}}}, "TypeError"),

@@ -29,7 +29,7 @@ def test_only_the_mask_is_required() -> None:
     assert batch.progress == 0
     assert batch.rewards_by_name == {}
     assert batch.unit == 1
-    given = {"loss_mask", "origin", "group", "progress", "unit", "rewards_by_name"}
+    given = {"loss_mask", "origin", "group", "progress", "unit", "coefficients", "rewards_by_name"}
     others = {field.name for field in dataclasses.fields(Batch)} - given
     assert [name for name in others if getattr(batch, name) is not None] == []
 
@@ -115,7 +115,7 @@ def test_take_takes_the_rows_of_every_field() -> None:
         assert torch.equal(getattr(taken, name), getattr(batch, name)[rows]), name
     assert taken.rewards_by_name["format"].tolist() == [3, 1]
     assert taken.progress == 0.5
-    known = per_token | whole | set(per_row) | {"chosen", "progress", "unit"}
+    known = per_token | whole | set(per_row) | {"chosen", "progress", "coefficients", "unit"}
     assert {field.name for field in dataclasses.fields(Batch)} == known  # a new field is to be taken as well
 
 
