@@ -15,6 +15,8 @@ SIZE = {"hidden_size": 64, "num_attention_heads": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
     "hpt": {"gate": 4},
     "prefix_rft": {},
+    "uft": {"low": 0.5, "hint_until": 1},
+    "bread": {"learn_prefix": True},
     "luffy": {},
     "srft": {},
     "chord": {"demonstrations": 3},

@@ -126,21 +126,21 @@ def test_a_hint_ends_where_a_step_of_the_data_does() -> None:
 
 
 def counts(count: plan.Count, progress: float) -> list[int]:
-    return [count(5, progress, Random(i)) for i in range(4000)]
+    return [count(5, progress, Random(i)) for i in range(1500)]
 
 
 def test_hints_become_shorter_by_a_cosine_and_end() -> None:
     falling = partial(plan.binomial, low=0.1, high=0.9, until=0.6)
     for progress, chance in [(0.0, 0.9), (0.15, 0.5 + 0.4 * 0.5**0.5), (0.3, 0.5), (0.45, 0.5 - 0.4 * 0.5**0.5)]:
         drawn = torch.tensor(counts(falling, progress)).double()
-        assert float(drawn.mean()) == pytest.approx(5 * chance, abs=0.08)
-        assert float(drawn.var()) == pytest.approx(5 * chance * (1 - chance), abs=0.12)
+        assert float(drawn.mean()) == pytest.approx(5 * chance, abs=0.12)
+        assert float(drawn.var()) == pytest.approx(5 * chance * (1 - chance), abs=0.18)
     assert set(counts(falling, 0.6)) == set(counts(falling, 1.0)) == {0}
 
 
 def test_any_number_of_chunks_or_one_fewer_in_each_stage() -> None:
     uniform = counts(plan.uniform, 0.9)
-    assert all(uniform.count(k) == pytest.approx(4000 / 6, rel=0.15) for k in range(6))
+    assert all(uniform.count(k) == pytest.approx(1500 / 6, rel=0.2) for k in range(6))
     staged = partial(plan.staged, until=0.6)
     assert [staged(5, progress, Random(0)) for progress in (0.0, 0.09, 0.11, 0.29, 0.31, 0.49, 0.51, 0.6, 1.0)] == [
         5, 5, 4, 3, 2, 1, 0, 0, 0,
@@ -195,6 +195,18 @@ def test_groups_stay_in_their_order_and_a_collection_is_a_function_of_the_step()
         assert helped or own.completion.tolist() == other.completion.tolist()
 
 
+def test_branches_are_of_the_weights_that_the_collection_is_of() -> None:
+    engine, rewards = Recording(), [Weighted(begins(3), verdict=True)]
+    sampling = Sampling(max_tokens=20, seed=3)
+    made = RolloutCollector(PROBLEMS, bread(), engine, rewards, sampling, Letters(), questions=4)
+    engine.sync(UNHEARD_OF, 1)
+    ahead = made.sampled(3, 0.0, version=1, synced=0.0)  # as a sampler beside training does
+    assert ahead.batch.version is not None and (ahead.batch.version == 1).all() and len(engine.asked) == 4
+    assert ahead.batch.tokens is not None and ahead.metrics["rollout/branched"] == 0.75
+    own = collected(bread(), begins(3), step=3).batch
+    assert own.tokens is not None and torch.equal(ahead.batch.tokens, own.tokens)
+
+
 def test_the_head_carries_loss_where_it_is_to_be_learnt() -> None:
     for learnt in (False, True):
         algorithm = bread(learn_prefix=learnt)
@@ -218,7 +230,7 @@ def test_what_branches_cannot_do_is_refused(asked: dict[str, Any], says: str) ->
         Needs(branches=True, **needs)
 
 
-@pytest.mark.parametrize("average", ["sequence_mean", "token"])
+@pytest.mark.parametrize("average", ["sequence_mean", pytest.param("token", marks=pytest.mark.system)])
 def test_uft_without_hints_trains_as_grpo_does(average: str, make_trainer: Callable[..., PostTrainer]) -> None:
     same = {"rollouts": 4, "kl_coef": 0.1, "entropy_coef": 0.1}
     none = {"low": 0.0, "high": 0.0, "average": average, **same}
