@@ -104,7 +104,7 @@ def test_take_takes_the_rows_of_every_field() -> None:
         "correct": lambda: number > 1,
         "rewards_by_name": lambda: {"format": number.float()},
     }
-    per_token = {"behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy"}
+    per_token = {"behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy", "collision"}
     whole = {"loss_mask", "mark", "tokens", "origin", "version"}
     values = {name: number[:, None].float().expand(4, 3) for name in per_token}
     values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "origin", "version")}

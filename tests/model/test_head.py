@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from cases import divergences
 from posttrain.estimator.divergence import Divergence, DivergenceName
-from posttrain.model.head import Head, ReferenceStates, alone, in_one_pass, token_logprobs
+from posttrain.model.head import Head, ReferenceStates, alone, full_logprobs, in_one_pass, token_logprobs
 from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
 from posttrain.model.head.workspace import Workspace
 from posttrain.model.layout.inputs import ModelInputs
@@ -50,6 +50,27 @@ def _naive(
         other = inputs["reference"].hidden @ inputs["reference"].head.weight.T / temperature
         columns.append(divergences(log_p, other, by)[by.name])
     return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("asked", [{}, {"entropy": True}], ids=["alone", "beside_entropy"])
+def test_the_sum_of_the_squared_probabilities_has_no_gradient(
+    asked: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHUNK_ROWS, "cpu", 3)
+    inputs = _inputs()
+    head, leaves = Head(inputs["weight"], inputs["bias"]), [inputs[name] for name in ("hidden", "weight", "bias")]
+    scored = token_logprobs(inputs["hidden"], head, inputs["targets"], temperature=0.6, collision=True, **asked)
+    plain = token_logprobs(inputs["hidden"], head, inputs["targets"], temperature=0.6, **asked)
+    logits = (inputs["hidden"] @ inputs["weight"].T + inputs["bias"]) / 0.6
+    torch.testing.assert_close(scored[:, -1], logits.softmax(-1).square().sum(-1).log(), rtol=0, atol=1e-12)
+    whole = full_logprobs(logits, inputs["targets"], temperature=1.0, entropy=bool(asked), collision=True)
+    torch.testing.assert_close(scored, whole, rtol=0, atol=1e-12)
+    factors = torch.randn_like(plain)
+    with_it = torch.cat([factors, torch.ones_like(factors[:, :1])], 1)
+    expected = torch.autograd.grad((plain * factors).sum(), leaves, retain_graph=True)
+    for of in (scored, whole):
+        for one, other in zip(torch.autograd.grad((of * with_it).sum(), leaves), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10**6], ids=["row", "three_rows", "all"])

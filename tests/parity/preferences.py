@@ -202,6 +202,14 @@ def cpo(rows: Sequence[Row], *, beta: float = 0.1, sft_coef: float = 1.0) -> Ten
     return contrast(rows, beta=beta) + sft_coef * nll_of_tokens(rows)
 
 
+@mean_over_pairs
+def wpo(chosen: Row, rejected: Row, *, beta: float = 0.1) -> Tensor:
+    """-w(y_w) w(y_l) log sigmoid(beta m), w = exp(1/|y| sum of log pi(y_t) - log sum_v pi(v)^2), no gradient
+    (arXiv:2406.11827, eq. 2)."""
+    weights = [(row.logp - row.collision).mean().detach().exp() for row in (chosen, rejected)]
+    return weights[0] * weights[1] * softplus(-beta * margin(chosen, rejected))
+
+
 def tpo(
     rows: Sequence[Row], *, beta: float = 0.01, average: str = "sum", gamma: float = 0.0, sft_coef: float = 1.0
 ) -> Tensor:
@@ -267,7 +275,7 @@ PREFERENCES: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
         dpo, ipo, robust_dpo, hinge_dpo, exo, nca, bco_pair, sppo, apo_zero, apo_down, discopop, dpop, r_dpo, ln_dpo,
-        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, tpo, kto, bco,
+        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, wpo, tpo, kto, bco,
     )
 }  # fmt: skip
 

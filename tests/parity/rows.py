@@ -40,6 +40,7 @@ class Row:
     """It is a demonstration."""
     weight: Tensor
     anchor: float
+    collision: Tensor
     baseline: float
 
     def __len__(self) -> int:
@@ -74,6 +75,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 shown=drawn.algorithm.needs.demonstration in ("row", "separate") and bool(batch.origin[i, 0] == 1),
                 baseline=0.0 if batch.baseline is None else float(batch.baseline[i]),
                 anchor=0.0 if batch.anchor is None else float(batch.anchor[i]),
+                collision=torch.logsumexp(2 * policy.detach(), -1),
                 weight=torch.ones_like(ref) if batch.weight is None else batch.weight[i][keep],
             )
         )

@@ -72,7 +72,7 @@ class Float64Head:
         logp = logits.log_softmax(-1)
         target = logp.gather(-1, targets[:, None])[:, 0]
         entropy = -(logp.exp() * logp).sum(-1)
-        return target, entropy, None, logits.mean(-1).detach(), logits.argmax(-1) == targets
+        return target, entropy, (2 * logp.detach()).logsumexp(-1), logits.mean(-1).detach(), logits.argmax(-1) == targets
 
 
 @pytest.fixture(params=["fused_head", "float64_head"])
@@ -156,6 +156,14 @@ class Rows:
         start = self.completion.int().argmax(-1, keepdim=True)
         index = (start - 1 + torch.arange(self.width)).clamp(max=token.shape[1] - 1)
         return token.gather(-1, index), entropy.gather(-1, index)
+
+    @torch.no_grad()
+    def collision(self, model: Qwen2ForCausalLM) -> Tensor:
+        """log sum_v p(v)^2 where `forward` has log-probs."""
+        logp = model(input_ids=self.ids, attention_mask=self.attention, use_cache=False).logits.log_softmax(-1)[:, :-1]
+        start = self.completion.int().argmax(-1, keepdim=True)
+        index = (start - 1 + torch.arange(self.width)).clamp(max=logp.shape[1] - 1)
+        return (2 * logp).logsumexp(-1).gather(-1, index)
 
 
 Gradients = dict[str, Tensor]
@@ -288,6 +296,21 @@ def test_pairs(rtol: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) 
         assert metrics[f"objective/{name}"] == pytest.approx(loss, rel=own)
         losses.add(loss)
     assert len(losses) == len(PAIRS) - 1  # DPO's does not read label_smoothing: all others were another loss each
+
+
+def test_pairs_weighted_as_the_policy_would_write_them(
+    rtol: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    reference = tiny_model(seed=1)
+    trainer = dpo_trainer(tokenizer, reference, tmp_path, beta=0.05, use_weighting=True)
+    inputs = list(trainer.get_train_dataloader())
+    micro_batches = [
+        (rows, batch.replace(collision=rows.collision(trainer.model))) for rows, batch in pairs_of(inputs, reference)
+    ]
+    loss, theirs = their_step(trainer, inputs)
+    metrics, ours = our_step(build_algorithm("wpo", beta=0.05), trainer.model, micro_batches)
+    assert_same(ours, theirs, rtol)
+    assert metrics["objective/wpo"] == pytest.approx(loss, rel=rtol)
 
 
 def test_dpo_of_a_smoothed_label(rtol: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ from posttrain.algorithms.on_preferences.simpo import SimPO
 from posttrain.algorithms.on_preferences.slic import SLiC
 from posttrain.algorithms.on_preferences.sppo import SPPO
 from posttrain.algorithms.on_preferences.tpo import TPO
+from posttrain.algorithms.on_preferences.wpo import WPO
 from posttrain.algorithms.on_rollouts.a_star_po import AStarPO
 from posttrain.algorithms.on_rollouts.asymre import AsymRE
 from posttrain.algorithms.on_rollouts.best_of_group import BestOfGroup
@@ -134,6 +135,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     ORPO,
     SLiC,
     TPO,
+    WPO,
     KTO,
     BCO,
     GRPO,

@@ -37,10 +37,11 @@ class Batch:
     Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
     never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
-    token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `anchor` is one
-    number for the whole step, made before its first micro-batch. `baseline` is what an answer to the row's question is worth.
-    `coefficients` are those that follow what is measured (`Adaptive`), by their names. So many rows in a row are a `unit`,
-    whose first one is `chosen` where there are preferences; then 1 means 2.
+    token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `collision` is the
+    log of the sum of the squared probabilities, of the policy as it is. `anchor` is one number for the whole step, made
+    before its first micro-batch. `baseline` is what an answer to the row's question is worth. `coefficients` are those that
+    follow what is measured (`Adaptive`), by their names. So many rows in a row are a `unit`, whose first one is `chosen`
+    where there are preferences; then 1 means 2.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], units are not whole, or `chosen` is not the first of each.
@@ -56,6 +57,7 @@ class Batch:
     advantage: Float[Tensor, "B T"] | None = None
     weight: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
+    collision: Float[Tensor, "B T"] | None = None
     version: Int[Tensor, "B T"] | None = None
     mark: Bool[Tensor, "B T"] | None = None
     group: Int[Tensor, " B"] = None  # type: ignore[assignment]  # every row its own group
@@ -146,7 +148,7 @@ class Batch:
 PER_TOKEN = frozenset(
     (
         "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight",
-        "entropy", "version", "mark",
+        "entropy", "collision", "version", "mark",
     )
 )  # fmt: skip
 """The fields of a batch that are [B, T]."""

@@ -10,6 +10,7 @@ ASKED_BY = {
     "teacher_logp": 'teacher="logp"',
     "old_logp": "old_logp=True",
     "entropy": 'collected_entropy="rows"',
+    "collision": "collision=True",
     "chosen": "preference=True",
     "correct": "verdict=True",
     "reward": "rollouts=…",
@@ -89,6 +90,7 @@ class Needs:
     teacher_template: what the teacher is asked in place of the prompt, with fields that are columns of a row; where it is
         empty it reads what the student reads.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
+    collision: the log of the sum of the squared probabilities at each token, of the policy as it is.
     verdict: which rollouts are right, beside their rewards.
     memory: what the collector remembers over steps: none, window (of several updates), or a buffer, which takes
     demonstration="row" and verdict=True.
@@ -113,6 +115,7 @@ class Needs:
     measures_tokens: bool = False
     ref_logp: bool = False
     entropy: bool = False
+    collision: bool = False
     full_kl: bool = False
     teacher: Literal["none", "logp", "full"] = "none"
     own_teacher: bool = False

@@ -82,6 +82,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         teacher_logp=logp + 0.1 * drawn(*shape) if needs.teacher == "logp" else None,
         weight=_worth(needs, drawn(*shape)) if needs.weight != "none" else None,
         entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
+        collision=-drawn(*shape) if needs.collision else None,
         reward=drawn(ROWS) if sampled else None,
         correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
         chosen=torch.arange(ROWS) % needs.unit == 0 if needs.preference else None,

@@ -28,6 +28,7 @@ class View:
     teacher_logp: Float[Tensor, "*shape"] | None = None
     advantage: Float[Tensor, "*shape"] | None = None
     entropy: Float[Tensor, "*shape"] | None = None
+    collision: Float[Tensor, "*shape"] | None = None
     mark: Bool[Tensor, "*shape"] | None = None
     chosen: Bool[Tensor, "B 1"] | None = None
     anchor: Float[Tensor, "B 1"] | None = None
@@ -38,7 +39,7 @@ class View:
     def of(cls, batch: Batch, logp: Float[Tensor, "B T"], select: Bool[Tensor, "B T"]) -> View:
         """What the parts of one term see of a batch, with the current policy's log-probs."""
         logp = _clean(logp, select, logp.dtype)
-        seen = ("behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "entropy")
+        seen = ("behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "entropy", "collision")
         given = {name: value for name in seen if (value := getattr(batch, name)) is not None}
         cleaned = {name: _clean(value, select, logp.dtype) for name, value in given.items()}
         return cls(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from posttrain.errors import SetupError
+from posttrain.estimator.batch import Batch
 from posttrain.estimator.loss import LossOutput
 from posttrain.model.head import Columns, Head, ReferenceStates, Weigh, full_logprobs, in_one_pass, named, token_logprobs
 from posttrain.model.layout.inputs import ModelInputs
@@ -25,11 +26,16 @@ from posttrain.settings.training import HeadPath
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """[B, T], 0 where no token carries loss."""
+    """[B, T], 0 where no token carries loss. `collision`, the log of the sum of squared probabilities, has no gradient."""
 
     logp: Float[Tensor, "B T"]
     entropy: Float[Tensor, "B T"] | None = None
+    collision: Float[Tensor, "B T"] | None = None
     divergence: Float[Tensor, "B T"] | None = None
+
+    def beside(self, batch: Batch) -> Batch:
+        """The batch, with what losses read of the policy's distributions and do not differentiate."""
+        return batch if self.collision is None else batch.replace(collision=self.collision.detach())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +56,23 @@ class Scorer:
         loss_mask: Bool[Tensor, "B T"],
         *,
         entropy: bool = False,
+        collision: bool = False,
         reference: ReferenceStates | None = None,
     ) -> Scores:
         """Log-probs of the tokens of `loss_mask`, and what else is asked for, with gradient."""
-        head = output_head(model)
+        head, whole = output_head(model), {"entropy": entropy, "collision": collision}
         if self.head == "whole":
             own = head.forward
             logits = _run(model, inputs, lambda hidden: own(hidden[inputs.row, inputs.position]))
-            columns = full_logprobs(logits, inputs.target, temperature=self.temperature, entropy=entropy)
-            return _scores(columns, inputs.index, loss_mask, entropy=entropy)
+            columns = full_logprobs(logits, inputs.target, temperature=self.temperature, **whole)
+            return _scores(columns, inputs.index, loss_mask, **whole)
 
         def scored(hidden: Tensor) -> Tensor:
             picked, layer = hidden[inputs.row, inputs.position], Head(head.weight, head.bias)
-            return token_logprobs(picked, layer, inputs.target, **self._asked(entropy, reference))
+            asked = self._asked(entropy, reference)
+            return token_logprobs(picked, layer, inputs.target, collision=collision, **asked)
 
-        return _scores(_run(model, inputs, scored), inputs.index, loss_mask, entropy=entropy)
+        return _scores(_run(model, inputs, scored), inputs.index, loss_mask, **whole)
 
     def loss_in_one_pass(
         self,
@@ -148,8 +156,8 @@ def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) ->
             module.forward = before
 
 
-def _scores(columns: Columns, index: Int[Tensor, " n"], loss_mask: Bool[Tensor, "B T"], *, entropy: bool) -> Scores:
-    of = named(columns, entropy=entropy)
+def _scores(columns: Columns, index: Int[Tensor, " n"], loss_mask: Bool[Tensor, "B T"], **asked: bool) -> Scores:
+    of = named(columns, **asked)
     logp, *others = (None if one is None else _place(one[:, 0], index, loss_mask) for one in of)
     assert logp is not None
     return Scores(logp, *others)

@@ -97,7 +97,7 @@ class Learner:
         self._algorithm, self._accelerator = algorithm, accelerator
         self._compared = Compared(algorithm, reference, teacher, scorer)
         self._scorer, self._layout, self._bounds = scorer, layout, {"rows": rows, "tokens": tokens}
-        self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token"
+        self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token" and not algorithm.needs.collision
         self._beside = accelerator.device.type != "cpu"  # on a CPU it would take the time from the one that runs
         self._kept: dict[Row, Float[Tensor, " t"]] = {}
         self.anchor = make_anchor(algorithm.needs)
@@ -193,13 +193,13 @@ class Learner:
 
             def loss_of(scores: Scores) -> LossOutput:
                 whole: Any = {"entropy": scores.entropy, by.name: scores.divergence}
-                return policy_gradient_loss(self._algorithm, scores.logp, local, counts=step.counts, **whole)
+                return policy_gradient_loss(self._algorithm, scores.logp, scores.beside(local), counts=step.counts, **whole)
 
             if self._one_pass and torch.is_grad_enabled():
                 slopes = TokenSlopes(self._algorithm, local, inputs.index, step.counts)
                 scores, output = self._scorer.loss_in_one_pass(model, inputs, local.loss_mask, loss_of, slopes, **options)
             else:
-                scores = self._scorer.score(model, inputs, local.loss_mask, **options)
+                scores = self._scorer.score(model, inputs, local.loss_mask, collision=needs.collision, **options)
                 output = loss_of(scores)
         if local.behavior_logp is not None and step.sampled:
             own = scores.logp if local.old_logp is None or needs.old_of_sampler else local.old_logp

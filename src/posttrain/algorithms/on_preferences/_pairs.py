@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from posttrain.estimator.parts.preference import Loss
 
 
-def pairs(name: str, paper: str, loss: Loss, *beside: Term, reference: bool = True, unit: int = 2) -> Algorithm:
+def pairs(
+    name: str, paper: str, loss: Loss, *beside: Term, reference: bool = True, unit: int = 2, collision: bool = False
+) -> Algorithm:
     """The algorithm that descends `loss`, N = pairs, and the terms `beside` it; watched by its value, accuracies and the
     margin. Without a reference there is no margin against one, and the policy's own preference is the accuracy. A unit has a
     pair, and what else the terms beside read.
@@ -40,7 +42,7 @@ def pairs(name: str, paper: str, loss: Loss, *beside: Term, reference: bool = Tr
         select=select.everything if unit == 2 else select.first_two,
         metrics=watched,
     )
-    needs = Needs(scope="sequence", preference=True, unit=unit, ref_logp=reference)
+    needs = Needs(scope="sequence", preference=True, unit=unit, ref_logp=reference, collision=collision)
     return Algorithm(name=name, paper=paper, needs=needs, terms=(term, *beside))
 
 

@@ -49,6 +49,11 @@ class Completions:
         return row_sum(self.view, self.gains)
 
     @property
+    def weight(self) -> Float[Tensor, "P 1"]:
+        """exp of the mean over tokens of log p - log sum p^2: how much the policy would write this, 1 on average."""
+        return row_mean(self.view, self.view.logp - self.view.require("collision")).detach().exp()
+
+    @property
     def label(self) -> Float[Tensor, "P 1"]:
         """1 for a completion that is wanted, -1 for one that is not; 0 where no token is selected."""
         return row_mean(self.view, self.view.require("advantage"))

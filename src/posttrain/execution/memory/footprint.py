@@ -70,7 +70,7 @@ def footprint(
             prompt=prompt,
             group=needs.unit if needs.unit > 1 else max(min(needs.rollouts, training.micro_batch_rows or units), 1),
             layout=layout,
-            scores=1 + needs.entropy + needs.compares_distributions,
+            scores=1 + needs.entropy + needs.collision + needs.compares_distributions,
             whole=training.head == "whole",
             device="cuda" if cuda else "cpu",
             **precision,

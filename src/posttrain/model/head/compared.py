@@ -1,4 +1,4 @@
-"""Scores of whole distributions: entropy, and the divergence from another model, beside log-probs.
+"""Scores of whole distributions beside log-probs: entropy, log sum p^2, and the divergence from another model.
 
 With p = softmax(z / T) and y the target,
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from posttrain.estimator.divergence import Divergence
 from posttrain.model.head import divergences
-from posttrain.model.head.layer import Columns, Head, named
+from posttrain.model.head.layer import Columns, Head
 from posttrain.model.head.rows import Chunk, Rows, rows_at_a_time
 from posttrain.model.head.workspace import WORKSPACE
 
@@ -81,14 +81,15 @@ class _Pair:
         scores = [self.log_p.gather(1, self.targets)]
         if self.asked.entropy:
             scores.append(-(self.log_p.exp() * self.log_p).sum(1, keepdim=True))
+        if self.asked.collision:
+            scores.append((2 * self.log_p).logsumexp(1, keepdim=True))
         if (other := self.other) is not None:
             scores.append(divergences.value(other.by, other.log_p, other.log_q))
         return torch.cat(scores, 1)
 
     def slope(self, columns: Columns, grad: Columns) -> tuple[Float[Tensor, "c V"], Float[Tensor, "c 1"]]:
         """d loss / d logits, in the dtype of products. Nothing is left of the other's."""
-        entropy = self.asked.entropy
-        p, of, value = self.log_p.exp(), named(grad, entropy=entropy), named(columns, entropy=entropy)
+        p, of, value = self.log_p.exp(), self.asked.named(grad), self.asked.named(columns)
         slope = (p * -of.logp).scatter_add_(1, self.targets, of.logp)
         if of.entropy is not None and value.entropy is not None:
             slope -= of.entropy * p * (self.log_p + value.entropy)

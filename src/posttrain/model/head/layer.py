@@ -13,7 +13,8 @@ from posttrain.estimator.divergence import Divergence
 
 PLAIN = Divergence()
 Columns = Float[Tensor, "n k"]
-"""Of each scored token: log p(target); then entropy and the divergence from another model where asked for."""
+"""Of each scored token: log p(target); then entropy, the log of the sum of the squared probabilities, and the divergence from
+another model where asked for."""
 
 
 class Named(NamedTuple):
@@ -21,13 +22,15 @@ class Named(NamedTuple):
 
     logp: Float[Tensor, "n 1"]
     entropy: Float[Tensor, "n 1"] | None
+    collision: Float[Tensor, "n 1"] | None
     divergence: Float[Tensor, "n 1"] | None
 
 
-def named(columns: Columns, *, entropy: bool) -> Named:
-    """The columns of a table in which entropy was asked for, or was not; a last one that is left is the divergence."""
+def named(columns: Columns, *, entropy: bool, collision: bool = False) -> Named:
+    """The columns of a table in which these were asked for, or were not; a last one that is left is the divergence."""
     logp, *others = columns.split(1, 1)
-    return Named(logp, others.pop(0) if entropy else None, others.pop(0) if others else None)
+    first, second = (others.pop(0) if asked else None for asked in (entropy, collision))
+    return Named(logp, first, second, others.pop(0) if others else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,14 +33,15 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
+    collision: bool = False,
     reference: ReferenceStates | None = None,
 ) -> Columns:
-    """The columns, with gradient to `hidden` and the head.
+    """The columns, with gradient to `hidden` and the head; none of them through a collision.
 
     Computed in the dtype of `hidden` (autocast's, where it is on) up to the logits, in float32 from there, float64 if
     the inputs are. The gradient is differentiable once; a second derivative is an error.
     """
-    asked = Rows(targets, 1 / temperature, entropy, reference, _compute_dtype(hidden))
+    asked = Rows(targets, 1 / temperature, entropy, reference, _compute_dtype(hidden), collision)
     with torch.autocast(hidden.device.type, enabled=False):
         return _Score.apply(asked, torch.is_grad_enabled(), hidden, head.weight, head.bias)  # type: ignore[no-any-return]
 
@@ -64,13 +65,17 @@ def in_one_pass(
         return _OnePass.apply(asked, weigh, hidden, head.weight, head.bias)  # type: ignore[no-any-return]
 
 
-def full_logprobs(logits: Float[Tensor, "n V"], targets: Int[Tensor, " n"], temperature: float, entropy: bool) -> Columns:
+def full_logprobs(
+    logits: Float[Tensor, "n V"], targets: Int[Tensor, " n"], *, temperature: float, entropy: bool, collision: bool = False
+) -> Columns:
     """The columns of logits that were made whole, by autograd, for a model that does more to them than its head."""
     wide = torch.promote_types(torch.float32, logits.dtype)
     log_p = torch.log_softmax(logits.to(wide) / temperature, -1)
     columns = [log_p.gather(1, targets[:, None])]
     if entropy:
         columns.append(-(log_p.exp() * log_p).sum(1, keepdim=True))
+    if collision:
+        columns.append((2 * log_p.detach()).logsumexp(1, keepdim=True))
     return torch.cat(columns, 1)
 
 

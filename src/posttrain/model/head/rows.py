@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from posttrain.model.head.layer import Columns, ReferenceStates
+from posttrain.model.head.layer import Columns, Named, ReferenceStates, named
 
 CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
 """Rows of float32 logits held at a time. On a CPU fewer cost a tenth and more, more gain 3 %; 160 MB with a vocabulary of
@@ -27,13 +27,14 @@ def rows_at_a_time(device: str, *, narrow: bool = False) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What is asked: `dtype` is that of matrix products, `scale` is one by the temperature."""
+    """What is asked: `dtype` is that of matrix products, `scale` is one by the temperature. `collision` has no slope."""
 
     targets: Int[Tensor, " n"]
     scale: float
     entropy: bool
     reference: ReferenceStates | None
     dtype: torch.dtype
+    collision: bool = False
 
     @property
     def wide(self) -> torch.dtype:
@@ -43,7 +44,11 @@ class Rows:
     @property
     def width(self) -> int:
         """Scores of a row."""
-        return 1 + self.entropy + (self.reference is not None)
+        return 1 + self.entropy + self.collision + (self.reference is not None)
+
+    def named(self, columns: Columns) -> Named:
+        """Scores by name, or what is given by the columns of scores."""
+        return named(columns, entropy=self.entropy, collision=self.collision)
 
 
 @dataclass(frozen=True, slots=True)
