@@ -140,8 +140,6 @@ def collected_data(
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
-    if algorithm.needs.memory == "window":
-        raise SetupError(f"{algorithm.name} asks for a window of several updates, which this version does not keep.")
     if not algorithm.needs.rollouts:
         needs = algorithm.needs
         shown = as_examples(data, model, tokenizer, sides=needs.sides, worth=needs.weight, teacher=teacher)
