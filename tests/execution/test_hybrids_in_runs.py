@@ -140,6 +140,11 @@ def test_wrong_budgets(posttrain: Command, training: dict[str, Any], says: str) 
     assert code == 2 and says in err
 
 
+def test_the_plan_says_that_a_question_that_fails_is_asked_again(posttrain: Command) -> None:
+    (code, helped, _), (_, alone, _) = (posttrain("run", hybrid(name), "--dry-run") for name in ("bread", "hpt"))
+    assert code == 0 and "up to three rounds more, from its demonstration" in helped and "three rounds" not in alone
+
+
 EASY = [{"prompt": f"{i}=", "answer": "1", "completion": "1"} for i in range(6)]
 
 

@@ -131,6 +131,7 @@ class Prepared:
                 "questions per collection": self.recipe.rollout.questions_per_step,
                 "rollouts per question": needs.rollouts,
                 **({"beside them": "a greedy answer, their baseline"} if needs.baseline == "greedy" else {}),
+                **({"where none is right": "up to three rounds more, from its demonstration"} if needs.branches else {}),
                 "steps per collection": needs.updates,
                 "tokens of the longest prompt": max(lengths),
                 "tokens of an answer, at most": self.recipe.rollout.max_tokens,
