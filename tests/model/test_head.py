@@ -54,7 +54,7 @@ def _naive(
 
 @pytest.mark.parametrize("asked", [{}, {"entropy": True}], ids=["alone", "beside_entropy"])
 def test_the_sum_of_the_squared_probabilities_has_no_gradient(
-    asked: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CHUNK_ROWS, "cpu", 3)
     inputs = _inputs()
