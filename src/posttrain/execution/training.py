@@ -58,6 +58,7 @@ def make_trainer(
             "mask_cut_off": recipe.rollout.mask_cut_off,
             "resamples": recipe.rollout.resamples,
             "ahead": ahead,
+            "replay": recipe.rollout.replay,
         }
     trainer = PostTrainer(
         prepared.model,

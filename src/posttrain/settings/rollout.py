@@ -178,67 +178,6 @@ class SamplingConfig(Sampled):
         return self
 
 
-class InstanceFilter(SamplingConfig):
-    """Rollout-based instance filtering (RIF): a question stays where the start model is right at least sometimes."""
-
-    k: Count = 8
-    """Answers for each question."""
-    right: Count = 1
-    """Of them that must be right."""
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> InstanceFilter:
-        if self.right > self.k:
-            raise ValueError(f"right: {self.right} of {self.k} answers cannot be")
-        return self
-
-
-class RejectionSampling(SamplingConfig):
-    """RAFT, STaR: the start model's own right answers become demonstrations."""
-
-    k: Count = 8
-    """Answers for each question."""
-    per_question: Count = 1
-    """Different right answers that are kept of each question, at most."""
-
-
-class QuestionValue(SamplingConfig):
-    """What the best policy near the start model earns on a question, where an answer earns 1 if it is right and else 0: a
-    column `value`, for A*-PO. Questions of which no answer was right are left out.
-    """
-
-    k: Count = 8
-    """Answers for each question."""
-    beta: Positive = 0.5
-    """How near: beta · log of the mean of exp(R / beta) is the best answer's towards 0, and the mean for a large one."""
-
-
-class CollectConfig(Config):
-    """What is sampled from the start model before training, once: one of these."""
-
-    rif: InstanceFilter | None = None
-    """Keeps the questions that it can answer."""
-    rejection_sampling: RejectionSampling | None = None
-    """Makes demonstrations of its right answers."""
-    value: QuestionValue | None = None
-    """Makes what each question is worth."""
-
-    @model_validator(mode="after")
-    def _is_one(self) -> CollectConfig:
-        if len(self._given) != 1:
-            raise ValueError("give one of rif, rejection_sampling and value")
-        return self
-
-    @property
-    def _given(self) -> list[InstanceFilter | RejectionSampling | QuestionValue]:
-        return [one for one in (self.rif, self.rejection_sampling, self.value) if one is not None]
-
-    @property
-    def chosen(self) -> InstanceFilter | RejectionSampling | QuestionValue:
-        """The one that is given."""
-        return self._given[0]
-
-
 class PairsConfig(Config):
     """Which of a question's completions are preference pairs. One whose chosen side is judged lower is none."""
 
@@ -248,6 +187,17 @@ class PairsConfig(Config):
     the highest rewards first, against the question's column `rejected`."""
     at_most: Count | None = None
     """Pairs of a question; all that the rule makes if not set."""
+
+
+class ReplayConfig(Config):
+    """Rollouts of earlier collections, with the log-probs that they were sampled with, beside those of later ones."""
+
+    size: Count = 256
+    """Questions whose rollouts are stored, at most; the oldest leave first."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Of the questions of a step those that come from the store, at most; they come in addition to those that are asked."""
+    filter: Literal["right", "all"] = "right"
+    """right: questions with a right rollout are stored, and the others of it count in its baseline alone. all: all."""
 
 
 class RolloutConfig(SamplingConfig):
@@ -263,6 +213,8 @@ class RolloutConfig(SamplingConfig):
     """Rounds in which groups without signal are replaced by other questions, where the algorithm asks for it."""
     pairs: PairsConfig | None = None
     """For losses of preference pairs: makes them of what is sampled (online DPO); without it they are data."""
+    replay: ReplayConfig | None = None
+    """Store rollouts, and train on some of them again in later collections; none are if not set."""
     log_completions: Annotated[int, Field(ge=0)] = 10
     """Collections between two tables of completions on the terminal; 0: none."""
     ahead: Annotated[int, Field(ge=0)] = 0

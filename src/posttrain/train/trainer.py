@@ -15,6 +15,7 @@ from posttrain.estimator import Algorithm
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.make import as_examples, collected_data
 from posttrain.train.collect.order import examples_of_epochs
@@ -59,6 +60,7 @@ class PostTrainer(Loop):
             that has one, for an algorithm that learns from one. A model takes no gradient from here on.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
+        replay: rollouts of earlier collections come back in later ones.
         execution: how steps are made.
         watching: what is measured and told.
         interruption: signals that end the run between two steps, with a checkpoint; none are listened to without it.
@@ -89,6 +91,7 @@ class PostTrainer(Loop):
         resamples: int = RESAMPLES,
         teachers: Mapping[str, Any] = NOBODY,
         ahead: Ahead | None = None,
+        replay: ReplayConfig | None = None,
         execution: Execution = Execution(),  # noqa: B008  (frozen)
         watching: Watching = Watching(),  # noqa: B008
         interruption: Interruption | None = None,
@@ -135,6 +138,7 @@ class PostTrainer(Loop):
             mask_cut_off=mask_cut_off,
             resamples=resamples,
             ahead=ahead,
+            replay=replay,
             epochs=args.num_train_epochs if args.max_steps <= 0 else None,
             steps=args.max_steps,
         )

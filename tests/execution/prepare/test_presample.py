@@ -18,7 +18,7 @@ from posttrain.errors import DataError
 from posttrain.execution.prepare import presample as module
 from posttrain.execution.prepare.presample import Sampled, filtered, presample, summary
 from posttrain.rewards.grading import Grade, Verdict
-from posttrain.settings.rollout import CollectConfig
+from posttrain.settings.data import CollectConfig
 from posttrain.telling import hearing
 
 K = 4

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.needs import Needs
 from posttrain.recipe import Recipe
+from posttrain.train.collect.over.replay import check_replay, replayed
 
 
 def over_steps(recipe: Recipe, needs: Needs) -> dict[str, Any]:
-    """How the reference follows the policy, and when demonstrations that wait are trained on, where there are such."""
+    """How the reference follows the policy, when demonstrations that wait are trained on, and which rollouts come back, as
+    far as there are such.
+    """
     moves, buffer, rows = recipe.model.reference, needs.buffer, dict[str, Any]()
     if moves.refresh:
         rows["the reference follows"] = f"{moves.mix:g} of the policy every {moves.refresh} steps"
     if buffer is not None:
         how = "in a step more, one of the steps below" if buffer.step == "own" else "within the step on rollouts"
         rows["demonstrations of unsolved questions"] = f"{buffer.size} at a time, the {buffer.order} first, {how}"
+    if recipe.rollout is not None and (replay := recipe.rollout.replay) is not None:
+        count = replayed(replay, _questions(recipe))
+        what = "questions with a right rollout, which alone carries loss" if replay.filter == "right" else "questions"
+        rows["rollouts of before"] = f"of up to {count} questions more a step, from the {replay.size} latest {what}"
     return rows
+
+
+def check_stored(recipe: Recipe, algorithm: Algorithm) -> None:
+    """Refuses rollouts of before where the algorithm would be wrong of them.
+
+    Raises:
+        RecipeError: says why.
+    """
+    if recipe.rollout is not None and (replay := recipe.rollout.replay) is not None:
+        verdict = any(reward.verdict for reward in recipe.rewards) or not recipe.rewards
+        check_replay(algorithm, replay, questions=_questions(recipe), verdict=verdict)
+
+
+def _questions(recipe: Recipe) -> int:
+    assert recipe.rollout is not None
+    return recipe.training.rows_per_step // recipe.rollout.n

@@ -21,7 +21,7 @@ from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
-from posttrain.execution.prepare.over_steps import over_steps
+from posttrain.execution.prepare.over_steps import check_stored, over_steps
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.execution.prepare.teachers import context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.load import load, outline
@@ -179,6 +179,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
             check_usable(sampling.vllm, allow_remote=permissions.remote_engine)
     if recipe.rollout is not None:
         check_sampling(algorithm, sampling_of(recipe.rollout, recipe.seed))
+        check_stored(recipe, algorithm)
     with ExitStack() as started:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made

@@ -19,6 +19,7 @@ from posttrain.rewards.base import Reward, Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding
+from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.make import ahead_collector
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
@@ -26,6 +27,7 @@ from posttrain.train.collect.demonstrations import DemonstrationCollector
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.over.pairs import PairCollector
+from posttrain.train.collect.over.replay import ReplayCollector, check_replay
 from posttrain.train.collect.over.unsolved import UnsolvedCollector
 from posttrain.train.collect.rollouts import RolloutCollector
 
@@ -189,6 +191,7 @@ def rollout_collector(
     tokenizer: Any,
     demonstrations: Sequence[Example] = (),
     ahead: Ahead | None = None,
+    replay: ReplayConfig | None = None,
     steps: int = 0,
     **options: Any,
 ) -> Collector:
@@ -227,6 +230,9 @@ def rollout_collector(
         collector: Collector = RolloutCollector(data, algorithm, engine, judges, sampling, tokenizer, **options)
     else:
         collector = ahead_collector(ahead, data, algorithm, engine, sampling, tokenizer, steps, options)
+    if replay is not None:
+        check_replay(algorithm, replay, questions=questions, verdict=any(judge.verdict for judge in judges))
+        collector = ReplayCollector(collector, replay, questions=questions, seed=sampling.seed)
     if needs.pairs is not None:
         return PairCollector(collector, needs.pairs, sampling.seed)
     if needs.buffer is not None:

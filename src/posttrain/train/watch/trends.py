@@ -44,7 +44,7 @@ class LossSpike:
 
 
 class GapGrows:
-    """The sampler's log-probs drift away from the trainer's."""
+    """The sampler's log-probs drift away from the trainer's, of which rollouts that were stored say nothing."""
 
     name = "sampler-gap"
 
@@ -55,7 +55,7 @@ class GapGrows:
     def look(self, step: int, metrics: Metrics, *, last: bool) -> str | None:
         """See `rules.Rule`."""
         gap = metrics.get("kl/sampler_trainer")
-        if gap is None or "rollout/length" not in metrics:
+        if gap is None or "rollout/length" not in metrics or metrics.get("rollout/replayed"):
             return None
         if len(self._start) < TIMES:
             self._start.append(gap)
