@@ -66,8 +66,8 @@ class Case:
         needs = build_algorithm(self.algorithm, **_needed(self.algorithm)).needs
         dtype, bf16 = PRECISIONS[self.precision]
         data: dict[str, Any] = {"train": {"task": "chain", "split": "train", "rows": 64}}
-        if needs.weight != "none":
-            data["train"]["wrong"] = 0.3  # with which its rows say what they are worth
+        if needs.weight != "none" or needs.baseline == "value":
+            data["train"]["wrong"] = 0.3  # with which its rows say what they, or answers to them, are worth
         if needs.preference or needs.weight == "label":
             data["train"] = {"path": str(_pairs(folder.parent, labelled=not needs.preference))}
         if needs.demonstrations and not needs.own_demonstrations:
@@ -169,10 +169,13 @@ def _teacher(folder: Path) -> Path:
 
 
 def _pairs(folder: Path, *, labelled: bool) -> Path:
-    """A right and a wrong answer to each question; one of them, with a label, where that is wanted."""
+    """A right and a wrong answer to each question, and another right one; one of them, with a label, where that is wanted."""
     path = folder / f"{'labelled' if labelled else 'pairs'}.jsonl"
     answers = [(f"{i}+{i}=", f"{2 * i}#", f"{3 * i + 1}#") for i in range(64)]
-    rows = [{"prompt": asked, "chosen": right, "rejected": wrong} for asked, right, wrong in answers]
+    rows = [
+        {"prompt": asked, "chosen": right, "rejected": wrong, "reference": f"{asked}{right}"}
+        for asked, right, wrong in answers
+    ]
     if labelled:
         rows = [
             {"prompt": a, "completion": (wrong, right)[i % 2], "label": i % 2 == 1}

@@ -53,9 +53,7 @@ def _naive(
 
 
 @pytest.mark.parametrize("asked", [{}, {"entropy": True}], ids=["alone", "beside_entropy"])
-def test_the_sum_of_the_squared_probabilities_has_no_gradient(
-    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sum_of_the_squared_probabilities_has_no_gradient(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHUNK_ROWS, "cpu", 3)
     inputs = _inputs()
     head, leaves = Head(inputs["weight"], inputs["bias"]), [inputs[name] for name in ("hidden", "weight", "bias")]

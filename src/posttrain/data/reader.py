@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from posttrain.data.answers import is_conversation
-from posttrain.data.columns import Use, is_number
+from posttrain.data.columns import Use, is_number, number_of
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, tell_counts
