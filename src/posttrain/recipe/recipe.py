@@ -12,7 +12,7 @@ from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentence
-from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher
+from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher, with_values
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
@@ -72,7 +72,7 @@ class Recipe(Config):
         for key in NOT_BUILT:
             if key in values:
                 raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
-        return with_rollout(with_teacher(with_compute(with_stages(values))))
+        return with_values(with_rollout(with_teacher(with_compute(with_stages(values)))))
 
     @field_validator("output_dir")
     @classmethod

@@ -15,7 +15,7 @@ from posttrain.rewards.kinds import AnyReward
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.doors.code import object_name
 from posttrain.settings.doors.door import Door
-from posttrain.settings.rollout import RolloutConfig
+from posttrain.settings.rollout import RolloutConfig, Sampled
 
 OF_THE_TASK = ("dtype", "compute", "attn_implementation", "adapter", "reference", "teachers")
 """What a later stage keeps of the top level's `model`; the model itself is the one that the stage before it trained."""
@@ -157,6 +157,32 @@ def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
         follows["updates"] = rows // per_step
     algorithm = {**{name: value for name, value in follows.items() if name in fields}, **algorithm}
     return {**values, "training": training, "algorithm": algorithm}
+
+
+def with_values(values: dict[str, Any]) -> dict[str, Any]:
+    """What follows from `rollout` for `data.collect.value`: how its answers are sampled, for what a question is worth is of
+    the distribution that log-probs are of.
+
+    Raises:
+        ValueError: it says so itself, and otherwise.
+    """
+    rollout, data = values.get("rollout"), values.get("data")
+    if not isinstance(rollout, dict) or not isinstance(data, dict) or not isinstance(collect := data.get("collect"), dict):
+        return values
+    if not isinstance(given := collect.get("value"), dict):
+        return values
+    try:
+        sampled = RolloutConfig.model_validate(rollout)
+    except ValidationError:  # the checks will say so
+        return values
+    follows = {name: getattr(sampled, name) for name in Sampled.model_fields}
+    for name, value in follows.items():
+        if given.get(name, value) != value:
+            raise ValueError(
+                f"data.collect.value.{name}: questions are worth what the start model earns where it samples as rollouts are "
+                f"sampled, and this is {given[name]} where rollout.{name} is {value}: leave it out"
+            )
+    return {**values, "data": {**data, "collect": {**collect, "value": {**follows, **given}}}}
 
 
 def _reward_weights(rewards: Any) -> dict[str, float] | None:

@@ -61,7 +61,8 @@ class RejectionSampling(SamplingConfig):
 
 class QuestionValue(SamplingConfig):
     """What the best policy near the start model earns on a question, where an answer earns 1 if it is right and else 0: a
-    column `value`, for A*-PO. Questions of which no answer was right are left out.
+    column `value`, for A*-PO. Questions of which no answer was right are left out. Answers are sampled as `rollout` says:
+    its temperature, top_p, top_k, max_tokens and stop hold here too.
     """
 
     k: Count = 8

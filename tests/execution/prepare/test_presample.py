@@ -17,6 +17,7 @@ from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import DataError
 from posttrain.execution.prepare import presample as module
 from posttrain.execution.prepare.presample import Sampled, filtered, presample, summary
+from posttrain.recipe import Recipe
 from posttrain.rewards.grading import Grade, Verdict
 from posttrain.settings.data import CollectConfig
 from posttrain.telling import hearing
@@ -180,3 +181,29 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
 def test_wrong_settings(values: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         CollectConfig.model_validate(values)
+
+
+def recipe_of_values(**value: Any) -> dict[str, Any]:
+    return {
+        "model": {"from_scratch": {}, "tokenizer": "characters"},
+        "algorithm": {"name": "a_star_po"},
+        "data": {"train": {"task": "chain", "rows": 4}, "collect": {"value": value}},
+        "rollout": {"n": 1, "questions_per_step": 2, "temperature": 0.7, "top_p": 0.9, "max_tokens": 9},
+        "training": {"max_steps": 1},
+        "output_dir": "runs/x",
+    }
+
+
+def test_what_a_question_is_worth_is_of_the_policy_that_rollouts_are_sampled_from() -> None:
+    for given in ({}, {"temperature": 0.7, "max_tokens": 9}):
+        recipe = Recipe.model_validate(recipe_of_values(**given))
+        assert recipe.data.collect is not None
+        chosen = recipe.data.collect.chosen
+        assert (chosen.temperature, chosen.top_p, chosen.max_tokens) == (0.7, 0.9, 9)
+        assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
+@pytest.mark.parametrize(("name", "other"), [("temperature", 1.0), ("temperature", 0), ("top_p", 1.0), ("max_tokens", 8)])
+def test_what_a_question_is_worth_to_another_policy_is_refused(name: str, other: float) -> None:
+    with pytest.raises(ValueError, match=rf"data.collect.value.{name}: .*this is {other} where rollout.{name} is"):
+        Recipe.model_validate(recipe_of_values(**{name: other}))
