@@ -197,7 +197,8 @@ class ReplayConfig(Config):
     share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Of the questions of a step those that come from the store, at most; they come in addition to those that are asked."""
     filter: Literal["right", "all"] = "right"
-    """right: questions with a right rollout are stored, and the others of it count in its baseline alone. all: all."""
+    """right: questions with a right rollout and a wrong one are stored, and of them the right ones alone carry loss; the
+    others count in the baseline. all: all."""
 
 
 class RolloutConfig(SamplingConfig):

@@ -52,6 +52,16 @@ def test_groups_with_a_right_rollout_come_back_whole_and_only_right_rows_learn()
     assert third.metrics["rollout/stored"] == 3 and third.metrics["rollout/replay_age"] == pytest.approx(40 / 3)
 
 
+def test_a_group_of_right_rollouts_alone_has_no_advantage_and_is_not_stored_among_the_right() -> None:
+    groups = [((RIGHT, RIGHT, RIGHT), False), ((RIGHT, UNKNOWN, RIGHT), False), ((RIGHT, WRONG, RIGHT), False)]
+    for replay, stored in (
+        (ReplayConfig(size=9, share=0.5, filter="right"), 1),
+        (ReplayConfig(size=9, share=0.5, filter="all"), 3),
+    ):
+        one = ReplayCollector(Listed(sampled(groups)), replay, questions=3, seed=5).collect(None, 0, 0.5)
+        assert one.metrics["rollout/stored"] == stored, replay.filter
+
+
 def test_all_are_stored_and_so_many_come_to_each_step() -> None:
     made = collected(ReplayConfig(size=50, share=0.4, filter="all"), 3, steps=3, questions=3)
     assert [one.metrics["rollout/stored"] for one in made] == [3, 6, 9] and not any(one.muted for one in made)
@@ -124,4 +134,4 @@ def replaying(algorithm: dict[str, Any], **rollout: Any) -> str:
 
 def test_a_recipe_replays_and_says_so(posttrain: Command) -> None:
     code, out, err = posttrain("run", replaying({"name": "grpo", "correction": {}}), "--dry-run")
-    assert code == 0 and "of up to 2 questions more a step, from the 4 latest questions with a right rollout" in out, err
+    assert code == 0 and "of up to 2 questions more a step, from the 4 latest questions with right and wrong" in out, err

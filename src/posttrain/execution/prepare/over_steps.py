@@ -22,7 +22,8 @@ def over_steps(recipe: Recipe, needs: Needs) -> dict[str, Any]:
         rows["demonstrations of unsolved questions"] = f"{buffer.size} at a time, the {buffer.order} first, {how}"
     if recipe.rollout is not None and (replay := recipe.rollout.replay) is not None:
         count = replayed(replay, _questions(recipe))
-        what = "questions with a right rollout, which alone carries loss" if replay.filter == "right" else "questions"
+        right = "questions with right and wrong rollouts, of which the right ones carry loss"
+        what = right if replay.filter == "right" else "questions"
         rows["rollouts of before"] = f"of up to {count} questions more a step, from the {replay.size} latest {what}"
     return rows
 

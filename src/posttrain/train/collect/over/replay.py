@@ -21,8 +21,9 @@ from posttrain.train.collect.over.rows import joined, taken
 class ReplayCollector(Over):
     """Stores the groups that another collector samples, and puts some of those of before into each collection.
 
-    A group stays whole, so that its baseline is the one that it had. Which are drawn is a function of the seed, the step and
-    what is stored, which is alike on all ranks.
+    A group stays whole, so that its baseline is the one that it had. With `right` those are stored that have a right rollout
+    and a wrong one: where all are right, no baseline of the group leaves an advantage. Which are drawn is a function of the
+    seed, the step and what is stored, which is alike on all ranks.
 
     Args:
         inner: collects rollouts, each a unit; a question's rows are a group.
@@ -71,7 +72,8 @@ class ReplayCollector(Over):
         owners, rows = fields["group"].tolist(), range(len(fresh.rows))
         learnt = [row for row in rows if row not in silent and bool(fields["reward_mask"][row])]
         if self._replay.filter == "right":
-            learnt = [row for row in learnt if bool(fields["correct"][row])]
+            wrong = {owners[row] for row in rows if bool(fields["reward_mask"][row]) and not bool(fields["correct"][row])}
+            learnt = [row for row in learnt if bool(fields["correct"][row]) and owners[row] in wrong]
             silent |= {*rows} - {*learnt}
         plain = dataclasses.replace(fresh, muted=tuple(sorted(silent)), steps=(), metrics={}, samples=())
         groups = {owners[row] for row in learnt}
