@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from posttrain import Function, Group
+from posttrain import Function, Group, Judgement
 from posttrain.errors import SetupError
+from posttrain.rewards.kinds._called import as_reward
 from posttrain.rewards.values import LONGEST_FAULT
 
 MODULE = """
@@ -26,11 +27,14 @@ MODULE = """
 
     def of_columns(completions, answer, completion_ids, level, **rest):
         print("a print is no answer")
-        assert sorted(rest) == ["prompts"]
+        assert sorted(rest) == ["beside", "prompts"]
         return [float(c == a) + len(ids) + l for c, a, ids, l in zip(completions, answer, completion_ids, level)]
 
     def without_rest(completions):
         return np.array([len(c) for c in completions], np.float32)
+
+    def of_sampled(completions, beside):
+        return [None if b else float(len(completions) - sum(beside)) for b in beside]
 
     def some(completions, **_):
         return [None, True, np.float64(0.5)]
@@ -134,6 +138,19 @@ def test_it_is_given_lists_and_its_numbers_are_scores(make: Callable[..., Functi
     judged = reward.judge(GROUP)
     assert reward.name == name and [one.score for one in judged] == scores
     assert [one.right for one in judged] == [None if score is None else score > 0 for score in scores]
+
+
+def test_it_is_told_which_completion_is_none_of_what_was_sampled(make: Callable[..., Function]) -> None:
+    """By path and in this process."""
+
+    def of_sampled(completions: list[str], beside: list[bool]) -> list[float | None]:
+        return [None if b else float(len(completions) - sum(beside)) for b in beside]
+
+    rewards = [make("of_sampled"), as_reward(of_sampled)]
+    for reward in rewards:
+        for number, scores in ((1, [2, 2, None]), (0, [3, 3, 3])):
+            judged = reward.judge(replace(GROUP, beside=number))
+            assert [one.score for one in judged if isinstance(one, Judgement)] == scores
 
 
 @pytest.mark.parametrize("begun", [[], [{"role": "assistant", "content": "It is "}]])

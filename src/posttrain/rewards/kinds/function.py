@@ -35,10 +35,11 @@ class Function:
     """TRL's form of a reward: `f(prompts, completions, **columns) -> list[float | None]`, by path.
 
     It is called for each group, with lists of one entry for each completion: the prompt and the completion, `completion_ids`,
-    and the columns of the row. Both are text, or, where the row's prompt is a conversation, lists of messages: a turn of the
-    assistant that ends the prompt, and is continued, is the beginning of the completion. It runs in a process of its own,
-    which ends when the function hangs, and may keep what it likes from call to call there. None takes the row out of the loss
-    (in TRL it counts as 0).
+    `beside`, which is true of one that is none of what was sampled (the greedy answer of remax), and the columns of the row.
+    Prompt and completion are text, or, where the row's prompt is a conversation, lists of messages: a turn of the assistant
+    that ends the prompt, and is continued, is the beginning of the completion. It runs in a process of its own, which ends
+    when the function hangs, and may keep what it likes from call to call there. None takes the row out of the loss (in TRL it
+    counts as 0).
 
     Args:
         path: `file.py:function`, or `package.module.function` from an installed package or the working folder.
