@@ -328,3 +328,12 @@ def test_a_third_completion_is_read_with_the_prompt_of_the_pair() -> None:
         encoder().preference({**held, "reference": turns("x", "bb")}, SIDES)
     with pytest.raises(BadRow, match="reference"):
         encoder().preference({name: triple[name] for name in ("prompt", "chosen", "rejected")}, SIDES)
+
+
+def test_of_completions_that_stand_beside_a_prompt_all_hold_it_or_none() -> None:
+    held = {"prompt": turns("a"), "chosen": turns("a", "b"), "rejected": turns("a", "c")}
+    reply = [{"role": "assistant", "content": "bb"}]
+    with pytest.raises(BadRow, match="chosen and rejected hold it as well, and reference not"):
+        encoder().preference({**held, "reference": reply}, SIDES)
+    with pytest.raises(BadRow, match="chosen hold it as well, and rejected not"):
+        encoder().preference({**held, "rejected": reply}, SIDES[:2])

@@ -108,6 +108,7 @@ def test_a_task_gives_preference_columns_as_well() -> None:
     assert all(record.columns["chosen"] == record.columns["completion"] for record in records)
 
 
+@pytest.mark.system
 def test_a_task_with_too_few_questions_says_so() -> None:
     with pytest.raises(DataError, match="fewer than 100000"):
         list(read(TaskSource(task="countdown", split="held_out", rows=100_000)))

@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 import torch
 
-from posttrain import Batch, Origin
+from posttrain import Batch, Origin, build_algorithm, policy_gradient_loss
 
 MASK = torch.ones(4, 3, dtype=torch.bool)
 PAIRS = torch.tensor([True, False, True, False])
@@ -125,3 +125,11 @@ def test_replace_makes_a_copy_and_checks_it() -> None:
     assert batch.progress == 0
     with pytest.raises(ValueError, match="alternate"):
         batch.replace(chosen=~PAIRS)
+
+
+def test_units_of_another_size_are_refused_by_the_loss() -> None:
+    mask = torch.ones(6, 2, dtype=torch.bool)
+    for name, unit in (("tpo", 2), ("cpo", 3)):
+        batch = Batch(loss_mask=mask, chosen=torch.arange(6) % unit == 0, unit=unit)
+        with pytest.raises(ValueError, match=f"the batch has units of {unit}"):
+            policy_gradient_loss(build_algorithm(name), torch.zeros(6, 2), batch)

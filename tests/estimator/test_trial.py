@@ -21,6 +21,7 @@ from posttrain.estimator import (
     policy_gradient_loss,
     row_mean,
 )
+from posttrain.estimator.needs import PairRule
 from posttrain.estimator.parts import advantage, average, denominator
 from posttrain.estimator.parts.credit import baseline
 from posttrain.estimator.trial import try_out
@@ -124,3 +125,12 @@ def test_a_fault_of_the_parts_own_stays_what_it_is() -> None:
 
 def test_the_trial_gives_the_names_of_the_metrics() -> None:
     assert {"loss", "loss/main"} <= try_out(made())
+
+
+PAIRED = {"preference": True, "pairs": PairRule()}
+
+
+@pytest.mark.parametrize("needs", [{"unit": 3}, {"preference": True, "unit": 4}, {"unit": 0}, {**PAIRED, "unit": 3}])
+def test_a_unit_is_one_that_a_collector_makes(needs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a unit is a pair"):
+        Needs(scope="sequence", **needs)

@@ -61,7 +61,14 @@ EXECUTING = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(FREEZING)), ids=[text[:12] for text in FREEZING])
+AT_ONCE = 4
+"""Freezing answers, of each form some, that are tried wherever tests are; the others in the system tier."""
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(i, marks=[pytest.mark.system] * (i >= AT_ONCE), id=text[:12]) for i, text in enumerate(FREEZING)],
+)
 def test_a_freezing_answer_is_out_in_time_from_a_thread_and_others_are_not_affected(number: int, graders: Any) -> None:
     grader: MathVerify = graders
     text = f"\\boxed{{{FREEZING[number]}}}" if number % 2 else f"#### {FREEZING[number]}"

@@ -129,6 +129,12 @@ class Needs:
     def __post_init__(self) -> None:
         if self.preference and self.unit == 1:
             object.__setattr__(self, "unit", 2)
+        whole = (2,) if self.pairs is not None else (2, len(SIDES)) if self.preference else (1,)
+        if self.unit not in whole:
+            raise ValueError(
+                f"Needs: unit={self.unit}: a unit is a pair (2), or with preference=True of data a triple ({len(SIDES)}); "
+                "else a row (1)"
+            )
         if self.full_kl and self.teacher == "full":
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
         if (self.teacher_template or self.own_teacher) and self.teacher == "none":

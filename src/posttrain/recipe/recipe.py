@@ -145,7 +145,7 @@ class Recipe(Config):
             raise ValueError(f"model.teachers: {name} learns from one, and there are {', '.join(self.model.teachers)}")
         if not traits.rollouts:
             if rollout is not None:
-                pairs = ", and pairs by rollout.pairs" * (self.algorithm.trains_on == "preferences")
+                pairs = ", and pairs by rollout.pairs" * ("pairs" in type(self.algorithm).model_fields)
                 raise ValueError(
                     f"rollout: {name} trains on the data as they are; only evaluations sample, by eval.samples{pairs}"
                 )

@@ -101,7 +101,7 @@ class RunState:
         self.evaluation_due = remembered["evaluation_due"]
         self.coefficients.restore(remembered.get("coefficients", NO_STATE))
         if self.anchor is not None:
-            self.anchor.restore(remembered["anchor"])
+            self.anchor.restore(remembered.get("anchor", {}))  # earlier versions had none that remembers
         if self.reference is not None:
             self.reference.restore(load_file(checkpoint / REFERENCE))
         if (opened := checkpoint / COLLECTION).is_file():

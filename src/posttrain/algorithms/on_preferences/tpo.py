@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from posttrain.algorithms.options import OnPreferences
+from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.settings.base import NonNegative, Positive
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from posttrain.estimator.parts.preference import Completions
 
 
-class TPO(OnPreferences):
+class TPO(AlgorithmConfig):
     """A pair without a start model, held by the likelihood of a third completion, which the data have beside it."""
+
+    trains_on = "preferences"
 
     name: Literal["tpo"] = "tpo"
     beta: Positive = 0.01
@@ -38,9 +40,7 @@ class TPO(OnPreferences):
     """alpha: weight of the likelihood of the third completion."""
 
     @model_validator(mode="after")
-    def _reads_triples(self) -> TPO:
-        if self.pairs is not None:
-            raise ValueError("pairs: what is sampled makes pairs, and tpo reads triples: chosen, rejected and reference")
+    def _has_a_margin_of_means(self) -> TPO:
         if self.gamma and self.average == "sum":
             raise ValueError("gamma: a margin of means: set average: token")
         return self

@@ -67,8 +67,8 @@ class Chat:
         Raises:
             BadRow: they are no such conversations.
         """
-        if any(isinstance(columns.get(side), str) for side in sides):
-            raise BadRow("chosen and rejected are text: they need a prompt")
+        if text := [side for side in sides if isinstance(columns.get(side), str)]:
+            raise BadRow(f"{' and '.join(text)} {'are' if len(text) > 1 else 'is'} text, which needs a prompt")
         read = [read_messages(columns.get(side), side, self._template) for side in sides[:2]]
         shared, most = 0, min(map(len, read))
         for one, other in zip(*read, strict=False):

@@ -102,10 +102,16 @@ class Encoder:
         Raises:
             BadRow: as in `prompt`, or the two completions are equal.
         """
-        if columns.get("prompt") is None or all(_holds_prompt(columns.get(side)) for side in sides):
+        holding = [side for side in sides if _holds_prompt(columns.get(side))]
+        if columns.get("prompt") is None or len(holding) == len(sides):
             if self._chat is None:
-                raise BadRow("chosen and rejected need a prompt, of text where chat_template is false")
+                raise BadRow(f"{' and '.join(sides)} need a prompt, of text where chat_template is false")
             columns = self._chat.common_prompt(columns, sides)
+        elif holding:
+            others = " and ".join(side for side in sides if side not in holding)
+            raise BadRow(
+                f"beside its prompt, {' and '.join(holding)} hold it as well, and {others} not: all of them, or none"
+            )
         read = [self._rows(columns, side) for side in sides]
         rows, notes = tuple(_one(rows) for rows, _ in read), [note for _, notes in read for note in notes]
         if np.array_equal(rows[0].completion, rows[1].completion):

@@ -146,7 +146,8 @@ def _evaluated(
         asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)
         sets.problems[name] = asked[: recipe.eval.limit]
     if name not in sets.held_out and name not in sets.problems:
-        raise DataError(f"{label}: nothing to evaluate: no completions, and eval.samples is 0.")
+        lacking = f"no {' + '.join(needs.sides)}" if needs.sides else "no completions"
+        raise DataError(f"{label}: nothing to evaluate: {lacking}, and eval.samples is 0.")
 
 
 def _room(model: Any, sampling: SamplingConfig | None, max_tokens: int, key: str) -> dict[str, Any]:

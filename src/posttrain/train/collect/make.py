@@ -49,6 +49,8 @@ def as_examples(
             algorithm asks for it.
     """
     if len(data) and isinstance(data[0], Example):
+        if odd := {len(example.rows) for example in data} - {max(len(sides), 1)}:
+            raise DataError(f"{label}: prepared examples must have {max(len(sides), 1)} rows each, and some have {min(odd)}.")
         if teacher is not None and any(row.teacher_prompt is None for example in data for row in example.rows):
             raise DataError(f"{label}: prepared rows must have a teacher_prompt: Reader.examples(…, teacher=…) makes them.")
         if worth != "none" and any(row.weight is None for example in data for row in example.rows):
