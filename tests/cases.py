@@ -190,7 +190,7 @@ CASES = [
     Case("prefix_rft", "uncentred", {"max_tokens": 9, "updates": 4, "baseline": "uncentred", "keep": 0.4}),
     Case("uft", "several", {"updates": 4, "average": "sequence_mean", "sft_coef": 0.3, "kl_coef": 0.1, "entropy_coef": 0.2}),
     Case("bread", "several", {"updates": 4}),
-    Case("bread", "learnt", {"updates": 4, "learn_prefix": True, "kl_coef": 0.1}),
+    Case("bread", "kl", {"updates": 4, "kl_coef": 0.1}),
     Case("luffy", "", {"max_tokens": 9}),
     Case("luffy", "several", {"max_tokens": 9, "updates": 4, "clip": True, "std": True, "gamma": 0.3}),
     Case("luffy", "corrected", {"max_tokens": 9, "updates": 4, "correction": _correction("token", "truncate")}),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cases import CASES
+from posttrain import build_algorithm
 from posttrain.estimator import (
     Algorithm,
     Batch,
@@ -134,3 +135,10 @@ PAIRED = {"preference": True, "pairs": PairRule()}
 def test_a_unit_is_one_that_a_collector_makes(needs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a unit is a pair"):
         Needs(scope="sequence", **needs)
+
+
+def test_an_algorithm_may_leave_out_all_rows_of_the_small_batch() -> None:
+    """Whose groups have two right answers of three."""
+    assert try_out(build_algorithm("hpt", rollouts=4, max_tokens=8, coefficients=[(0, 1), (0, 0), (0, 0), (0, 0), (1, 0)]))
+    with pytest.raises(ValueError, match="all are 0"):
+        build_algorithm("hpt", rollouts=2, max_tokens=8, coefficients=[(0, 0)] * 3)

@@ -49,18 +49,16 @@ def uft(
 def bread(
     rows: list[Row],
     *,
-    learn_prefix: bool = False,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     kl_coef: float = 0.0,
     updates: int = 1,
 ) -> Tensor:
-    """GRPO (arXiv:2402.03300, eq. 3) on what was sampled after a head of the demonstration, or on that head as well
-    (arXiv:2506.17211; that it carries no loss is this package's choice)."""
+    """GRPO (arXiv:2402.03300, eq. 3) on what was sampled after a head of the demonstration (arXiv:2506.17211; that the head
+    carries no loss is this package's choice)."""
     own = [part(row, row.sampled) for row in rows]
-    learnt = rows if learn_prefix else own
-    pairs = zip(learnt, normalised(rows), strict=True)
-    policy = averaged(learnt, [-clipped(row, row.logp - row.old, a, clip_low, clip_high) for row, a in pairs], "row")
+    pairs = zip(own, normalised(rows), strict=True)
+    policy = averaged(own, [-clipped(row, row.logp - row.old, a, clip_low, clip_high) for row, a in pairs], "row")
     return policy + kl_coef * averaged(own, [divergence(row, "k3") for row in own], "row")
 
 
@@ -70,11 +68,10 @@ OFF: dict[tuple[str, str], Any] = {
     ("hpt", "coefficients"): None,
     ("hpt", "gate_off"): None,
     ("hpt", "off_coef"): 0.0,
-    ("bread", "learn_prefix"): False,
     ("uft", "average"): "token",
 }
 ACTING = {
     "uft-several": ("clip_low", "clip_high", "sft_coef", "kl_coef", "entropy_coef", "average"),
     "bread-several": ("clip_low", "clip_high"),
-    "bread-learnt": ("learn_prefix", "kl_coef"),
+    "bread-kl": ("kl_coef",),
 }

@@ -16,7 +16,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hpt": {"gate": 4},
     "prefix_rft": {},
     "uft": {"low": 0.5, "hint_until": 1},
-    "bread": {"learn_prefix": True},
+    "bread": {},
     "luffy": {},
     "srft": {},
     "chord": {"demonstrations": 3},

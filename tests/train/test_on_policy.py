@@ -63,7 +63,7 @@ VARIANTS = [
     *((name, {**options, "updates": 2}) for name, options in HYBRIDS.items()),
     ("prefix_rft", {**HYBRIDS["prefix_rft"], "updates": 2, "old": "sampler"}),
     ("uft", {**GROUP, "low": 0.5, "kl_coef": 0.1, "entropy_coef": 0.1, "sft_coef": 0.3}),
-    ("bread", {**GROUP, "updates": 2, "learn_prefix": True}),
+    ("bread", {**GROUP, "updates": 2}),
     ("grpo", {**GROUP, "updates": 2, "kl_in": "reward", "kl_coef": 0.3}),
     ("rloo", {**GROUP, "kl_coef": 0.3}),
     ("grpo", {**GROUP, "updates": 2, "old": "sampler"}),

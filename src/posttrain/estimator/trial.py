@@ -132,6 +132,8 @@ def _check_token_scope(algorithm: Algorithm, term: Term, batch: Batch, logp: Ten
 def _check_slopes(algorithm: Algorithm, batch: Batch, loss: Tensor, scores: list[Float[Tensor, "B T"]]) -> None:
     """What the output layer is told of the tokens at hand, three at a time, must be the gradient of the whole loss."""
     index = batch.loss_mask.flatten().nonzero()[:, 0]
+    if not len(index):
+        return
     found = torch.autograd.grad(loss, scores, allow_unused=True, materialize_grads=True)
     expected, columns = (torch.stack([one.detach().flatten()[index] for one in of], 1) for of in (found, scores))
     parts = [slice(start, start + 3) for start in range(0, len(index), 3)]

@@ -207,13 +207,12 @@ def test_branches_are_of_the_weights_that_the_collection_is_of() -> None:
     assert own.tokens is not None and torch.equal(ahead.batch.tokens, own.tokens)
 
 
-def test_the_head_carries_loss_where_it_is_to_be_learnt() -> None:
-    for learnt in (False, True):
-        algorithm = bread(learn_prefix=learnt)
-        batch = collected(algorithm, Judge(lambda text, tokens, finished: float(tokens[0] == 5 and finished))).batch
-        mask, shown = algorithm.prepare(batch).loss_mask, batch.origin == Origin.DEMO
-        assert shown.any() and bool(mask[shown].all() if learnt else not mask[shown].any())
-        assert mask[batch.loss_mask & ~shown].all()
+def test_the_head_carries_no_loss() -> None:
+    algorithm = bread()
+    batch = collected(algorithm, Judge(lambda text, tokens, finished: float(tokens[0] == 5 and finished))).batch
+    mask, shown = algorithm.prepare(batch).loss_mask, batch.origin == Origin.DEMO
+    assert shown.any() and not mask[shown].any()
+    assert mask[batch.loss_mask & ~shown].all()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@
 
 A question of which no rollout is right is asked again from heads of its demonstration, and the group that goes on from the
 shortest head with a right rollout takes the place of the one that failed. A question that is solved without help, and one
-that no head helps, keep their rollouts. `learn_prefix`: the tokens of the head have the advantage of their row, as in
-Prefix-RFT; else they carry no loss.
+that no head helps, keep their rollouts. The head carries no loss: over the rows that share it, advantages of a group add up
+to nothing.
 
 The abstract was read, and no code: what a group is made of, that the head carries no loss, and how it is searched for are
 ours. Heads are of 1/8 to 7/8 of the demonstration's tokens, found by bisection: up to three more rounds of n rollouts for
@@ -29,8 +29,6 @@ class BREAD(Hybrid):
 
     reads_verdict = True
     name: Literal["bread"] = "bread"
-    learn_prefix: bool = False
-    """Train on the demonstrated head of a rollout, too."""
     clip_low: NonNegative = 0.2
     """A token of negative advantage leaves the loss where its ratio is below 1 - this."""
     clip_high: NonNegative = 0.2
@@ -60,5 +58,5 @@ class BREAD(Hybrid):
                 *kl_terms(self.kl_coef, "k3", per, select.rollouts),
             ),
             penalties=entropy_penalties(self.entropy_coef, select.rollouts),
-            credit=credit if self.learn_prefix else partial(baseline.in_turn, steps=(prefix.without_loss, credit)),
+            credit=partial(baseline.in_turn, steps=(prefix.without_loss, credit)),
         )

@@ -82,6 +82,8 @@ class HPT(Hybrid):
                 f"coefficients: a pair for each number of right rollouts, 0 to {self.rollouts}, is needed, "
                 f"{self.rollouts + 1} in all, and there are {len(self.coefficients)}"
             )
+        if self.coefficients is not None and not any(map(any, self.coefficients)):
+            raise ValueError("coefficients: all are 0, and nothing would be learnt")
         return self
 
     def unread(self) -> Mapping[str, str]:
