@@ -14,12 +14,13 @@ from posttrain import PostTrainer, build_algorithm
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.over.replay import ReplayCollector
-from recipes import Command, recipe
+from recipes import SCRATCH, Command, recipe
 from tiny import make_model
 from train.collect.test_unsolved import RIGHT, UNKNOWN, WRONG, Listed, sampled
 from train.test_resume import differ, ended
 
 MakeTrainer = Callable[..., PostTrainer]
+TASK = {"train": {"task": "running_totals", "rows": 12}}
 GROUPS = [((WRONG, RIGHT, WRONG), False), ((WRONG, WRONG, WRONG), False), ((RIGHT, UNKNOWN, WRONG), False)]
 
 
@@ -114,6 +115,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"name": "hpt", "old": "sampler"}, {}, "hpt trains on rollouts with demonstrations of their questions"),
     ({"name": "dpo"}, {"pairs": {}}, "dpo trains on pairs of rollouts"),
     ({"name": "p3o"}, {}, "p3o makes its credit of all tokens together: take filter: all"),
+    ({"name": "sdft"}, {}, "sdft has no option to weigh it by its sampler: it cannot replay"),
+    ({"name": "grpo", "old": "sampler", "kl_coef": {"target": 0.1}}, {}, "kl_coef follows what is measured of the policy"),
     ({"name": "grpo", "old": "sampler"}, {"replay": {"share": 0.1}}, "a share of 0.1 of 2 questions a step is none"),
 ]
 
@@ -126,10 +129,18 @@ def test_where_the_loss_would_be_wrong_of_old_rows_it_is_refused(
     assert code == 2 and "rollout.replay: " in err and sentence in err, err
 
 
-def replaying(algorithm: dict[str, Any], **rollout: Any) -> str:
+def test_without_a_reward_that_says_what_is_right_the_plan_refuses_as_the_run_does(posttrain: Command) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "1 + 1 ="}\n')
+    wanted = replaying({"name": "opd", "correction": {}}, data={"train": {"path": "rows.jsonl"}, "chat_template": False})
+    for options in (("--dry-run",), ()):
+        code, _, err = posttrain("run", wanted, *options)
+        assert code == 2 and "filter: right asks which rollouts are right" in err, err
+
+
+def replaying(algorithm: dict[str, Any], data: dict[str, Any] = TASK, **rollout: Any) -> str:
     sampling = {"questions_per_step": 2, "n": 2, "max_tokens": 6, "replay": {"share": 0.5, "size": 4}, **rollout}
-    data = {"train": {"task": "running_totals", "rows": 12}}
-    return recipe(algorithm=algorithm, data=data, rollout=sampling, training={"max_steps": 2})
+    model = {**SCRATCH, **({"teachers": {"one": {"name": "start"}}} if algorithm["name"] == "opd" else {})}
+    return recipe(model=model, algorithm=algorithm, data=data, rollout=sampling, training={"max_steps": 2})
 
 
 def test_a_recipe_replays_and_says_so(posttrain: Command) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.needs import Needs
 from posttrain.recipe import Recipe
+from posttrain.rewards.make import named
+from posttrain.rewards.options import Judged
 from posttrain.train.collect.over.replay import check_replay, replayed
 
 
@@ -25,6 +27,7 @@ def over_steps(recipe: Recipe, needs: Needs) -> dict[str, Any]:
         right = "questions with right and wrong rollouts, of which the right ones carry loss"
         what = right if replay.filter == "right" else "questions"
         rows["rollouts of before"] = f"of up to {count} questions more a step, from the {replay.size} latest {what}"
+        rows["not watched"] = "sampler-gap, where a step has rollouts of before: they are of older weights by intent"
     return rows
 
 
@@ -35,8 +38,9 @@ def check_stored(recipe: Recipe, algorithm: Algorithm) -> None:
         RecipeError: says why.
     """
     if recipe.rollout is not None and (replay := recipe.rollout.replay) is not None:
-        verdict = any(reward.verdict for reward in recipe.rewards) or not recipe.rewards
-        check_replay(algorithm, replay, questions=_questions(recipe), verdict=verdict)
+        rewards = named(recipe.rewards, Judged(recipe.data.train, recipe.rollout.max_tokens))
+        verdict, options = any(reward.verdict for reward in rewards), type(recipe.algorithm).model_fields
+        check_replay(algorithm, replay, questions=_questions(recipe), verdict=verdict, options=options)
 
 
 def _questions(recipe: Recipe) -> int:

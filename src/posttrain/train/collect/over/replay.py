@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from random import Random
 from typing import Any
 
@@ -110,8 +110,17 @@ def replayed(replay: ReplayConfig, questions: int) -> int:
     return int(questions * replay.share / (1 - replay.share) + 1e-9)
 
 
-def check_replay(algorithm: Algorithm, replay: ReplayConfig, *, questions: int, verdict: bool) -> None:
+def check_replay(
+    algorithm: Algorithm, replay: ReplayConfig, *, questions: int, verdict: bool, options: Container[str] = ("correction",)
+) -> None:
     """Refuses to train on what older weights have sampled where the loss would be wrong of it.
+
+    Args:
+        algorithm: trains on it.
+        replay: what is stored.
+        questions: of an optimizer step, those that are asked.
+        verdict: a reward says which rollouts are right.
+        options: that the algorithm has, of which one may weigh rows by their sampler.
 
     Raises:
         RecipeError: says why, and what to do.
@@ -121,10 +130,22 @@ def check_replay(algorithm: Algorithm, replay: ReplayConfig, *, questions: int, 
     if needs.pairs is not None or needs.demonstration not in ("none", "separate"):
         of = "pairs of rollouts" if needs.pairs is not None else "rollouts with demonstrations of their questions"
         raise RecipeError(f"rollout.replay: {name} trains on {of}, which are not stored: leave it out.")
-    if not (algorithm.corrected or by_ratio):
+    weighs = algorithm.corrected or by_ratio
+    if not weighs and "correction" not in options:
+        raise RecipeError(
+            f"rollout.replay: what is stored was sampled by older weights, and {name} has no option to weigh it by its "
+            "sampler: it cannot replay, leave it out."
+        )
+    if not weighs:
         raise RecipeError(
             f"rollout.replay: what is stored was sampled by older weights, and {name} compares with no sampler: set "
             "algorithm.correction: {level: token, form: truncate, cap: 2.0}, or old: sampler where it has a ratio to pi_old."
+        )
+    if algorithm.adaptive:
+        which = " and ".join(one.name for one in algorithm.adaptive)
+        raise RecipeError(
+            f"rollout.replay: {which} follows what is measured of the policy, and of stored rows it would be measured of an "
+            "older one: make it a number."
         )
     if replay.filter == "right" and not verdict:
         raise RecipeError("rollout.replay: filter: right asks which rollouts are right: mark a reward, verdict: true.")
