@@ -50,17 +50,18 @@ def branch(question: Question, n: int, worked: Mapping[int, bool]) -> Request | 
 
     Heads are of 1/8 to 7/8 of its tokens, of one token at least and never all. `worked`: of the lengths that were tried,
     which had a right completion. By bisection, as if what works from a head works from a longer one: None when the shortest
-    one is known, or that none works. Each head has samples of its own.
+    one is known, or that none works. Each part of each question has samples of its own.
     """
     demonstration = question.demonstration or ()
-    lengths = sorted({max(part * len(demonstration) // PARTS, 1) for part in range(1, PARTS)} - {len(demonstration)})
+    parts = {max(part * len(demonstration) // PARTS, 1): part for part in range(1, PARTS)}  # by the length of the head
+    lengths = sorted(parts.keys() - {len(demonstration)})
     shortest = min((length for length, right in worked.items() if right), default=len(demonstration))
     failed = max((length for length, right in worked.items() if not right), default=0)
     left = [length for length in lengths if failed < length < shortest]
     if not left:
         return None
     middle = left[len(left) // 2]
-    return Request(question.prompt, tuple(demonstration[:middle]), n, -1 - (question.id * len(demonstration) + middle))
+    return Request(question.prompt, tuple(demonstration[:middle]), n, -1 - (question.id * PARTS + parts[middle]))
 
 
 def hinted(question: Question, n: int, progress: float, rng: Random, *, chunks: int, count: Count) -> list[Request]:
