@@ -34,7 +34,7 @@ def test_a_hybrid_runs_with_vllm(name: str, steps: dict[str, list[dict[str, Any]
     if name == "prefix_rft":
         assert all(1 <= line["rollout/prefix_length"] <= 3 for line in lines[::2])
     if name == "bread":  # a question that fails has been asked again, from a head of one token at least
-        assert all(line["rollout/demonstrated"] > 0 or line["rollout/unsolved"] == 0 for line in lines[::2])
+        assert all(line["rollout/demonstrated"] > 0 or line["rollout/unsolved_after_branches"] == 0 for line in lines[::2])
         assert any(line.get("rollout/prefix_length", 0) >= 1 for line in lines[::2])
     if name == "relift":  # after the two updates of a collection one on what it did not solve
         assert [line["train/demonstrated"] for line in lines] == [0, 0, 1, 0]

@@ -163,7 +163,7 @@ def test_a_question_that_fails_goes_on_from_the_shortest_head_that_works(count: 
     for i, where in enumerate(collection.where):
         assert bool(batch.correct[i]) == (where != "question 2")
         assert collection.rows[i].completion.tolist()[:count] == list(SHOWN[:count]) or where == "question 2"
-    assert metrics["rollout/branched"] == 0.75 and metrics["rollout/unsolved"] == 0.25
+    assert metrics["rollout/branched"] == 0.75 and metrics["rollout/unsolved_after_branches"] == 0.25
     assert metrics["rollout/branch_length"] == expected
     assert metrics["rollout/correct"] == 0  # of what was sampled without help
     asked = [request.question for requests, _ in engine.asked for request in requests]
@@ -242,3 +242,15 @@ def test_uft_without_hints_trains_as_grpo_does(average: str, make_trainer: Calla
         trained.append(parameters(trainer.model))
         assert not torch.equal(start, trained[-1])
     assert torch.equal(*trained)
+
+
+def test_each_part_of_each_question_has_samples_of_its_own() -> None:
+    asked: dict[tuple[int, int], int] = {}
+    for number, length in enumerate((3, 16, 8, 40, 24, 9)):
+        question = Question(number, (1,), demonstration=range(length))
+        for right in (False, True):
+            worked: dict[int, bool] = {}
+            while (request := plan.branch(question, N, worked)) is not None:
+                asked[number, len(request.prefix)] = request.question
+                worked[len(request.prefix)] = right
+    assert len({*asked.values()}) == len(asked) > 20

@@ -5,7 +5,8 @@
 
 A question of which no rollout is right puts its demonstration into a buffer. When the buffer holds `buffer_size`, one update
 on that many follows the updates on the collection that has filled it; at most one for each collection, and what is left
-waits on. The rollouts of such a question stay among the others, where equal rewards give them no advantage.
+waits on. One that is due when training.max_steps are done is not made. The rollouts of such a question stay among the
+others, where equal rewards give them no advantage.
 
 The loop, the order, and the losses were read in the authors' code, whose script has the clip 0.2 and 0.28, advantages
 without std, and a buffer of 64; 128 is recalled from the paper. There the newest stand in front, so that a question that was

@@ -174,7 +174,7 @@ def branch_metrics(rollouts: Sequence[Rollouts]) -> dict[str, float]:
     lengths = [float(group.prefixes[0]) for group in rollouts if group.prefixes[0]]
     return {
         "rollout/branched": len(lengths) / len(rollouts),
-        "rollout/unsolved": sum(group.solved is False for group in rollouts) / len(rollouts),
+        "rollout/unsolved_after_branches": sum(group.solved is False for group in rollouts) / len(rollouts),
         **({"rollout/branch_length": sum(lengths) / len(lengths)} if lengths else {}),
     }
 
