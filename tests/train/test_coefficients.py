@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import torch
 
 from posttrain import Batch, PostTrainer, build_algorithm
 from posttrain.estimator.parts.coefficient import (
+    Adaptive,
     above_entropy,
     coefficient_at,
     entropy_of_collection,
     kl_of_collection,
     towards_kl,
 )
+from posttrain.estimator.parts.credit.baseline import in_turn, less_kl
 from tiny import parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -62,6 +66,48 @@ def test_a_batch_says_what_a_coefficient_is_and_it_begins_where_it_was_told() ->
     assert (
         coefficient_at(bonus, batch) == 0 and coefficient_at(bonus, batch.replace(coefficients={"entropy_coef": 0.3})) == -0.3
     )
+
+
+def following(target: float) -> Adaptive:
+    return Adaptive(name="c", start=0.2, measure=kl_of_collection, rule=partial(towards_kl, target=target))
+
+
+def by_place(coef: Adaptive, batch: Batch) -> Batch:
+    return less_kl(batch, coef=coef)
+
+
+@pytest.mark.parametrize("where", ["keyword", "place", "list", "closure", "nested"])
+def test_one_that_a_credit_is_made_of_is_found_wherever_it_stands(where: str) -> None:
+    c, plain = following(0.1), build_algorithm("reinforce")
+
+    def closed(batch: Batch) -> Batch:
+        return less_kl(batch, coef=coefficient_at(c, batch)) if len(batch.loss_mask) else closed(batch)
+
+    credits: dict[str, Callable[[Batch], Batch]] = {
+        "keyword": partial(less_kl, coef=c),
+        "place": partial(by_place, c),
+        "list": partial(in_turn, steps=[partial(less_kl, coef=c)]),  # type: ignore[reportArgumentType]
+        "closure": closed,
+        "nested": partial(in_turn, steps=(closed, partial(less_kl, coef=following(0.1)))),
+    }
+    assert replace(plain, credit=credits[where]).adaptive == (c,)
+
+
+def test_two_of_one_name_are_one_only_where_they_follow_one_rule() -> None:
+    two = partial(in_turn, steps=(partial(less_kl, coef=following(0.1)), partial(less_kl, coef=following(0.3))))
+    with pytest.raises(ValueError, match="c: two coefficients of this name follow different rules"):
+        _ = replace(build_algorithm("reinforce"), credit=two).adaptive
+
+
+def test_one_that_nobody_keeps_is_refused_beside_others() -> None:
+    batch = Batch(loss_mask=torch.ones(1, 1, dtype=torch.bool), coefficients={"kl_coef": 0.1})
+    with pytest.raises(ValueError, match="c: nobody keeps this coefficient: the batch has kl_coef"):
+        coefficient_at(following(0.1), batch)
+
+
+def test_a_bonus_does_not_begin_above_its_most() -> None:
+    with pytest.raises(ValueError, match="start: 2 is above most: 1"):
+        build_algorithm("grpo", entropy_coef={"target": 0.3, "start": 2, "most": 1})
 
 
 def trained(make: MakeTrainer, output: str, **options: Any) -> tuple[torch.Tensor, list[dict[str, float]]]:

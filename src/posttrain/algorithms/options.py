@@ -162,6 +162,12 @@ class AdaptiveEntropy(Config):
     most: Positive = 1.0
     """The largest c; the least is 0."""
 
+    @model_validator(mode="after")
+    def _begins_within(self) -> AdaptiveEntropy:
+        if self.start > self.most:
+            raise ValueError(f"start: {self.start:g} is above most: {self.most:g}, the largest that it may be")
+        return self
+
 
 def _is_adaptive(given: object) -> str:
     return "an adaptive one" if isinstance(given, dict | Config) else "a number"

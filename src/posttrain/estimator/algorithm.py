@@ -24,7 +24,7 @@ from posttrain.estimator.needs import ASKED_BY, Needs
 from posttrain.estimator.parts.advantage import given
 from posttrain.estimator.parts.average import Average
 from posttrain.estimator.parts.average import token as token_average
-from posttrain.estimator.parts.coefficient import Adaptive, Coefficient, adaptive_in, coefficient_at
+from posttrain.estimator.parts.coefficient import Adaptive, Coefficient, adaptive_in, by_name, coefficient_at
 from posttrain.estimator.parts.correction import none
 from posttrain.estimator.parts.credit.baseline import as_given
 from posttrain.estimator.parts.mask import fresh_rows, keep
@@ -194,9 +194,13 @@ class Algorithm:
 
     @property
     def adaptive(self) -> tuple[Adaptive, ...]:
-        """Its coefficients that follow what is measured, whose state whoever trains keeps."""
+        """Its coefficients that follow what is measured, whose state whoever trains keeps.
+
+        Raises:
+            ValueError: two of one name follow different rules.
+        """
         found = adaptive_in((*(part.coef for part in (*self.terms, *self.penalties)), self.credit))
-        return tuple({one.name: one for one in found}.values())
+        return tuple(by_name(found).values())
 
     @property
     def learns_from_rewards(self) -> bool:

@@ -89,6 +89,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         anchor=torch.full((ROWS,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=drawn(ROWS) if needs.baseline != "none" else None,
         progress=0.5,
+        coefficients={one.name: one.start for one in algorithm.adaptive},
         unit=needs.unit,
     )
     return batch, logp, random

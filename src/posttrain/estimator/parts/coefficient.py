@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -37,19 +38,58 @@ Coefficient = float | Callable[[float], float] | Adaptive
 
 
 def coefficient_at(coefficient: Coefficient, batch: Batch) -> float:
-    """A coefficient, where the run is at this batch."""
+    """A coefficient, where the run is at this batch.
+
+    Raises:
+        ValueError: it follows what is measured, and whoever trains keeps others, and not this one.
+    """
     if isinstance(coefficient, Adaptive):
+        if batch.coefficients and coefficient.name not in batch.coefficients:
+            raise ValueError(
+                f"{coefficient.name}: nobody keeps this coefficient: the batch has {', '.join(batch.coefficients)}. Give it "
+                "as a coef, or to a credit as an argument of a functools.partial, where it is found."
+            )
         return coefficient.sign * batch.coefficients.get(coefficient.name, coefficient.start)
     return coefficient(batch.progress) if callable(coefficient) else coefficient
 
 
-def adaptive_in(part: Any) -> list[Adaptive]:
-    """Those that a coefficient, or a credit, is made of."""
+def adaptive_in(part: Any, seen: tuple[Any, ...] = ()) -> list[Adaptive]:
+    """Those that a coefficient, or a credit, is made of: arguments of a partial, entries of a tuple or list, and what a
+    function closes over.
+    """
     if isinstance(part, Adaptive):
         return [part]
+    if any(part is one for one in seen):  # a function may close over itself
+        return []
+    return [found for one in _inside(part) for found in adaptive_in(one, (*seen, part))]
+
+
+def _inside(part: Any) -> Sequence[Any]:
     if isinstance(part, partial):
-        return [found for value in part.keywords.values() for found in adaptive_in(value)]
-    return [found for one in part for found in adaptive_in(one)] if isinstance(part, tuple) else []  # type: ignore[reportUnknownVariableType]
+        return (part.func, *part.args, *part.keywords.values())
+    if isinstance(part, FunctionType):
+        return [cell.cell_contents for cell in part.__closure__ or ()]
+    return part if isinstance(part, tuple | list) else ()  # type: ignore[reportUnknownVariableType]
+
+
+def by_name(found: Sequence[Adaptive]) -> dict[str, Adaptive]:
+    """Each once.
+
+    Raises:
+        ValueError: two of one name follow different rules, and one state is kept.
+    """
+    named: dict[str, Adaptive] = {}
+    for one in found:
+        if _followed(named.setdefault(one.name, one)) != _followed(one):
+            raise ValueError(
+                f"{one.name}: two coefficients of this name follow different rules: give one of them another name"
+            )
+    return named
+
+
+def _followed(one: Adaptive) -> tuple[Any, ...]:
+    rule = one.rule
+    return one.start, one.measure, (rule.func, rule.args, rule.keywords) if isinstance(rule, partial) else rule
 
 
 def kl_of_collection(batch: Batch) -> Tensor:
