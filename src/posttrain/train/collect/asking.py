@@ -74,8 +74,11 @@ class Asker:
         """The answers' rewards. A demonstration that is to be a row is the last one, and is judged like an answer; so is a
         greedy answer, which is no row, and has no part in what rewards compare.
         """
-        greedy = [one for one in answered if one[0].temperature == 0]
-        answers = [(request.prefix, completion) for request, completion in answered if request.temperature != 0]
+        has_greedy = self._algorithm.needs.baseline == "greedy"
+        greedy = [one for one in answered if has_greedy and one[0].temperature == 0]
+        answers = [
+            (request.prefix, completion) for request, completion in answered if not has_greedy or request.temperature != 0
+        ]
         demonstrated = self._algorithm.needs.demonstration == "row" and problem.demonstration is not None
         if demonstrated and problem.demonstration is not None:
             answers = [*answers, (problem.demonstration, Completion((), (), "stop", answers[0][1].version))]
