@@ -3,6 +3,8 @@
 omega = exp(mean over tokens of log p(y_t) - log sum_v p(v)^2), under the policy as it is, detached
 L = - mean over pairs of omega_w omega_l log sigmoid(beta m)
     mask 1, pi_ref = pi_theta (detached), A = ±omega_w omega_l beta sigmoid(-beta m), N = pairs
+    Of what the policy itself writes, omega is 1 on average for one token, and less for several (Jensen): pairs, and with
+    them the steps, weigh less than in DPO.
     As in TRL 1.16's code (`use_weighting`). The sum over the vocabulary is made in the output layer's own pass.
 """
 

@@ -8,6 +8,9 @@ N = tokens
     ring      two_side, and again r <= 1 - far_low where A >= 0, r >= 1 + far_high where A <= 0: tokens that are far off on
               the side that A leads back from
 
+With updates: 1 and old: trainer r is 1: no mask takes a token out, importance changes nothing, and this is REINFORCE with the
+group's mean. Regions act on several updates, on older samples, and on old: sampler where engine and trainer differ.
+
 The paper's point is that the clip does the work: without an importance weight, the default here, little is lost. Its other
 regularisers are `dro` with std: false (OPMD there) and `asymre`. Masks and constants were read in Trinity-RFT's code.
 """

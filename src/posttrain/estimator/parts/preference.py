@@ -50,7 +50,9 @@ class Completions:
 
     @property
     def weight(self) -> Float[Tensor, "P 1"]:
-        """exp of the mean over tokens of log p - log sum p^2: how much the policy would write this, 1 on average."""
+        """exp of the mean over tokens of log p - log sum p^2: how much the policy would write this. What it writes itself has
+        1 on average where that is one token, and less where it is several (a mean of logs: Jensen).
+        """
         return row_mean(self.view, self.view.logp - self.view.require("collision")).detach().exp()
 
     @property
