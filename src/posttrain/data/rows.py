@@ -71,6 +71,11 @@ class Problem:
     teacher_prompt: Sequence[int] | None = None
     cuts: Sequence[int] = ()
 
+    @property
+    def longest(self) -> Sequence[int]:
+        """The prompt that the student reads, or the teacher, where that is more."""
+        return max(self.prompt, self.teacher_prompt or (), key=len)
+
 
 def digest(rows: Sequence[Example | Problem]) -> str:
     """SHA-256 of all that a run reads of these rows."""

@@ -157,6 +157,18 @@ def test_an_answer_is_as_long_as_it_may_be(algorithm: dict[str, Any], more: dict
 
 
 @pytest.mark.usefixtures("in_empty_folder")
+def test_a_row_is_as_long_as_its_teacher_reads_it() -> None:
+    template, shown = "{prompt}{demonstration}", 4 + 10
+    rollout = {"questions_per_step": 2, "n": 2, "max_tokens": 40}
+    own = of(ROW, algorithm={"name": "sdft", "teacher_template": template}, rollout=rollout, training={"max_steps": 2})
+    assert own.footprint().tokens == 4 * (shown + 40)
+    for part in (own.model, own.tokenizer):
+        part.save_pretrained("teacher")
+    teachers = {"t": {"name": "teacher", "template": template}}
+    assert of(ROW, algorithm={"name": "kd"}, model={**SCRATCH, "teachers": teachers}).footprint().tokens == 4 * (shown + 11)
+
+
+@pytest.mark.usefixtures("in_empty_folder")
 @pytest.mark.parametrize(
     ("model", "training", "distributed", "stored", "computed", "adapter"),
     [

@@ -87,17 +87,21 @@ class Prepared:
         """How its model is saved, by the names of `save_model`."""
         return {"rows": self.sets.first_rows, "dtype": getattr(torch, self.recipe.model.dtype)}
 
-    def footprint(self) -> Footprint:
-        """What each process of the run takes of its memory, by the formulas."""
+    @property
+    def longest(self) -> dict[str, int]:
+        """Tokens of the longest row, its answer whole, and of the longest prompt, as student or teacher read them."""
         sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
         answer = sampling.max_tokens if sampling else 0
         everything = (*self.sets.train, *self.sets.demonstrations)
-        read = [row for one in everything if isinstance(one, Example) for row in one.rows]
-        asked = [len(one.prompt) for one in self.sets.train if not isinstance(one, Example)]
+        read = [row.longest for one in everything if isinstance(one, Example) for row in one.rows]
+        asked = [len(one.longest) for one in self.sets.train if not isinstance(one, Example)]
         longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
         prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
-        sizes = {"longest": longest, "prompt": prompt}
-        return footprint(self.recipe, self.algorithm, self.model, teachers=loaded(self.teachers), **sizes)
+        return {"longest": longest, "prompt": prompt}
+
+    def footprint(self) -> Footprint:
+        """What each process of the run takes of its memory, by the formulas."""
+        return footprint(self.recipe, self.algorithm, self.model, teachers=loaded(self.teachers), **self.longest)
 
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
