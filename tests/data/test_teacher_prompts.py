@@ -48,6 +48,8 @@ def test_it_is_asked_the_template_as_a_prompt_and_the_student_what_it_was(chat: 
     [row] = example.rows
     assert row.teacher_prompt is not None and row.teacher_prompt.tolist() == asked_as(wanted, **plain)
     assert row.prompt.tolist() == [*problem.prompt]
+    [in_steps], _ = read({**ROW, "demonstration": ["one and ", "one are 2"]}, **data)
+    assert isinstance(in_steps, Problem) and in_steps.teacher_prompt == problem.teacher_prompt
     assert row.as_taught.completion is row.completion and len(row.longest) == len(row.as_taught) > len(row)
 
 
@@ -68,7 +70,7 @@ def test_of_a_conversation_the_users_last_turn_is_told_more() -> None:
 def test_a_column_that_is_not_there_is_refused(questions: bool) -> None:
     with pytest.raises(DataError, match=r"x:1: the columns .*hint are needed; the row has .* columns: {hint: <your column>}"):
         read({"prompt": "a", "completion": "b"}, questions=questions, asked=Asked("{prompt}{demonstration}{hint}"))
-    for given, says in (("", "names demonstration, which is empty"), ([1], "demonstration is list")):
+    for given, says in (("", "names demonstration, which is empty"), ([1], "demonstration is list"), ([""], "which is empty")):
         with pytest.raises(DataError, match=f"x:2: .*{says}"):
             read(ROW, {**ROW, "demonstration": given}, questions=questions)
     kept, report = read(ROW, {**ROW, "demonstration": ""}, questions=questions, on_bad_row="skip")

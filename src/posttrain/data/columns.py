@@ -70,6 +70,12 @@ class TemplateFields(Mapping[str, Any]):
         return len(self._columns)
 
 
+def steps_of(demonstration: Any) -> list[str]:
+    """The steps of a demonstration that is a list of them."""
+    given: Any = demonstration if isinstance(demonstration, (list, tuple)) else ()
+    return list(given) if all(isinstance(step, str) for step in given) else []
+
+
 def is_number(value: Any) -> TypeIs[int | float]:
     """An integer or a float, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

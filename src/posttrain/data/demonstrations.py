@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from posttrain.data.columns import steps_of
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes
 from posttrain.data.rows import BadRow, DataReport, LongRow, Problem
@@ -43,7 +44,7 @@ def read_demonstration(
     given = next((text for text in texts if text is not None), None)
     if given is None:
         return None, (), [("no_demonstration", "it has no demonstration")]
-    steps = _steps(given) if given is columns.get("demonstration") else []
+    steps = steps_of(given) if given is columns.get("demonstration") else []
     try:
         row, notes = encoder.demonstration({**_without_messages(columns), "completion": "".join(steps) or given})
     except LongRow as long:
@@ -102,11 +103,6 @@ def only_right(
             "column of answers, or set data.on_wrong_demonstration: keep."
         )
     return checked
-
-
-def _steps(given: Any) -> list[str]:
-    """The steps of a demonstration that is a list of them."""
-    return list(given) if isinstance(given, (list, tuple)) and all(isinstance(step, str) for step in given) else []
 
 
 def _last(messages: Any) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.data.answers import is_conversation
-from posttrain.data.columns import names_of
+from posttrain.data.columns import names_of, steps_of
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, Prompts
 from posttrain.data.rows import BadRow, LongRow
@@ -66,12 +66,14 @@ class TeacherPrompts:
 
     def ids(self, columns: Mapping[str, Any], *, answer: int) -> tuple[list[int], Notes]:
         """The teacher's prompt, after which an answer of so many tokens follows. Of a conversation the template is given its
-        last turn, of the user, and takes its place.
+        last turn, of the user, and takes its place; a demonstration that is a list of steps is joined.
 
         Raises:
             BadRow: a column of the template is missing, empty, or neither text nor a number.
             LongRow: the teacher cannot read so much.
         """
+        if steps := steps_of(columns.get("demonstration")):
+            columns = {**columns, "demonstration": "".join(steps)}
         for name in self._asked.columns:
             if name in columns and columns[name] in (None, ""):
                 raise BadRow(f"{KEY} names {name}, which is empty here")
