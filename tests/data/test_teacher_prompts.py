@@ -70,7 +70,8 @@ def test_of_a_conversation_the_users_last_turn_is_told_more() -> None:
 def test_a_column_that_is_not_there_is_refused(questions: bool) -> None:
     with pytest.raises(DataError, match=r"x:1: the columns .*hint are needed; the row has .* columns: {hint: <your column>}"):
         read({"prompt": "a", "completion": "b"}, questions=questions, asked=Asked("{prompt}{demonstration}{hint}"))
-    for given, says in (("", "names demonstration, which is empty"), ([1], "demonstration is list"), ([""], "which is empty")):
+    bad = (("", "names demonstration, which is empty"), ([1], "demonstration is list"), ([""], "which is empty"))
+    for given, says in bad:
         with pytest.raises(DataError, match=f"x:2: .*{says}"):
             read(ROW, {**ROW, "demonstration": given}, questions=questions)
     kept, report = read(ROW, {**ROW, "demonstration": ""}, questions=questions, on_bad_row="skip")

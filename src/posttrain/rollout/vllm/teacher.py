@@ -34,7 +34,7 @@ class ServedTeacher(Frozen):
         allow_remote: the server may be on another machine, to which the rows are then sent.
 
     Raises:
-        SetupError: it is elsewhere without leave, or has another vocabulary.
+        SetupError: it is elsewhere without leave, has several models, or another vocabulary.
         EngineError: it does not answer.
     """
 
@@ -48,6 +48,7 @@ class ServedTeacher(Frozen):
             )
         try:
             self._server = Server(url, VLLMConfig(mode="server"), controlled=False)
+            self._check_alone(who)
             self._check_vocabulary(who, tokenizer)
         except EngineError as error:
             raise EngineError(f"{who}: {error}") from error
@@ -94,6 +95,14 @@ class ServedTeacher(Frozen):
         raise SetupError(
             "Whole distributions are compared, and a server gives log-probs of tokens: load the teacher by name."
         )
+
+    def _check_alone(self, who: str) -> None:
+        there = self._server.get("/v1/models")["data"]
+        if len({one.get("root") or one["id"] for one in there}) > 1:  # one model may have several names
+            raise SetupError(
+                f"{who}: the server at {self._server.url} has several models, {', '.join(one['id'] for one in there)}, and "
+                "nothing says which of them teaches: start one that serves the teacher alone."
+            )
 
     def _check_vocabulary(self, who: str, tokenizer: Any) -> None:
         whole = range(len(tokenizer))
