@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,8 @@ def recipe(**changes: Any) -> str:
 def only_warnings(err: str) -> bool:
     """Whether nothing but what a run is told by its own metrics is on stderr: one of few steps may learn nothing."""
     return all(line.startswith("warning: ") for line in err.splitlines())
+
+
+def in_cells(out: str) -> str:
+    """What a table says, whatever its width: a cell that is broken over lines is one."""
+    return re.sub(r"[\s│]+", " ", out)

@@ -85,7 +85,7 @@ def fake() -> Iterator[Fake]:
 
 def connect(*fakes: Fake, **options: Any) -> Servers:
     urls = [fake.url for fake in fakes]
-    config = VLLMConfig(mode="server", urls=urls, weights_folder="w", **{"deadline": 0.5, "start_deadline": 1, **options})
+    config = VLLMConfig(mode="server", urls=urls, weights_folder="w", **{"deadline": 0.5, "start_deadline": 10, **options})
     return Servers([Server(url, config) for url in urls])
 
 

@@ -14,7 +14,7 @@ from posttrain import PostTrainer, build_algorithm
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.over.replay import ReplayCollector
-from recipes import SCRATCH, Command, recipe
+from recipes import SCRATCH, Command, in_cells, recipe
 from tiny import make_model
 from train.collect.test_unsolved import RIGHT, UNKNOWN, WRONG, Listed, sampled
 from train.test_resume import differ, ended
@@ -145,4 +145,5 @@ def replaying(algorithm: dict[str, Any], data: dict[str, Any] = TASK, **rollout:
 
 def test_a_recipe_replays_and_says_so(posttrain: Command) -> None:
     code, out, err = posttrain("run", replaying({"name": "grpo", "correction": {}}), "--dry-run")
-    assert code == 0 and "of up to 2 questions more a step, from the 4 latest questions with right and wrong" in out, err
+    said = "of up to 2 questions more a step, from the 4 latest questions with right and wrong"
+    assert code == 0 and said in in_cells(out), err

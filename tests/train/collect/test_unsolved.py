@@ -20,7 +20,7 @@ from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.flat import Flat
 from posttrain.train.collect.over.over import Over
 from posttrain.train.collect.over.unsolved import UnsolvedCollector, parted
-from recipes import Command, recipe
+from recipes import Command, in_cells, recipe
 
 MakeTrainer = Callable[..., PostTrainer]
 RIGHT, WRONG, UNKNOWN = True, False, None
@@ -235,4 +235,4 @@ def test_what_nobody_can_count_is_refused(make_trainer: MakeTrainer, posttrain: 
     assert code == 2 and "rollout.ahead: relift adds an optimizer step" in err
     same = {**values, "algorithm": {"name": "relift", "sft_step": "same"}}
     code, out, err = posttrain("run", recipe(**same, training={"epochs": 1}), "--dry-run")
-    assert code == 0 and "128 at a time, the newest first, within the step on rollouts" in out, err
+    assert code == 0 and "128 at a time, the newest first, within the step on rollouts" in in_cells(out), err
