@@ -89,6 +89,22 @@ def test_a_teacher_of_other_tokens_is_refused(posttrain: Command) -> None:
     assert not Path("out").exists()
 
 
+def test_a_model_that_would_learn_from_itself_asked_the_same_is_refused(posttrain: Command) -> None:
+    for template, expected in (("Q: {prompt}", 2), ("{prompt}", 0)):
+        code, _, err = posttrain(
+            "run",
+            recipe(
+                algorithm={"name": "sdft", "teacher_template": template},
+                data={"train": {"task": "chain", "rows": 8}, "chat_template": False, "prompt_template": "Q: {prompt}"},
+                rollout=ROLLOUT,
+                training={"max_steps": 1},
+            ),
+        )
+        assert (code, "algorithm.teacher_template: 'Q: {prompt}' is what the student" in err) == (expected, expected == 2), (
+            err
+        )
+
+
 def test_questions_without_answers_or_rewards_are_enough_and_a_stage_has_its_own_teacher(posttrain: Command) -> None:
     teacher()
     Path("rows.jsonl").write_text('{"prompt": "1+1="}\n' * 8)

@@ -23,7 +23,7 @@ from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.over_steps import check_stored, over_steps
 from posttrain.execution.prepare.presample import filtered, presample, summary
-from posttrain.execution.prepare.teachers import context_for, identities, loaded, made_teachers, teachers_told
+from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.load import load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
@@ -231,6 +231,7 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     check_code(recipe, permissions)
     algorithm = built(recipe.algorithm)
     recipe.check_built(algorithm)
+    check_asked(recipe, algorithm.needs)
     learns = algorithm.learns_from_rewards
     unread = [reward.label for reward in recipe.rewards if reward.weight and not (learns and reward.verdict)]
     if unread and not (recipe.algorithm.reads_rewards and learns):

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from posttrain.errors import RecipeError
+from posttrain.estimator.needs import Needs
 from posttrain.model.load import context_of, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.recipe import Recipe
@@ -23,6 +25,19 @@ def made_teachers(recipe: Recipe, tokenizer: Any, permissions: Permissions) -> d
     """
     allowed = {"allow_remote": permissions.remote_engine}
     return {name: made_teacher(name, one, tokenizer, **allowed) for name, one in recipe.model.teachers.items()}
+
+
+def check_asked(recipe: Recipe, needs: Needs) -> None:
+    """That a model which teaches itself is asked something else than itself.
+
+    Raises:
+        RecipeError: it is asked the same.
+    """
+    if needs.own_teacher and needs.teacher_template == recipe.data.prompt_template:
+        raise RecipeError(
+            f"algorithm.teacher_template: {needs.teacher_template!r} is what the student is asked, too, and of itself it "
+            "learns nothing: name what only the teacher is told, such as {demonstration}"
+        )
 
 
 def loaded(teachers: Mapping[str, Any]) -> list[Any]:
