@@ -20,7 +20,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from posttrain import PostTrainer
+from posttrain import Needs, PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.data.rows import Example
 from posttrain.distributed import ranks, self_check
@@ -100,6 +100,15 @@ class Counting(PostTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
 
+def rate_of(needs: Needs) -> float:
+    """One at which SGD moves parameters by some thousandths, so that float32 tells them apart."""
+    if needs.corrects:
+        return 1e-8  # the scripted sampler is far away, and who corrects for it by itself would take steps of hundreds
+    if needs.collision:
+        return 1.0  # a policy that would hardly write these pairs hardly moves
+    return 1e-3 if needs.preference else 0.05
+
+
 def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool = False, **options: Any) -> Counting:
     model, tokenizer = make_model(adapter=options.pop("adapter", None))
     distributed = DistributedConfig.model_validate({"mode": mode, "offload": options.pop("offload", False)})
@@ -109,8 +118,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "max_steps": STEPS,
         "per_device_train_batch_size": ROWS // ranks.world(),
         "optim": "sgd",
-        # the scripted sampler is far away, and who corrects for it by itself would take steps of hundreds
-        "learning_rate": 1e-8 if algorithm.needs.corrects else 1e-3 if algorithm.needs.preference else 0.05,
+        "learning_rate": rate_of(algorithm.needs),
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
         "report_to": [],
