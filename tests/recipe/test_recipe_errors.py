@@ -18,6 +18,7 @@ import yaml
 
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import NOT_BUILT, Recipe, load_recipe
+from recipes import Command, recipe
 
 HEAVY = ("torch", "transformers", "datasets", "trl", "peft", "accelerate")
 GOOD = """\
@@ -512,3 +513,12 @@ def test_the_weights_of_rewards_are_those_of_the_recipe(recipe_file: Path) -> No
     assert getattr(load_recipe(recipe_file, asked).algorithm, "reward_weights") == {"exact_match": 2.0, "length": -0.5}  # noqa: B009
     own = ["algorithm={name: gdpo, reward_weights: {exact_match: 1.0, length: 1.0}}", *asked[1:]]
     assert set(getattr(load_recipe(recipe_file, own).algorithm, "reward_weights").values()) == {1.0}  # noqa: B009
+
+
+def test_what_a_stage_has_of_the_top_level_is_wrong_there(posttrain: Command) -> None:
+    """Also a value that an override gives, of which the sentence is."""
+    path = recipe(rollout={"n": 2, "questions_per_step": 2, "top_p": 7}, algorithm={"name": "grpo"}, stages=[{}])
+    code, _, err = posttrain("validate", path)
+    assert code == 2 and "rollout.top_p: input should be" in err and "stages.0" not in err, err
+    code, _, err = posttrain("validate", path, "--set", "rollout.top_p=8")
+    assert code == 2 and "--set rollout.top_p=8: rollout.top_p: input should be" in err, err

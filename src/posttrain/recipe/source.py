@@ -76,8 +76,13 @@ class YamlSource:
         self.overridden[keys] = assignment
 
     def path_of(self, location: Keys) -> Keys:
-        """A location of the validator as a path in the YAML: the names of union members fall out."""
+        """A location of the validator as a path in the YAML: the names of union members fall out, and what a stage has of the
+        top level is there.
+        """
         node: Any = self.values
+        if location[:1] == ("stages",) and len(location) > 2 and location[2] in node:
+            own = node["stages"][int(location[1])]
+            location = location if location[2] in own else location[2:]
         path: list[str] = []
         for i, part in enumerate(location):
             member = isinstance(node, dict) and part not in node and (part == node.get("name") or " " in part)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -68,7 +68,7 @@ def _inside(part: Any) -> Sequence[Any]:
     if isinstance(part, partial):
         return (part.func, *part.args, *part.keywords.values())
     if isinstance(part, FunctionType):
-        return [cell.cell_contents for cell in part.__closure__ or ()]
+        return [cell.cell_contents for cell in part.__closure__ or () if cell != CellType()]  # one may be empty
     return part if isinstance(part, tuple | list) else ()  # type: ignore[reportUnknownVariableType]
 
 
