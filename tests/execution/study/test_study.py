@@ -21,7 +21,8 @@ from posttrain.execution.study.drift import drift
 from posttrain.execution.study.execute import report
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
-from posttrain.execution.study.table import Interval
+from posttrain.execution.study.results import read_results, save_results
+from posttrain.execution.study.table import Interval, tables
 from posttrain.settings.doors.permissions import Permissions
 from recipes import Command
 from tiny import make_model
@@ -44,6 +45,7 @@ def test_the_projects_studies_are_valid() -> None:
     [
         ({"seeds": [0, 7]}, r"tuning.seeds: they must be others than seeds"),
         ({"seeds": [0]}, r"study.yaml:\d+: seeds: "),
+        ({"baseline": "grpo"}, r"baseline: grpo is none of algorithms \(both, sft\)"),
         ({"drift": "nowhere"}, r"drift: nowhere is of no set in recipe.data.eval \(test, val\)"),
         ({"earlier": "nowhere"}, r"earlier: nowhere is of no set"),
         ({"tuning": {**STUDY["tuning"], "metrics": ["x/pass@1"]}}, r"tuning.metrics: x/pass@1 is of no set"),
@@ -106,11 +108,10 @@ def test_an_outcome_adds_up_the_stages(tmp_path: Path) -> None:
 
 def test_a_report_has_a_table_for_each_start_figures_and_plots(tmp_path: Path) -> None:
     made = study(output_dir=str(tmp_path), earlier="test")
-    rate = dict.fromkeys(Matrix(made).pairs(), 0.001)
     runs: list[Run] = [run for pair in Matrix(made).pairs() for run in Matrix(made).final(*pair, 1e-3)]
     for run in runs:
         finished(run.folder, 0.5 + 0.1 * run.seed)
-    folder = report(made, runs, rate)
+    folder = report(made, runs)
     table = (folder / "table.md").read_text()
     assert table.count("### Start: ") == 2 and "400 tokens" in table and "which are not reported" in table
     [row, _] = [line for line in table.splitlines() if line.startswith("| sft |")]
@@ -120,6 +121,43 @@ def test_a_report_has_a_table_for_each_start_figures_and_plots(tmp_path: Path) -
     results = json.loads((folder / "results.json").read_text())
     assert len(results) == len(runs) and {"seed", "after", "tokens", "learning_rate"} <= results[0].keys()
     assert {path.name for path in (folder / "plots").iterdir()} == {"young.svg", "given.svg"}
+
+
+def test_algorithms_are_held_against_one_seed_by_seed_and_what_else_is_asked_for_is_shown(tmp_path: Path) -> None:
+    shown = ["test/length", "train/demonstrated", "mask/dropped_fraction"]
+    made = study(output_dir=str(tmp_path), starts={"given": STUDY["starts"]["given"]}, baseline="sft", shown=shown)
+    runs = [
+        run for pair, rate in zip(Matrix(made).pairs(), (1e-2, 1e-3), strict=True) for run in Matrix(made).final(*pair, rate)
+    ]
+    for run in runs:
+        finished(run.folder, 0.5 + 0.1 * run.seed + (0.2 + 0.02 * run.seed if run.algorithm == "both" else 0.0))
+    folder = report(made, runs)
+    table = (folder / "table.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("|")]
+    [titles, _, _, sft, both] = rows
+    half = 12.7062 * np.std([0.2, 0.22], ddof=1) / np.sqrt(2)
+    paired = titles.index("test pass@1 - sft")
+    assert both[paired] == f"0.210 ± {half:.3f}" and sft[paired] == "" and both[2] == "0.001 ↓" and sft[2] == "0.01 ↑"
+    assert sft[titles.index("train/demonstrated")].startswith("0.500") and "test length - sft" in titles
+    assert "mask/dropped_fraction" not in titles
+
+
+def test_tables_can_be_made_again_from_what_was_kept_of_the_results(tmp_path: Path) -> None:
+    made = study(output_dir=str(tmp_path), baseline="both")
+    runs = [run for pair in Matrix(made).pairs() for run in Matrix(made).final(*pair, 1e-3)]
+    for run in runs:
+        finished(run.folder, 0.5 + 0.1 * run.seed)
+    table = (report(made, runs) / "table.md").read_text()
+    everything = read_results(tmp_path / "results.json")
+    save_results(tmp_path / "kept.json", everything, only=["eval/test/pass@1", "eval/test/pass@2", "eval/test/length"])
+    kept = read_results(tmp_path / "kept.json")
+    assert tables(made, everything) == tables(made, kept) == table and list(kept) == runs
+    assert len((tmp_path / "kept.json").read_text()) < len((tmp_path / "results.json").read_text())
+    assert (tmp_path / "kept.json").read_text().count("\n") == len(runs) + 2
+    for wrong in ("[{}]", "{", "[1]"):
+        (tmp_path / "wrong.json").write_text(wrong)
+        with pytest.raises(RecipeError, match=r"wrong.json is no file of a study's results"):
+            read_results(tmp_path / "wrong.json")
 
 
 def test_runs_can_be_shown_beside_each_other(posttrain: Command, tmp_path: Path) -> None:

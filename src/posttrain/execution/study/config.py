@@ -44,6 +44,11 @@ class StudyConfig(Config):
     """A set of an earlier task, whose accuracy before and after is shown."""
     drift: str | None = None
     """A set on whose questions KL from the start model and entropy are measured."""
+    baseline: Name | None = None
+    """An algorithm that the others are held against: run by run, of the same start model and seed."""
+    shown: list[str] = []
+    """What tables show besides: `<set>/<name>` of the last evaluation, or a metric of steps, as its mean over those that
+    have it. Runs may lack it."""
     processes: Annotated[int, Field(ge=1)] = 1
     """Runs at a time; the cores are shared out."""
     output_dir: Annotated[str, Field(min_length=1)]
@@ -66,6 +71,12 @@ class StudyConfig(Config):
     def _keeps_tuning_apart(self) -> StudyConfig:
         if set(self.seeds) & set(self.tuning.seeds):
             raise ValueError("tuning.seeds: they must be others than seeds, so that what is chosen is not what is reported")
+        return self
+
+    @model_validator(mode="after")
+    def _is_held_against_one_of_its_own(self) -> StudyConfig:
+        if self.baseline is not None and self.baseline not in self.algorithms:
+            raise ValueError(f"baseline: {self.baseline} is none of algorithms ({', '.join(self.algorithms)})")
         return self
 
     @model_validator(mode="after")

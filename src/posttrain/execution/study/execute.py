@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +19,7 @@ from posttrain.execution.study.config import StudyConfig
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.plots import plot
+from posttrain.execution.study.results import save_results
 from posttrain.execution.study.table import tables
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.doors.permissions import Permissions
@@ -71,7 +71,7 @@ def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = 
         final = [run for pair in matrix.pairs() for run in matrix.final(*pair, chosen[pair])]
         starts = {run: matrix.start_model(run.start, run.seed) for run in final}
         begin("runs", [Job(matrix.recipe(run), start, study.drift) for run, start in starts.items()])
-    return report(study, final, chosen)
+    return report(study, final)
 
 
 def choose(study: StudyConfig, tuning: Iterable[Run]) -> dict[tuple[str, str], float]:
@@ -110,13 +110,12 @@ def _measured(run: Run, metrics: Sequence[str]) -> list[float]:
     return [after[metric] for metric in metrics]
 
 
-def report(study: StudyConfig, runs: list[Run], chosen: Mapping[tuple[str, str], float]) -> Path:
+def report(study: StudyConfig, runs: list[Run]) -> Path:
     """Writes the results of the reported runs."""
     folder = Path(study.output_dir)
     outcomes = {run: Outcome.of(run.folder) for run in runs}
-    rows = [{**asdict(run), "folder": str(run.folder), **asdict(outcome)} for run, outcome in outcomes.items()]
-    write(folder / "results.json", json.dumps(rows, indent=1))
-    write(folder / "table.md", tables(study, outcomes, chosen))
+    save_results(folder / "results.json", outcomes)
+    write(folder / "table.md", tables(study, outcomes))
     for start in study.starts:
         of_start = [run for run in runs if run.start == start]
         plot(of_start, list(study.recipe["data"]["eval"]), folder / "plots" / f"{start}.svg")

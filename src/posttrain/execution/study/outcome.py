@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from posttrain.train.watch.records import JsonLines
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one run: its first and last evaluation, what it spent, and how far it went from its start model."""
+    """Of one run: its first and last evaluation, what it spent, how far it went from its start model, and what was watched.
+
+    watched: the mean of every metric of its steps, over those that have it.
+    """
 
     before: dict[str, float]
     after: dict[str, float]
@@ -24,6 +27,7 @@ class Outcome:
     seconds: float
     demonstrated: float
     drift: dict[str, float]
+    watched: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Outcome:
@@ -42,7 +46,17 @@ class Outcome:
             seconds=sum(line.get("step/seconds", 0.0) for line in steps),
             demonstrated=sum(line["train/demonstrated"] for line in steps) / max(len(steps), 1),
             drift=json.loads(drift.read_text()) if drift.is_file() else {},
+            watched=_means(steps),
         )
+
+
+def _means(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for line in steps:
+        for name, value in line.items():
+            if isinstance(value, int | float) and name != "step":
+                found.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def stages(folder: Path) -> Sequence[Path]:

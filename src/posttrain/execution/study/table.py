@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import stats
@@ -13,7 +14,8 @@ from posttrain.execution.study.config import StudyConfig
 from posttrain.execution.study.matrix import Run
 from posttrain.execution.study.outcome import Outcome
 
-Value = Callable[[Outcome], float | None]
+Value = Callable[[Run], float | None]
+Outcomes = Mapping[Run, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +34,12 @@ class Interval:
         return cls(mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)))
 
 
-def tables(study: StudyConfig, outcomes: Mapping[Run, Outcome], chosen: Mapping[tuple[str, str], float]) -> str:
+def tables(study: StudyConfig, outcomes: Outcomes) -> str:
     """One table for each start model, with what all its runs had in common above it."""
-    budget = (
-        f"{study.budget.tokens:,} tokens, of all rows of its steps"
-        if study.budget.tokens
-        else f"{study.budget.seconds:g} s of steps"
-    )
-    seeds = ", ".join(map(str, study.seeds))
-    lines = [
-        f"Every run may spend {budget}. Mean over seeds {seeds} ± half of the 95 % t-interval. The learning rate of each "
-        f"algorithm is the best of {', '.join(f'{rate:g}' for rate in study.tuning.learning_rates)} by "
-        f"{' and '.join(study.tuning.metrics)}, on seeds {', '.join(map(str, study.tuning.seeds))}, which are not reported.",
-    ]
-    columns = _columns(study, outcomes)
+    lines = [_in_common(study)]
     for start in study.starts:
         of_start = {run: outcome for run, outcome in outcomes.items() if run.start == start}
+        columns = _columns(study, of_start)
         before = [
             _cell([outcome.before.get(f"eval/{name}") for outcome in _first_of_each_seed(of_start)]) for name in _rated(study)
         ]
@@ -55,10 +47,33 @@ def tables(study: StudyConfig, outcomes: Mapping[Run, Outcome], chosen: Mapping[
         lines += ["| algorithm | learning rate | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 2)]
         lines.append(f"| *start* | | {' | '.join(before)} |" + " |" * (len(columns) - len(before)))
         for algorithm in study.algorithms:
-            mine = [outcome for run, outcome in of_start.items() if run.algorithm == algorithm]
-            cells = [_cell([value(outcome) for outcome in mine]) for value in columns.values()]
-            lines.append(f"| {algorithm} | {chosen[start, algorithm]:g} | " + " | ".join(cells) + " |")
+            mine = [run for run in of_start if run.algorithm == algorithm]
+            cells = [_cell([value(run) for run in mine]) for value in columns.values()]
+            lines.append(f"| {algorithm} | {_rate(study, mine[0].learning_rate)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _in_common(study: StudyConfig) -> str:
+    budget = (
+        f"{study.budget.tokens:,} tokens, of all rows of its steps"
+        if study.budget.tokens
+        else f"{study.budget.seconds:g} s of steps"
+    )
+    rates, seeds = (", ".join(f"{value:g}" for value in values) for values in (study.tuning.learning_rates, study.seeds))
+    tuned = ", ".join(map(str, study.tuning.seeds))
+    said = (
+        f"Every run may spend {budget}. Mean over seeds {seeds} ± half of the 95 % t-interval. The learning rate of each "
+        f"algorithm is the best of {rates} by {' and '.join(study.tuning.metrics)}, on seeds {tuned}, which are not "
+        "reported; an arrow says that it is the least or the greatest of these."
+    )
+    against = f" After a minus stands what {study.baseline} reached from the same start: the interval is of the differences."
+    return said + against if study.baseline is not None else said
+
+
+def _rate(study: StudyConfig, rate: float) -> str:
+    rates = study.tuning.learning_rates
+    at_an_end = len(rates) > 1 and {min(rates): " ↓", max(rates): " ↑"}.get(rate)
+    return f"{rate:g}{at_an_end or ''}"
 
 
 def _rated(study: StudyConfig) -> list[str]:
@@ -69,34 +84,52 @@ def _rated(study: StudyConfig) -> list[str]:
     return [f"{name}/pass@{k}" for k in (1, *(k for k in ks if k != 1)) for name in sets]
 
 
-def _columns(study: StudyConfig, outcomes: Mapping[Run, Outcome]) -> dict[str, Value]:
+def _columns(study: StudyConfig, outcomes: Outcomes) -> dict[str, Value]:
+    """Of the runs of one start; what none of them has measured is left out."""
+
     def after(name: str) -> Value:
-        return lambda outcome: outcome.after.get(f"eval/{name}")
+        return lambda run: outcomes[run].after.get(f"eval/{name}")
 
     def of_drift(name: str) -> Value:
-        return lambda outcome: outcome.drift.get(name)
+        return lambda run: outcomes[run].drift.get(name)
 
-    columns: dict[str, Value] = {name.replace("/", " "): after(name) for name in _rated(study)}
+    def watched(name: str) -> Value:
+        return lambda run: outcomes[run].watched.get(name)
+
+    rated, sets = _rated(study), study.recipe["data"]["eval"]
+    columns: dict[str, Value] = {name.replace("/", " "): after(name) for name in rated}
+    evaluated = [name for name in study.shown if name.partition("/")[0] in sets]
+    columns |= {name.replace("/", " ", 1): after(name) for name in evaluated}
+    if study.baseline is not None:
+        for name in [*(name for name in rated if name.endswith("/pass@1")), *evaluated]:
+            title = f"{name.replace('/', ' ', 1)} - {study.baseline}"
+            columns[title] = partial(_beyond, after(name), study.baseline, list(outcomes))
     if study.earlier is not None:
         name = f"eval/{study.earlier}/pass@1"
-        columns[f"{study.earlier}, after - before"] = lambda outcome: outcome.after[name] - outcome.before[name]
-    first = next(iter(study.recipe["data"]["eval"]))
+        columns[f"{study.earlier}, after - before"] = lambda run: outcomes[run].after[name] - outcomes[run].before[name]
+    columns |= {name: watched(name) for name in study.shown if name not in evaluated}
     columns |= {
-        "length": after(f"{study.drift or first}/length"),
+        "length": after(f"{study.drift or next(iter(sets))}/length"),
         "entropy": of_drift("entropy"),
         "KL from start, nats per answer": of_drift("kl_per_answer"),
-        "demonstrated share": lambda outcome: outcome.demonstrated,
-        "steps": lambda outcome: outcome.steps,
-        "tokens of its rows": lambda outcome: outcome.tokens,
-        "tokens trained": lambda outcome: outcome.tokens_trained,
-        "tokens generated": lambda outcome: outcome.tokens_generated,
-        "seconds": lambda outcome: outcome.seconds,
+        "demonstrated share": lambda run: outcomes[run].demonstrated,
+        "steps": lambda run: outcomes[run].steps,
+        "tokens of its rows": lambda run: outcomes[run].tokens,
+        "tokens trained": lambda run: outcomes[run].tokens_trained,
+        "tokens generated": lambda run: outcomes[run].tokens_generated,
+        "seconds": lambda run: outcomes[run].seconds,
     }
-    seen = {name for name, value in columns.items() for outcome in outcomes.values() if value(outcome) is not None}
-    return {name: value for name, value in columns.items() if name in seen}
+    return {name: value for name, value in columns.items() if any(value(run) is not None for run in outcomes)}
 
 
-def _first_of_each_seed(outcomes: Mapping[Run, Outcome]) -> list[Outcome]:
+def _beyond(value: Value, baseline: str, runs: Sequence[Run], run: Run) -> float | None:
+    """What a run has more than the baseline's of the same seed; nothing for the baseline itself."""
+    theirs = next((value(other) for other in runs if other.algorithm == baseline and other.seed == run.seed), None)
+    mine = value(run)
+    return None if run.algorithm == baseline or mine is None or theirs is None else mine - theirs
+
+
+def _first_of_each_seed(outcomes: Outcomes) -> list[Outcome]:
     first: dict[int, Outcome] = {}
     for run, outcome in outcomes.items():
         first.setdefault(run.seed, outcome)
