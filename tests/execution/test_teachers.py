@@ -13,15 +13,15 @@ from posttrain.execution.planning import plan
 from posttrain.model.load import load
 from posttrain.recipe import load_recipe
 from posttrain.settings.model import ModelConfig
-from recipes import SCRATCH, Command, recipe
+from recipes import SCRATCH, Command, recipe, write
 
 TEACHERS = {"wide": {"name": "teacher"}}
 TRAINING = {"max_steps": 2, "rows_per_step": 4, "lr_scheduler_type": "constant", "save_every": 1}
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 4}
 
 
-def teacher(kind: Literal["characters", "bytes"] = "characters") -> Path:
-    sizes = {"hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
+def teacher(kind: Literal["characters", "bytes"] = "characters", **more: Any) -> Path:
+    sizes = {"hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1, **more}
     for one in load(ModelConfig.model_validate({"from_scratch": sizes, "tokenizer": kind}), seed=1):
         one.save_pretrained("teacher")
     return Path("teacher")
@@ -80,6 +80,24 @@ def test_a_teacher_is_asked_more_than_the_student_and_the_same_when_a_run_goes_o
     ):
         code, _, err = posttrain("run", told(template, algorithm={"name": "kd", **algorithm}), "--output-dir", "refused")
         assert (code, says in err) == (expected, True), err
+
+
+def test_rows_longer_than_a_teacher_reads_are_left_out(posttrain: Command) -> None:
+    """As those that are longer than the student reads."""
+    teacher(max_position_embeddings=24)
+    write(Path("rows.jsonl"), *[{"prompt": "1+1=" * (1 + 3 * (i == 5)), "completion": "2" * 12} for i in range(8)])
+    asked = {"train": {"path": "rows.jsonl"}, "chat_template": False}
+    code, out, err = posttrain("run", made(data=asked))
+    assert code == 0, out + err
+    assert "prompt and completion have 29 tokens, over the limit of 24 (the teacher" in Path("out/left_out.jsonl").read_text()
+    for most, expected, says in (
+        (19, 0, ""),
+        (24, 2, "rollout.max_tokens: 24 leaves no room in what the teacher reads, 24 tokens"),
+    ):
+        told = made(algorithm={"name": "opd"}, data=asked, rollout={**ROLLOUT, "max_tokens": most}, output_dir=f"{most}")
+        code, out, err = posttrain("run", told)
+        assert (code, says in err) == (expected, True), out + err
+    assert "over the limit of 5 (the teacher" in Path("19/left_out.jsonl").read_text()
 
 
 def test_a_teacher_of_other_tokens_is_refused(posttrain: Command) -> None:

@@ -54,7 +54,7 @@ class Reader:
         """
         told = () if teacher is None else teacher.columns
         use = Use("pairs" if sides else "demonstrations", self._data, (*COLUMNS[worth], *sides, *told))
-        encoder, weigher, taught = self._encoder(self._context), Weigher(worth, self._tokenizer), self._teacher(teacher)
+        encoder, weigher, taught = self._encoder(teacher), Weigher(worth, self._tokenizer), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:
             columns = use.columns(record)
@@ -110,9 +110,8 @@ class Reader:
         """
         needs = tuple(dict.fromkeys((*needs, *numbers, *(() if teacher is None else teacher.columns))))
         use = Use("questions", self._data, needs, demonstrated, anything)
-        limits = [limit for limit in (self._context, context) if limit is not None]
-        asking = self._encoder(min(limits) - room + 1 if limits else None)
-        answering, taught = self._encoder(self._context), self._teacher(teacher)
+        asking, answering = self._encoder(teacher, context, room=room), self._encoder(teacher)
+        taught = self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Problem], Notes]:
             columns = use.columns(record)
@@ -149,11 +148,15 @@ class Reader:
             )
         return only_right(kept, report, faults, on_wrong=self._data.on_wrong_demonstration), report
 
-    def _encoder(self, limit: int | None) -> Encoder:
-        return Encoder(self._tokenizer, self._data, self._ends, limit)
+    def _encoder(self, teacher: Asked | None, context: int | None = None, room: int = 1) -> Encoder:
+        """For rows that all who read them have room for, and so many tokens less one after them."""
+        read = {"the model": self._context, "the engine": context, "the teacher": None if teacher is None else teacher.bound}
+        known = [(limit - room + 1, who) for who, limit in read.items() if limit is not None]
+        limit, who = min(known, key=lambda one: one[0], default=(None, ""))
+        return Encoder(self._tokenizer, self._data, self._ends, limit, who)
 
     def _teacher(self, asked: Asked | None) -> TeacherPrompts | None:
-        return None if asked is None else TeacherPrompts(asked, self._tokenizer, self._data, self._ends)
+        return None if asked is None or not asked.template else TeacherPrompts(asked, self._tokenizer, self._data, self._ends)
 
     def _all(
         self,

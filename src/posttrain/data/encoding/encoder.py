@@ -32,13 +32,21 @@ class Encoder:
         config: templates, limits and policies.
         eos_ids: every token that ends an answer, the generation config's among them; one is appended where a completion has
             none: what the chat template ends turns with, or else the first.
-        limit: the model's own maximal length.
+        limit: the maximal length of who reads the rows.
+        reader: whose that is, in words.
     """
 
-    def __init__(self, tokenizer: Any, config: Encoding, eos_ids: Sequence[int], limit: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        config: Encoding,
+        eos_ids: Sequence[int],
+        limit: int | None = None,
+        reader: str = "the model",
+    ) -> None:
         if not eos_ids:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
-        self._lengths, self._tokenizer = Lengths(config, limit), tokenizer
+        self._lengths, self._tokenizer = Lengths(config, limit, reader), tokenizer
         self._chat: Chat | None = None
         if not config.chat_template:
             self._path: Chat | Plain = Plain(Text(tokenizer, eos_ids), config, self._lengths)

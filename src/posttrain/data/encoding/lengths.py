@@ -15,11 +15,12 @@ class Lengths:
 
     Args:
         config: limits and policies.
-        limit: the model's own maximal length.
+        limit: the maximal length of who reads them.
+        reader: whose that is, in words.
     """
 
-    def __init__(self, config: Encoding, limit: int | None) -> None:
-        given = {"data.max_tokens": config.max_tokens, "the model's own length": limit}
+    def __init__(self, config: Encoding, limit: int | None, reader: str) -> None:
+        given = {"data.max_tokens": config.max_tokens, f"{reader}'s own length": limit}
         limits = [(length, name) for name, length in given.items() if length is not None]
         self._config, (self._whole, self._whole_by) = config, min(limits, default=(None, ""))
         self._prompt, self._prompt_by = config.max_prompt_tokens, "data.max_prompt_tokens"

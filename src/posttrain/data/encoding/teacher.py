@@ -20,10 +20,17 @@ KEY = "the teacher's template"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a teacher is asked: by a template of a row's columns; it reads `context` tokens at most, where that is known."""
+    """How a teacher is asked: by a template of columns, or as the student is. It reads `context` tokens at most, where
+    that is known.
+    """
 
-    template: str
+    template: str = ""
     context: int | None = None
+
+    @property
+    def bound(self) -> int | None:
+        """Tokens of the student's row, at most, where the teacher reads that one."""
+        return None if self.template else self.context
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,8 +51,8 @@ class Asked:
 
 
 def asked_by(needs: Needs, context: int | None) -> Asked | None:
-    """How an algorithm's teacher, of that context, is asked; None where it reads what the student reads."""
-    return Asked(needs.teacher_template, context) if needs.teacher_template else None
+    """How an algorithm's teacher, of that context, is asked; None where there is none."""
+    return Asked(needs.teacher_template, context) if needs.teacher != "none" else None
 
 
 class TeacherPrompts:

@@ -71,7 +71,7 @@ def read_sets(
     sets = Sets([])
     if recipe.data.collect is not None:
         chosen = recipe.data.collect.chosen
-        room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens")
+        room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
         sets.candidates, sets.reports["candidates"] = reader.problems(
             read(recipe.data.train), **room, teacher=teacher, label="data.train"
         )
@@ -120,7 +120,7 @@ def _train(
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
-        **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens"),
+        **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens", teacher),
         needs=wanted.columns,
         numbers=compared_by(algorithm.needs, made=recipe.data.makes_values),
         anything=wanted.anything,
@@ -150,12 +150,18 @@ def _evaluated(
         raise DataError(f"{label}: nothing to evaluate: {lacking}, and eval.samples is 0.")
 
 
-def _room(model: Any, sampling: SamplingConfig | None, max_tokens: int, key: str) -> dict[str, Any]:
-    """That answers must find room in the context, the model's or the engine's, in the words of `Reader.problems`."""
+def _room(
+    model: Any, sampling: SamplingConfig | None, max_tokens: int, key: str, teacher: Asked | None = None
+) -> dict[str, Any]:
+    """That answers must find room in the context, the model's or the engine's, in the words of `Reader.problems`; and in that
+    of a teacher who reads them after the same prompt.
+    """
     served = sampling.vllm.max_model_len if sampling is not None and sampling.engine == "vllm" else None
     context = min((limit for limit in (context_of(model), served) if limit is not None), default=None)
     if context is not None and context <= max_tokens:
         raise RecipeError(f"{key}: {max_tokens} leaves no room in a context of {context}.")
+    if teacher is not None and teacher.bound is not None and teacher.bound <= max_tokens:
+        raise RecipeError(f"{key}: {max_tokens} leaves no room in what the teacher reads, {teacher.bound} tokens.")
     return {"room": max_tokens, "context": context}
 
 

@@ -14,13 +14,11 @@ from posttrain.estimator.divergence import Divergence
 from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.head import Head, ReferenceStates
 from posttrain.model.layout.inputs import ModelInputs
-from posttrain.model.load import context_of
 from posttrain.model.pretrained import pretrained, with_adapter
 from posttrain.model.scoring import Scorer, output_head
 from posttrain.model.trials import usable_head
 from posttrain.settings.model import ModelConfig, TeacherConfig
 from posttrain.settings.training import HeadPath
-from posttrain.telling import tell
 
 
 class Teacher(Frozen):
@@ -70,17 +68,10 @@ def teacher_of(name: str, model: Any, policy: Any, *, vocabulary: int, head: Hea
         raise SetupError(
             f"{who} has {min(embedded, there)} ids, and {least} are needed: its vocabulary is another than the student's."
         )
-    tell_of_context(who, context_of(model), context_of(policy))
     usable = usable_head(model, head, vocabulary)
     if full and usable == "whole":
         raise SetupError(f"{who} is compared by whole distributions: an output layer that is a matrix is needed.")
     return Teacher(model, head=usable, rows=rows)
-
-
-def tell_of_context(who: str, short: int | None, long: int | None) -> None:
-    """Where a teacher reads less than its student."""
-    if short is not None and (long is None or short < long):
-        tell("teacher-context", f"{who} reads {short} tokens at most, fewer than the student: it knows no longer rows.")
 
 
 def load_teacher(name: str, config: TeacherConfig, tokenizer: Any) -> Any:

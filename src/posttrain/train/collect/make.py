@@ -51,8 +51,13 @@ def as_examples(
     if len(data) and isinstance(data[0], Example):
         if odd := {len(example.rows) for example in data} - {max(len(sides), 1)}:
             raise DataError(f"{label}: prepared examples must have {max(len(sides), 1)} rows each, and some have {min(odd)}.")
-        if teacher is not None and any(row.teacher_prompt is None for example in data for row in example.rows):
-            raise DataError(f"{label}: prepared rows must have a teacher_prompt: Reader.examples(…, teacher=…) makes them.")
+        if teacher is not None:
+            _check_taught(
+                teacher,
+                [(one.where, len(row.as_taught), row.teacher_prompt) for one in data for row in one.rows],
+                label,
+                "examples",
+            )
         if worth != "none" and any(row.weight is None for example in data for row in example.rows):
             raise DataError(f"{label}: prepared rows must have a weight: Reader.examples(…, worth={worth!r}) makes them.")
         return list(data)
@@ -82,8 +87,9 @@ def as_problems(
             teacher.
     """
     if len(data) and isinstance(data[0], Problem):
-        if teacher is not None and any(problem.teacher_prompt is None for problem in data):
-            raise DataError("The questions must have a teacher_prompt: Reader.problems(…, teacher=…) makes them.")
+        if teacher is not None:
+            taught = [(one.where, len(one.teacher_prompt or one.prompt) + max_tokens, one.teacher_prompt) for one in data]
+            _check_taught(teacher, taught, "the data", "problems")
         if numbers and any(name not in problem.columns for problem in data for name in numbers):
             raise DataError(f"the data: prepared questions must have the column {numbers[0]}, which the algorithm reads.")
         return list(data)
@@ -101,6 +107,21 @@ def as_problems(
     )
     tell_unread("the data", [report])
     return asked
+
+
+def _check_taught(teacher: Asked, rows: Iterable[tuple[str, int, Any]], label: str, made: str) -> None:
+    """That prepared rows have what their teacher is asked, and are no longer for it than it reads, answers whole.
+
+    Raises:
+        DataError: one has or is not.
+    """
+    for where, length, prompt in rows:
+        if teacher.template and prompt is None:
+            raise DataError(f"{label}: prepared rows must have a teacher_prompt: Reader.{made}(…, teacher=…) makes them.")
+        if teacher.context is not None and length > teacher.context:
+            raise DataError(
+                f"{where}: the teacher would read {length} tokens, and knows {teacher.context}: leave the row out."
+            )
 
 
 def weighted(rewards: Iterable[Reward | Weighted]) -> list[Weighted]:

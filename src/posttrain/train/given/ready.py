@@ -13,9 +13,9 @@ from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.frozen.reference import Reference
-from posttrain.model.frozen.teacher import teacher_of, tell_of_context
+from posttrain.model.frozen.teacher import teacher_of
 from posttrain.model.layout.make import Rows, make_layout
-from posttrain.model.load import context_of, untie
+from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
 from posttrain.model.scoring import output_head
 from posttrain.model.trials import tell_of_plain_attention, usable_head, usable_layout, usable_varlen
@@ -69,7 +69,7 @@ def make_ready(
     full, loaded = algorithm.needs.teacher == "full", [one for one in teachers.values() if isinstance(one, torch.nn.Module)]
     for called, one in teachers.items():
         if isinstance(one, ServedTeacher):
-            check_served(called, one, model, full=full)
+            check_served(called, full=full)
             teacher = one
             continue
         teacher = teacher_of(called, one, model, vocabulary=vocabulary, head=execution.head, full=full)
@@ -91,7 +91,7 @@ def make_ready(
     return Ready(head, layout, reference, teacher)
 
 
-def check_served(name: str, teacher: ServedTeacher, policy: Any, *, full: bool) -> None:
+def check_served(name: str, *, full: bool) -> None:
     """Refuses what a server cannot do.
 
     Raises:
@@ -102,4 +102,3 @@ def check_served(name: str, teacher: ServedTeacher, policy: Any, *, full: bool) 
             f"The teacher {name} is compared by whole distributions, and a server gives log-probs of tokens: load it by its "
             "name, or take opd."
         )
-    tell_of_context(f"The teacher {name}", teacher.context, context_of(policy))
