@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from posttrain.estimator.parts.coefficient import (
     towards_kl,
 )
 from posttrain.estimator.parts.credit.baseline import in_turn, less_kl
+from posttrain.estimator.trial import try_out
 from tiny import parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -76,7 +77,25 @@ def by_place(coef: Adaptive, batch: Batch) -> Batch:
     return less_kl(batch, coef=coef)
 
 
-@pytest.mark.parametrize("where", ["keyword", "place", "list", "closure", "nested"])
+@dataclass(frozen=True)
+class Held:
+    coef: Adaptive
+
+    def __call__(self, batch: Batch) -> Batch:
+        return less_kl(batch, coef=self.coef)
+
+    made = __call__
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    coefs: Mapping[str, Adaptive]
+
+    def __call__(self, batch: Batch) -> Batch:
+        return less_kl(batch, coef=self.coefs["c"])
+
+
+@pytest.mark.parametrize("where", ["keyword", "place", "list", "closure", "nested", "object", "method", "slots"])
 def test_one_that_a_credit_is_made_of_is_found_wherever_it_stands(where: str) -> None:
     c, plain = following(0.1), build_algorithm("reinforce")
 
@@ -89,6 +108,9 @@ def test_one_that_a_credit_is_made_of_is_found_wherever_it_stands(where: str) ->
         "list": partial(in_turn, steps=[partial(less_kl, coef=c)]),  # type: ignore[reportArgumentType]
         "closure": closed,
         "nested": partial(in_turn, steps=(closed, partial(less_kl, coef=following(0.1)))),
+        "object": Held(c),
+        "method": Held(c).made,
+        "slots": Slotted({"c": c}),
     }
     assert replace(plain, credit=credits[where]).adaptive == (c,)
 
@@ -103,6 +125,21 @@ def test_one_that_nobody_keeps_is_refused_beside_others() -> None:
     batch = Batch(loss_mask=torch.ones(1, 1, dtype=torch.bool), coefficients={"kl_coef": 0.1})
     with pytest.raises(ValueError, match="c: nobody keeps this coefficient: the batch has kl_coef"):
         coefficient_at(following(0.1), batch)
+
+
+HIDDEN = following(0.1)
+
+
+def of_the_module(batch: Batch) -> Batch:
+    return less_kl(batch, coef=HIDDEN)
+
+
+def test_one_that_nobody_finds_is_refused_before_a_run() -> None:
+    """It is a global name's; alone, it would stay where it starts."""
+    plain = build_algorithm("grpo", kl_coef=0.2, kl_in="reward")
+    with pytest.raises(ValueError, match="c: nobody keeps this coefficient: the batch has none"):
+        try_out(replace(plain, credit=partial(in_turn, steps=(of_the_module, plain.credit))))
+    try_out(replace(plain, credit=partial(in_turn, steps=(Held(HIDDEN), plain.credit))))
 
 
 def test_a_bonus_does_not_begin_above_its_most() -> None:

@@ -40,8 +40,8 @@ class Batch:
     token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `collision` is the
     log of the sum of the squared probabilities, of the policy as it is. `anchor` is one number for the whole step, made
     before its first micro-batch. `baseline` is what an answer to the row's question is worth. `coefficients` are those that
-    follow what is measured (`Adaptive`), by their names. So many rows in a row are a `unit`, whose first one is `chosen`
-    where there are preferences; then 1 means 2.
+    follow what is measured (`Adaptive`), by their names; None: nobody keeps them, and each is where it starts. So many
+    rows in a row are a `unit`, whose first one is `chosen` where there are preferences; then 1 means 2.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], units are not whole, or `chosen` is not the first of each.
@@ -69,7 +69,7 @@ class Batch:
     anchor: Float[Tensor, " B"] | None = None
     baseline: Float[Tensor, " B"] | None = None
     progress: float = 0.0
-    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
+    coefficients: Mapping[str, float] | None = None
     unit: int = 1
 
     def __post_init__(self) -> None:

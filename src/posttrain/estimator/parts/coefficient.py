@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor
@@ -44,18 +44,19 @@ def coefficient_at(coefficient: Coefficient, batch: Batch) -> float:
         ValueError: it follows what is measured, and whoever trains keeps others, and not this one.
     """
     if isinstance(coefficient, Adaptive):
-        if batch.coefficients and coefficient.name not in batch.coefficients:
+        kept = batch.coefficients
+        if kept is not None and coefficient.name not in kept:
             raise ValueError(
-                f"{coefficient.name}: nobody keeps this coefficient: the batch has {', '.join(batch.coefficients)}. Give it "
-                "as a coef, or to a credit as an argument of a functools.partial, where it is found."
+                f"{coefficient.name}: nobody keeps this coefficient: the batch has {', '.join(kept) or 'none'}. Give it as a "
+                "coef, or to a credit as an argument of a functools.partial, where it is found."
             )
-        return coefficient.sign * batch.coefficients.get(coefficient.name, coefficient.start)
+        return coefficient.sign * (coefficient.start if kept is None else kept[coefficient.name])
     return coefficient(batch.progress) if callable(coefficient) else coefficient
 
 
 def adaptive_in(part: Any, seen: tuple[Any, ...] = ()) -> list[Adaptive]:
-    """Those that a coefficient, or a credit, is made of: arguments of a partial, entries of a tuple or list, and what a
-    function closes over.
+    """Those that a coefficient, or a credit, is made of: arguments of a partial, entries of a tuple, list or mapping, what a
+    function closes over, and what a callable object, or that of a method, has for attributes.
     """
     if isinstance(part, Adaptive):
         return [part]
@@ -69,7 +70,18 @@ def _inside(part: Any) -> Sequence[Any]:
         return (part.func, *part.args, *part.keywords.values())
     if isinstance(part, FunctionType):
         return [cell.cell_contents for cell in part.__closure__ or () if cell != CellType()]  # one may be empty
-    return part if isinstance(part, tuple | list) else ()  # type: ignore[reportUnknownVariableType]
+    if isinstance(part, MethodType):
+        return _attributes(part.__self__)
+    if isinstance(part, Mapping):
+        return [*part.values()]  # type: ignore[reportUnknownVariableType]
+    if isinstance(part, tuple | list):
+        return part  # type: ignore[reportUnknownVariableType]
+    return _attributes(part) if callable(part) and not isinstance(part, type) else ()
+
+
+def _attributes(holder: Any) -> Sequence[Any]:
+    slots = [name for kind in type(holder).__mro__ for name in vars(kind).get("__slots__", ())]
+    return [*getattr(holder, "__dict__", {}).values(), *(getattr(holder, name, None) for name in slots)]
 
 
 def by_name(found: Sequence[Adaptive]) -> dict[str, Adaptive]:

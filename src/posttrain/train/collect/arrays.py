@@ -24,7 +24,7 @@ def to_arrays(collection: Collection) -> dict[str, Tensor]:
     """All that is known of it. Rows stand end to end, and none of their tokens twice."""
     flat = collection.flat
     rest = {name: getattr(collection, name) for name in ("units", "steps", "where", "muted", "metrics", "samples")}
-    rest |= {"progress": flat.progress, "coefficients": dict(flat.coefficients), "unit": flat.unit}
+    rest |= {"progress": flat.progress, "coefficients": flat.coefficients, "unit": flat.unit}
     taught = [_NOBODY if row.teacher_prompt is None else row.teacher_prompt for row in collection.rows]
     asked = any(row.teacher_prompt is not None for row in collection.rows)
     return {
@@ -44,7 +44,7 @@ def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
     fields = {name.removeprefix(FIELD): value for name, value in arrays.items() if name.startswith(FIELD)}
     lengths = arrays["rows.completion.sizes"].numpy()
     unit = rest.pop("unit", 2 if "chosen" in fields else 1)  # earlier versions knew of pairs only
-    flat = Flat(lengths, fields, rest.pop("progress"), rest.pop("coefficients", {}), unit)
+    flat = Flat(lengths, fields, rest.pop("progress"), rest.pop("coefficients", None), unit)
     prompts = np.cumsum(arrays["rows.prompt.sizes"].numpy())[:-1]
     parts = [
         np.split(arrays["rows.prompt"].numpy(), prompts),

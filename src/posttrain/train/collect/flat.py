@@ -33,7 +33,7 @@ class Flat:
     lengths: NDArray[np.int64]
     fields: Mapping[str, Tensor]
     progress: float = 0.0
-    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
+    coefficients: Mapping[str, float] | None = None
     unit: int = 1
     _ends: NDArray[np.int64] = field(init=False, repr=False)
 
