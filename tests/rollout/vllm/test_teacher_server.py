@@ -24,5 +24,7 @@ def test_a_server_of_several_models_is_refused(request: pytest.FixtureRequest) -
     serves(a="folder", b="folder")
     assert ServedTeacher("t", fake.url, tokenizer).context == 63
     serves(a="folder", b="adapter")
-    with pytest.raises(SetupError, match=r"model.teachers.t: the server at .* has several models, a, b, and nothing says"):
+    with pytest.raises(
+        SetupError, match=r"model.teachers.t: The vLLM server at .* has several models, a, b, and nothing says"
+    ):
         ServedTeacher("t", fake.url, tokenizer)

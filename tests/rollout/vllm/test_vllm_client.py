@@ -118,6 +118,13 @@ def test_a_server_without_control_routes_is_refused(fake: Fake, paths: Any) -> N
         connect(fake)
 
 
+def test_a_server_with_an_adapter_beside_its_model_is_refused(fake: Fake) -> None:
+    """Which of them completions come from would hang on the order in which it names them."""
+    fake.get["/v1/models"] = (200, {"data": [*MODELS["data"], {"id": "tuned", "root": "adapter", "parent": "m"}]})
+    with pytest.raises(SetupError, match="has several models, m, tuned, and nothing says which"):
+        connect(fake)
+
+
 @pytest.mark.parametrize("reply", [(503, {}), (200, {"data": []}), (200, b"<html>"), (200, {"data": [{}]}), (200, [])])
 def test_what_is_no_vllm_server_is_said(fake: Fake, reply: Reply) -> None:
     fake.get["/v1/models"] = reply

@@ -35,7 +35,7 @@ class Server:
         controlled: it is to take weights; what only scores rows is told nothing.
 
     Raises:
-        SetupError: the server that is there cannot be controlled.
+        SetupError: the server that is there has several models, or cannot be controlled.
         EngineError: it does not start or answer.
     """
 
@@ -183,8 +183,9 @@ class Server:
         while True:
             try:
                 reply = self._client().get("/v1/models")
-                if reply.status_code == httpx.codes.OK and reply.json()["data"]:
-                    model = reply.json()["data"][0]
+                if reply.status_code == httpx.codes.OK and (there := reply.json()["data"]):
+                    _check_one(self.url, there)
+                    model = there[0]
                     if name in (None, model["id"]):
                         return model["id"], int(model["max_model_len"])
                     raise EngineError(f"Another server, of {model['id']}, took {self.url} before ours.")
@@ -250,6 +251,14 @@ class Server:
         status = self._process.ended() if self._process is not None else None
         ended = f" It ended with {status}." if status is not None else ""
         return f"The vLLM server at {self.url} is lost ({type(error).__name__}: {error}).{ended}"
+
+
+def _check_one(url: str, models: Sequence[Any]) -> None:
+    if len({one.get("root") or one["id"] for one in models}) > 1:  # one model may have several names
+        raise SetupError(
+            f"The vLLM server at {url} has several models, {', '.join(one['id'] for one in models)}, and nothing says which "
+            "of them is meant: start one that serves one model, without adapters beside it."
+        )
 
 
 @cache

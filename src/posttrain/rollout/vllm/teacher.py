@@ -48,10 +48,9 @@ class ServedTeacher(Frozen):
             )
         try:
             self._server = Server(url, VLLMConfig(mode="server"), controlled=False)
-            self._check_alone(who)
-            self._check_vocabulary(who, tokenizer)
-        except EngineError as error:
-            raise EngineError(f"{who}: {error}") from error
+            self._check_vocabulary(tokenizer)
+        except (EngineError, SetupError) as error:
+            raise type(error)(f"{who}: {error}") from error
         self.context = self._server.context - 1
         """Tokens of a row, at most: a server answers with one more."""
 
@@ -96,21 +95,13 @@ class ServedTeacher(Frozen):
             "Whole distributions are compared, and a server gives log-probs of tokens: load the teacher by name."
         )
 
-    def _check_alone(self, who: str) -> None:
-        there = self._server.get("/v1/models")["data"]
-        if len({one.get("root") or one["id"] for one in there}) > 1:  # one model may have several names
-            raise SetupError(
-                f"{who}: the server at {self._server.url} has several models, {', '.join(one['id'] for one in there)}, and "
-                "nothing says which of them teaches: start one that serves the teacher alone."
-            )
-
-    def _check_vocabulary(self, who: str, tokenizer: Any) -> None:
+    def _check_vocabulary(self, tokenizer: Any) -> None:
         whole = range(len(tokenizer))
         for start in whole[::IDS]:
             ids = [*whole[start : start + IDS]]
             there = self._server.post("/detokenize", {"model": self._server.model, "tokens": ids}).json().get("prompt")
             if there != tokenizer.decode(ids):
                 raise SetupError(
-                    f"{who}: {self._server.model} has another vocabulary than the student: ids {ids[0]} to {ids[-1]} are "
+                    f"{self._server.model} has another vocabulary than the student: ids {ids[0]} to {ids[-1]} are "
                     "other text there. A teacher scores the student's token ids: serve one with the student's tokenizer."
                 )
