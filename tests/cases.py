@@ -213,6 +213,9 @@ CASES = [
     Case("opd", "rewarded", {"updates": 4, "reward_coef": 0.7, "kl_max": 0.5}),
     Case("sdft", "", {"beta": 0.3}),
     Case("sdft", "tokens", {"compare": "tokens", "kl_max": 0.4}),
+    Case("sdpo", "", {"kl_max": 0.4}),
+    Case("sdpo", "mixed", {"distillation_weight": 0.6, "updates": 4, "ratio_cap": 1.2, "kl_coef": 0.1}),
+    Case("sdpo", "whole", {"compare": "distributions", "distillation_weight": 0.3, "average": "sequence_mean", "beta": 0.3}),
 ]
 BY_ID = {str(case): case for case in CASES}
 
@@ -390,6 +393,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
         chosen=torch.arange(rows) % needs.unit == 0 if needs.preference else None,
         anchor=torch.full((rows,), 0.4, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=normal(units)[group % units] if needs.baseline != "none" else None,
+        taught=torch.rand(rows, generator=random) < 0.6 if needs.shows_right else None,
         progress=0.3,
         coefficients={one.name: APPLIED[one.name] for one in algorithm.adaptive},
         unit=needs.unit,

@@ -60,7 +60,7 @@ def make_examples(
         return Record(f"row {i}", {**columns, **worths, **pair, "demonstration": columns["completion"]})
 
     reader = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer))
-    asked = Asked(template) if template else None
+    asked = Asked(template, shows_right="{right}" in template) if template else None
     return reader.examples(map(record, range(rows)), sides=sides, worth=worth, teacher=asked)[0]
 
 
@@ -75,7 +75,7 @@ def make_problems(tokenizer: Any, *, template: str = "", rows: int = 24) -> list
             columns,
             f"question {i}",
             None if i % 3 == 0 else (*tokenizer(shown).input_ids, tokenizer.eos_token_id),
-            tokenizer(template.format(**columns, demonstration=shown)).input_ids if template else None,
+            tokenizer(template.format(**columns, demonstration=shown, right="")).input_ids if template else None,
         )
 
     return [*map(problem, range(rows))]

@@ -155,6 +155,7 @@ def _needed(algorithm: str) -> dict[str, Any]:
         "discopop": {"tau": 1.0},
         "forget_retain": {"forget_coef": 0.3},
         "sdft": {"teacher_template": "{prompt}{demonstration}"},  # the tokenizer knows no other characters
+        "sdpo": {"teacher_template": "{prompt}{right}"},
     }
     return {**asked, **others.get(algorithm, {})}
 

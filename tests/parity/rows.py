@@ -42,6 +42,8 @@ class Row:
     anchor: float
     collision: Tensor
     baseline: float
+    beside: bool
+    """Its teacher is shown another right answer."""
 
     def __len__(self) -> int:
         return len(self.logp)
@@ -73,6 +75,7 @@ def read(drawn: Sample, logits: Tensor) -> list[Row]:
                 entropy=logp.detach() if batch.entropy is None else batch.entropy[i][keep],
                 correct=batch.correct is not None and bool(batch.correct[i]),
                 shown=drawn.algorithm.needs.demonstration in ("row", "separate") and bool(batch.origin[i, 0] == 1),
+                beside=batch.taught is not None and bool(batch.taught[i]),
                 baseline=0.0 if batch.baseline is None else float(batch.baseline[i]),
                 anchor=0.0 if batch.anchor is None else float(batch.anchor[i]),
                 collision=torch.logsumexp(2 * policy.detach(), -1),

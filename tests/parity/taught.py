@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from parity.rows import Row, divergence, normalised, token_mean
+from parity.rows import Row, clipped, divergence, normalised, row_mean, token_mean
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
@@ -62,4 +62,37 @@ def sdft(rows: list[Row], *, compare: str = "distributions", beta: float = 0.5, 
     return -token_mean(rows, gains)
 
 
-PAPERS = (kd, gkd, opd, sdft)
+def sdpo(
+    rows: list[Row],
+    *,
+    distillation_weight: float = 1.0,
+    compare: str = "tokens",
+    average: str = "token",
+    beta: float = 0.5,
+    kl_max: float = 10.0,
+    ratio_cap: float = 2.0,
+    kl_coef: float = 0.0,
+    updates: int = 1,
+) -> Tensor:
+    """(1 - w) · GRPO + w · distillation, of rows beside which there is another right answer: -sg(min(r, cap) · A) · log p at
+    every token, A = log q - log p within ±kl_max; or as `sdft` on whole distributions (arXiv:2601.20802)."""
+    policy, told = list[Tensor](), list[Tensor]()
+    for row, advantage in zip(rows, normalised(rows), strict=True):
+        policy.append(kl_coef * divergence(row, "k3"))
+        if distillation_weight < 1:
+            policy[-1] = policy[-1] - (1 - distillation_weight) * clipped(row, row.logp - row.old, advantage, 0.2, 0.2)
+        if compare == "tokens":
+            weight = (row.logp - row.old).exp().clamp(max=ratio_cap) * (row.taught - row.logp).clamp(-kl_max, kl_max)
+            told.append(-weight.detach() * row.logp)
+        else:
+            mixed = (beta * row.teacher.exp() + (1 - beta) * row.policy.exp()).log()
+            told.append(beta * kl(row.teacher, mixed) + (1 - beta) * kl(row.policy, mixed))
+    beside = [(row, loss) for row, loss in zip(rows, told, strict=True) if row.beside]
+
+    def mean(of: list[Row], losses: list[Tensor]) -> Tensor:
+        return token_mean(of, losses) if average == "token" else row_mean(of, [loss.mean() for loss in losses])
+
+    return mean(rows, policy) + distillation_weight * mean([row for row, _ in beside], [loss for _, loss in beside])
+
+
+PAPERS = (kd, gkd, opd, sdft, sdpo)

@@ -368,6 +368,7 @@ OFF = {
     "clip_low": INFINITY,
     "clip_high": INFINITY,
     "dual_clip": None,
+    "ratio_cap": INFINITY,
     "max_weight": INFINITY,
     "exponent": 1.0,
     "kl_coef": 0.0,
@@ -479,6 +480,8 @@ ACTING = {
     "gkd": ("beta",),
     "opd-several": ("clip_low", "clip_high", "kl_max", "kl_coef"),
     "opd-rewarded": ("reward_coef", "kl_max"),
+    "sdpo": ("kl_max",),
+    "sdpo-mixed": ("ratio_cap", "kl_coef"),
 }
 
 

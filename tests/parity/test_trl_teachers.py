@@ -7,12 +7,16 @@ It compares at a temperature of its own, 1, whatever rollouts are sampled at; ou
 
 from __future__ import annotations
 
+from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-from cases import close, differentiate, sample
+from cases import GROUP, close, differentiate, sample
 from posttrain import build_algorithm
 
 gkd: Any = pytest.importorskip("trl.experimental.gkd")
@@ -61,3 +65,82 @@ def test_self_distillation_has_trls_gradient(options: dict[str, Any], loss: str,
     each = theirs(logits, drawn.teacher_logits, *sampled, distillation_alpha=alpha)
     mask = drawn.batch.loss_mask
     close(ours, torch.autograd.grad((each * mask).sum() / mask.sum(), logits)[0])
+
+
+class Given(nn.Module):
+    """A model whose logits of the completions are these, after a prompt of one token."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, **_: Any) -> Any:
+        return SimpleNamespace(logits=torch.cat([self.logits, torch.zeros_like(self.logits[:, :1])], 1))
+
+
+def trls_sdpo(logits: Tensor, teacher: Tensor, inputs: dict[str, Any], **options: Any) -> Tensor:
+    """What SDPOTrainer makes of rollouts, by its own `compute_loss`."""
+    sdpo = pytest.importorskip("trl.experimental.sdpo.sdpo_trainer")
+    defaults = {"distillation_is_clip": 2.0, "distillation_topk": None, "distillation_add_tail": False}
+    trainer: Any = object.__new__(sdpo.SDPOTrainer)
+    vars(trainer).update(
+        args=SimpleNamespace(**{**defaults, **options}, teacher_model_kind="base"),
+        model=Given(logits),
+        teacher_model=Given(teacher),
+        accelerator=Accelerator(cpu=True),
+        model_kwarg_keys=(),
+        temperature=1.0,
+        use_teacher_server=False,
+        importance_sampling_level="token",
+        epsilon_low=0.2,
+        epsilon_high=0.2,
+        loss_type="grpo",
+        current_gradient_accumulation_steps=1,
+        _metrics={"train": defaultdict(list)},
+    )
+    return trainer.compute_loss(trainer.model, inputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "theirs", "all_taught"),
+    [
+        ({}, {"distillation_mode": "sampled_token", "distillation_alpha": 1.0}, False),
+        ({"updates": 4, "ratio_cap": 1.2}, {"distillation_mode": "sampled_token", "distillation_alpha": 1.0}, False),
+        ({"distillation_weight": 0.6, "updates": 4}, {"distillation_mode": "sampled_token", "distillation_alpha": 1.0}, True),
+        (
+            {"distillation_weight": 0.3, "compare": "distributions", "beta": 0.3},
+            {"distillation_mode": "full_logits", "distillation_alpha": 0.3},
+            True,
+        ),
+    ],
+)
+def test_sdpo_has_the_gradient_of_trls_own_loss(options: dict[str, Any], theirs: dict[str, Any], all_taught: bool) -> None:
+    """Its mean is over all rows, taught or not: where some are not, ours is the larger by the share of those that are."""
+    bound = {} if options.get("compare") else {"kl_max": 1e9}
+    drawn = sample(build_algorithm("sdpo", average="sequence_mean", **bound, **options), units=3, width=6)
+    mask = torch.arange(6) < torch.randint(1, 7, (3 * GROUP, 1), generator=torch.Generator().manual_seed(1))
+    batch = drawn.batch.replace(loss_mask=mask)
+    batch = drawn.algorithm.prepare(batch.replace(taught=torch.ones_like(mask[:, 0])) if all_taught else batch)
+    logits = drawn.logits.clone().requires_grad_()
+    inputs = drawn.inputs(logits)
+    _, gradients = differentiate(drawn.algorithm, batch, inputs)
+    ours = torch.autograd.grad([*inputs.values()], logits, [gradients[name] for name in inputs])[0]
+    one = torch.ones(3 * GROUP, 1, dtype=torch.int64)
+    rolled = {
+        "prompt_ids": one,
+        "prompt_mask": one,
+        "completion_ids": drawn.tokens,
+        "completion_mask": mask.long(),
+        "teacher_input_ids": drawn.tokens,
+        "teacher_attention_mask": mask.long(),
+        "self_distillation_mask": batch.taught.double() if batch.taught is not None else None,
+        "old_per_token_logps": batch.old_logp,
+        "advantages": batch.advantage,
+    }
+    weighed = {"distillation_weight": options.get("distillation_weight", 1.0)}
+    weighed |= {"distillation_is_clip": options.get("ratio_cap", 2.0)}
+    loss = trls_sdpo(logits, drawn.teacher_logits, rolled, **weighed, **theirs)
+    assert batch.taught is not None
+    share = float(batch.taught.double().mean())
+    assert all_taught or 0.2 < share < 0.8
+    close(ours * share, torch.autograd.grad(loss, logits)[0])

@@ -65,6 +65,14 @@ def worth_nothing(batch: Batch, logp: torch.Tensor) -> Batch:
     return batch.replace(baseline=torch.zeros(len(batch.group), dtype=logp.dtype))
 
 
+def all_taught(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(taught=torch.ones_like(batch.loss_mask[:, 0]))
+
+
+def none_taught(batch: Batch, logp: torch.Tensor) -> Batch:
+    return batch.replace(taught=torch.zeros_like(batch.loss_mask[:, 0]))
+
+
 def far_behind(batch: Batch, logp: torch.Tensor) -> Batch:
     """The policy prefers every rejected completion, against the reference, by 20 nats for each token at least."""
     assert batch.chosen is not None
@@ -228,6 +236,12 @@ LIMITS: dict[str, tuple[Build, Build, Change]] = {
     ),
     "sampled tokens, whoever teaches": (("sdft", {"compare": "tokens"}), ("opd", {}), as_drawn),
     "distributions, whoever teaches": (("sdft", {"beta": 0.3}), ("gkd", {"beta": 0.3}), as_drawn),
+    "each answer has a right one beside it": (("sdpo", {}), ("sdft", {"compare": "tokens"}), all_taught),
+    "no answer has a right one beside it": (
+        ("sdpo", {"updates": 4, "distillation_weight": 0.4}),
+        ("opd", {"updates": 4, "reward_coef": 0.6, "kl_max": 1e-300}),
+        none_taught,
+    ),
     "a dual clip that is never reached": (
         ("grpo", {"updates": 4, "dual_clip": 1e9}),
         ("grpo", {"updates": 4}),
@@ -411,6 +425,6 @@ def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(case: Case, shape: di
     old = drawn.inputs()["logp"] if case.algorithm.needs.old_logp else None
     batch = case.algorithm.prepare(drawn.batch.replace(old_logp=old))
     metrics = differentiate(case.algorithm, batch, drawn.inputs())[0].metrics
-    expected = float(batch.loss_mask.any())
+    expected = float(any(bool(term.select(batch).any()) for term in case.algorithm.terms))
     assert metrics.get("ratio/mean", expected) == pytest.approx(expected, abs=1e-12)
     assert metrics.get("mask/dropped_fraction", 0) == metrics.get("ratio/capped_fraction", 0) == 0

@@ -98,9 +98,8 @@ def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path
         "data.eval={}",
         "training.save_every=0",
     ]
-    changes += (
-        ["algorithm.teacher_template='{prompt}{demonstration}'"] if name == "sdft" else []
-    )  # it knows no other characters
+    told = {"sdft": "{prompt}{demonstration}", "sdpo": "{prompt}{right}"}  # it knows no other characters
+    changes += [f"algorithm.teacher_template='{told[name]}'"] if name in told else []
     changes += [] if beside == "weights" or trains_on == "labels" else ["data.train.rows=400"]
     options = [word for change in changes for word in ("--set", change)]
     code, _, err = posttrain("run", RECIPE_OF[trains_on, beside], *options, "--output-dir", "out")

@@ -52,6 +52,7 @@ class Scripted:
 
     def __init__(self, examples: list[Example], algorithm: Algorithm, **_: Any) -> None:
         self._updates, self._rollouts = algorithm.needs.updates, bool(algorithm.needs.rollouts)
+        self._shows_right = algorithm.needs.shows_right
         self._shown = {"none": 0, "prefix": 2}.get(algorithm.needs.demonstration, 1000)
         self._plain = DemonstrationCollector(examples, rows=ROWS, updates=self._updates, seed=0)
 
@@ -69,6 +70,7 @@ class Scripted:
             behavior_logp=-3 * torch.rand(shape, generator=rng, dtype=torch.float64),
             origin=torch.where(shown, Origin.DEMO, Origin.ROLLOUT),
             baseline=torch.rand(shape[0] // 4, generator=rng, dtype=torch.float64).repeat_interleave(4),
+            taught=torch.rand(shape[0], generator=rng) < 0.6 if self._shows_right else None,
         )
         return collection.with_batch(batch)
 

@@ -29,10 +29,12 @@ TAUGHT = {
     "gkd": {"beta": 0.3, "rollouts": 2, "demonstrations": 4},
     "opd": {"rollouts": 2, "reward_coef": 0.5},
     "sdft": {"rollouts": 2},
+    "sdpo": {"rollouts": 3, "distillation_weight": 0.4},
 }
 
 
 TOLD = {"teacher_template": "{prompt} (as in {demonstration})"}
+SHOWN = {"teacher_template": "{prompt} (as {right})"}
 
 
 @pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
@@ -40,8 +42,8 @@ TOLD = {"teacher_template": "{prompt} (as in {demonstration})"}
 def test_a_step_has_the_gradient_of_both_models_own_full_logits_on_what_each_is_asked(
     name: str, layout: str, make_trainer: MakeTrainer
 ) -> None:
-    """Of sdft the teacher is the start model."""
-    options = TAUGHT[name] | (TOLD if layout != "shared" or name == "opd" else {})
+    """Of sdft and sdpo the teacher is the start model; of sdpo only some rows have one."""
+    options = TAUGHT[name] | (SHOWN if name == "sdpo" else TOLD if layout != "shared" or name == "opd" else {})
     algorithm, more = build_algorithm(name, **options), {"layout": layout}
     teacher = make_teacher() if algorithm.needs.given_teacher else make_model()[0].requires_grad_(False)
     more |= {"teachers": {"wide": teacher}} if algorithm.needs.given_teacher else {}
@@ -50,10 +52,17 @@ def test_a_step_has_the_gradient_of_both_models_own_full_logits_on_what_each_is_
     collection, at = trainer.run_state.collector.collect(model, 0, 0.0), 1.3 if algorithm.needs.rollouts else 1.0
     read = dataclasses.replace(collection, rows=tuple(row.as_taught for row in collection.rows))
     longer = [len(taught) > len(row) for taught, row in zip(read.rows, collection.rows, strict=True)]
-    assert all(longer) if algorithm.needs.teacher_template else not any(longer)
+    if name == "sdpo":
+        assert any(longer) and not all(longer) and longer == collection.flat.fields["taught"].tolist()
+    else:
+        assert all(longer) if algorithm.needs.teacher_template else not any(longer)
     own, taught = naive.log_softmax(model, collection, at), naive.log_softmax(teacher, read, at).detach()
     batch = algorithm.prepare(collection.batch.replace(teacher_logp=naive.of_tokens(taught, collection)))
-    whole: Any = {} if name == "opd" else {algorithm.divergence.name: divergences(own, taught, algorithm.divergence)}
+    whole: Any = (
+        {}
+        if algorithm.needs.teacher == "logp"
+        else {algorithm.divergence.name: divergences(own, taught, algorithm.divergence)}
+    )
     whole = {kind: values[kind] for kind, values in whole.items()}
     policy_gradient_loss(algorithm, naive.of_tokens(own, collection), batch, **whole).loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])

@@ -10,6 +10,7 @@ from posttrain.algorithms.from_teachers.gkd import GKD
 from posttrain.algorithms.from_teachers.kd import KD
 from posttrain.algorithms.from_teachers.opd import OPD
 from posttrain.algorithms.from_teachers.sdft import SDFT
+from posttrain.algorithms.from_teachers.sdpo import SDPO
 from posttrain.algorithms.function import FunctionAlgorithm, installed_algorithm
 from posttrain.algorithms.hybrids.bread import BREAD
 from posttrain.algorithms.hybrids.chord import CHORD
@@ -181,6 +182,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     GKD,
     OPD,
     SDFT,
+    SDPO,
 )
 
 KIND = Kind(

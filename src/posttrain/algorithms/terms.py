@@ -28,6 +28,8 @@ def needs(
     collected_entropy: Literal["none", "prefix", "rows"] = "none",
     teacher: Literal["none", "logp", "full"] = "none",
     teacher_template: str = "",
+    own_teacher: bool = False,
+    shows_right: bool = False,
 ) -> Needs:
     """Old log-probs where several updates need them, a KL in the reward, or `old_logp` says so; of the sampler where the
     config says so.
@@ -54,6 +56,8 @@ def needs(
         verdict=config.reads_verdict,
         teacher=teacher,
         teacher_template=teacher_template,
+        own_teacher=own_teacher,
+        shows_right=shows_right,
     )
 
 

@@ -59,7 +59,7 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A prompt to be answered, the columns that its answers are graded by, a demonstration's tokens, its end included, and
-    what a teacher reads in place of the prompt, where that is another one.
+    what a teacher reads in place of the prompt, where that is another one; without what is sampled, where it is shown that.
 
     `cuts`: after how many tokens of the demonstration a step of it ends and another begins, where the data have its steps.
     """

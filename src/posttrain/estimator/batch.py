@@ -39,9 +39,10 @@ class Batch:
     token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
     token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `collision` is the
     log of the sum of the squared probabilities, of the policy as it is. `anchor` is one number for the whole step, made
-    before its first micro-batch. `baseline` is what an answer to the row's question is worth. `coefficients` are those that
-    follow what is measured (`Adaptive`), by their names; None: nobody keeps them, and each is where it starts. So many
-    rows in a row are a `unit`, whose first one is `chosen` where there are preferences; then 1 means 2.
+    before its first micro-batch. `baseline` is what an answer to the row's question is worth. `taught` are rows beside which
+    there is a right one for their teacher (`Needs.shows_right`). `coefficients` are those that follow what is measured
+    (`Adaptive`), by their names; None: nobody keeps them, and each is where it starts. So many rows in a row are a `unit`,
+    whose first one is `chosen` where there are preferences; then 1 means 2.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], units are not whole, or `chosen` is not the first of each.
@@ -68,6 +69,7 @@ class Batch:
     chosen: Bool[Tensor, " B"] | None = None
     anchor: Float[Tensor, " B"] | None = None
     baseline: Float[Tensor, " B"] | None = None
+    taught: Bool[Tensor, " B"] | None = None
     progress: float = 0.0
     coefficients: Mapping[str, float] | None = None
     unit: int = 1

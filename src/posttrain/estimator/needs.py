@@ -89,6 +89,7 @@ class Needs:
     own_teacher: the teacher is the start model, or what follows the policy from there.
     teacher_template: what the teacher is asked in place of the prompt, with fields that are columns of a row; where it is
         empty it reads what the student reads.
+    shows_right: `right` in that template is another right rollout of the row's question; Batch.taught are rows with one.
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
     collision: the log of the sum of the squared probabilities at each token, of the policy as it is.
     verdict: which rollouts are right, beside their rewards.
@@ -120,6 +121,7 @@ class Needs:
     teacher: Literal["none", "logp", "full"] = "none"
     own_teacher: bool = False
     teacher_template: str = ""
+    shows_right: bool = False
     collected_entropy: Literal["none", "prefix", "rows"] = "none"
     verdict: bool = False
     memory: Literal["none", "window"] | Buffer = "none"
@@ -139,6 +141,10 @@ class Needs:
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
         if (self.teacher_template or self.own_teacher) and self.teacher == "none":
             raise ValueError("Needs: teacher_template and own_teacher are of a teacher: teacher='logp' or 'full'")
+        if self.shows_right and not (self.own_teacher and self.verdict and self.rollouts and self.teacher_template):
+            raise ValueError(
+                "Needs: shows_right tells an own_teacher, by its teacher_template, of rollouts with a verdict=True"
+            )
         if self.branches and self.resample:
             raise ValueError("Needs: branches and resample both replace groups, and one of them can: say which")
         if self.branches and not (self.verdict and self.demonstration == "prefix"):

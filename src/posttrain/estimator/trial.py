@@ -88,6 +88,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         chosen=torch.arange(ROWS) % needs.unit == 0 if needs.preference else None,
         anchor=torch.full((ROWS,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=drawn(ROWS) if needs.baseline != "none" else None,
+        taught=torch.arange(ROWS) % 3 > 0 if needs.shows_right else None,
         progress=0.5,
         coefficients={one.name: one.start for one in algorithm.adaptive},
         unit=needs.unit,

@@ -59,6 +59,7 @@ def make_trainer(
             "resamples": recipe.rollout.resamples,
             "ahead": ahead,
             "replay": recipe.rollout.replay,
+            "encoding": recipe.data,
         }
     trainer = PostTrainer(
         prepared.model,

@@ -53,6 +53,8 @@ def is_address(url: str) -> str:
 
 Template = Annotated[str, AfterValidator(_names_columns)]
 """A text with fields that are columns of a row."""
+RIGHT = "right"
+"""The field of a teacher's template that is no column: another right answer, where the teacher is shown one."""
 
 
 class Config(BaseModel):

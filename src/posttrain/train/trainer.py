@@ -15,6 +15,7 @@ from posttrain.estimator import Algorithm
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
+from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.make import as_examples, collected_data
@@ -58,6 +59,8 @@ class PostTrainer(Loop):
         mask_cut_off: rollouts that max_tokens cut off carry no loss.
         teachers: by a name each, models over the same vocabulary, names or folders of such, or the address of a vLLM server
             that has one, for an algorithm that learns from one. A model takes no gradient from here on.
+        encoding: how a teacher is asked that is shown rollouts: as the questions were that are prepared; by the tokenizer's
+            chat template if not given.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
         replay: rollouts of earlier collections come back in later ones.
@@ -90,6 +93,7 @@ class PostTrainer(Loop):
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
         teachers: Mapping[str, Any] = NOBODY,
+        encoding: Encoding | None = None,
         ahead: Ahead | None = None,
         replay: ReplayConfig | None = None,
         execution: Execution = Execution(),  # noqa: B008  (frozen)
@@ -135,6 +139,7 @@ class PostTrainer(Loop):
             sampling=sampling,
             demonstrations=demonstrations,
             teacher=asked,
+            encoding=encoding,
             mask_cut_off=mask_cut_off,
             resamples=resamples,
             ahead=ahead,

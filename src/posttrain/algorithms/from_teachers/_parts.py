@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posttrain.estimator import Mask, Part, Penalty, Term
+    from posttrain.estimator import Mask, Part, Penalty, Select, Term
+    from posttrain.estimator.parts.average import Average
 
 
 def towards_teacher(
@@ -29,9 +30,11 @@ def towards_teacher(
     )
 
 
-def divergence(beta: float) -> Penalty:
-    """JSD_beta(q || pi), which is KL(q || pi) at 0 and KL(pi || q) at 1; N = tokens."""
+def divergence(beta: float, *, coef: float = 1.0, per: Average | None = None, select: Select | None = None) -> Penalty:
+    """coef · JSD_beta(q || pi), which is KL(q || pi) at 0 and KL(pi || q) at 1; N = tokens, if not said otherwise."""
     from posttrain.estimator import Penalty
+    from posttrain.estimator.parts.average import token
+    from posttrain.estimator.parts.select import everything
 
-    how: Any = {0.0: {"quantity": "kl"}, 1.0: {"quantity": "reverse_kl"}}
-    return Penalty(name="divergence/teacher", coef=1.0, **how.get(beta, {"quantity": "jsd", "beta": beta}))
+    how: Any = {0.0: {"quantity": "kl"}, 1.0: {"quantity": "reverse_kl"}}.get(beta, {"quantity": "jsd", "beta": beta})
+    return Penalty(name="divergence/teacher", coef=coef, average=per or token, select=select or everything, **how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from posttrain.data.encoding.prompts import Notes, Prompts
 from posttrain.data.rows import BadRow, LongRow
 from posttrain.data.sources.record import Record
 from posttrain.estimator.needs import Needs
+from posttrain.settings.base import RIGHT
 from posttrain.settings.data import Encoding
 
 KEY = "the teacher's template"
@@ -22,10 +23,13 @@ KEY = "the teacher's template"
 class Asked:
     """How a teacher is asked: by a template of columns, or as the student is. It reads `context` tokens at most, where
     that is known.
+
+    With `shows_right` the template's `right` is no column, but another right answer to the question, once there is one.
     """
 
     template: str = ""
     context: int | None = None
+    shows_right: bool = False
 
     @property
     def bound(self) -> int | None:
@@ -34,8 +38,9 @@ class Asked:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What it names beside the prompt."""
-        return tuple(name for name in dict.fromkeys(names_of(self.template)) if name != "prompt")
+        """Those that it names beside the prompt."""
+        others = ("prompt", *([RIGHT] if self.shows_right else []))
+        return tuple(name for name in dict.fromkeys(names_of(self.template)) if name not in others)
 
     def shown(self, record: Record, *, trained: bool) -> Record:
         """The record with its completion as its demonstration, where the template names that and it has none of its own; it
@@ -52,7 +57,20 @@ class Asked:
 
 def asked_by(needs: Needs, context: int | None) -> Asked | None:
     """How an algorithm's teacher, of that context, is asked; None where there is none."""
-    return Asked(needs.teacher_template, context) if needs.teacher != "none" else None
+    return Asked(needs.teacher_template, context, needs.shows_right) if needs.teacher != "none" else None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedLater:
+    """How a teacher is asked that is shown what is sampled: what `TeacherPrompts` takes, but for the tokenizer."""
+
+    asked: Asked
+    encoding: Encoding
+    ends: tuple[int, ...]
+
+    def prompts(self, tokenizer: Any) -> TeacherPrompts:
+        """What writes its prompts."""
+        return TeacherPrompts(self.asked, tokenizer, self.encoding, self.ends)
 
 
 class TeacherPrompts:
@@ -72,28 +90,47 @@ class TeacherPrompts:
         self._encoder = Encoder(tokenizer, config.model_copy(update=written), ends)
 
     def ids(self, columns: Mapping[str, Any], *, answer: int) -> tuple[list[int], Notes]:
-        """The teacher's prompt, after which an answer of so many tokens follows. Of a conversation the template is given its
-        last turn, of the user, and takes its place; a demonstration that is a list of steps is joined.
+        """The teacher's prompt, after which an answer of so many tokens follows.
+
+        Raises:
+            BadRow: as in `prompt`.
+            LongRow: the teacher cannot read so much.
+        """
+        prompt, notes = self.prompt(columns)
+        self.check(prompt, answer)
+        return prompt, notes
+
+    def prompt(self, columns: Mapping[str, Any], right: str = "") -> tuple[list[int], Notes]:
+        """The teacher's prompt, however long. Of a conversation the template is given its last turn, of the user, and takes
+        its place; a demonstration that is a list of steps is joined. `right` is another right answer, where the teacher is
+        shown one.
 
         Raises:
             BadRow: a column of the template is missing, empty, or neither text nor a number.
-            LongRow: the teacher cannot read so much.
         """
         if steps := steps_of(columns.get("demonstration")):
             columns = {**columns, "demonstration": "".join(steps)}
+        if self._asked.shows_right:
+            columns = {**columns, RIGHT: right}
         for name in self._asked.columns:
             if name in columns and columns[name] in (None, ""):
                 raise BadRow(f"{KEY} names {name}, which is empty here")
         written = self._written(columns)
         try:
-            prompt, notes = self._encoder.prompt({**columns, "prompt": written})
+            return self._encoder.prompt({**columns, "prompt": written})
         except BadRow as bad:
             raise BadRow(f"as the teacher is asked, {bad}") from None
+
+    def check(self, prompt: Sized, answer: int) -> None:
+        """That the teacher can read its prompt and an answer of so many tokens.
+
+        Raises:
+            LongRow: it cannot.
+        """
         read, most = len(prompt) + answer, self._asked.context
         if most is not None and read > most:
             reason = f"the teacher would read {read} tokens, its prompt of {len(prompt)} and an answer, and knows {most}"
             raise LongRow("long_prompt", reason, refused=self._refuses)
-        return prompt, notes
 
     def _written(self, columns: Mapping[str, Any]) -> Any:
         prompt = columns.get("prompt")

@@ -74,6 +74,11 @@ def towards_teacher(view: View, *, bound: float, reward_coef: float) -> Float[Te
     return pull + reward_coef * view.require("advantage") if reward_coef else pull
 
 
+def nearer_to_teacher(view: View, *, bound: float) -> Float[Tensor, "..."]:
+    """log q - log pi, within ±bound: `towards_teacher` of the policy as it is."""
+    return (view.require("teacher_logp") - view.logp).clamp(-bound, bound)
+
+
 def indecision(view: View) -> Float[Tensor, "..."]:
     """1 - p; with a denominator of 1 the weight is p (1 - p), largest where the policy is undecided (arXiv:2508.11408)."""
     return 1 - view.logp.exp()

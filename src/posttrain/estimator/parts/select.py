@@ -36,6 +36,12 @@ def unmarked_demonstrations(batch: Batch) -> Bool[Tensor, "B T"]:
     return demonstrations(batch) & ~batch.mark
 
 
+def taught(batch: Batch) -> Bool[Tensor, "B T"]:
+    """Rows of which the teacher is shown another right answer."""
+    assert batch.taught is not None  # Needs.shows_right
+    return batch.loss_mask & batch.taught[:, None]
+
+
 def chosen(batch: Batch) -> Bool[Tensor, "B T"]:
     """The chosen completion of each pair."""
     assert batch.chosen is not None  # Needs.preference

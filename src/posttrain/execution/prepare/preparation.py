@@ -14,7 +14,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.algorithms import built
 from posttrain.data.encoding.teacher import asked_by
-from posttrain.data.rows import Example, digest
+from posttrain.data.rows import Example, Problem, digest
 from posttrain.distributed import ranks
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator import Algorithm
@@ -94,7 +94,8 @@ class Prepared:
         answer = sampling.max_tokens if sampling else 0
         everything = (*self.sets.train, *self.sets.demonstrations)
         read = [row.longest for one in everything if isinstance(one, Example) for row in one.rows]
-        asked = [len(one.longest) for one in self.sets.train if not isinstance(one, Example)]
+        questions, shown = [one for one in self.sets.train if isinstance(one, Problem)], self.algorithm.needs.shows_right
+        asked = [max(len(one.prompt), len(one.teacher_prompt or ()) + shown * answer) for one in questions]
         longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
         prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
         return {"longest": longest, "prompt": prompt}

@@ -103,6 +103,15 @@ class Rollouts:
             return None
         return bool((rewarded.correct[rows] & known).any())
 
+    def right_beside(self, row: int, texts: Sequence[str]) -> str | None:
+        """Of what the rows say, the first that is right and something else than this row says."""
+        rewarded = self.rewarded
+        if rewarded.correct is None:
+            return None
+        right = (rewarded.correct & rewarded.known & rewarded.graded).tolist()
+        others = (texts[i] for i in self.sampled if right[i] and texts[i].strip())
+        return next((text for text in others if text != texts[row]), None)
+
     def row(self, row: int) -> NDArray[np.int32]:
         """The tokens of a row."""
         end = int(self.lengths[: row + 1].sum())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from posttrain.data.columns import compared_by, shown_by, tell_unread
-from posttrain.data.encoding.teacher import Asked
+from posttrain.data.encoding.teacher import Asked, AskedLater
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import records_of
@@ -154,13 +154,14 @@ def collected_data(
     sampling: Sampling | None,
     demonstrations: Any,
     teacher: Asked | None = None,
+    encoding: Encoding | None = None,
     epochs: float | None = None,
     steps: int = 0,
     **options: Any,
 ) -> tuple[list[Any], Collector]:
     """The examples or questions of a data set, and the collector that makes the algorithm's steps of them: so many passes
-    over them, or so many steps, and else without end; `teacher` as `asked_by` gives it; `options` are of
-    `rollout_collector`.
+    over them, or so many steps, and else without end; `teacher` as `asked_by` gives it; `encoding` of what it is
+    asked later; `options` are of `rollout_collector`.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
@@ -179,6 +180,9 @@ def collected_data(
         teacher=teacher,
         numbers=compared_by(algorithm.needs),
     )
+    if teacher is not None and teacher.shows_right:
+        ends = tuple(eos_ids(model, tokenizer))
+        options["asked_later"] = AskedLater(teacher, encoding or _encoding(tokenizer), ends)
     beside = as_examples(demonstrations, model, tokenizer, teacher=teacher) if len(demonstrations) else ()
     end = _end(epochs, asked)
     if end is not None and algorithm.needs.adds_steps:
@@ -283,5 +287,8 @@ def check_sampling(algorithm: Algorithm, sampling: Sampling) -> None:
 
 
 def _reader(model: Any, tokenizer: Any) -> Reader:
-    encoding = Encoding(chat_template=bool(tokenizer.chat_template))
-    return Reader(encoding, tokenizer, eos_ids(model, tokenizer), context_of(model))
+    return Reader(_encoding(tokenizer), tokenizer, eos_ids(model, tokenizer), context_of(model))
+
+
+def _encoding(tokenizer: Any) -> Encoding:
+    return Encoding(chat_template=bool(tokenizer.chat_template))

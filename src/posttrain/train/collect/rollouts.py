@@ -13,19 +13,26 @@ import torch
 from numpy.typing import NDArray
 
 from posttrain.data.answers import AnswerText
-from posttrain.data.rows import Problem, Row
+from posttrain.data.encoding.teacher import AskedLater, TeacherPrompts
+from posttrain.data.rows import BadRow, Problem, Row
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin, Question
 from posttrain.estimator.parts.plan import branch
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import RolloutEngine, Sampling, rest
+from posttrain.telling import tell
 from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
 from posttrain.train.collect.groups import Rollouts, branch_metrics, rollout_metrics, shown
 from posttrain.train.collect.order import Order
 
+NOT_TAUGHT = (
+    "A right answer is not shown to the teacher of another where it would then read more tokens than it knows, or names of "
+    "special tokens that cannot be written as text: such answers are not taught (rollout/taught). A smaller "
+    "rollout.max_tokens leaves room."
+)
 RESAMPLES = 8  # rounds in which groups without signal are replaced; DAPO's own code allows ten batches
 
 
@@ -46,6 +53,7 @@ class RolloutCollector:
         questions: of each optimizer step.
         mask_cut_off: completions that max_tokens cut off carry no loss; they stay in their group's baseline.
         resamples: rounds of replacing.
+        asked_later: how a teacher is asked that is shown what is sampled, where the algorithm has one.
         end: questions that the run asks in all, replaced ones not counted; None: every step is whole.
     """
 
@@ -61,10 +69,12 @@ class RolloutCollector:
         questions: int,
         mask_cut_off: bool = False,
         resamples: int = RESAMPLES,
+        asked_later: AskedLater | None = None,
         end: int | None = None,
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
         self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
+        self._teacher = None if asked_later is None else asked_later.prompts(tokenizer)
         self._asker = Asker(problems, algorithm, engine, rewards, sampling, self._text)
         self._order = Order(len(problems), questions, sampling.seed, end)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
@@ -212,14 +222,16 @@ class RolloutCollector:
         return Flat(lengths, fields, progress)
 
     def _collection(self, rollouts: Sequence[Rollouts], progress: float, metrics: dict[str, float]) -> Collection:
-        flat = self._flat(rollouts, progress)
+        flat, taught = self._flat(rollouts, progress), self._taught(rollouts)
+        if self._teacher is not None:
+            flat = flat.replace(taught=torch.tensor([prompt is not None for prompt in taught]))
+            metrics["rollout/taught"] = sum(prompt is not None for prompt in taught) / len(taught)
         tokens, owners = flat.fields["tokens"].numpy(), flat.fields["group"].tolist()
         prompts = [np.array(group.problem.prompt, np.int32) for group in rollouts]
-        taught = [_ids(group.problem.teacher_prompt) for group in rollouts]
         whole = np.ones(flat.width, np.bool_)
         return Collection(
             rows=tuple(
-                Row(prompts[g], tokens[flat.span(i)], whole[: flat.lengths[i]], teacher_prompt=taught[g])
+                Row(prompts[g], tokens[flat.span(i)], whole[: flat.lengths[i]], teacher_prompt=taught[i])
                 for i, g in enumerate(owners)
             ),
             units=tuple((i,) for i in range(len(flat))),
@@ -233,6 +245,33 @@ class RolloutCollector:
             metrics=metrics,
             samples=shown(rollouts, self._text),
         )
+
+    def _taught(self, rollouts: Sequence[Rollouts]) -> list[NDArray[np.int32] | None]:
+        """What the teacher of each row is asked in place of its prompt; None where that is the prompt, or where it would be
+        shown another right answer and there is none.
+        """
+        if self._teacher is not None:
+            return [prompt for group in rollouts for prompt in self._shown_right(group, self._teacher)]
+        return [prompt for group in rollouts for prompt in [_ids(group.problem.teacher_prompt)] * len(group)]
+
+    def _shown_right(self, group: Rollouts, teacher: TeacherPrompts) -> list[NDArray[np.int32] | None]:
+        prompts = list[NDArray[np.int32] | None]([None] * len(group))
+        if not group.solved:
+            return prompts
+        asked = group.problem.prompt, group.problem.columns
+        texts = [self._text.of(*asked, group.row(row)) for row in range(len(group))]
+        written = dict[str, NDArray[np.int32]]()
+        for row, answer in enumerate(group.lengths.tolist()):
+            if (right := group.right_beside(row, texts)) is None:
+                continue
+            try:
+                if right not in written:
+                    written[right] = np.asarray(teacher.prompt(group.problem.columns, right)[0], np.int32)
+                teacher.check(written[right], answer)
+                prompts[row] = written[right]
+            except BadRow:
+                tell("not-taught", NOT_TAUGHT)
+        return prompts
 
 
 def _ids(tokens: Sequence[int] | None) -> NDArray[np.int32] | None:

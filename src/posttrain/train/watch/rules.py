@@ -17,6 +17,7 @@ Metrics = Mapping[str, float]
 IN_A_ROW = 5  # collections, or steps, before a lasting state is told; a run of fewer is told at its end
 CUT_OFF = 0.95  # share of answers
 UNGRADED = 0.5  # share of answers
+NOBODY_TAUGHT = "no answer has another right one of its question beside it that could be shown to its teacher"
 KL = 1.0  # nats a token, policy to reference
 
 
@@ -85,6 +86,8 @@ def _no_signal(metrics: Metrics) -> bool | None:
 def _why_no_signal(metrics: Metrics) -> str:
     if metrics.get("rollout/ungraded") == 1:
         return "no answer has a grade"
+    if metrics.get("rollout/taught") == 0:
+        return f"{NOBODY_TAUGHT}, which is all that is learnt from"
     if metrics.get("rollout/equal_groups") == 1:
         return "rewards are equal within each group, so that all advantages are 0"
     return "rows are masked, or their advantages are 0"
@@ -103,6 +106,13 @@ def _unfilled(metrics: Metrics) -> bool | None:
     if "rollout/unfilled_groups" not in metrics:
         return None
     return metrics["rollout/unfilled_groups"] > 0 and not _rewards_equal(metrics)
+
+
+def _nobody_taught(metrics: Metrics) -> bool | None:
+    """But for steps without any signal, which are told as such."""
+    if "rollout/taught" not in metrics:
+        return None
+    return metrics["rollout/taught"] == 0 and metrics.get("train/skipped_rows") != 1
 
 
 def _no_gradient(metrics: Metrics) -> bool | None:
@@ -178,6 +188,14 @@ def all_rules() -> list[Rule]:
             lambda steps, metrics: (
                 f"{metrics['rollout/unfilled_groups']:.0%} of the groups {steps} have no signal after all rounds of "
                 "replacing them (rollout.resamples): the task is too hard or too easy for this model."
+            ),
+        ),
+        Lasting(
+            "nobody-taught",
+            _nobody_taught,
+            lambda steps, _: (
+                f"Nothing {steps} is learnt from the teacher: {NOBODY_TAUGHT}. The task may be too hard, or right answers "
+                "are all in the same words, or too long for it (rollout/correct, completions/)."
             ),
         ),
         Lasting(
