@@ -14,7 +14,7 @@ import torch
 
 from execution.study.made import STUDY, finished, study
 from posttrain.data.rows import Problem
-from posttrain.errors import NonFiniteError, RecipeError
+from posttrain.errors import Interrupted, NonFiniteError, RecipeError
 from posttrain.execution.evaluation import evaluate
 from posttrain.execution.study import execute as module
 from posttrain.execution.study.execute import NOT_FINITE, Job, choose, execute
@@ -47,10 +47,7 @@ class InThisProcess:
     def __init__(self, *_: Any) -> None:
         pass
 
-    def __enter__(self) -> InThisProcess:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
+    def shutdown(self, **_: Any) -> None:
         pass
 
     def submit(self, job: Callable[..., None], *arguments: Any, **options: Any) -> Future[None]:
@@ -132,6 +129,22 @@ def test_a_mark_of_not_being_finite_holds_for_runs_that_rates_are_chosen_by_only
     assert not ran
     module._one(Job(recipe), Permissions())
     assert ran == [recipe.output_dir]
+
+
+def test_a_worker_whose_run_was_ended_begins_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(recipe: Recipe, **_: Any) -> None:
+        ran.append(recipe.output_dir)
+        raise Interrupted("SIGTERM: ended")
+
+    monkeypatch.setattr("posttrain.execution.runner.run", run)
+    monkeypatch.setattr(module, "_interrupted", [])
+    recipes = [Matrix(study()).recipe(run) for run in Matrix(study()).tuning()][:2]
+    for recipe in recipes:
+        with pytest.raises(Interrupted, match="SIGTERM: ended"):
+            module._one(Job(recipe), Permissions())
+    assert ran == [recipes[0].output_dir]
 
 
 def test_the_best_rate_is_chosen_and_one_that_was_not_finite_never(tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
 
-from posttrain.errors import NonFiniteError, RecipeError
+from posttrain.distributed.signals import Interruption, end_with_parent
+from posttrain.errors import Interrupted, NonFiniteError, RecipeError
 from posttrain.execution.study.config import StudyConfig
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
@@ -28,6 +31,8 @@ from posttrain.train.watch.records import write
 Say = Callable[[str], None]
 NOT_FINITE = "not_finite.txt"
 DENIED = Permissions()
+_interrupted: list[Interrupted] = []
+"""What a worker's run was ended by: it begins none of those that were given to it before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,12 @@ def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = 
     Raises:
         RecipeError: the recipe of a run is wrong, or a metric is not measured.
         PosttrainError: the first that a run raised; the others were finished.
+        Interrupted: a signal asked this process to end: so did the runs, as they do by themselves.
     """
     matrix = Matrix(study)
     say(matrix.check(permissions))
     tuning = list(matrix.tuning())
-    cores = max(1, (os.cpu_count() or 1) // study.processes)
-    with ProcessPoolExecutor(study.processes, get_context("spawn"), _share_cores, (cores,)) as pool:
+    with _workers(study.processes) as pool:
         begin = partial(_all, pool, say=say, permissions=permissions)
         begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in matrix.begun()])
         begin("learning rates", [Job(matrix.recipe(run), may_fail=True) for run in tuning])
@@ -122,6 +127,30 @@ def report(study: StudyConfig, runs: list[Run]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that run jobs. A signal to this one ends them, after what their runs do then; its death ends them at once."""
+    cores, others = max(1, (os.cpu_count() or 1) // processes), active_children()
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (cores, os.getpid()))
+    try:
+        with Interruption():
+            yield pool
+    except Interrupted:
+        for worker in active_children():
+            if worker not in others:
+                worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int, parent: int) -> None:
+    """In a worker. In a session of its own, so that Ctrl-C comes to its parent alone, which then tells it."""
+    os.setsid()
+    end_with_parent(parent, signal.SIGKILL)
+    _share_cores(threads)
+
+
 def _all(pool: ProcessPoolExecutor, what: str, jobs: Sequence[Job], *, say: Say, permissions: Permissions) -> None:
     began, failure = time.monotonic(), None
     futures = {pool.submit(_one, job, permissions): job.recipe.output_dir for job in jobs}
@@ -150,6 +179,8 @@ def _one(job: Job, permissions: Permissions) -> None:
     folder = Path(job.recipe.output_dir)
     if job.may_fail and (folder / NOT_FINITE).is_file():
         return
+    if _interrupted:
+        raise _interrupted[0]
     try:
         run(job.recipe, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
     except NonFiniteError as error:
@@ -157,5 +188,8 @@ def _one(job: Job, permissions: Permissions) -> None:
             raise
         write(folder / NOT_FINITE, str(error))
         return
+    except Interrupted as ended:
+        _interrupted.append(ended)
+        raise
     if job.start is not None and job.measured is not None and not (folder / "drift.json").is_file():
         write_drift(job.recipe, folder, job.start, job.measured)
