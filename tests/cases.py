@@ -116,6 +116,8 @@ CASES = [
     Case("kto", "weighted", {"desirable": 1.3, "undesirable": 0.7, "beta": 0.3}),
     Case("kto", "zero", {"anchor": "zero"}),
     Case("bco"),
+    Case("sami"),
+    Case("sami", "three", {"principles": 3}),
     Case("grpo"),
     Case("grpo", "several", {"updates": 4}),
     Case("grpo", "no_kl", {"updates": 4, "kl_coef": 0.0}),
@@ -258,9 +260,9 @@ def made_of(algorithm: Algorithm) -> set[Any]:
 
 
 def roughly(needs: Needs) -> Needs:
-    """Needs are alike where they differ in numbers of rollouts, demonstrations and updates only, one update apart."""
-    few = {field: min(getattr(needs, field), 2) for field in ("rollouts", "updates", "demonstrations")}
-    return dataclasses.replace(needs, **few)
+    """Needs are alike where they differ in numbers of rollouts, demonstrations, updates, prompts only, one update apart."""
+    few = {field: min(getattr(needs, field), 2) for field in ("rollouts", "updates", "demonstrations", "crossed")}
+    return dataclasses.replace(needs, **few, unit=4 if needs.crossed else needs.unit)
 
 
 def each_needs(variants: Iterable[tuple[str, Mapping[str, Any]]]) -> Any:
@@ -336,7 +338,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
     head. Old, reference and behavior policies lie far enough away to be clipped.
     """
     needs = algorithm.needs
-    rows = units * (2 * needs.unit if GROUP % needs.unit else GROUP)
+    rows = units * (GROUP if GROUP % needs.unit == 0 else needs.unit * (1 + (needs.unit < GROUP)))
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -366,7 +368,7 @@ def sample(algorithm: Algorithm, *, seed: int = 0, units: int = 2, width: int = 
     correct = torch.rand(rows, generator=random) < 0.4
     if sampled:
         loss_mask[1] = False
-    if needs.preference:
+    if needs.unit > 1:
         loss_mask[:, 0] = True  # an answer of no tokens is no preference
     if units > 1:
         reward[-GROUP:] = reward[-1]

@@ -48,7 +48,14 @@ class Norm(Qwen2RMSNorm):
 
 
 def make_examples(
-    model: Any, tokenizer: Any, *, sides: tuple[str, ...] = (), worth: Worth = "none", template: str = "", rows: int = 24
+    model: Any,
+    tokenizer: Any,
+    *,
+    sides: tuple[str, ...] = (),
+    crossed: int = 0,
+    worth: Worth = "none",
+    template: str = "",
+    rows: int = 24,
 ) -> list[Example]:
     """`template` is what a teacher is asked, of these columns."""
 
@@ -57,11 +64,13 @@ def make_examples(
         worths = {"weight": i % 4 / 2, "reward": (i % 3 - 1) / 2, "advantage": (i % 5 - 1) / 4, "forget": i % 3 == 0}
         worths |= {"label": i % 3 > 0} if worth == "label" else {}  # which other algorithms refuse
         pair = {"chosen": columns["completion"], "rejected": f"{i + 1}{'!' * (i % 3)}", "reference": f"{i} + {i} = {2 * i}"}
-        return Record(f"row {i}", {**columns, **worths, **pair, "demonstration": columns["completion"]})
+        told = {"prompts": [f"{'briefly: ' * k}{i} + {i}?" for k in range(crossed)]}
+        told["completions"] = [f"{'it is ' * (crossed - k)}{2 * i}" for k in range(crossed)]
+        return Record(f"row {i}", {**columns, **worths, **pair, **told, "demonstration": columns["completion"]})
 
     reader = Reader(Encoding(), tokenizer, eos_ids(model, tokenizer))
     asked = Asked(template, shows_right="{right}" in template) if template else None
-    return reader.examples(map(record, range(rows)), sides=sides, worth=worth, teacher=asked)[0]
+    return reader.examples(map(record, range(rows)), sides=sides, crossed=crossed, worth=worth, teacher=asked)[0]
 
 
 def make_problems(tokenizer: Any, *, template: str = "", rows: int = 24) -> list[Problem]:

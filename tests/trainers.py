@@ -38,7 +38,8 @@ def make_trainer(tmp_path: Path) -> Callable[..., PostTrainer]:
         algorithm = build_algorithm(name, **(options or {}))
         online: dict[str, Any] = {}
         needs = algorithm.needs
-        rows: Any = make_examples(policy, tokenizer, sides=needs.sides, worth=needs.weight, template=needs.teacher_template)
+        kind: Any = {"sides": needs.sides, "crossed": needs.crossed, "worth": needs.weight}
+        rows: Any = make_examples(policy, tokenizer, **kind, template=needs.teacher_template)
         if algorithm.needs.rollouts:
             rows = make_problems(tokenizer, template=needs.teacher_template)
             sampling = Sampling(max_tokens=8, temperature=1.3, seed=5)

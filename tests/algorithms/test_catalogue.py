@@ -32,7 +32,7 @@ def test_traits_are_what_the_built_algorithm_needs() -> None:
     for case in CASES:
         config, needs = KIND.members[case.name].model_validate({"name": case.name, **case.options}), case.algorithm.needs
         trains_on = "rollouts" if needs.rollouts else "preferences" if needs.preference else "demonstrations"
-        trains_on = "labels" if needs.weight == "label" else trains_on
+        trains_on = "labels" if needs.weight == "label" else "principles" if needs.crossed else trains_on
         assert config.trains_on == trains_on, case
         assert Traits.of_config(config) == Traits.of_value(case.algorithm), case
 

@@ -34,6 +34,8 @@ def test_every_recipe_can_be_begun_from(posttrain: Command) -> None:
     assert {path.name for path in Path("new").iterdir() if path.suffix != ".yaml"} == {
         "chat.jsonl",
         "chat_held_out.jsonl",
+        "principles.jsonl",
+        "principles_held_out.jsonl",
         "reward_function.py",
         "unpaired.jsonl",
         "weighted.jsonl",

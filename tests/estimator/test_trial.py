@@ -131,10 +131,21 @@ def test_the_trial_gives_the_names_of_the_metrics() -> None:
 PAIRED = {"preference": True, "pairs": PairRule()}
 
 
-@pytest.mark.parametrize("needs", [{"unit": 3}, {"preference": True, "unit": 4}, {"unit": 0}, {**PAIRED, "unit": 3}])
+@pytest.mark.parametrize(
+    "needs", [{"unit": 3}, {"preference": True, "unit": 4}, {"unit": 0}, {**PAIRED, "unit": 3}, {"crossed": 3, "unit": 4}]
+)
 def test_a_unit_is_one_that_a_collector_makes(needs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a unit is a pair"):
         Needs(scope="sequence", **needs)
+
+
+def test_rows_under_several_prompts_are_a_unit_of_their_own() -> None:
+    assert Needs(scope="sequence", crossed=3).unit == 9 and Needs(scope="sequence", crossed=3).exact_logp
+    for needs in ({"crossed": 1}, {"crossed": 2, "preference": True}, {"crossed": 2, "rollouts": 4}):
+        with pytest.raises(ValueError, match="2 prompts or more, of data"):
+            Needs(scope="sequence", **needs)  # type: ignore[arg-type]
+    for number in (2, 3, 4):  # more rows than the small batch has for others
+        assert "objective/sami" in try_out(build_algorithm("sami", principles=number))
 
 
 def test_an_algorithm_may_leave_out_all_rows_of_the_small_batch() -> None:

@@ -70,6 +70,8 @@ class Case:
             data["train"]["wrong"] = 0.3  # with which its rows say what they, or answers to them, are worth
         if needs.preference or needs.weight == "label":
             data["train"] = {"path": str(_pairs(folder.parent, labelled=not needs.preference))}
+        if needs.crossed:
+            data["train"] = {"path": str(_crossed(folder.parent))}
         if needs.demonstrations and not needs.own_demonstrations:
             data["demonstrations"] = {"task": "chain", "split": "validation", "rows": 32}
         if "eval" in self.top:
@@ -167,6 +169,14 @@ def _teacher(folder: Path) -> Path:
         for one in load(ModelConfig.model_validate({"from_scratch": sizes, "tokenizer": TOKENIZER}), seed=1):
             one.save_pretrained(place)
     return place
+
+
+def _crossed(folder: Path) -> Path:
+    """Questions under two principles, with an answer for each."""
+    path = folder / "crossed.jsonl"
+    told = ({"prompts": [f"+{i}=", f"*{i}="], "completions": [f"{i}#", f"{i}*{i}#"]} for i in range(64))
+    path.write_text("".join(json.dumps(row) + "\n" for row in told))
+    return path
 
 
 def _pairs(folder: Path, *, labelled: bool) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from parity.rows import Row
 
@@ -271,11 +271,20 @@ def bco(rows: Sequence[Row], *, beta: float = 0.1, decay: float = 0.9) -> Tensor
     return torch.stack(losses).mean()
 
 
+def sami(rows: Sequence[Row], *, principles: int = 2) -> Tensor:
+    """1/2 of both cross-entropies of the matrix of mean log-probs with its diagonal (arXiv:2404.14313), over questions."""
+    k, losses = principles, []
+    for first in range(0, len(rows), k * k):
+        table = torch.stack([torch.stack([rows[first + k * i + j].logp.mean() for j in range(k)]) for i in range(k)])
+        losses.append((cross_entropy(table, torch.arange(k)) + cross_entropy(table.T, torch.arange(k))) / 2)
+    return torch.stack(losses).mean()
+
+
 PREFERENCES: dict[str, Callable[..., Tensor]] = {
     paper.__name__: paper
     for paper in (
         dpo, ipo, robust_dpo, hinge_dpo, exo, nca, bco_pair, sppo, apo_zero, apo_down, discopop, dpop, r_dpo, ln_dpo,
-        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, wpo, tpo, kto, bco,
+        ld_dpo, f_dpo, rpo, simpo, alpha_po, cpo, orpo, slic, wpo, tpo, kto, bco, sami,
     )
 }  # fmt: skip
 

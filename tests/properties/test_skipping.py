@@ -15,8 +15,8 @@ def test_skipping_rows_changes_neither_gradient_nor_loss(case: Case, shape: dict
     algorithm, batch, inputs = prepared(case, **shape)
     whole, gradients = differentiate(algorithm, batch, inputs)
     signal = algorithm.has_signal(batch)
-    if case.algorithm.needs.preference:
-        signal = signal.reshape(-1, 2).any(-1).repeat_interleave(2)  # a pair stays whole
+    if (unit := case.algorithm.needs.unit) > 1:
+        signal = signal.reshape(-1, unit).any(-1).repeat_interleave(unit)  # it stays whole
     kept = signal.nonzero()[:, 0]
     if not len(kept):
         assert all(not gradient.any() for gradient in gradients.values())

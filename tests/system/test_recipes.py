@@ -25,6 +25,7 @@ RECIPE_OF = {
     ("rollouts", "a teacher"): "teacher_rollouts",
     ("preferences", "none"): "pairs",
     ("labels", "none"): "unpaired",
+    ("principles", "none"): "principles",
     ("rollouts", "none"): "rollouts",
     ("rollouts", "what questions are worth"): "values",
     ("rollouts", "of the question"): "both",
@@ -100,7 +101,7 @@ def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path
     ]
     told = {"sdft": "{prompt}{demonstration}", "sdpo": "{prompt}{right}"}  # it knows no other characters
     changes += [f"algorithm.teacher_template='{told[name]}'"] if name in told else []
-    changes += [] if beside == "weights" or trains_on == "labels" else ["data.train.rows=400"]
+    changes += [] if beside == "weights" or trains_on in ("labels", "principles") else ["data.train.rows=400"]
     options = [word for change in changes for word in ("--set", change)]
     code, _, err = posttrain("run", RECIPE_OF[trains_on, beside], *options, "--output-dir", "out")
     assert code == 0, err

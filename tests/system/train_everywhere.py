@@ -128,7 +128,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
     needs = algorithm.needs
-    told = {"worth": needs.weight, "template": needs.teacher_template}
+    told = {"crossed": needs.crossed, "worth": needs.weight, "template": needs.teacher_template}
     rows: Any = make_examples(model, tokenizer, sides=needs.sides, **told)  # type: ignore[arg-type]
     taught: dict[str, Any] = {"teachers": {"wide": make_teacher()}} if algorithm.needs.given_teacher else {}
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}

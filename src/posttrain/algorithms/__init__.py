@@ -61,6 +61,7 @@ from posttrain.algorithms.on_preferences.slic import SLiC
 from posttrain.algorithms.on_preferences.sppo import SPPO
 from posttrain.algorithms.on_preferences.tpo import TPO
 from posttrain.algorithms.on_preferences.wpo import WPO
+from posttrain.algorithms.on_principles.sami import SAMI
 from posttrain.algorithms.on_rollouts.a_star_po import AStarPO
 from posttrain.algorithms.on_rollouts.asymre import AsymRE
 from posttrain.algorithms.on_rollouts.best_of_group import BestOfGroup
@@ -139,6 +140,7 @@ ALGORITHMS: tuple[type[AlgorithmConfig], ...] = (
     WPO,
     KTO,
     BCO,
+    SAMI,
     GRPO,
     DrGRPO,
     DAPO,

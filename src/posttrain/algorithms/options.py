@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class AlgorithmConfig(Config, ABC):
     """The options of one algorithm. The recipe reads the traits; all else reads `Algorithm.needs`."""
 
-    trains_on: ClassVar[Literal["demonstrations", "preferences", "labels", "rollouts"] | None] = None
+    trains_on: ClassVar[Literal["demonstrations", "preferences", "labels", "principles", "rollouts"] | None] = None
     """None: nobody knows before it is built."""
     takes_demonstrations: ClassVar[bool] = False
     """A data set of demonstrations of its own, beside the questions."""

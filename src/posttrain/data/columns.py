@@ -15,11 +15,11 @@ from typing_extensions import TypeIs
 
 from posttrain.data.rows import BadRow, DataReport
 from posttrain.data.sources.record import Record
-from posttrain.estimator.needs import Needs
+from posttrain.estimator.needs import CROSSED, Needs
 from posttrain.settings.data import Encoding
 from posttrain.telling import tell
 
-Kind = Literal["demonstrations", "pairs", "questions"]
+Kind = Literal["demonstrations", "pairs", "crossed", "questions"]
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 LABELS = ("label", "kto_tag")
 """KTO's: false where the completion is one that is not wanted."""
@@ -148,6 +148,8 @@ class Use:
         asked = {"prompt", *tools, *names_of(self.config.prompt_template)}
         if self.kind == "pairs":
             return asked | {"chosen", "rejected", *self.needs}
+        if self.kind == "crossed":
+            return asked - {"prompt"} | {*CROSSED}
         if self.kind == "demonstrations":
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
             return whole | {*self.needs}

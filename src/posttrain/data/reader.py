@@ -19,6 +19,7 @@ from posttrain.data.rows import BadRow, DataReport, Example, LongRow, Problem
 from posttrain.data.sources import Record
 from posttrain.data.weights import COLUMNS, ONE_OF, Weigher, Worth
 from posttrain.errors import DataError
+from posttrain.estimator.needs import CROSSED
 from posttrain.settings.data import Encoding
 
 T = TypeVar("T")
@@ -42,18 +43,20 @@ class Reader:
         records: Iterable[Record],
         *,
         sides: tuple[str, ...] = (),
+        crossed: int = 0,
         worth: Worth = "none",
         teacher: Asked | None = None,
         label: str = "the data",
     ) -> tuple[list[Example], DataReport]:
         """Demonstrations, with what they are `worth` and what a `teacher` is asked, where that is another prompt; or
-        units of the completions in the columns `sides`.
+        units of the completions in the columns `sides`, or of `crossed` completions under each of as many prompts.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
         told = () if teacher is None else teacher.columns
-        use = Use("pairs" if sides else "demonstrations", self._data, (*COLUMNS[worth], *sides, *told))
+        kind = "pairs" if sides else "crossed" if crossed else "demonstrations"
+        use = Use(kind, self._data, (*COLUMNS[worth], *sides, *told))
         encoder, weigher, taught = self._encoder(teacher), Weigher(worth, self._tokenizer), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:
@@ -61,6 +64,9 @@ class Reader:
             if sides:
                 unit, notes = encoder.preference(columns, sides)
                 return [Example(unit, record.where)], notes
+            if crossed:
+                unit, notes = encoder.crossed(columns, crossed)
+                return [Example(unit, record.where, crossed=True)], notes
             rows, notes = encoder.demonstrations(columns, weigher.of(columns))
             if taught is not None:
                 ids, more = taught.ids(columns, answer=max(len(row.completion) for row in rows))
@@ -68,7 +74,8 @@ class Reader:
                 notes = notes + more
             return [Example((row,), record.where) for row in rows], notes
 
-        wanted = [sides] if sides else [("messages",), ("prompt", "completion")]
+        together = CROSSED if crossed else sides
+        wanted = [together] if together else [("messages",), ("prompt", "completion")]
         wanted = [("prompt", "completion", *told)] if told else wanted
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
         if teacher is not None:

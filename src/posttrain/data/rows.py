@@ -45,10 +45,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """One row of a data set: a demonstration, or a chosen and a rejected completion, which stay together."""
+    """One row of a data set: a demonstration, or several rows that stay together: a chosen and a rejected completion, or
+    where they are `crossed`, each of some completions under each of as many prompts, by prompts.
+    """
 
     rows: tuple[Row, ...]
     where: str
+    crossed: bool = False
 
     @property
     def tokens(self) -> int:

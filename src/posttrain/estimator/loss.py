@@ -136,7 +136,7 @@ def _check(
         raise ValueError(f"{algorithm.name} learns from a teacher: set Batch.teacher_logp.")
     if needs.preference and "chosen" in missing:
         raise ValueError(f"{algorithm.name} trains on preference pairs: set Batch.chosen.")
-    if needs.preference and batch.unit != needs.unit:
+    if needs.unit not in (1, batch.unit):
         raise ValueError(f"{algorithm.name} trains on units of {needs.unit} rows: the batch has units of {batch.unit}.")
     if needs.older_policy and batch.old_logp is None:
         raise ValueError(

@@ -25,6 +25,9 @@ ASKED_BY = {
 SIDES = ("chosen", "rejected", "reference")
 """Columns of the completions of a unit of preference data, in their order."""
 
+CROSSED = ("prompts", "completions")
+"""Columns of a unit of completions that each stand under each prompt; lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class PairRule:
@@ -71,8 +74,9 @@ class Needs:
     demonstration: none; row (a demonstration is, or ends, its group); prefix (completions go on from its head); separate (a
     data set of its own, of which each step has `demonstrations` rows).
     preference: rows are pairs of a chosen and a rejected completion.
+    crossed: rows are so many completions, each under each of as many prompts: the first prompt with all of them comes first.
     unit: rows that belong together, and that nothing takes apart; 2 where they are pairs, 3 where each pair has a third
-    completion beside it, which is to be imitated.
+    completion beside it, which is to be imitated; the square of `crossed`.
     pairs: how pairs are made of rollouts; None where they are data.
     weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight. forget is -1
     where a row is to be forgotten, and else 1; label is 1 where a row is wanted, and else -1.
@@ -103,6 +107,7 @@ class Needs:
     demonstration: Literal["none", "row", "prefix", "separate"] = "none"
     demonstrations: int = 0
     preference: bool = False
+    crossed: int = 0
     unit: int = 1
     pairs: PairRule | None = None
     weight: Literal["none", "weight", "reward", "advantage", "forget", "label"] = "none"
@@ -129,14 +134,7 @@ class Needs:
     branches: bool = False
 
     def __post_init__(self) -> None:
-        if self.preference and self.unit == 1:
-            object.__setattr__(self, "unit", 2)
-        whole = (2,) if self.pairs is not None else (2, len(SIDES)) if self.preference else (1,)
-        if self.unit not in whole:
-            raise ValueError(
-                f"Needs: unit={self.unit}: a unit is a pair (2), or with preference=True of data a triple ({len(SIDES)}); "
-                "else a row (1)"
-            )
+        self._settle_unit()
         if self.full_kl and self.teacher == "full":
             raise ValueError('Needs: whole distributions are compared with one model: full_kl=True or teacher="full"')
         if (self.teacher_template or self.own_teacher) and self.teacher == "none":
@@ -151,6 +149,23 @@ class Needs:
             raise ValueError('Needs: branches asks which rollouts are right (verdict=True) and goes on from "prefix"')
         if self.buffer is not None and not (self.rollouts and self.demonstration == "row" and self.verdict):
             raise ValueError('Needs: a buffer is of questions without a right rollout: demonstration="row", verdict=True')
+
+    def _settle_unit(self) -> None:
+        if self.crossed and (self.crossed < 2 or self.preference or self.rollouts):
+            raise ValueError(f"Needs: crossed={self.crossed}: 2 prompts or more, of data, and without preference=True")
+        if self.unit == 1 and (self.preference or self.crossed):
+            object.__setattr__(self, "unit", self.crossed**2 or 2)
+        whole = (2,) if self.pairs is not None else (2, len(SIDES)) if self.preference else (self.crossed**2 or 1,)
+        if self.unit not in whole:
+            raise ValueError(
+                f"Needs: unit={self.unit}: a unit is a pair (2), or with preference=True of data a triple ({len(SIDES)}), or "
+                "with crossed=K has K² rows; else a row (1)"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a unit is read from, where it is more than a demonstration."""
+        return CROSSED if self.crossed else self.sides
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -190,7 +205,7 @@ class Needs:
     @property
     def exact_logp(self) -> bool:
         """Log-probs are compared with others: dropout must be off."""
-        return self.reference or self.teacher != "none" or self.old_logp or self.preference or self.rollouts > 0
+        return self.reference or self.teacher != "none" or self.old_logp or self.unit > 1 or self.rollouts > 0
 
     @property
     def own_demonstrations(self) -> bool:

@@ -59,23 +59,22 @@ def try_out(algorithm: Algorithm) -> frozenset[str]:
 
 def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Generator]:
     needs, random = algorithm.needs, torch.Generator().manual_seed(0)
+    rows = max(ROWS // needs.unit, 1) * needs.unit
 
     def drawn(*shape: int) -> Tensor:
         return torch.rand(*shape, dtype=torch.float64, generator=random)
 
-    shape = (ROWS, TOKENS)
-    mask = torch.arange(TOKENS) < (1 + torch.arange(ROWS) % TOKENS)[:, None]
+    shape, number = (rows, TOKENS), torch.arange(rows)
+    mask = torch.arange(TOKENS) < (1 + number % TOKENS)[:, None]
     logp = -2 * drawn(*shape) - 0.01
     sampled = needs.rollouts > 0
-    shown = (
-        torch.arange(ROWS) % 4 == 3 if needs.own_demonstrations or needs.demonstrations else torch.full((ROWS,), not sampled)
-    )
+    shown = number % 4 == 3 if needs.own_demonstrations or needs.demonstrations else torch.full((rows,), not sampled)
     origin = torch.where(shown[:, None], Origin.DEMO, Origin.ROLLOUT).expand(shape).contiguous()
     batch = Batch(
         loss_mask=mask,
         tokens=torch.zeros(shape, dtype=torch.int64),
         origin=origin,
-        group=torch.arange(ROWS) // (4 if sampled else 1),
+        group=number // (4 if sampled else 1),
         behavior_logp=torch.where(origin == Origin.DEMO, 0.0, logp + 0.1 * drawn(*shape)) if sampled else None,
         old_logp=logp + 0.1 * drawn(*shape) if needs.old_logp else None,
         ref_logp=logp + 0.1 * drawn(*shape) if needs.ref_logp else None,
@@ -83,12 +82,12 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         weight=_worth(needs, drawn(*shape)) if needs.weight != "none" else None,
         entropy=drawn(*shape) if needs.collected_entropy != "none" else None,
         collision=-drawn(*shape) if needs.collision else None,
-        reward=drawn(ROWS) if sampled else None,
-        correct=torch.arange(ROWS) % 2 == 0 if needs.verdict else None,
-        chosen=torch.arange(ROWS) % needs.unit == 0 if needs.preference else None,
-        anchor=torch.full((ROWS,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
-        baseline=drawn(ROWS) if needs.baseline != "none" else None,
-        taught=torch.arange(ROWS) % 3 > 0 if needs.shows_right else None,
+        reward=drawn(rows) if sampled else None,
+        correct=number % 2 == 0 if needs.verdict else None,
+        chosen=number % needs.unit == 0 if needs.preference else None,
+        anchor=torch.full((rows,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
+        baseline=drawn(rows) if needs.baseline != "none" else None,
+        taught=number % 3 > 0 if needs.shows_right else None,
         progress=0.5,
         coefficients={one.name: one.start for one in algorithm.adaptive},
         unit=needs.unit,
@@ -97,7 +96,7 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
 
 
 def _worth(needs: Needs, drawn: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    wanted = torch.arange(ROWS)[:, None] % 3 > 0
+    wanted = torch.arange(len(drawn))[:, None] % 3 > 0
     return torch.where(wanted, torch.ones_like(drawn), -1) if needs.weight == "label" else drawn
 
 

@@ -17,6 +17,8 @@ Column = Literal[
     "prompt",
     "completion",
     "messages",
+    "prompts",
+    "completions",
     "chosen",
     "rejected",
     "reference",

@@ -156,6 +156,7 @@ class PostTrainer(Loop):
                 model,
                 tokenizer,
                 sides=algorithm.needs.sides,
+                crossed=algorithm.needs.crossed,
                 worth=algorithm.needs.weight,
                 teacher=asked,
                 label=f"eval_dataset {name}",

@@ -5,10 +5,14 @@ Prompt and completion are joined as ids: no token ever spans the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import combinations, cycle, product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posttrain.data.encoding.chat import Chat
 from posttrain.data.encoding.lengths import Lengths
@@ -20,6 +24,7 @@ from posttrain.data.encoding.turns import Draft
 from posttrain.data.rows import BadRow, LongRow, Row, Weigh
 from posttrain.data.spans import step_ends
 from posttrain.errors import DataError, SetupError
+from posttrain.estimator.needs import CROSSED
 from posttrain.settings.data import Encoding
 from posttrain.telling import tell
 
@@ -127,6 +132,28 @@ class Encoder:
             raise BadRow(f"chosen and rejected are equal{' once they are cut to max_tokens' if cut else ''}")
         return rows, notes
 
+    def crossed(self, columns: Mapping[str, Any], number: int) -> tuple[tuple[Row, ...], Notes]:
+        """The rows of each of `completions` under each of `prompts`, so many of both, by prompts; and what was cut, of a
+        completion under all of its prompts alike.
+
+        Raises:
+            BadRow: as in `prompt`; they are no such lists, or two prompts, or two completions, are equal.
+        """
+        prompts, completions = (_listed(columns.get(name), name, number) for name in CROSSED)
+        rows, notes = list[Row](), Notes()
+        for (i, prompt), (j, completion) in product(enumerate(prompts, 1), enumerate(completions, 1)):
+            with _naming(f"prompt {i} with completion {j}"):
+                read, more = self._rows({**columns, "prompt": prompt, "completion": completion}, "completion")
+                rows.append(_one(read))
+            notes = notes + more
+        cut = {counter for counter, _ in notes}
+        if "cut_completion" in cut:
+            least = [min(len(row.completion) for row in rows[j::number]) for j in range(number)]
+            rows = [replace(row, completion=row.completion[:n], mask=row.mask[:n]) for row, n in zip(rows, cycle(least))]
+        _check_apart("prompts", [row.prompt for row in rows[::number]], "cut_prompt" in cut)
+        _check_apart("completions", [row.completion for row in rows[:number]], "cut_completion" in cut)
+        return tuple(rows), notes
+
     def _rows(self, columns: Mapping[str, Any], column: str, weigh: Weigh | None = None) -> tuple[list[Row], Notes]:
         drafts, notes = self._path.drafts(columns, column)
         rows, long = list[Row](), list[LongRow]()
@@ -155,6 +182,31 @@ class Encoder:
         worth = None if weigh is None else weigh(ids, self._ends)[:kept]
         arrays = (np.array(draft.prompt, np.int32), np.array(ids[:kept], np.int32), np.array(mask[:kept], np.bool_))
         return Row(*arrays, worth), notes
+
+
+def _listed(value: Any, name: str, number: int) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or any(isinstance(one, dict) for one in value):
+        raise BadRow(f"{name} must be a list of {number}, each text or a list of messages")
+    if len(value) != number:
+        raise BadRow(f"{name} lists {len(value)}, and {number} are asked for: as many prompts as completions, in all rows")
+    return list(value)
+
+
+def _check_apart(name: str, all_of: Sequence[NDArray[np.int32]], cut: bool) -> None:
+    for (i, one), (j, other) in combinations(enumerate(all_of, 1), 2):
+        if np.array_equal(one, other):
+            raise BadRow(f"{name} {i} and {j} are equal{' once they are cut' if cut else ''}: nothing tells them apart")
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """What is said of a row begins with the place that it has in its unit."""
+    try:
+        yield
+    except LongRow as long:
+        raise LongRow(long.counter, f"{place}: {long}", refused=long.refused) from None
+    except BadRow as bad:
+        raise BadRow(f"{place}: {bad}") from None
 
 
 def _one(rows: list[Row]) -> Row:

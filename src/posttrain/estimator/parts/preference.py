@@ -106,7 +106,8 @@ def _pull(view: View, loss: Callable[[View], Tensor]) -> Float[Tensor, "B T"]:
 
 
 def _sides(view: View) -> list[Completions]:
-    view.require("chosen")  # the first row of each unit
+    if view.unit == 1:
+        view.require("chosen")
     fields = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
 

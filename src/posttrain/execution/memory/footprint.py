@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain.distributed import ranks
 from posttrain.estimator.algorithm import Algorithm
+from posttrain.estimator.needs import Needs
 from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
 from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
 from posttrain.execution.numbers import computed_in, has_own_masters, on_gpu
@@ -59,7 +60,7 @@ def footprint(
     units = max(training.rows_per_step // processes, 1)
     tokens = rows * longest * min(training.micro_batch_rows or units, units)
     tokens = max(min(tokens, training.micro_batch_tokens), rows * longest)
-    shares = training.layout != "shared" or needs.preference or needs.rollouts
+    shares = training.layout != "shared" or needs.unit > 1 or needs.rollouts
     shape, passing = Shape.of(model.config), None
     if shape is not None:
         layout = training.layout if shares else "packed"
@@ -68,7 +69,7 @@ def footprint(
             tokens=tokens,
             longest=longest,
             prompt=prompt,
-            group=needs.unit if needs.unit > 1 else max(min(needs.rollouts, training.micro_batch_rows or units), 1),
+            group=_sharing(needs, training.micro_batch_rows or units),
             layout=layout,
             scores=1 + needs.entropy + needs.collision + needs.compares_distributions,
             whole=training.head == "whole",
@@ -89,6 +90,13 @@ def footprint(
     else:
         decision = checkpointing(wanted, kept, passing, there)
     return Footprint(held(config, processes, **sizes), tokens, passing, there, decision)
+
+
+def _sharing(needs: Needs, units: int) -> int:
+    """Rows of a micro-batch that have one prompt."""
+    if needs.unit > 1:
+        return needs.crossed or needs.unit
+    return max(min(needs.rollouts, units), 1)
 
 
 def _sizes(recipe: Recipe, model: Any, teachers: Collection[Any], *, reference: bool) -> dict[str, Any]:

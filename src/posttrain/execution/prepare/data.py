@@ -12,7 +12,7 @@ from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError, RecipeError
-from posttrain.estimator import Algorithm
+from posttrain.estimator import Algorithm, Needs
 from posttrain.model.load import context_of
 from posttrain.model.proofs.tokens import ROWS
 from posttrain.model.tokenizer import eos_ids
@@ -115,8 +115,7 @@ def _train(
     """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
     records = read(recipe.data.train)
     if recipe.rollout is None:
-        needs = algorithm.needs
-        return reader.examples(records, sides=needs.sides, worth=needs.weight, teacher=teacher, label="data.train")
+        return reader.examples(records, **_units(algorithm.needs), teacher=teacher, label="data.train")
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
@@ -138,16 +137,21 @@ def _evaluated(
     records, label, needs = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs
     if not records:
         raise DataError(f"{label}: the source is empty.")
-    if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.sides):
-        wanted: Any = {"sides": needs.sides, "worth": needs.weight, "teacher": teacher}
-        sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, label=label)
+    if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.columns):
+        shown = reader.examples(records, **_units(needs), teacher=teacher, label=label)
+        sets.held_out[name], sets.reports[name] = shown
     if recipe.eval.samples:
         room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
         asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)
         sets.problems[name] = asked[: recipe.eval.limit]
     if name not in sets.held_out and name not in sets.problems:
-        lacking = f"no {' + '.join(needs.sides)}" if needs.sides else "no completions"
+        lacking = f"no {' + '.join(needs.columns)}" if needs.columns else "no completions"
         raise DataError(f"{label}: nothing to evaluate: {lacking}, and eval.samples is 0.")
+
+
+def _units(needs: Needs) -> dict[str, Any]:
+    """How the rows of a set are read, in the words of `Reader.examples`."""
+    return {"sides": needs.sides, "crossed": needs.crossed, "worth": needs.weight}
 
 
 def _room(
@@ -165,6 +169,6 @@ def _room(
     return {"room": max_tokens, "context": context}
 
 
-def _has_completions(records: Sequence[Record], sides: Sequence[str]) -> bool:
+def _has_completions(records: Sequence[Record], columns: Sequence[str]) -> bool:
     first = next((record.columns for record in records if record.fault is None), {})
-    return set(sides) <= set(first) if sides else bool({"completion", "messages"} & set(first))
+    return set(columns) <= set(first) if columns else bool({"completion", "messages"} & set(first))

@@ -4,6 +4,7 @@ evaluation.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,12 +144,20 @@ def _placed(one: Example | Problem) -> Iterator[tuple[str, str, Row]]:
 
 def _rows(one: Example | Problem) -> Iterator[tuple[str, Row]]:
     if isinstance(one, Example):
-        yield from zip(SIDES if len(one.rows) > 1 else ("",), one.rows, strict=False)
+        yield from zip(_titles(one), one.rows, strict=False)
         return
     answer = np.array(one.demonstration or (), np.int32)
     title = "question with its demonstration" if len(answer) else "question"
     taught: Any = {} if one.teacher_prompt is None else {"teacher_prompt": np.asarray(one.teacher_prompt, np.int32)}
     yield title, Row(np.array(one.prompt, np.int32), answer, np.ones(len(answer), np.bool_), **taught)
+
+
+def _titles(one: Example) -> Sequence[str]:
+    """What each of its rows is."""
+    if one.crossed:
+        places = range(1, math.isqrt(len(one.rows)) + 1)
+        return [f"prompt {i}, completion {j}" for i in places for j in places]
+    return SIDES if len(one.rows) > 1 else ("",)
 
 
 def _shown(where: str, title: str, row: Row, tokenizer: Any, ends: Sequence[int]) -> Shown:

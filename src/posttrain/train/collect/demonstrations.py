@@ -73,7 +73,7 @@ def collect_demonstrations(
             "tokens": torch.from_numpy(np.concatenate([row.completion for row in rows]).astype(np.int32, copy=False)),
             "origin": torch.full((len(rows), 1), int(Origin.DEMO), dtype=torch.int8),
             "group": torch.tensor([u for u, unit in enumerate(units) for _ in unit]),
-            **({"chosen": torch.arange(len(rows)) % unit == 0} if unit > 1 else {}),
+            **({"chosen": torch.arange(len(rows)) % unit == 0} if unit > 1 and not chosen[0].crossed else {}),
             **({"weight": torch.from_numpy(np.concatenate(worth))} if len(worth) == len(rows) else {}),
         },
         progress,

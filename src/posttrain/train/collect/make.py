@@ -38,6 +38,7 @@ def as_examples(
     tokenizer: Any,
     *,
     sides: tuple[str, ...] = (),
+    crossed: int = 0,
     worth: Worth = "none",
     teacher: Asked | None = None,
     label: str = "the data",
@@ -49,8 +50,9 @@ def as_examples(
             algorithm asks for it.
     """
     if len(data) and isinstance(data[0], Example):
-        if odd := {len(example.rows) for example in data} - {max(len(sides), 1)}:
-            raise DataError(f"{label}: prepared examples must have {max(len(sides), 1)} rows each, and some have {min(odd)}.")
+        unit = crossed**2 or max(len(sides), 1)
+        if odd := {len(example.rows) for example in data} - {unit}:
+            raise DataError(f"{label}: prepared examples must have {unit} rows each, and some have {min(odd)}.")
         if teacher is not None:
             _check_taught(
                 teacher,
@@ -62,7 +64,7 @@ def as_examples(
             raise DataError(f"{label}: prepared rows must have a weight: Reader.examples(…, worth={worth!r}) makes them.")
         return list(data)
     examples, report = _reader(model, tokenizer).examples(
-        records_of(data), sides=sides, worth=worth, teacher=teacher, label=label
+        records_of(data), sides=sides, crossed=crossed, worth=worth, teacher=teacher, label=label
     )
     tell_unread(label, [report])
     return examples
@@ -168,7 +170,8 @@ def collected_data(
     """
     if not algorithm.needs.rollouts:
         needs = algorithm.needs
-        shown = as_examples(data, model, tokenizer, sides=needs.sides, worth=needs.weight, teacher=teacher)
+        together: Any = {"sides": needs.sides, "crossed": needs.crossed}
+        shown = as_examples(data, model, tokenizer, **together, worth=needs.weight, teacher=teacher)
         return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=_end(epochs, shown))
     asked = as_problems(
         data,

@@ -10,6 +10,7 @@ SHOWN = (
     r"pass@\d+",
     r"majority@\d+",
     r"preference/accuracy",
+    r"principles/accuracy",
     r"loss",
     r"nll",
     r"objective/.+",
