@@ -15,7 +15,7 @@ from posttrain.settings.data import Encoding
 from posttrain.settings.model import CharacterTokenizer
 
 ROW: dict[str, Any] = {"prompts": ["a", "ab"], "completions": ["c", "bb"]}
-TOKENIZER = make_tokenizer(CharacterTokenizer(characters="abc\n"))
+TOKENIZER: Any = make_tokenizer(CharacterTokenizer(characters="abc\n"))
 
 
 def read(*rows: dict[str, Any], number: int = 2, **options: Any) -> list[Example]:
