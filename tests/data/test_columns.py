@@ -155,7 +155,7 @@ def test_an_answer_may_be_a_number_or_a_list_of_one(answer: Any, text: str) -> N
     ("row", "reason"),
     [
         ({"messages": TALK[1:]}, "it begins with a turn of the assistant"),
-        ({"text": "a"}, "this version does not train on plain text"),
+        ({"text": 7}, "text must be text, not int"),
     ],
 )
 def test_sentences_of_rows_that_are_no_demonstrations_are_true(row: Columns, reason: str) -> None:

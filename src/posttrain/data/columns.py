@@ -132,7 +132,7 @@ class Use:
             raise BadRow("its input, a part of its instruction, is not read: name it in prompt_template, or map no columns")
         if self.kind == "demonstrations" and "messages" in read and self.config.prompt_template != "{prompt}":
             tell("prompt-template", "data.prompt_template wraps the text of a prompt: rows of messages are read without it.")
-        taken = {name for name in ("messages", "completion") if given.get(name) is None or name not in read}
+        taken = {name for name in ("messages", "completion", "text") if given.get(name) is None or name not in read}
         return {name: value for name, value in given.items() if name not in taken or self.kind != "demonstrations"}
 
     def unread(self, record: Record) -> list[str]:
@@ -151,6 +151,8 @@ class Use:
         if self.kind == "crossed":
             return asked - {"prompt"} | {*CROSSED}
         if self.kind == "demonstrations":
+            if _is_text(given, record):
+                return {"text", *self.needs}
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
             return whole | {*self.needs}
         shown = next(([name] for name in self.demonstrated if name in given), [])
@@ -168,6 +170,13 @@ class Use:
                 "{messages: messages}, or the other in unused"
             )
         return named == {"messages"}
+
+
+def _is_text(given: set[str], record: Record) -> bool:
+    """Whether a demonstration is its text alone: it is nothing else, or columns names it and nothing else."""
+    others = [form for form in (("messages",), ("prompt", "completion")) if given.issuperset(form)]
+    named = [name for name in ("text", "messages", "prompt", "completion") if name in record.mapped]
+    return "text" in given and (not others or named == ["text"])
 
 
 @cache

@@ -67,6 +67,11 @@ class Reader:
             if crossed:
                 unit, notes = encoder.crossed(columns, crossed)
                 return [Example(unit, record.where, crossed=True)], notes
+            if columns.get("text") is not None:
+                if taught is not None:
+                    raise BadRow("it is a text, which has no prompt that the teacher could be asked another of")
+                rows, notes = encoder.text(columns, weigher.of(columns))
+                return [Example((row,), record.where) for row in rows], notes
             rows, notes = encoder.demonstrations(columns, weigher.of(columns))
             if taught is not None:
                 ids, more = taught.ids(columns, answer=max(len(row.completion) for row in rows))
@@ -75,7 +80,7 @@ class Reader:
             return [Example((row,), record.where) for row in rows], notes
 
         together = CROSSED if crossed else sides
-        wanted = [together] if together else [("messages",), ("prompt", "completion")]
+        wanted = [together] if together else [("messages",), ("text",), ("prompt", "completion")]
         wanted = [("prompt", "completion", *told)] if told else wanted
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
         if teacher is not None:
@@ -240,8 +245,8 @@ def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
         return
     if "text" in record.columns:
         raise DataError(
-            f"{record.where}: the row has a text, of which nothing says what is asked and what is to be learnt; this version "
-            "does not train on plain text. Give prompt and completion, or messages."
+            f"{record.where}: the row has a text, of which nothing says what is asked: texts are for algorithms over "
+            "demonstrations, such as sft. Give a prompt, and what else the algorithm reads."
         )
     needed = " or ".join(" + ".join(names) for names in wanted)
     begun = [names for names in reversed(wanted) if not record.columns.keys().isdisjoint(names)] or wanted[::-1]

@@ -95,7 +95,7 @@ class Weigher:
         number = 1.0 if row is None else number_of(row, "weight", least=0)
         if tokens is None:
             return lambda ids, _: np.full(len(ids), number, np.float32)
-        listed, said = _listed(tokens), columns.get("completion")
+        listed, said = _listed(tokens), columns.get("completion", columns.get("text"))
         if said is None:
             raise BadRow("its weights are of a completion's tokens, and it has messages: these have a weight alone")
         spans = [span for span in listed if isinstance(span, Mapping)]
@@ -134,6 +134,11 @@ def _less_mean(examples: list[Example], label: str) -> list[Example]:
         f"{label}: advantages are rewards less the mean reward of the rows with the same prompt; {alone} of {len(rewards)} "
         "prompts stand in one row, whose advantage is 0.",
     )
+
+    if rewards.get(b""):
+        raise DataError(
+            f"{label}: texts have no prompt whose mean reward theirs could be held against: give a column advantage."
+        )
 
     def less(row: Row) -> Row:
         of_prompt = rewards[row.prompt.tobytes()]

@@ -17,6 +17,7 @@ Column = Literal[
     "prompt",
     "completion",
     "messages",
+    "text",
     "prompts",
     "completions",
     "chosen",
@@ -187,6 +188,22 @@ Source = Annotated[
 ]
 
 
+class Window(Config):
+    """How a text that is longer than a row is cut into rows, each token but the first with loss in one of them."""
+
+    length: Annotated[int, Field(ge=2)] | None = None
+    """Tokens of a row; max_tokens or the model's own limit if not set, and the whole text where there is neither."""
+    stride: Count | None = None
+    """How many tokens further the next row begins: what it has in common with the one before stands there as context, without
+    loss. All but one token if not set."""
+
+    @model_validator(mode="after")
+    def _has_context(self) -> Window:
+        if self.stride is not None and self.length is not None and self.stride >= self.length:
+            raise ValueError(f"stride: {self.stride} must be less than length, so that every token has one before it")
+        return self
+
+
 class Encoding(Config):
     """How rows become tokens, and what becomes of rows that do not fit."""
 
@@ -206,6 +223,8 @@ class Encoding(Config):
     """Of the prompt alone; bounded by max_tokens and the model's limit in any case."""
     max_tokens: Annotated[int, Field(ge=2)] | None = None
     """Of prompt and completion together; the model's own limit if not set."""
+    window: Window = Window()
+    """Of rows that are a text (a column text)."""
     on_long_prompt: Literal["skip", "raise", "keep_end"] = "skip"
     """Leave the row out, end the run, or cut the prompt's beginning."""
     on_long_completion: Literal["skip", "raise", "cut"] = "skip"
@@ -224,6 +243,12 @@ class Encoding(Config):
                 "true or false: a template of your own belongs to the tokenizer, as chat_template.jinja in its folder"
             )
         return given
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Encoding:
+        if self.window.length is not None and self.max_tokens is not None and self.window.length > self.max_tokens:
+            raise ValueError(f"window: length: {self.window.length} is over max_tokens: {self.max_tokens}")
+        return self
 
     @model_validator(mode="after")
     def _system_prompt_has_a_place(self) -> Encoding:

@@ -79,6 +79,12 @@ def test_what_evaluation_shares_with_training() -> None:
     assert (shared.questions, shared.exact, shared.ngram, list(shared.at)) == (4, 1, 2, ["q:0", "q:1"])
 
 
+def test_texts_have_no_prompt_and_are_compared_whole() -> None:
+    texts = [example("", text, f"x:{i}") for i, text in enumerate((LONG, "short", "other"))]
+    [shared] = view(Sets(texts[:2], held_out={"test": texts[1:]}), TOKENIZER, [END], 1).overlaps
+    assert (shared.questions, shared.exact, list(shared.at)) == (2, 1, ["x:1"])
+
+
 def test_the_command_needs_no_weights_and_no_engine(tmp_path: Path, posttrain: Command) -> None:
     """A recipe for GPUs, on a machine that has its tokenizer and config only; and a page on which nothing acts."""
     TOKENIZER.save_pretrained("base")

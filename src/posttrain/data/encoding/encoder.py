@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from itertools import combinations, cycle, product
 from typing import Any
 
@@ -21,6 +22,7 @@ from posttrain.data.encoding.prompts import Notes
 from posttrain.data.encoding.template import Template
 from posttrain.data.encoding.text import Text
 from posttrain.data.encoding.turns import Draft
+from posttrain.data.encoding.windows import Windows
 from posttrain.data.rows import BadRow, LongRow, Row, Weigh
 from posttrain.data.spans import step_ends
 from posttrain.errors import DataError, SetupError
@@ -51,17 +53,13 @@ class Encoder:
     ) -> None:
         if not eos_ids:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
-        self._lengths, self._tokenizer = Lengths(config, limit, reader), tokenizer
+        self._lengths, self._tokenizer, self._config = Lengths(config, limit, reader), tokenizer, config
+        self._eos, self._limits = [*eos_ids], [one for one in (config.max_tokens, limit) if one is not None]
         self._chat: Chat | None = None
-        if not config.chat_template:
+        if not config.chat_template or not tokenizer.chat_template:
             self._path: Chat | Plain = Plain(Text(tokenizer, eos_ids), config, self._lengths)
             self._ends = [*eos_ids]
             return
-        if not tokenizer.chat_template:
-            raise DataError(
-                "The tokenizer has no chat template. Join plain text: data.chat_template: false, or for posttrain eval "
-                "--no-chat-template."
-            )
         template = Template(tokenizer, config.chat_template_kwargs, config.date)
         if template.writes_date:
             tell("date", f"The chat template writes the date: {template.day}, in all of this run (data.date).")
@@ -76,6 +74,7 @@ class Encoder:
         Raises:
             BadRow: a column is missing or of the wrong type, or the prompt is too long.
         """
+        self._check_template()
         prompt, notes = self._path.prompt(columns)
         if not prompt:
             raise BadRow("the prompt is empty")
@@ -92,6 +91,36 @@ class Encoder:
             BadRow: as in `prompt`; the completion is empty, or nothing carries loss.
         """
         return self._rows(columns, "completion" if columns.get("messages") is None else "messages", weigh)
+
+    def text(self, columns: Mapping[str, Any], weigh: Weigh | None = None) -> tuple[list[Row], Notes]:
+        """The rows of a `text`, without any template: as many as it has windows.
+
+        Raises:
+            BadRow: it is no text, or empty.
+            DataError: the windows do not fit the model.
+        """
+        ids, notes = self._windows.ids(columns)
+        lead = len(self._windows.leading)
+        worth = None if weigh is None else np.concatenate([np.ones(lead, np.float32), weigh(ids[lead:], self._eos)])
+        rows = list[Row]()
+        for begin, learnt, end in self._windows.over(len(ids)):
+            mask = np.arange(begin, end) >= learnt
+            weight = None if worth is None else worth[begin:end]
+            rows.append(Row(np.array([], np.int32), np.array(ids[begin:end], np.int32), mask, weight))
+        return rows, notes
+
+    @cached_property
+    def _windows(self) -> Windows:
+        eos = self._tokenizer.eos_token_id
+        end = eos if eos in self._eos else self._eos[0]
+        return Windows(Text(self._tokenizer, self._eos), end, self._config, min(self._limits, default=None))
+
+    def _check_template(self) -> None:
+        if self._config.chat_template and self._chat is None:
+            raise DataError(
+                "The tokenizer has no chat template. Join plain text: data.chat_template: false, or for posttrain eval "
+                "--no-chat-template."
+            )
 
     def demonstration(self, columns: Mapping[str, Any]) -> tuple[Row, Notes]:
         """The same where it is one row.
@@ -115,6 +144,7 @@ class Encoder:
         Raises:
             BadRow: as in `prompt`, or the two completions are equal.
         """
+        self._check_template()
         holding = [side for side in sides if _holds_prompt(columns.get(side))]
         if columns.get("prompt") is None or len(holding) == len(sides):
             if self._chat is None:
@@ -155,6 +185,7 @@ class Encoder:
         return tuple(rows), notes
 
     def _rows(self, columns: Mapping[str, Any], column: str, weigh: Weigh | None = None) -> tuple[list[Row], Notes]:
+        self._check_template()
         drafts, notes = self._path.drafts(columns, column)
         rows, long = list[Row](), list[LongRow]()
         for draft in drafts:

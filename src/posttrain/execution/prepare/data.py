@@ -171,4 +171,4 @@ def _room(
 
 def _has_completions(records: Sequence[Record], columns: Sequence[str]) -> bool:
     first = next((record.columns for record in records if record.fault is None), {})
-    return set(columns) <= set(first) if columns else bool({"completion", "messages"} & set(first))
+    return set(columns) <= set(first) if columns else bool({"completion", "messages", "text"} & set(first))

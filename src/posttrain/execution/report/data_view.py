@@ -233,7 +233,10 @@ def _overlaps(
 
 
 def _prompt(one: Example | Problem) -> Any:
-    return one.rows[0].prompt if isinstance(one, Example) else np.array(one.prompt, np.int32)
+    """What is asked, or a text, which has no prompt."""
+    if isinstance(one, Problem):
+        return np.array(one.prompt, np.int32)
+    return one.rows[0].prompt if len(one.rows[0].prompt) else one.rows[0].completion
 
 
 def _text(one: Example | Problem, tokenizer: Any) -> str:
