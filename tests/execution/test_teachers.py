@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from safetensors.torch import load_file, save_file
 
+from posttrain.data.encoding.teacher import AskedLater
 from posttrain.execution.memory.process import gigabytes
 from posttrain.execution.planning import plan
 from posttrain.model.load import load
@@ -121,6 +124,24 @@ def test_a_model_that_would_learn_from_itself_asked_the_same_is_refused(posttrai
         assert (code, "algorithm.teacher_template: 'Q: {prompt}' is what the student" in err) == (expected, expected == 2), (
             err
         )
+
+
+def test_a_run_asks_the_teacher_that_is_shown_an_answer_as_its_questions_are_asked(
+    posttrain: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the recipe's system prompt, say, and what takes part in it stays in this process or goes to a sampler's."""
+    asked, prompts = list[AskedLater](), AskedLater.prompts
+    monkeypatch.setattr(AskedLater, "prompts", lambda self, tokenizer: (asked.append(self), prompts(self, tokenizer))[1])
+    written = recipe(
+        algorithm={"name": "sdpo", "teacher_template": "{prompt}{right}"},
+        data={"train": {"task": "chain", "rows": 8}, "system_prompt": "+"},
+        rollout=ROLLOUT,
+        training={"max_steps": 1},
+    )
+    code, out, err = posttrain("run", written)
+    assert code == 0 and "rollout/taught" in Path("out/metrics.jsonl").read_text(), out + err
+    [one] = asked
+    assert one.encoding.system_prompt == "+" and pickle.loads(pickle.dumps(one)) == one
 
 
 def test_questions_without_answers_or_rewards_are_enough_and_a_stage_has_its_own_teacher(posttrain: Command) -> None:

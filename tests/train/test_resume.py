@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "psft": {"updates": 3},
     "chord": {"demonstrations": 3},
     "opd": {"updates": 2, "teacher_template": "{prompt} (as in {demonstration})"},
+    "sdpo": {"updates": 2, "distillation_weight": 0.5, "teacher_template": "{prompt} (as {right})"},
     "relift": {"updates": 2, "buffer_size": 3},
 }
 TIMES = ("seconds", "tokens_per_second")

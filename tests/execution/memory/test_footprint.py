@@ -162,6 +162,10 @@ def test_a_row_is_as_long_as_its_teacher_reads_it() -> None:
     rollout = {"questions_per_step": 2, "n": 2, "max_tokens": 40}
     own = of(ROW, algorithm={"name": "sdft", "teacher_template": template}, rollout=rollout, training={"max_steps": 2})
     assert own.footprint().tokens == 4 * (shown + 40)
+    rewards, asked = [{"name": "exact_match", "verdict": True}], {**ROW, "answer": "2"}
+    algorithm = {"name": "sdpo", "teacher_template": "{prompt} as {right}"}
+    shown_right = of(asked, algorithm=algorithm, rewards=rewards, rollout=rollout, training={"max_steps": 2})
+    assert shown_right.footprint().tokens == 4 * (4 + 4 + 40 + 40)
     for part in (own.model, own.tokenizer):
         part.save_pretrained("teacher")
     teachers = {"t": {"name": "teacher", "template": template}}
