@@ -129,7 +129,7 @@ def test_a_model_that_would_learn_from_itself_asked_the_same_is_refused(posttrai
 def test_a_run_asks_the_teacher_that_is_shown_an_answer_as_its_questions_are_asked(
     posttrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the recipe's system prompt, say, and what takes part in it stays in this process or goes to a sampler's."""
+    """By the recipe's system prompt, say; and how it is asked can be sent to a sampler's process."""
     asked, prompts = list[AskedLater](), AskedLater.prompts
     monkeypatch.setattr(AskedLater, "prompts", lambda self, tokenizer: (asked.append(self), prompts(self, tokenizer))[1])
     written = recipe(

@@ -36,6 +36,7 @@ MEANINGS: Mapping[str, str] = {
     r"rollout/length": "tokens of a sampled answer",
     r"rollout/cut_off": "share of answers that max_tokens ended",
     r"rollout/equal_groups": "share of groups whose rewards are all equal: no signal",
+    r"rollout/taught": "share of answers whose teacher is shown another right one",
     r"rollout/repetition": "share of 4-grams that occurred before in the answer",
     r"logp_diff/max": "largest gap between sampler and trainer, nats",
     r"ratio/(mean|capped_fraction)": "importance ratio",
