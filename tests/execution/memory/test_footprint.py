@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
-from posttrain import PostTrainer
+from posttrain import Needs, PostTrainer
 from posttrain.execution.memory import footprint
 from posttrain.execution.memory.activations import Lora, Shape
 from posttrain.execution.memory.process import room
@@ -236,3 +236,19 @@ def test_an_engine_in_the_process_has_its_share_unless_it_sleeps(
     rewards = [{"name": "length"}]
     of(ROW, algorithm={"name": "grpo"}, rollout=sampled, rewards=rewards).footprint()
     assert shares == [share]
+
+
+def test_of_a_units_rows_those_share_a_prompt_that_have_one() -> None:
+    def sharing(units: int, **needs: Any) -> int:
+        return footprint._sharing(Needs(scope="sequence", **needs), units)
+
+    assert sharing(5, crossed=3) == 3 and sharing(5, preference=True) == 2 and sharing(5, preference=True, unit=3) == 3
+    assert sharing(5, rollouts=8) == 5 and sharing(9, rollouts=8) == 8 and sharing(5) == 1
+
+
+@pytest.mark.usefixtures("in_empty_folder")
+def test_a_micro_batch_has_whole_units_of_all_their_prompts() -> None:
+    told = {"prompts": ["1+1=", "12+1="], "completions": ["2" * 10, "3"]}
+    prepared = of(told, algorithm={"name": "sami"}, training={**TRAINING, "micro_batch_rows": 2})
+    assert prepared.longest == {"longest": 5 + 10 + 1, "prompt": 5}
+    assert prepared.footprint().tokens == 2 * 4 * 16

@@ -123,3 +123,10 @@ def test_wrong_turns(tmp_path: Path, posttrain: Command) -> None:
     assert code == 3 and "the columns" in err
     changed = {**SCRATCH, "name": "nowhere/at/all", "from_scratch": None, "tokenizer": None}
     assert posttrain("data", recipe(model=changed))[0] == 4
+
+
+def test_rows_under_several_prompts_are_called_by_their_places() -> None:
+    rows = [example(prompt, answer, "").rows[0] for prompt in "ab" for answer in "cd"]
+    [unit] = [Example(tuple(rows), "x:1", crossed=True)]
+    assert [row.title for row in seen([unit]).shown] == [f"prompt {i}, completion {j}" for i in (1, 2) for j in (1, 2)]
+    assert [row.title for row in seen([Example(tuple(rows[:2]), "x:1")]).shown] == ["chosen", "rejected"]
