@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from posttrain import PostTrainer, build_algorithm
+from posttrain import PostTrainer, Sampling, Weighted, build_algorithm
+from posttrain.errors import RecipeError
+from posttrain.rollout.hf import HFEngine
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.make import rollout_collector
 from posttrain.train.collect.over.replay import ReplayCollector
 from recipes import SCRATCH, Command, in_cells, recipe
-from tiny import make_model
+from tiny import Thirds, make_model, make_problems
 from train.collect.test_unsolved import RIGHT, UNKNOWN, WRONG, Listed, sampled
 from train.test_resume import differ, ended
 
@@ -127,6 +131,29 @@ def test_where_the_loss_would_be_wrong_of_old_rows_it_is_refused(
 ) -> None:
     code, _, err = posttrain("run", replaying(algorithm, **rollout), "--dry-run")
     assert code == 2 and "rollout.replay: " in err and sentence in err, err
+
+
+def test_a_trainer_says_what_there_is_to_do_about_them() -> None:
+    """An option, where the algorithm has one; sdft has none, and a value of one's own is given a part."""
+    own = dataclasses.replace(build_algorithm("grpo", rollouts=2), name="mine")
+    problems = make_problems(make_model()[1], template="{prompt} {demonstration}")
+    for algorithm, says in (
+        (build_algorithm("grpo", rollouts=2), "grpo compares with no sampler: set algorithm.correction"),
+        (build_algorithm("sdft", rollouts=2), "sdft has no option to weigh it by its sampler: it cannot replay"),
+        (build_algorithm("sdft", rollouts=2, compare="tokens"), "sdft has no option to weigh it by its sampler"),
+        (own, r"mine compares with no sampler: give its terms a correction \(posttrain.estimator.parts.correction"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            rollout_collector(
+                problems,
+                algorithm,
+                rows=4,
+                rewards=[Weighted(Thirds(), verdict=True)],
+                engine=HFEngine(*make_model()),
+                sampling=Sampling(max_tokens=4),
+                tokenizer=make_model()[1],
+                replay=ReplayConfig(share=0.5),
+            )
 
 
 def test_without_a_reward_that_says_what_is_right_the_plan_refuses_as_the_run_does(posttrain: Command) -> None:

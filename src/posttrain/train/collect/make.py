@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from posttrain.algorithms import KIND
 from posttrain.data.columns import compared_by, shown_by, tell_unread
 from posttrain.data.encoding.teacher import Asked, AskedLater
 from posttrain.data.reader import Reader
@@ -261,7 +262,8 @@ def rollout_collector(
     else:
         collector = ahead_collector(ahead, data, algorithm, engine, sampling, tokenizer, steps, options)
     if replay is not None:
-        check_replay(algorithm, replay, questions=questions, verdict=any(judge.verdict for judge in judges))
+        known, right = KIND.members.get(algorithm.name), any(judge.verdict for judge in judges)
+        check_replay(algorithm, replay, questions=questions, verdict=right, options=known and known.model_fields)
         collector = ReplayCollector(collector, replay, questions=questions, seed=sampling.seed)
     if needs.pairs is not None:
         return PairCollector(collector, needs.pairs, sampling.seed)

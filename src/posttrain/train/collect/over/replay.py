@@ -110,8 +110,20 @@ def replayed(replay: ReplayConfig, questions: int) -> int:
     return int(questions * replay.share / (1 - replay.share) + 1e-9)
 
 
+def _not_weighed(options: Container[str] | None) -> str:
+    """What an algorithm lacks of these options that would weigh rows by their sampler, and what to do."""
+    if options is None:
+        return "compares with no sampler: give its terms a correction (posttrain.estimator.parts.correction)"
+    if "correction" not in options:
+        return "has no option to weigh it by its sampler: it cannot replay, leave it out"
+    return (
+        "compares with no sampler: set algorithm.correction: {level: token, form: truncate, cap: 2.0}, or old: sampler where "
+        "it has a ratio to pi_old"
+    )
+
+
 def check_replay(
-    algorithm: Algorithm, replay: ReplayConfig, *, questions: int, verdict: bool, options: Container[str] = ("correction",)
+    algorithm: Algorithm, replay: ReplayConfig, *, questions: int, verdict: bool, options: Container[str] | None
 ) -> None:
     """Refuses to train on what older weights have sampled where the loss would be wrong of it.
 
@@ -120,7 +132,7 @@ def check_replay(
         replay: what is stored.
         questions: of an optimizer step, those that are asked.
         verdict: a reward says which rollouts are right.
-        options: that the algorithm has, of which one may weigh rows by their sampler.
+        options: that the algorithm has, of which one may weigh rows by their sampler; None: it is made by hand.
 
     Raises:
         RecipeError: says why, and what to do.
@@ -130,17 +142,8 @@ def check_replay(
     if needs.pairs is not None or needs.demonstration not in ("none", "separate"):
         of = "pairs of rollouts" if needs.pairs is not None else "rollouts with demonstrations of their questions"
         raise RecipeError(f"rollout.replay: {name} trains on {of}, which are not stored: leave it out.")
-    weighs = algorithm.corrected or by_ratio
-    if not weighs and "correction" not in options:
-        raise RecipeError(
-            f"rollout.replay: what is stored was sampled by older weights, and {name} has no option to weigh it by its "
-            "sampler: it cannot replay, leave it out."
-        )
-    if not weighs:
-        raise RecipeError(
-            f"rollout.replay: what is stored was sampled by older weights, and {name} compares with no sampler: set "
-            "algorithm.correction: {level: token, form: truncate, cap: 2.0}, or old: sampler where it has a ratio to pi_old."
-        )
+    if not (algorithm.corrected or by_ratio):
+        raise RecipeError(f"rollout.replay: what is stored was sampled by older weights, and {name} {_not_weighed(options)}.")
     if algorithm.adaptive:
         which = " and ".join(one.name for one in algorithm.adaptive)
         raise RecipeError(
