@@ -39,6 +39,28 @@ def without_times(name: str, folder: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if "second" not in key} for line in lines(name, folder)]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "rollout", "told"),
+    [
+        ({"name": "sdft"}, {}, False),
+        ({"name": "dpo"}, {"pairs": {"rule": "demonstration"}}, False),
+        ({"name": "dpo"}, {"pairs": {"rule": "best_worst"}}, True),
+    ],
+)
+def test_rewards_are_not_to_vary_where_the_teacher_or_the_data_say_what_is_better(
+    algorithm: dict[str, Any], rollout: dict[str, Any], told: bool, posttrain: Command
+) -> None:
+    sampling = {"questions_per_step": 2, "n": 2, "max_tokens": 4, **rollout}
+    training = {"max_steps": 1, "rows_per_step": 4}
+    data = {"train": {"task": "chain", "rows": 8}, "on_wrong_demonstration": "keep"}
+    rewards = [{"name": "exact_match"}]
+    wanted = recipe(algorithm=algorithm, data=data, rollout=sampling, training=training, rewards=rewards)
+    code, out, err = posttrain("run", wanted)
+    assert (code, "Rewards never vary" in err) == (0, told), out + err
+    assert lines("metrics")[0]["reward/spread"] == 0
+    assert told or "No row of step 1 carries" not in err
+
+
 def test_rewards_that_never_vary(posttrain: Command) -> None:
     code, out, err = posttrain("run", online(rewards=[{"name": "exact_match"}]))
     assert code == 0 and err.count("warning: Rewards never vary: every answer of steps 1 to 5 has 0") == 1

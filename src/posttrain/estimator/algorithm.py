@@ -209,6 +209,11 @@ class Algorithm:
         return self.needs.rollouts > 0 and not taught
 
     @property
+    def compares_rewards(self) -> bool:
+        """Nothing is learnt of rollouts whose rewards are equal: neither a teacher nor the data say what is better."""
+        return self.learns_from_rewards and (self.needs.pairs is None or not self.needs.pairs.given)
+
+    @property
     def importance_ratio(self) -> bool:
         """Log-probs are compared with the sampler's or an older policy's: samples must be of the whole distribution."""
         masks = [term.estimator.mask for term in self.terms]

@@ -201,7 +201,7 @@ class PostTrainer(Loop):
         )
         self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
         self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
-        self._watch = Watch(self.run_files, execution.stop_when)
+        self._watch = Watch(self.run_files, execution.stop_when, compares=algorithm.compares_rewards)
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]
         self.listeners = told if self.is_world_process_zero() else []
         self._record = dict(watching.start_metrics)

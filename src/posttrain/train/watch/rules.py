@@ -16,6 +16,8 @@ Metrics = Mapping[str, float]
 
 IN_A_ROW = 5  # collections, or steps, before a lasting state is told; a run of fewer is told at its end
 CUT_OFF = 0.95  # share of answers
+COMPARED = ("reward/spread", "rollout/equal_groups", "rollout/identical_groups")
+"""Metrics that are a sign of nothing where rewards are not compared."""
 UNGRADED = 0.5  # share of answers
 NOBODY_TAUGHT = "no answer has another right one of its question beside it that could be shown to its teacher"
 KL = 1.0  # nats a token, policy to reference

@@ -9,7 +9,7 @@ from posttrain.errors import RecipeError
 from posttrain.settings.training import StopWhen
 from posttrain.telling import tell
 from posttrain.train.watch.records import Listener, RunFiles
-from posttrain.train.watch.rules import CUT_OFF, Rule, all_rules
+from posttrain.train.watch.rules import COMPARED, CUT_OFF, Rule, all_rules
 
 
 class Watch(Listener):
@@ -20,10 +20,11 @@ class Watch(Listener):
     Args:
         files: of the run.
         stop_when: the end.
+        compares: something is learnt only where rewards differ.
     """
 
-    def __init__(self, files: RunFiles, stop_when: StopWhen | None = None) -> None:
-        self._files, self._stop_when = files, stop_when
+    def __init__(self, files: RunFiles, stop_when: StopWhen | None = None, *, compares: bool = True) -> None:
+        self._files, self._stop_when, self._compares = files, stop_when, compares
         self._rules: list[Rule] = []
         self._silent, self._steps, self._met = False, 0, 0
         self.is_over = False
@@ -44,8 +45,9 @@ class Watch(Listener):
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `Listener`."""
+        seen = {name: value for name, value in metrics.items() if self._compares or name not in COMPARED}
         for rule in list(self._rules):
-            sentence = rule.look(step, metrics, last=step == self._steps)
+            sentence = rule.look(step, seen, last=step == self._steps)
             if sentence is not None:
                 self._rules.remove(rule)
                 self._tell(rule.name, sentence, step)
