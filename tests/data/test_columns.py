@@ -62,6 +62,28 @@ def test_what_changes_a_rows_meaning_and_cannot_be_honoured_is_refused_by_its_na
     assert len(kept) == 1 and reason in report.notes[0][2]
 
 
+def test_a_label_says_whether_a_row_is_to_be_said_and_each_algorithm_has_its_own() -> None:
+    """Of one file, whichever is its column's name; what is only measured may be of both kinds."""
+    rows = [PAIR | {name: value} for name in ("label", "kto_tag") for value in (True, False, "True", "FALSE")]
+    records = [Record(f"row {i}", dict(row)) for i, row in enumerate(rows)]
+    for unwanted, own in ((False, {0, 2, 4, 6}), (True, {1, 3, 5, 7}), (None, {*range(8)})):
+        kept, report = reader(on_bad_row="skip").examples(records, unwanted=unwanted)
+        assert {int(one.where.removeprefix("row ")) for one in kept} == own, unwanted
+        assert unwanted is False or not report.unread
+    with pytest.raises(DataError, match="row 0: its label is true: its completion is wanted, and it would be made less"):
+        reader().examples(records, unwanted=True)
+    named = reader(prompt_template="{prompt} {label}", chat_template=False)
+    [kept], _ = named.examples([Record("row 0", PAIR | {"label": "true"})], unwanted=True)
+    assert kept.rows
+
+
+def test_a_row_to_be_forgotten_may_be_labelled_as_unwanted_and_no_other_row() -> None:
+    rows = [PAIR | {"label": label, "forget": forget} for label in (True, False) for forget in (True, False)]
+    records = [Record(f"row {i}", dict(row)) for i, row in enumerate(rows)]
+    kept, report = reader(on_bad_row="skip").examples(records, worth="forget")
+    assert [one.where for one in kept] == ["row 1", "row 2"] and not report.unread
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -16,7 +16,7 @@ from posttrain.data.rows import Example
 from posttrain.errors import DataError
 from posttrain.train.collect.arrays import from_arrays, to_arrays
 from posttrain.train.collect.demonstrations import collect_demonstrations
-from posttrain.train.collect.make import as_examples
+from posttrain.train.given.rows import as_examples
 from tiny import make_examples, make_model, parameters
 from train import naive
 

@@ -102,7 +102,8 @@ class Use:
     """What the rows of a set are read for.
 
     needs: columns that rewards ask for, or that say what demonstrations are worth. demonstrated: the columns that a
-    question's demonstration may stand in. anything: a reward of somebody's own may read any column.
+    question's demonstration may stand in. anything: a reward of somebody's own may read any column. unwanted: demonstrations
+    are what is not to be said; None: they are measured only.
     """
 
     kind: Kind
@@ -110,6 +111,7 @@ class Use:
     needs: tuple[str, ...] = ()
     demonstrated: tuple[str, ...] = ()
     anything: bool = False
+    unwanted: bool | None = False
 
     def columns(self, record: Record) -> dict[str, Any]:
         """The row's columns without those that another one takes the place of.
@@ -121,9 +123,7 @@ class Use:
         for name in MEDIA:
             if _says_something(given.get(name)) and name not in read:
                 raise BadRow(f"it has {name}, and only text is trained on; a source's unused: [{name}] takes the text alone")
-        for name in LABELS if self.kind == "demonstrations" else ():
-            if str(given.get(name)).lower() == "false" and name not in read:
-                raise BadRow(f"its {name} is false: its completion is not wanted, and a demonstration is imitated")
+        self._check_wanted(given)
         if _says_something(given.get("chat_template_kwargs")):
             raise BadRow("its chat_template_kwargs are not read; those of all rows are data.chat_template_kwargs")
         if _says_something(given.get("tools")) and not self.config.chat_template:
@@ -134,6 +134,17 @@ class Use:
             tell("prompt-template", "data.prompt_template wraps the text of a prompt: rows of messages are read without it.")
         taken = {name for name in ("messages", "completion", "text") if given.get(name) is None or name not in read}
         return {name: value for name, value in given.items() if name not in taken or self.kind != "demonstrations"}
+
+    def _check_wanted(self, given: Mapping[str, Any]) -> None:
+        """That what a label says of a demonstration is what is done with it."""
+        lowered = self.unwanted or ("forget" in self.needs and str(given.get("forget")).lower() in ("true", "1"))
+        others = {*names_of(self.config.prompt_template), *self.needs}
+        said = {name: str(given.get(name)).strip().lower() for name in LABELS if name not in others}
+        for name, value in said.items() if self.kind == "demonstrations" else ():
+            if value == "false" and not lowered and self.unwanted is not None:
+                raise BadRow(f"its {name} is false: its completion is not wanted, and a demonstration is imitated")
+            if value == "true" and lowered:
+                raise BadRow(f"its {name} is true: its completion is wanted, and it would be made less likely")
 
     def unread(self, record: Record) -> list[str]:
         """Columns with a value that nothing reads."""
@@ -154,7 +165,7 @@ class Use:
             if _is_text(given, record):
                 return {"text", *self.needs}
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
-            return whole | {*self.needs}
+            return whole | {*self.needs} | ({*LABELS} if self.unwanted is not False or "forget" in self.needs else set[str]())
         shown = next(([name] for name in self.demonstrated if name in given), [])
         solution = ["solution"] if "answer" in self.needs and "answer" not in given else []
         return asked | {*self.needs, *shown, *solution}

@@ -45,18 +45,20 @@ class Reader:
         sides: tuple[str, ...] = (),
         crossed: int = 0,
         worth: Worth = "none",
+        unwanted: bool | None = False,
         teacher: Asked | None = None,
         label: str = "the data",
     ) -> tuple[list[Example], DataReport]:
-        """Demonstrations, with what they are `worth` and what a `teacher` is asked, where that is another prompt; or
-        units of the completions in the columns `sides`, or of `crossed` completions under each of as many prompts.
+        """Demonstrations, `unwanted` ones (None: or others), with what they are `worth` and what a `teacher` is asked, where
+        that is another prompt; or units of the completions in the columns `sides`, or of `crossed` completions under each of
+        as many prompts.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
         told = () if teacher is None else teacher.columns
         kind = "pairs" if sides else "crossed" if crossed else "demonstrations"
-        use = Use(kind, self._data, (*COLUMNS[worth], *sides, *told))
+        use = Use(kind, self._data, (*COLUMNS[worth], *sides, *told), unwanted=unwanted)
         encoder, weigher, taught = self._encoder(teacher), Weigher(worth, self._tokenizer), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:

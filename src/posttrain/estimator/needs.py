@@ -80,6 +80,7 @@ class Needs:
     pairs: how pairs are made of rollouts; None where they are data.
     weight: the column of demonstrations, as numbers of rows or of tokens, that becomes Batch.weight. forget is -1
     where a row is to be forgotten, and else 1; label is 1 where a row is wanted, and else -1.
+    unwanted: demonstrations are what is not to be said: their likelihood is lowered.
     anchor: how Batch.anchor is made of a step; mismatched: max(0, the mean of log pi - log ref over each prompt with the
     completion of the row before).
     baseline: what a question's answers are compared with, which becomes Batch.baseline: greedy, the reward of its most
@@ -111,6 +112,7 @@ class Needs:
     unit: int = 1
     pairs: PairRule | None = None
     weight: Literal["none", "weight", "reward", "advantage", "forget", "label"] = "none"
+    unwanted: bool = False
     anchor: Literal["none", "mismatched"] | RunningMean = "none"
     baseline: Literal["none", "greedy", "value"] = "none"
     rollouts: int = 0

@@ -18,13 +18,14 @@ from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.sampler import Ahead
-from posttrain.train.collect.make import as_examples, collected_data
+from posttrain.train.collect.make import collected_data
 from posttrain.train.collect.order import examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
 from posttrain.train.given.handed import handed_over
 from posttrain.train.given.keywords import sorted_out
 from posttrain.train.given.ready import make_ready
+from posttrain.train.given.rows import as_examples, read_as
 from posttrain.train.given.teachers import NOBODY, as_teachers, known_to
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
@@ -155,9 +156,7 @@ class PostTrainer(Loop):
                 examples,
                 model,
                 tokenizer,
-                sides=algorithm.needs.sides,
-                crossed=algorithm.needs.crossed,
-                worth=algorithm.needs.weight,
+                **read_as(algorithm.needs, held_out=True),
                 teacher=asked,
                 label=f"eval_dataset {name}",
             )

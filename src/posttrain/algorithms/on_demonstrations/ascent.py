@@ -30,6 +30,6 @@ class Ascent(OnDemonstrations):
         return Algorithm(
             name=self.name,
             paper="arXiv:2210.01504",
-            needs=Needs(scope="token", demonstration="row"),
+            needs=Needs(scope="token", demonstration="row", unwanted=True),
             terms=(ascent_term(self.name),),
         )

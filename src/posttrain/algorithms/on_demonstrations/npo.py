@@ -33,6 +33,6 @@ class NPO(OnDemonstrations):
         return Algorithm(
             name=self.name,
             paper="arXiv:2404.05868",
-            needs=Needs(scope="sequence", demonstration="row", ref_logp=True),
+            needs=Needs(scope="sequence", demonstration="row", unwanted=True, ref_logp=True),
             terms=(npo_term(self.name, self.beta),),
         )

@@ -29,7 +29,7 @@ class Unlikelihood(OnDemonstrations):
         return Algorithm(
             name=self.name,
             paper="arXiv:1908.04319",
-            needs=Needs(scope="token", demonstration="row"),
+            needs=Needs(scope="token", demonstration="row", unwanted=True),
             terms=(
                 Term(
                     name="unlikelihood",

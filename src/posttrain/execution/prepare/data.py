@@ -12,7 +12,7 @@ from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError, RecipeError
-from posttrain.estimator import Algorithm, Needs
+from posttrain.estimator import Algorithm
 from posttrain.model.load import context_of
 from posttrain.model.proofs.tokens import ROWS
 from posttrain.model.tokenizer import eos_ids
@@ -21,6 +21,7 @@ from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.settings.data import TaskSource
 from posttrain.settings.rollout import SamplingConfig
+from posttrain.train.given.rows import read_as
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ def _train(
     """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
     records = read(recipe.data.train)
     if recipe.rollout is None:
-        return reader.examples(records, **_units(algorithm.needs), teacher=teacher, label="data.train")
+        return reader.examples(records, **read_as(algorithm.needs), teacher=teacher, label="data.train")
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
@@ -138,8 +139,8 @@ def _evaluated(
     if not records:
         raise DataError(f"{label}: the source is empty.")
     if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.columns):
-        shown = reader.examples(records, **_units(needs), teacher=teacher, label=label)
-        sets.held_out[name], sets.reports[name] = shown
+        wanted = read_as(needs, held_out=True)
+        sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, teacher=teacher, label=label)
     if recipe.eval.samples:
         room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
         asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)
@@ -147,11 +148,6 @@ def _evaluated(
     if name not in sets.held_out and name not in sets.problems:
         lacking = f"no {' + '.join(needs.columns)}" if needs.columns else "no completions"
         raise DataError(f"{label}: nothing to evaluate: {lacking}, and eval.samples is 0.")
-
-
-def _units(needs: Needs) -> dict[str, Any]:
-    """How the rows of a set are read, in the words of `Reader.examples`."""
-    return {"sides": needs.sides, "crossed": needs.crossed, "worth": needs.weight}
 
 
 def _room(
