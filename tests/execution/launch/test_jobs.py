@@ -105,6 +105,43 @@ def test_what_cannot_be_is_refused(posttrain: Command, monkeypatch: pytest.Monke
     assert code == 4 and "sbatch is not on this machine" in err
 
 
+def test_what_lies_above_is_seen(posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Data and models, named from this folder or from the recipe: a container has none but those of this folder."""
+    (tmp_path / "data.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    for folder in ("work", "work/there", "work/model", "model"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("here.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+
+    def launched(place: str, given: str, *options: str) -> tuple[int, str]:
+        code, _, err = posttrain("launch", given, "--on", place, *options)
+        return code, err
+
+    own = recipe(output_dir="runs/x")
+    for place, option, expected in (
+        ("docker", "data.train={path: ../data.jsonl}", "../data.jsonl: the container reads the folder that the command"),
+        ("docker", "data.train={path: ~/data.jsonl}", "~/data.jsonl: the container reads the folder"),
+        ("docker", "data.train={path: there/../here.jsonl}", None),
+        ("docker", "model={name: ../model}", "../model: the container reads the folder"),
+        ("docker", "model={name: model}", None),
+        ("kubernetes", "model={name: model}", "model: the pod has no files of this folder"),
+        ("kubernetes", "model={name: owner/model}", None),
+        ("kubernetes", "data.train={path: ../data.jsonl}", "../data.jsonl: the pod has no files"),
+    ):
+        code, err = launched(place, own, "--set", option)
+        assert (code, (expected or "") in err) == (0 if expected is None else 2, True), (option, err)
+    for name, place, expected in (
+        ("../here.jsonl", "docker", None),
+        ("../here.jsonl", "kubernetes", "../here.jsonl: the pod has no files"),
+        ("../../data.jsonl", "docker", "../../data.jsonl: the container reads the folder"),
+    ):
+        shutil.copy(recipe(output_dir="runs/x", data={"train": {"path": name}}), "there/r.yaml")
+        (code, err), whole = launched(place, "there/r.yaml"), str(tmp_path / "work/there/r.yaml")
+        assert (code, (expected or "") in err) == (0 if expected is None else 2, True), (name, err)
+        assert launched("docker", whole)[0] == 2  # the container has the file alone
+        assert launched("slurm", "there/r.yaml")[0] == 0
+
+
 def test_a_recipe_of_the_package_goes_by_its_name(posttrain: Command) -> None:
     for name in ("quickstart", "pairs", "reward_function"):
         for place, words in {"docker": f"  run {name}\n", "slurm": f'"$process" {name} &\n'}.items():

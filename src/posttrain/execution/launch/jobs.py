@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,9 @@ from typing import Any, Literal
 from posttrain.errors import RecipeError, SetupError
 from posttrain.recipe import Recipe
 from posttrain.recipe.beside import files_beside
+from posttrain.recipe.code import parts_of
+from posttrain.settings.data import PathSource
+from posttrain.settings.model import ModelConfig, TeacherConfig
 from posttrain.train.watch.redaction import shareable
 
 Place = Literal["docker", "slurm", "kubernetes"]
@@ -93,12 +97,20 @@ def rendered(
             "Give --set output_dir=runs/NAME."
         )
     beside = [] if shown is not None else list(files_beside(recipe, path).values())
+    if place == "docker" and (outside := _outside(recipe, path)):
+        raise RecipeError(
+            f"launch --on docker: {', '.join(outside)}: the container reads the folder that the command is given in and "
+            "what is below it. Give it from a folder that has all, or mount it, --option=--volume=FROM:TO:ro, and name "
+            "it by its whole path there."
+        )
     if place == "docker" and path.is_absolute() and beside:
         raise RecipeError(
             f"launch --on docker: {', '.join(beside)}: the container has the recipe's file, and not what lies beside it. "
             "Name the recipe from the folder that has both: the container reads that one."
         )
-    if place == "kubernetes" and (local := [*_local_files(recipe.model_dump()), *beside]):
+    above = [] if shown is not None else list(_above(recipe, path))
+    local = [*_local_files(recipe.model_dump()), *_models(recipe), *beside, *above]
+    if place == "kubernetes" and local:
         raise RecipeError(
             f"launch --on kubernetes: {', '.join(local)}: the pod has no files of this folder. Put them into the claim's hub/"
             " (/hub in the pod) and name them by their whole path, or take a data set of the hub and an installed package."
@@ -121,6 +133,38 @@ def rendered(
             "stand in the job's file. Give secrets by variables of the environment, and paths that the job's machine has."
         )
     return text
+
+
+def _outside(recipe: Recipe, path: Path) -> list[str]:
+    """Data, and folders of models, that are named from here or from the recipe's file, and are not below this folder."""
+    from_here = [name for name in (*_data(recipe), *_models(recipe)) if not os.path.isabs(name)]
+    placed = {name: os.path.abspath(os.path.expanduser(name)) for name in from_here}
+    above = _above(recipe, path)
+    return [
+        name
+        for name, whole in {**placed, **above}.items()
+        if not Path(whole).is_relative_to(Path.cwd()) or (path.is_absolute() and name in above)
+    ]
+
+
+def _above(recipe: Recipe, path: Path) -> dict[str, str]:
+    """Data that were found from the recipe's file, above its folder: by the name that they have from there."""
+    here, said = os.path.abspath(path.parent), path.read_text(encoding="utf-8")
+    found = [whole for whole in _data(recipe) if os.path.isabs(whole) and os.pardir in Path(whole).parts]
+    return {os.path.relpath(whole, here): os.path.abspath(whole) for whole in found if whole not in said}
+
+
+def _data(recipe: Recipe) -> list[str]:
+    of_files = [part.path for part in parts_of(recipe) if isinstance(part, PathSource)]
+    return [path for given in of_files for path in ([given] if isinstance(given, str) else given)]
+
+
+def _models(recipe: Recipe) -> list[str]:
+    """Those that are folders here, by no whole path."""
+    kinds = (ModelConfig, TeacherConfig)
+    parts = [part for part in parts_of(recipe) if isinstance(part, kinds)]
+    named = [one for part in parts for one in (part.name, getattr(part, "adapter", None)) if isinstance(one, str)]
+    return [name for name in dict.fromkeys(named) if not os.path.isabs(name) and os.path.isdir(name)]
 
 
 def _local_files(values: Any) -> Iterator[str]:
