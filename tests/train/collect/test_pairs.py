@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from posttrain.errors import RecipeError
 from posttrain.estimator import Origin
 from posttrain.estimator.needs import PairRule
 from posttrain.estimator.view import View
+from posttrain.train.collect.arrays import from_arrays, to_arrays
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.flat import Flat
 from posttrain.train.collect.over.pairs import paired
@@ -107,6 +109,16 @@ def test_a_step_of_which_no_question_has_a_pair_is_silent() -> None:
     assert made.steps == ((0,), (1,)) and pairs_of(made) == [(1, 0)] and len(made.rows) == 4
     counts = build_algorithm("dpo", rollouts=4, pairs={}).counts(made.flat.batch([2, 3]))
     assert counts["dpo"] == 0 and made.metrics["pairs/questions_without"] == 0.5 and made.metrics["pairs/reward_gap"] == 1.0
+
+
+def test_what_was_sampled_and_is_in_no_pair_is_counted() -> None:
+    whole = rollouts(demonstrated=True)
+    sampled = sum(len(row) for i, row in enumerate(whole.rows) if i % 4 != 3)
+    for rule in (PairRule("best_worst"), PairRule("all"), PairRule("demonstration", 1)):
+        made = paired(dataclasses.replace(whole, aside=5), rule, "0/0")
+        of_pairs = {int(row.completion[0]) - 10: len(row) for row in made.rows}
+        assert made.aside == 5 + sampled - sum(length for i, length in of_pairs.items() if i % 4 != 3)
+    assert from_arrays(to_arrays(made)).aside == made.aside > 5
 
 
 def test_two_completions_of_the_start_model_pull_apart_with_half_of_beta() -> None:

@@ -127,6 +127,7 @@ def test_a_greedy_answer_is_a_baseline_and_no_row() -> None:
     assert [(len(group.completions), group.beside) for group in judge.seen] == [(3, 1)] * QUESTIONS
     lengths = [float(len(row.completion)) for row in collection.rows]
     assert collection.metrics["rollout/length"] == collection.metrics["reward/mean"] == pytest.approx(np.mean(lengths))
+    assert collection.aside == sum(len(one.prompt) for one in requests[::2]) + int(worth.sum())
     assert collection.metrics["reward/greedy"] == collection.metrics["rollout/greedy_length"] == float(worth.mean())
     advantage = made(batch).advantage
     assert advantage is not None and torch.equal(advantage[:, 0], torch.tensor(lengths) - batch.baseline)
@@ -273,6 +274,8 @@ def test_dull_groups_are_replaced_by_other_questions_where_the_algorithm_asks() 
             assert filled.where[N * i] == dull.where[N * i]
     assert filled.metrics["rollout/replaced_groups"] >= sum(flat(dull.batch.reward))
     assert filled.metrics["rollout/tokens"] > dull.metrics["rollout/tokens"]
+    gone = filled.metrics["rollout/tokens"] - sum(len(row.completion) for row in filled.rows)
+    assert dull.aside == kept.aside == 0 and filled.aside > gone > 0
     assert "rollout/replaced_groups" not in kept.metrics
 
 

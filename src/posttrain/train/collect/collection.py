@@ -18,7 +18,8 @@ class Collection:
 
     A unit, which stays in one micro-batch, has the rows `units[u]` and comes from `where[u]`; step k trains on the units
     `steps[k]`. `flat` is what is known of the rows' tokens. Rows of `muted` count for advantages, and carry no loss.
-    `metrics` are of the collecting; `samples` are completions to be shown.
+    `metrics` are of the collecting; `samples` are completions to be shown. `aside` are the tokens, prompts included, of rows
+    that were sampled for it and are of no step.
     """
 
     rows: tuple[Row, ...]
@@ -29,6 +30,7 @@ class Collection:
     muted: tuple[int, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     samples: Sequence[Mapping[str, Any]] = ()
+    aside: int = 0
 
     @property
     def batch(self) -> Batch:

@@ -123,6 +123,16 @@ def _total(logprobs: NDArray[np.float32]) -> float:
     return float(np.cumsum(logprobs, dtype=np.float64)[-1]) if len(logprobs) else 0.0
 
 
+def read_aside(seen: Sequence[Rollouts], kept: Sequence[Rollouts]) -> int:
+    """Tokens, prompts included, of what was sampled and is no row of the groups that are kept: groups in whose place others
+    came, and greedy answers.
+    """
+    gone = [group for group in seen if not any(group is one for one in kept)]
+    rows = sum(int(group.lengths.sum()) + len(group) * len(group.problem.prompt) for group in gone)
+    greedy = [(group, group.baseline.tokens) for group in seen if group.baseline is not None]
+    return rows + sum(len(group.problem.prompt) + tokens for group, tokens in greedy if tokens is not None)
+
+
 def rollout_metrics(rollouts: Sequence[Rollouts], seconds: float) -> dict[str, float]:
     """Of all completions that were sampled, also of those in groups that were replaced; rewards of those without a prefix, or
     of all where each has one.

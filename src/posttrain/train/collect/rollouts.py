@@ -25,7 +25,7 @@ from posttrain.telling import tell
 from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
-from posttrain.train.collect.groups import Rollouts, branch_metrics, rollout_metrics, shown
+from posttrain.train.collect.groups import Rollouts, branch_metrics, read_aside, rollout_metrics, shown
 from posttrain.train.collect.order import Order
 
 NOT_TAUGHT = (
@@ -112,7 +112,7 @@ class RolloutCollector:
         if self._resamples:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
             metrics["rollout/unfilled_groups"] = len(self._without_signal(rollouts, progress)) / len(rollouts)
-        collection = self._collection(rollouts, progress, metrics)
+        collection = dataclasses.replace(self._collection(rollouts, progress, metrics), aside=read_aside(seen, rollouts))
         if version == step:
             return collection
         versions = torch.full((len(collection.flat), 1), version, dtype=torch.int32)

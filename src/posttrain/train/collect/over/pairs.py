@@ -44,7 +44,8 @@ class PairCollector(Over):
 def paired(collection: Collection, rule: PairRule, seed: str) -> Collection:
     """The pairs of a collection of rollouts; a row may be of several, and one of none is left out.
 
-    A step of which no question has a pair keeps two of its rows, without loss. Muted rows are of no pair.
+    A step of which no question has a pair keeps two of its rows, without loss. Muted rows are of no pair. Rows of no pair are
+    still counted, `aside`.
     """
     groups, judged = _groups(collection), Judged.of(collection)
     made = [
@@ -62,6 +63,8 @@ def paired(collection: Collection, rule: PairRule, seed: str) -> Collection:
     fields = {name: value for name, value in flat.fields.items() if name not in JUDGED and not name.startswith(NAMED)}
     number = torch.arange(len(rows))
     fields |= {"loss_mask": mask, "chosen": number % 2 == 0, "group": number // 2}
+    paired_rows, sampled = set(rows), judged.sampled
+    unpaired = (len(row) for i, row in enumerate(collection.rows) if sampled[i] and i not in paired_rows)
     units = tuple((2 * i, 2 * i + 1) for i in range(len(rows) // 2))
     return Collection(
         rows=tuple(collection.rows[row] for row in rows),
@@ -71,6 +74,7 @@ def paired(collection: Collection, rule: PairRule, seed: str) -> Collection:
         flat=dataclasses.replace(flat, fields=fields, unit=2),
         metrics={**collection.metrics, **_metrics(collection, made, len(groups))},
         samples=collection.samples,
+        aside=collection.aside + sum(unpaired),
     )
 
 
