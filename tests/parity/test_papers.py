@@ -340,7 +340,8 @@ NAIVE: dict[str, Callable[..., Tensor]] = PREFERENCES | {
 def naive(case: Case, drawn: Sample, **changed: Any) -> tuple[Tensor, Tensor]:
     """The paper's loss and its gradient with respect to the logits."""
     logits = drawn.logits.clone().requires_grad_()
-    applied = {name: drawn.batch.coefficients.get(name, value) for name, value in case.options.items()}
+    followed = drawn.batch.coefficients or {}
+    applied = {name: followed.get(name, value) for name, value in case.options.items()}
     loss = NAIVE[case.name](read(drawn, logits), **{**applied, **changed})
     return loss.detach(), torch.autograd.grad(loss, logits)[0]
 

@@ -52,9 +52,10 @@ class SAMI(AlgorithmConfig):
             return -torch.cat(both, -1).mean(-1, keepdim=True)
 
         def told_apart(*completions: Completions) -> Tensor:
-            logits, itself = scores(completions), torch.eye(number, dtype=torch.bool)
+            logits = scores(completions)
+            itself = torch.eye(number, dtype=torch.bool, device=logits.device)
             own = logits.diagonal(dim1=1, dim2=2)
-            others = logits.masked_fill(itself.to(logits.device), float("-inf"))
+            others = logits.masked_fill(itself, float("-inf"))
             gap = torch.cat([own - others.amax(over) for over in (1, 2)], -1)
             return ((gap > 0) + 0.5 * (gap == 0)).to(logits.dtype).mean(-1, keepdim=True)
 
