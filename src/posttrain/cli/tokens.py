@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from posttrain.execution.report.data_view import NGRAM, DataView, SetView, Shown, facts_of
+from posttrain.execution.report.data_view import DataView, SetView, Shown, facts_of
 from posttrain.execution.report.texts import marked, printable
 from posttrain.train.watch.redaction import shareable
 
@@ -27,8 +27,9 @@ def set_texts(seen: DataView) -> Iterator[RenderableType]:
     for shared in seen.overlaps:
         style = "bold red" if shared.ngram else ""
         yield Text(
-            f"\n{shared.name} and the training set: {shared.exact} of {shared.questions} prompts are the same, "
-            f"{shared.ngram} share {NGRAM} words in a row" + (f": {shareable(', '.join(shared.at))}" if shared.at else ""),
+            f"\n{shared.name} and the training set: {shared.exact} of {shared.questions} questions are the same, "
+            f"{shared.ngram} share {shared.words} words in a row"
+            + (f": {shareable(', '.join(shared.at))}" if shared.at else ""),
             style=style,
         )
 

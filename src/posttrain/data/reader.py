@@ -190,6 +190,10 @@ class Reader:
                 if record.fault is not None:
                     raise BadRow(record.fault)
                 report.seen += 1
+                if record.left_out is not None:
+                    counter, reason = record.left_out
+                    report.note(record.where, reason, counter)
+                    continue
                 report.forms.update([record.form] if record.form else [])
                 report.unread.update(use.unread(record))
                 rows, notes = encode(record)

@@ -257,6 +257,17 @@ class Encoding(Config):
         return self
 
 
+class Decontaminate(Config):
+    """What evaluation sets share with what is trained on is looked for in any case."""
+
+    n: Annotated[int, Field(ge=2)] = 13
+    """Words of a stretch: 13 are hardly ever shared by chance; 8 find more, of short questions."""
+    against: list[str] | Literal["eval"] = "eval"
+    """Of which sets nothing may be trained on, where that is left out: all of data.eval, or some by their names."""
+    on_hit: Literal["report", "drop"] = "report"
+    """Of rows that share a question or a stretch of its words: say how many, or leave them out."""
+
+
 class DataConfig(Encoding):
     """Where the rows come from, and how they become tokens."""
 
@@ -266,9 +277,25 @@ class DataConfig(Encoding):
     """Sets that are evaluated on, by names of yours."""
     demonstrations: Source | None = None
     """A set of its own, for algorithms that train on one beside the questions."""
+    decontaminate: Decontaminate = Decontaminate()
+    """What is done about rows of training that stand in evaluation sets too."""
     collect: CollectConfig | None = None
     """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
     demonstrations of its right answers, value says what each question is worth."""
+
+    @model_validator(mode="after")
+    def _drops_against_what_there_is(self) -> DataConfig:
+        named = self.decontaminate.against
+        if unknown := [name for name in named if name not in self.eval] if named != "eval" else []:
+            raise ValueError(f"decontaminate: against: {unknown[0]} is no set of eval ({', '.join(self.eval) or 'none'})")
+        return self
+
+    @property
+    def kept_clean_of(self) -> list[str]:
+        """The evaluation sets of which nothing is trained on."""
+        if self.decontaminate.on_hit == "report":
+            return []
+        return [*self.eval] if self.decontaminate.against == "eval" else [*self.decontaminate.against]
 
     @property
     def makes_values(self) -> bool:

@@ -9,15 +9,14 @@ import numpy as np
 from transformers import Qwen2Config
 
 from pages import Page
-from posttrain.data.rows import Example, Problem, Row
+from posttrain.data.rows import Example, Row
 from posttrain.execution.prepare.data import Sets
-from posttrain.execution.report.data_view import NGRAM, SetView, facts_of, view
+from posttrain.execution.report.data_view import SetView, facts_of, view
 from posttrain.model.load import make_tokenizer
 from recipes import SCRATCH, Command, recipe, write
 
 TOKENIZER = make_tokenizer("bytes")
 END: Any = TOKENIZER.eos_token_id
-LONG = " ".join(f"w{i}" for i in range(NGRAM))
 
 
 def ids(text: str) -> np.ndarray[Any, Any]:
@@ -69,22 +68,6 @@ def test_the_histogram_has_every_row_once() -> None:
     assert all(low <= high for low, high, _ in one.lengths) and (one.shortest, one.median, one.longest) == (3, 4, 202)
 
 
-def test_what_evaluation_shares_with_training() -> None:
-    train = [example(f"Say {LONG} now.", "b", "x:1"), example("short", "b", "x:2")]
-    asked = [
-        Problem(ids(question).tolist(), {}, f"q:{i}")
-        for i, question in enumerate(["short", f"Now, {LONG} again?", LONG.rsplit(" ", 1)[0], "other"])
-    ]
-    [shared] = view(Sets(train, problems={"test": asked}), TOKENIZER, [END], 1).overlaps
-    assert (shared.questions, shared.exact, shared.ngram, list(shared.at)) == (4, 1, 2, ["q:0", "q:1"])
-
-
-def test_texts_have_no_prompt_and_are_compared_whole() -> None:
-    texts = [example("", text, f"x:{i}") for i, text in enumerate((LONG, "short", "other"))]
-    [shared] = view(Sets(texts[:2], held_out={"test": texts[1:]}), TOKENIZER, [END], 1).overlaps
-    assert (shared.questions, shared.exact, list(shared.at)) == (2, 1, ["x:1"])
-
-
 def test_the_command_needs_no_weights_and_no_engine(tmp_path: Path, posttrain: Command) -> None:
     """A recipe for GPUs, on a machine that has its tokenizer and config only; and a page on which nothing acts."""
     TOKENIZER.save_pretrained("base")
@@ -103,7 +86,7 @@ def test_the_command_needs_no_weights_and_no_engine(tmp_path: Path, posttrain: C
     code, out, err = posttrain("data", path, "--rows", "1", "--html", "page.html")
     assert code == 0, err
     assert "train: 2 rows" in out and "note: 1" in out and "test/problems and" not in out and "\x1b[2J" not in out
-    assert "test and the training set: 2 of 2 prompts are the same" in " ".join(out.split())
+    assert "test and the training set: 2 of 2 questions are the same" in " ".join(out.split())
     text = Path("page.html").read_text()
     page = Page(text)
     assert "script" not in page.tags and "<script>alert(1)</script>" in page.text and "\x1b" not in text

@@ -13,7 +13,8 @@ class Record:
 
     mapped: of our names those that the recipe says where to find, with theirs,
     whether or not this row has it. form: how the row was written, where that was
-    named, or in no columns of ours.
+    named, or in no columns of ours. left_out: why it is not to be read, though it
+    could be: what that is counted as, and in words.
     """
 
     where: str
@@ -21,3 +22,4 @@ class Record:
     fault: str | None = None
     mapped: Mapping[str, str] = field(default_factory=dict[str, str])
     form: str | None = None
+    left_out: tuple[str, str] | None = None

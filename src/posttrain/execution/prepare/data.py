@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from posttrain.data.columns import compared_by, shown_by, tell_unread
 from posttrain.data.encoding.teacher import Asked
+from posttrain.data.overlap import Overlap, Overlaps
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.sources import Record, read
@@ -21,6 +22,7 @@ from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.settings.data import TaskSource
 from posttrain.settings.rollout import SamplingConfig
+from posttrain.telling import tell
 from posttrain.train.given.rows import read_as
 
 
@@ -38,6 +40,13 @@ class Sets:
     held_out: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
     problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
     reports: dict[str, DataReport] = field(default_factory=dict[str, DataReport])
+    overlaps: list[Overlap] = field(default_factory=list[Overlap])
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Of what evaluation sets share with training a row of the plan."""
+        found = {one.name: f"{one.exact} the same, {one.ngram} share {one.words} words" for one in self.overlaps}
+        return {"questions of evaluation that are trained on": found} if found else {}
 
     @property
     def first_rows(self) -> list[list[int]]:
@@ -69,24 +78,42 @@ def read_sets(
         DataError: a set cannot be used.
     """
     reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
-    sets = Sets([])
+    sets, held = Sets([]), {name: list(read(source)) for name, source in recipe.data.eval.items()}
+    looked = Overlaps(held, words=recipe.data.decontaminate.n, dropping=recipe.data.kept_clean_of)
     if recipe.data.collect is not None:
         chosen = recipe.data.collect.chosen
         room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
         sets.candidates, sets.reports["candidates"] = reader.problems(
-            read(recipe.data.train), **room, teacher=teacher, label="data.train"
+            looked.through(read(recipe.data.train)), **room, teacher=teacher, label="data.train"
         )
     if recipe.data.makes_data and recipe.rollout is None:
         sets.train, sets.reports["train"] = sets.candidates, sets.reports.pop("candidates")
     else:
-        sets.train, sets.reports["train"] = _train(recipe, algorithm, model, tokenizer, reader, rewards, teacher)
+        sets.train, sets.reports["train"] = _train(
+            recipe, algorithm, model, tokenizer, reader, looked.through(read(recipe.data.train)), rewards, teacher
+        )
     if (source := recipe.data.demonstrations) is not None:
-        shown = reader.examples(read(source), teacher=teacher, label="data.demonstrations")
+        shown = reader.examples(looked.through(read(source)), teacher=teacher, label="data.demonstrations")
         sets.demonstrations, sets.reports["demonstrations"] = shown
-    for name in recipe.data.eval:
-        _evaluated(name, recipe, algorithm, model, reader, sets, teacher)
+    for name, records in held.items():
+        _evaluated(name, records, recipe, algorithm, model, reader, sets, teacher)
+    sets.overlaps = looked.found()
+    _tell_overlaps(recipe, sets)
     _tell_unread(recipe, sets)
     return sets
+
+
+def _tell_overlaps(recipe: Recipe, sets: Sets) -> None:
+    """What is trained on though it is evaluated on."""
+    for one in sets.overlaps:
+        if one.ngram:
+            left = one.name in recipe.data.kept_clean_of
+            tell(
+                "overlap",
+                f"data.eval.{one.name}: {one.exact} of {one.questions} questions stand in what is trained on, and "
+                f"{one.ngram} share {one.words} words in a row with it ({', '.join(one.at)}): {one.rows} rows of training, "
+                + ("which are left out." if left else "which data.decontaminate: {on_hit: drop} leaves out."),
+            )
 
 
 def _tell_unread(recipe: Recipe, sets: Sets) -> None:
@@ -110,11 +137,11 @@ def _train(
     model: Any,
     tokenizer: Any,
     reader: Reader,
+    records: Iterable[Record],
     rewards: Sequence[Weighted],
     teacher: Asked | None,
 ) -> tuple[list[Example] | list[Problem], DataReport]:
     """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
-    records = read(recipe.data.train)
     if recipe.rollout is None:
         return reader.examples(records, **read_as(algorithm.needs), teacher=teacher, label="data.train")
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
@@ -132,10 +159,17 @@ def _train(
 
 
 def _evaluated(
-    name: str, recipe: Recipe, algorithm: Algorithm, model: Any, reader: Reader, sets: Sets, teacher: Asked | None
+    name: str,
+    records: Sequence[Record],
+    recipe: Recipe,
+    algorithm: Algorithm,
+    model: Any,
+    reader: Reader,
+    sets: Sets,
+    teacher: Asked | None,
 ) -> None:
     """Of an evaluation set what the loss is computed on, and the questions that are asked."""
-    records, label, needs = list(read(recipe.data.eval[name])), f"data.eval.{name}", algorithm.needs
+    label, needs = f"data.eval.{name}", algorithm.needs
     if not records:
         raise DataError(f"{label}: the source is empty.")
     if recipe.eval.loss and not needs.rollouts and _has_completions(records, needs.columns):

@@ -155,6 +155,7 @@ class Prepared:
                 name: dict(report.counters) for name, report in self.sets.reports.items() if report.counters
             },
             "evaluation rows": {name: len(rows) for name, rows in {**self.sets.problems, **self.sets.held_out}.items()},
+            **self.sets.shared,
             "rollouts per step" if needs.rollouts else "rows per step": rows,
             **fed,
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posttrain.execution.report.data_view import NGRAM, DataView, facts_of
+from posttrain.execution.report.data_view import DataView, facts_of
 from posttrain.execution.report.template import template
 from posttrain.execution.report.texts import marked
 from posttrain.train.watch.records import write
@@ -17,4 +17,4 @@ def write_data_page(path: Path, seen: DataView, *, title: str) -> None:
         CheckpointError: it cannot be written.
     """
     facts = [list(facts_of(one)) for one in seen.sets]
-    write(path, template("data.html.jinja").render(seen=seen, facts=facts, title=title, marked=marked, ngram=NGRAM))
+    write(path, template("data.html.jinja").render(seen=seen, facts=facts, title=title, marked=marked))

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from posttrain.data.overlap import Overlap
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.estimator.needs import SIDES
 from posttrain.execution.prepare.data import Sets
 from posttrain.execution.report.record import spread
 
 Kind = Literal["given", "learnt", "end", "end not learnt"]
-NGRAM = 13  # words, as for Llama and GPT-3: shorter ones occur in unrelated texts
 BINS = 12  # of the histogram of lengths
 NAMED = 5  # places that are named of what repeats
 REASONS = 5  # that are named of what was left out
@@ -72,19 +72,6 @@ class SetView:
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """What an evaluation set shares with the training set. exact: questions whose prompt is one of training. ngram: those
-    that share a stretch of `NGRAM` words, the exact ones among them.
-    """
-
-    name: str
-    questions: int
-    exact: int
-    ngram: int
-    at: Sequence[str]
-
-
-@dataclass(frozen=True)
 class DataView:
     """All sets of a recipe, and what they share."""
 
@@ -102,8 +89,7 @@ def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView
         *((f"{name}/problems", asked) for name, asked in sets.problems.items()),
     ]
     views = [_view(name, each, sets.reports.get(name), tokenizer, ends, rows) for name, each in named if each]
-    asked = {name: sets.problems.get(name) or sets.held_out[name] for name in {**sets.problems, **sets.held_out}}
-    return DataView(views, list(_overlaps(sets.train or sets.candidates, asked, tokenizer)))
+    return DataView(views, sets.overlaps)
 
 
 def _view(
@@ -210,42 +196,6 @@ def _histogram(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     edges = range(sizes[0], sizes[-1] + width + 1, width)
     counts = Counter((size - sizes[0]) // width for size in sizes)
     return [(low, high - 1, counts[i]) for i, (low, high) in enumerate(pairwise(edges))]
-
-
-def _overlaps(
-    train: Sequence[Example | Problem], asked: Mapping[str, Sequence[Example | Problem]], tokenizer: Any
-) -> Iterator[Overlap]:
-    """By the tokens of prompts, and by the words of their text."""
-    trained, places = set[bytes](), dict[int, str]()
-    grams = {name: [_grams(_text(one, tokenizer)) for one in items] for name, items in asked.items()}
-    wanted = {gram for each in grams.values() for one in each for gram in one}
-    for one in train:
-        trained.add(_prompt(one).tobytes())
-        if wanted:
-            for gram in _grams(_text(one, tokenizer)) & wanted:
-                places.setdefault(gram, one.where)
-    for name, items in asked.items():
-        exact = [_prompt(one).tobytes() in trained for one in items]
-        shared = [next((places[gram] for gram in one if gram in places), None) for one in grams[name]]
-        hit = [same or place is not None for same, place in zip(exact, shared, strict=True)]
-        at = [one.where for one, is_hit in zip(items, hit, strict=True) if is_hit]
-        yield Overlap(name, len(items), sum(exact), sum(hit), at[:NAMED])
-
-
-def _prompt(one: Example | Problem) -> Any:
-    """What is asked, or a text, which has no prompt."""
-    if isinstance(one, Problem):
-        return np.array(one.prompt, np.int32)
-    return one.rows[0].prompt if len(one.rows[0].prompt) else one.rows[0].completion
-
-
-def _text(one: Example | Problem, tokenizer: Any) -> str:
-    return tokenizer.decode(_prompt(one), skip_special_tokens=True)
-
-
-def _grams(text: str) -> set[int]:
-    words = text.split()
-    return {hash(tuple(words[i : i + NGRAM])) for i in range(len(words) - NGRAM + 1)}
 
 
 def facts_of(one: SetView) -> Iterator[tuple[str, str, bool]]:

@@ -1,0 +1,149 @@
+"""What is trained on that stands in evaluation sets as well: the same question, or a stretch of its words.
+
+A question is what the user says. It is the same as another where both are, up to case, width and spaces. Words are runs of
+letters and digits, without case; a stretch that stands in more than `COMMON` questions of a set is a phrase and says
+nothing (as in GPT-3's appendix, of training documents there; recalled).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from posttrain.data.sources.record import Record
+
+COMMON = 10
+NAMED = 5  # places that are named of what is shared
+_WORD = re.compile(r"\w+")
+_TRAINED = ("prompt", "prompts", "messages", "text", "completion", "completions", "chosen", "rejected", "reference")
+_SHOWN = ("demonstration", "solution")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Of one evaluation set. exact: questions that are in training. ngram: those that share a stretch of `words` words, or
+    all of theirs, the exact ones among them. at: where some stand. rows: of training, that share something.
+    """
+
+    name: str
+    questions: int
+    words: int
+    exact: int
+    ngram: int
+    at: Sequence[str]
+    rows: int
+
+
+@dataclass(slots=True)
+class _Question:
+    where: str
+    same: bool = False
+    shares: bool = False
+
+
+class Overlaps:
+    """Looks for the questions of evaluation sets in what is trained on.
+
+    Args:
+        asked: the rows of each set.
+        words: of a stretch.
+        dropping: the sets whose questions no row that is trained on may share anything with; others are left as they are.
+    """
+
+    def __init__(self, asked: Mapping[str, Sequence[Record]], *, words: int, dropping: Iterable[str] = ()) -> None:
+        self._words, self._dropping = words, {*dropping}
+        self._sets = {name: [_Question(one.where) for one in records] for name, records in asked.items()}
+        self._rows = {name: set[str]() for name in asked}
+        self._same: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._grams: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
+        for name, records in asked.items():
+            self._learn(name, records)
+
+    def _learn(self, name: str, records: Sequence[Record]) -> None:
+        asked = [question(one.columns) for one in records]
+        grams = [self._stretches(one) for one in asked]
+        often = Counter(gram for of in grams for gram in of)
+        for number, (text, of) in enumerate(zip(asked, grams, strict=True)):
+            if text:
+                self._same[_plain(text)].append((name, number))
+            for gram in of:
+                if often[gram] <= COMMON:
+                    self._grams[gram].append((name, number))
+
+    def through(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The same rows, once they are looked at; those that may not stay are `left_out`, with the reason."""
+        if not self._sets:
+            yield from records
+            return
+        for record in records:
+            same = self._same.get(_plain(question(record.columns)), [])
+            grams = {gram for text in _texts(record.columns) for gram in self._stretches(text)}
+            shared = {hit for gram in grams & self._grams.keys() for hit in self._grams[gram]}
+            for name, number in same:
+                self._sets[name][number].same = True
+            for name, number in (*same, *shared):
+                self._sets[name][number].shares = True
+            hit = {name for name, _ in (*same, *shared)}
+            for name in hit:
+                self._rows[name].add(record.where)
+            taken = sorted(hit & self._dropping)
+            yield replace(record, left_out=self._reason(taken[0], bool(same))) if taken else record
+
+    def found(self) -> list[Overlap]:
+        """Of every set, after what has gone `through`."""
+        return [
+            Overlap(
+                name,
+                len(asked),
+                self._words,
+                sum(one.same for one in asked),
+                sum(one.shares for one in asked),
+                [one.where for one in asked if one.shares][:NAMED],
+                len(self._rows[name]),
+            )
+            for name, asked in self._sets.items()
+        ]
+
+    def _stretches(self, text: str) -> set[int]:
+        words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+        return {hash(tuple(words[i : i + self._words])) for i in range(len(words) - self._words + 1)}
+
+    def _reason(self, name: str, same: bool) -> tuple[str, str]:
+        what = "its question" if same else f"{self._words} words in a row"
+        return "shared_with_evaluation", f"{what} stands in data.eval.{name} (data.decontaminate)"
+
+
+def question(columns: Mapping[str, Any]) -> str:
+    """What the user says in a row; of a text all of it."""
+    prompt = columns.get("prompt", columns.get("messages"))
+    if prompt is None:
+        prompt = columns.get("text", columns.get("prompts", columns.get("chosen")))
+    if isinstance(prompt, str):
+        return prompt
+    turns: Any = prompt if isinstance(prompt, (list, tuple)) else ()
+    said = [one.get("content") if isinstance(one, Mapping) and one.get("role") == "user" else one for one in turns]
+    return "\n".join(one for one in said if isinstance(one, str))
+
+
+def _texts(columns: Mapping[str, Any]) -> Iterator[str]:
+    for name in (*_TRAINED, *_SHOWN):
+        yield from _in(columns.get(name))
+
+
+def _in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _in(one)
+    elif isinstance(value, Mapping):
+        yield from _in(value.get("content"))
+        yield from _in(value.get("text"))
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
