@@ -155,7 +155,7 @@ DATA_ERRORS: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     (
         "wrong column",
         lambda: data(path=write(Path("rows.jsonl"), {"question": "1", "reply": "2"})),
-        "rows.jsonl:1: the columns messages or prompt + completion are needed; the row has question, reply",
+        "rows.jsonl:1: the columns messages or text or prompt + completion are needed; the row has question, reply",
     ),
     (
         "wrong mapping",

@@ -238,8 +238,10 @@ def test_an_encoder_needs_an_end_token_and_a_template() -> None:
     with pytest.raises(SetupError, match="end-of-sequence"):
         Encoder(bare, config(), [])
     bare.chat_template = None
-    with pytest.raises(DataError, match=r"chat_template: false"):
-        Encoder(bare, config(), [1])
+    without = Encoder(bare, config(), [1])
+    for read in (without.prompt, without.demonstrations, lambda row: without.preference(row, SIDES[:2])):
+        with pytest.raises(DataError, match=r"chat_template: false"):
+            read({"prompt": "a", "completion": "b", "chosen": "c", "rejected": "d"})
 
 
 anything = st.recursive(

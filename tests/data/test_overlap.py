@@ -68,8 +68,18 @@ def test_a_phrase_of_many_questions_says_nothing() -> None:
 def test_a_question_is_what_the_user_says() -> None:
     talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert question({"messages": [*talk, {"role": "user", "content": "c"}]}) == "a\nc" and question({"prompt": talk}) == "a"
+    assert question({"prompts": ["a", talk]}) == "a\na" and question({"prompt": None, "messages": talk}) == "a"
+    assert found(records({"messages": talk}), records({"prompt": "a"})).exact == 1
+    longer = {"messages": [*talk, {"role": "user", "content": "c"}]}
+    assert found(records(longer), records({"prompt": "c"})).exact == 1
     assert question({"prompts": ["a", "b"]}) == "a\nb" and question({"text": "t"}) == "t" and question({}) == ""
     assert found(records({"other": "x"}), records({"other": "x"})).exact == 0
+    assert found(records({"other": "x"}, {"prompt": " "}), records({"prompt": "  "})).ngram == 0
+
+
+def test_a_stretch_may_go_on_in_the_next_step_of_a_demonstration() -> None:
+    steps = [sentence(0, 6), sentence(1, 6)]
+    assert found(records({"prompt": "a", "demonstration": steps}), records({"prompt": " ".join(steps)})).ngram == 1
 
 
 def test_rows_are_left_out_where_that_is_asked_for_and_of_those_sets_alone() -> None:
@@ -79,6 +89,9 @@ def test_rows_are_left_out_where_that_is_asked_for_and_of_those_sets_alone() -> 
     assert [one.left_out is not None for one in kept] == [True, False, False]
     assert kept[0].left_out == ("shared_with_evaluation", "its question stands in data.eval.test (data.decontaminate)")
     assert [(one.name, one.exact, one.rows) for one in looked.found()] == [("test", 1, 1), ("seen", 1, 1)]
+    asked = {"test": records({"prompt": f"{sentence(1)} why"}), "seen": records({"prompt": sentence(1)})}
+    [one] = Overlaps(asked, words=8, dropping=["test"]).through(records({"prompt": sentence(1)}))
+    assert one.left_out == ("shared_with_evaluation", "8 words in a row of it stand in data.eval.test (data.decontaminate)")
 
 
 @pytest.mark.parametrize(("n", "shared"), [(13, 3), (8, 80)])

@@ -117,8 +117,10 @@ def test_a_weight_is_each_windows_and_an_advantage_is_not_made_of_texts() -> Non
     spans = {"text": "abcdef", "weights": [{"span": [3, 5], "weight": 3}]}
     weights = [one.rows[0].weight.tolist() for one in examples(spans, worth="weight", window={"length": 4})]  # type: ignore[union-attr]
     assert weights == [[1, 1, 1, 3], [3, 3, 1, 1]]
-    with pytest.raises(DataError, match="texts have no prompt whose mean reward theirs could be held against"):
+    with pytest.raises(DataError, match="row 0: a text has no prompt whose mean reward its own could be held against"):
         examples({"text": "a", "reward": 1}, {"text": "b", "reward": 0}, worth="advantage")
+    [valued] = examples({"text": "a", "reward": 1, "value": 0.25}, worth="advantage")
+    assert valued.rows[0].weight is not None and valued.rows[0].weight.tolist() == [0.75, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,8 @@ def test_a_weight_is_each_windows_and_an_advantage_is_not_made_of_texts() -> Non
     [
         ({"text": " "}, {}, "text is empty"),
         ({"text": ["a"]}, {}, "text must be text, not list"),
+        ({"text": "a", "prompt": "b"}, {}, "it has a text and a prompt: which is learnt"),
+        ({"text": "a", "completion": "b"}, {}, "it has a text and a completion: which is learnt"),
         ({"text": "a"}, {"sides": ("chosen", "rejected")}, "texts are for algorithms over demonstrations, such as sft"),
         ({"text": "é"}, {}, "characters that the tokenizer does not know"),
     ],

@@ -102,6 +102,7 @@ def test_take_takes_the_rows_of_every_field() -> None:
         "baseline": number.float,
         "reward_mask": lambda: number > 0,
         "correct": lambda: number > 1,
+        "taught": lambda: number > 2,
         "rewards_by_name": lambda: {"format": number.float()},
     }
     per_token = {"behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy", "collision"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import transformers
 
 import posttrain
-from posttrain.settings.transformers_arguments import training_argument_names
+from posttrain.settings.trainer.arguments import training_argument_names
 
 ROOT = Path(posttrain.__file__).parent
 FILES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}

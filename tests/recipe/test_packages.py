@@ -12,7 +12,7 @@ from transformers.training_args import OptimizerNames
 from posttrain.errors import SetupError
 from posttrain.recipe.packages import TRACKERS, check_packages
 from posttrain.recipe.recipe import load_recipe
-from posttrain.settings.transformers_optimizers import IN_BACKWARD, OF_TORCH, PACKAGE_OF
+from posttrain.settings.trainer.optimizers import IN_BACKWARD, OF_TORCH, PACKAGE_OF
 from recipes import Command, recipe
 
 

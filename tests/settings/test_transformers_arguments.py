@@ -6,8 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.recipe.training import TrainingConfig
-from posttrain.settings import transformers_arguments
-from posttrain.settings.transformers_arguments import IDLE, KEYS, PASSED, REFUSED, training_argument_names
+from posttrain.settings.trainer.arguments import IDLE, KEYS, PASSED, REFUSED, training_argument_names
 
 TABLES = (PASSED, KEYS, IDLE, REFUSED)
 

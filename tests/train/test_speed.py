@@ -44,7 +44,9 @@ FAST: tuple[HeadPath, RowLayout] = ("one_pass", "shared")
 
 def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
     """Demonstrations; or groups of four rows to one prompt, with rewards, the last of which is one where that is needed."""
-    rows = make_examples(model, tokenizer, sides=algorithm.needs.sides, worth=algorithm.needs.weight)[:8]
+    rows = make_examples(
+        model, tokenizer, sides=algorithm.needs.sides, crossed=algorithm.needs.crossed, worth=algorithm.needs.weight
+    )[:8]
     if algorithm.needs.rollouts:
         alike = [dataclasses.replace(rows[i].rows[0], prompt=rows[i - i % 4].rows[0].prompt) for i in range(8)]
         rows = [dataclasses.replace(one, rows=(row,)) for one, row in zip(rows, alike, strict=True)]
@@ -62,6 +64,7 @@ def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
         old_logp=-3 * torch.rand(shape, generator=draw, dtype=torch.float64) if algorithm.needs.old_logp else None,
         origin=torch.where(demonstrated, Origin.DEMO, Origin.ROLLOUT),
         baseline=torch.rand(shape[0] // 4, generator=draw, dtype=torch.float64).repeat_interleave(4),
+        taught=torch.rand(shape[0], generator=draw) < 0.6 if algorithm.needs.shows_right else None,
     )
     return collected.with_batch(batch)
 

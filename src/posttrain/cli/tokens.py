@@ -28,7 +28,7 @@ def set_texts(seen: DataView) -> Iterator[RenderableType]:
         style = "bold red" if shared.ngram else ""
         yield Text(
             f"\n{shared.name} and the training set: {shared.exact} of {shared.questions} questions are the same, "
-            f"{shared.ngram} share {shared.words} words in a row"
+            f"{shared.ngram} are, or share {shared.words} words in a row"
             + (f": {shareable(', '.join(shared.at))}" if shared.at else ""),
             style=style,
         )

@@ -185,9 +185,15 @@ class Use:
 
 def _is_text(given: set[str], record: Record) -> bool:
     """Whether a demonstration is its text alone: it is nothing else, or columns names it and nothing else."""
-    others = [form for form in (("messages",), ("prompt", "completion")) if given.issuperset(form)]
-    named = [name for name in ("text", "messages", "prompt", "completion") if name in record.mapped]
-    return "text" in given and (not others or named == ["text"])
+    if "text" not in given or [name for name in ("text", "messages", "prompt", "completion") if name in record.mapped] == [
+        "text"
+    ]:
+        return "text" in given
+    if len(half := given & {"prompt", "completion"}) == 1 and "messages" not in given:
+        raise BadRow(
+            f"it has a text and a {half.pop()}: which is learnt? Name the text in columns, {{text: text}}, or the other half"
+        )
+    return not half and "messages" not in given
 
 
 @cache

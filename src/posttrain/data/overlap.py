@@ -1,8 +1,8 @@
 """What is trained on that stands in evaluation sets as well: the same question, or a stretch of its words.
 
-A question is what the user says. It is the same as another where both are, up to case, width and spaces. Words are runs of
-letters and digits, without case; a stretch that stands in more than `COMMON` questions of a set is a phrase and says
-nothing (as in GPT-3's appendix, of training documents there; recalled).
+A question is what the user says. It is the same as another, or as one turn of it, where both are, up to case, width and
+spaces. Words are runs of letters and digits, without case; a stretch that stands in more than `COMMON` questions of a set is
+a phrase and says nothing (as in GPT-3's appendix, of training documents there; recalled).
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from posttrain.data.columns import steps_of
 from posttrain.data.sources.record import Record
 
 COMMON = 10
 NAMED = 5  # places that are named of what is shared
 _WORD = re.compile(r"\w+")
 _TRAINED = ("prompt", "prompts", "messages", "text", "completion", "completions", "chosen", "rejected", "reference")
+_ASKED = ("prompt", "messages", "text", "prompts", "chosen")
 _SHOWN = ("demonstration", "solution")
 
 
@@ -62,14 +64,16 @@ class Overlaps:
         self._grams: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
         for name, records in asked.items():
             self._learn(name, records)
+        self._of = {plain: {name for name, _ in hits} for plain, hits in self._same.items()}
+        self._met = set[str]()
 
     def _learn(self, name: str, records: Sequence[Record]) -> None:
         asked = [question(one.columns) for one in records]
         grams = [self._stretches(one) for one in asked]
         often = Counter(gram for of in grams for gram in of)
         for number, (text, of) in enumerate(zip(asked, grams, strict=True)):
-            if text:
-                self._same[_plain(text)].append((name, number))
+            if plain := _plain(text):
+                self._same[plain].append((name, number))
             for gram in of:
                 if often[gram] <= COMMON:
                     self._grams[gram].append((name, number))
@@ -80,18 +84,20 @@ class Overlaps:
             yield from records
             return
         for record in records:
-            same = self._same.get(_plain(question(record.columns)), [])
-            grams = {gram for text in _texts(record.columns) for gram in self._stretches(text)}
+            plain = {_plain(one) for one in _asked(record.columns)} & self._same.keys()
+            grams = {gram for text in _texts(record.columns) for gram in self._stretches(text)} if self._grams else set[int]()
             shared = {hit for gram in grams & self._grams.keys() for hit in self._grams[gram]}
-            for name, number in same:
-                self._sets[name][number].same = True
-            for name, number in (*same, *shared):
+            for name, number in (hit for one in plain - self._met for hit in self._same[one]):
+                self._sets[name][number].same = self._sets[name][number].shares = True
+            self._met |= plain
+            for name, number in shared:
                 self._sets[name][number].shares = True
-            hit = {name for name, _ in (*same, *shared)}
+            same = {name for one in plain for name in self._of[one]}
+            hit = same | {name for name, _ in shared}
             for name in hit:
                 self._rows[name].add(record.where)
             taken = sorted(hit & self._dropping)
-            yield replace(record, left_out=self._reason(taken[0], bool(same))) if taken else record
+            yield replace(record, left_out=self._reason(taken[0], taken[0] in same)) if taken else record
 
     def found(self) -> list[Overlap]:
         """Of every set, after what has gone `through`."""
@@ -113,25 +119,42 @@ class Overlaps:
         return {hash(tuple(words[i : i + self._words])) for i in range(len(words) - self._words + 1)}
 
     def _reason(self, name: str, same: bool) -> tuple[str, str]:
-        what = "its question" if same else f"{self._words} words in a row"
-        return "shared_with_evaluation", f"{what} stands in data.eval.{name} (data.decontaminate)"
+        what = "its question stands" if same else f"{self._words} words in a row of it stand"
+        return "shared_with_evaluation", f"{what} in data.eval.{name} (data.decontaminate)"
 
 
 def question(columns: Mapping[str, Any]) -> str:
     """What the user says in a row; of a text all of it."""
-    prompt = columns.get("prompt", columns.get("messages"))
-    if prompt is None:
-        prompt = columns.get("text", columns.get("prompts", columns.get("chosen")))
-    if isinstance(prompt, str):
-        return prompt
-    turns: Any = prompt if isinstance(prompt, (list, tuple)) else ()
-    said = [one.get("content") if isinstance(one, Mapping) and one.get("role") == "user" else one for one in turns]
-    return "\n".join(one for one in said if isinstance(one, str))
+    return "\n".join(_turns(columns))
+
+
+def _asked(columns: Mapping[str, Any]) -> list[str]:
+    """What the user says in a row, whole and turn by turn."""
+    return [question(columns), *_turns(columns)]
+
+
+def _turns(columns: Mapping[str, Any]) -> list[str]:
+    first = next((value for name in _ASKED if (value := columns.get(name)) is not None), None)
+    return [*_said(first)]
+
+
+def _said(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _said(one)
+    elif isinstance(value, Mapping) and value.get("role") == "user":
+        yield from _in(value.get("content"))
 
 
 def _texts(columns: Mapping[str, Any]) -> Iterator[str]:
-    for name in (*_TRAINED, *_SHOWN):
+    for name in _TRAINED:
         yield from _in(columns.get(name))
+    for name in _SHOWN:
+        steps = columns.get(name)
+        whole = "\n".join(steps_of(steps)) if isinstance(steps, (list, tuple)) else ""
+        yield from _in(whole or steps)
 
 
 def _in(value: Any) -> Iterator[str]:

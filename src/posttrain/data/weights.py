@@ -67,6 +67,10 @@ class Weigher:
         number = _NUMBERS.get(given, number_of)(columns[given], given)
         if given == "reward" and self._worth == "advantage" and columns.get("value") is not None:
             number, given = number - number_of(columns["value"], "value"), "reward and a value"
+        elif given == "reward" and self._worth == "advantage" and columns.get("text") is not None:
+            raise BadRow(
+                "a text has no prompt whose mean reward its own could be held against: give an advantage, or a value"
+            )
         self._read["label: false" if given == "label" and number < 0 else given] += 1
         return lambda ids, _: np.full(len(ids), number, np.float32)
 
@@ -134,11 +138,6 @@ def _less_mean(examples: list[Example], label: str) -> list[Example]:
         f"{label}: advantages are rewards less the mean reward of the rows with the same prompt; {alone} of {len(rewards)} "
         "prompts stand in one row, whose advantage is 0.",
     )
-
-    if rewards.get(b""):
-        raise DataError(
-            f"{label}: texts have no prompt whose mean reward theirs could be held against: give a column advantage."
-        )
 
     def less(row: Row) -> Row:
         of_prompt = rewards[row.prompt.tobytes()]

@@ -211,6 +211,8 @@ class Algorithm:
     @property
     def compares_rewards(self) -> bool:
         """Nothing is learnt of rollouts whose rewards are equal: neither a teacher nor the data say what is better."""
+        if self.needs.shows_right and self.credit is as_given:
+            return False
         return self.learns_from_rewards and (self.needs.pairs is None or not self.needs.pairs.given)
 
     @property

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from posttrain.errors import SetupError
 from posttrain.recipe.recipe import Recipe
-from posttrain.settings.transformers_optimizers import PACKAGE_OF
+from posttrain.settings.trainer.optimizers import PACKAGE_OF
 
 TRACKERS = {"wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow"}
 """For each tracker of training.report_to: the package that it is imported from, and by the same name installed."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.trainer.arguments import extra_fault
+from posttrain.settings.trainer.optimizers import optimizer_fault
 from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
-from posttrain.settings.transformers_arguments import extra_fault
-from posttrain.settings.transformers_optimizers import optimizer_fault
 from posttrain.train.schedules import AnySchedule
 
 Scheduler = Literal[

@@ -45,9 +45,8 @@ KEPT_AT_A_TIME = 1024  # examples whose reference log-probs are made together
 class Step:
     """One optimizer step on this rank: its micro-batches, and the counts of the whole step.
 
-    `offered` are the tokens of all its rows, and in a collection's first step of those that were sampled for it beside them,
-    `tokens` those of the rows that are read, over all ranks, whatever their layout
-    (a prompt that answers share counts for each); of those that carry loss
+    `offered` are the tokens of all its rows, and of a collection's first step those beside it; `tokens` those of rows that
+    are read, over all ranks, whatever their layout (a prompt that answers share counts for each); of those that carry loss
     `sampled` are rollouts' and `demonstrated` are demonstrations'; `skipped` is the share of rows that carry no signal.
     """
 

@@ -19,7 +19,7 @@ from posttrain.execution.prepare import presample as module
 from posttrain.execution.prepare.presample import Sampled, filtered, presample, summary
 from posttrain.recipe import Recipe
 from posttrain.rewards.grading import Grade, Verdict
-from posttrain.settings.data import CollectConfig
+from posttrain.settings.collect import CollectConfig
 from posttrain.telling import hearing
 
 K = 4

@@ -131,14 +131,16 @@ def test_algorithms_are_held_against_one_seed_by_seed_and_what_else_is_asked_for
     ]
     for run in runs:
         finished(run.folder, 0.5 + 0.1 * run.seed + (0.2 + 0.02 * run.seed if run.algorithm == "both" else 0.0))
-    folder = report(made, runs)
+    said: list[str] = []
+    folder = report(made, runs, said.append)
+    assert said == ["shown: mask/dropped_fraction is measured in no run."]
     table = (folder / "table.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("|")]
     [titles, _, _, sft, both] = rows
     half = 12.7062 * np.std([0.2, 0.22], ddof=1) / np.sqrt(2)
     paired = titles.index("test pass@1 - sft")
     assert both[paired] == f"0.210 ± {half:.3f}" and sft[paired] == "" and both[2] == "0.001 ↓" and sft[2] == "0.01 ↑"
-    assert sft[titles.index("train/demonstrated")].startswith("0.500") and "test length - sft" in titles
+    assert sft[titles.index("train/demonstrated, over steps")].startswith("0.500") and "test length - sft" in titles
     assert "mask/dropped_fraction" not in titles
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,17 @@ def test_it_trains_and_goes_on_where_it_ended(make_trainer: Callable[..., PostTr
     other = make_trainer(name, output="other", **rows)
     other.train(resume_from_checkpoint=str(Path(str(whole.args.output_dir)) / "checkpoint-2"))
     assert torch.equal(parameters(whole.model), parameters(other.model))
+
+
+def test_a_steps_tokens_are_of_all_that_was_sampled_once(make_trainer: Callable[..., PostTrainer]) -> None:
+    given = {"rollouts": 4, "updates": 2, "pairs": {"rule": "best_worst"}}
+    trainer = make_trainer("dpo", options=given, rows_per_step=8, max_steps=2)
+    made = trainer.run_state.collector.collect(trainer.model, 0, 0.0)
+    trainer.train()
+    lines = (Path(str(trainer.args.output_dir)) / "metrics.jsonl").read_text().splitlines()
+    spent = [json.loads(line)["step/tokens"] for line in lines]
+    read = [sum(len(made.rows[row]) for unit in step for row in made.units[unit]) for step in made.steps]
+    assert made.aside > 0 and spent == [read[0] + made.aside, read[1]]
 
 
 ONLINE: dict[str, Any] = {

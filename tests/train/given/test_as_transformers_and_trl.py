@@ -20,7 +20,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from posttrain import PostTrainer, Sampling, Weighted, build_algorithm
 from posttrain.errors import RecipeError, SetupError
 from posttrain.model.saving import save_model
-from posttrain.settings.transformers_arguments import IDLE, REFUSED
+from posttrain.settings.trainer.arguments import IDLE, REFUSED
 from posttrain.telling import hearing
 from posttrain.train.given.keywords import ADAPTER, ALIASES, INSTEAD, PARENTS
 from tiny import Thirds, make_model, parameters

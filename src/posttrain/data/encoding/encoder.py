@@ -54,7 +54,9 @@ class Encoder:
         if not eos_ids:
             raise SetupError("The tokenizer and the model name no end-of-sequence token: answers could never end.")
         self._lengths, self._tokenizer, self._config = Lengths(config, limit, reader), tokenizer, config
-        self._eos, self._limits = [*eos_ids], [one for one in (config.max_tokens, limit) if one is not None]
+        self._eos = [*eos_ids]
+        limits = ((config.max_tokens, "data.max_tokens"), (limit, f"{reader}'s own length"))
+        self._limits = [(length, whose) for length, whose in limits if length is not None]
         self._chat: Chat | None = None
         if not config.chat_template or not tokenizer.chat_template:
             self._path: Chat | Plain = Plain(Text(tokenizer, eos_ids), config, self._lengths)

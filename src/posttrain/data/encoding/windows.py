@@ -19,19 +19,19 @@ class Windows:
         text: the tokenizer.
         end: the token that is put behind a text.
         config: windows and policies.
-        limit: the longest row: of the recipe or the model; None: there is none.
+        limit: the longest row, and whose that is, in words; None: there is none.
 
     Raises:
         DataError: windows are longer than a row may be, or do not leave a token of context.
     """
 
-    def __init__(self, text: Text, end: int, config: Encoding, limit: int | None) -> None:
+    def __init__(self, text: Text, end: int, config: Encoding, limit: tuple[int, str] | None) -> None:
         self._text, self._end, self._config = text, end, config
         self.leading = text.leading
         given = config.window.length
-        if given is not None and limit is not None and given > limit:
-            raise DataError(f"data.window.length: {given} is over the model's own length, {limit}.")
-        self._length = given or limit
+        if given is not None and limit is not None and given > limit[0]:
+            raise DataError(f"data.window.length: {given} is over {limit[1]}, {limit[0]}.")
+        self._length = given or (None if limit is None else limit[0])
         self._stride = config.window.stride or (self._length or 0) - 1
         if self._length is not None and not 0 < self._stride < self._length:
             raise DataError(
@@ -49,8 +49,11 @@ class Windows:
         if not columns["text"].strip():
             raise BadRow("text is empty")
         text, encoding, notes = guarded(self._text, self._config, columns["text"])
-        ids = self.leading + encoding.ids(text)
-        return ids if ids[-1] in self._text.ends else [*ids, self._end], notes
+        said = encoding.ids(text)
+        ids = [*self.leading, *said, *([] if said and said[-1] in self._text.ends else [self._end])]
+        if not said or len(ids) < 2:
+            raise BadRow("no token of its text has one before it")
+        return ids, notes
 
     def over(self, tokens: int) -> Iterator[tuple[int, int, int]]:
         """Of each row where it begins, where its loss begins, and where it ends."""

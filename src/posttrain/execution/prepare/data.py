@@ -45,8 +45,11 @@ class Sets:
     @property
     def shared(self) -> dict[str, Any]:
         """Of what evaluation sets share with training a row of the plan."""
-        found = {one.name: f"{one.exact} the same, {one.ngram} share {one.words} words" for one in self.overlaps}
-        return {"questions of evaluation that are trained on": found} if found else {}
+        found = {
+            one.name: f"{one.exact} the same, {one.ngram} the same or with {one.words} words in common"
+            for one in self.overlaps
+        }
+        return {"questions of evaluation that stand in training": found} if found else {}
 
     @property
     def first_rows(self) -> list[list[int]]:
@@ -111,7 +114,8 @@ def _tell_overlaps(recipe: Recipe, sets: Sets) -> None:
             tell(
                 "overlap",
                 f"data.eval.{one.name}: {one.exact} of {one.questions} questions stand in what is trained on, and "
-                f"{one.ngram} share {one.words} words in a row with it ({', '.join(one.at)}): {one.rows} rows of training, "
+                f"{one.ngram} are the same or share {one.words} words in a row with it ({', '.join(one.at)}): "
+                f"{one.rows} rows of training, "
                 + ("which are left out." if left else "which data.decontaminate: {on_hit: drop} leaves out."),
             )
 
@@ -201,4 +205,8 @@ def _room(
 
 def _has_completions(records: Sequence[Record], columns: Sequence[str]) -> bool:
     first = next((record.columns for record in records if record.fault is None), {})
-    return set(columns) <= set(first) if columns else bool({"completion", "messages", "text"} & set(first))
+    return (
+        set(columns) <= set(first)
+        if columns
+        else bool({"completion", "messages"} & set(first)) or ("text" in first and "prompt" not in first)
+    )

@@ -23,7 +23,7 @@ from posttrain.errors import DataError
 from posttrain.estimator.batch import Request
 from posttrain.rewards.grading import Grader, Verdict, graded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
-from posttrain.settings.data import CollectConfig, InstanceFilter, QuestionValue, RejectionSampling
+from posttrain.settings.collect import CollectConfig, InstanceFilter, QuestionValue, RejectionSampling
 from posttrain.telling import tell
 from posttrain.train.watch.records import JsonLines
 

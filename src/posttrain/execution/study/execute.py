@@ -76,7 +76,7 @@ def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = 
         final = [run for pair in matrix.pairs() for run in matrix.final(*pair, chosen[pair])]
         starts = {run: matrix.start_model(run.start, run.seed) for run in final}
         begin("runs", [Job(matrix.recipe(run), start, study.drift) for run, start in starts.items()])
-    return report(study, final)
+    return report(study, final, say)
 
 
 def choose(study: StudyConfig, tuning: Iterable[Run]) -> dict[tuple[str, str], float]:
@@ -115,10 +115,16 @@ def _measured(run: Run, metrics: Sequence[str]) -> list[float]:
     return [after[metric] for metric in metrics]
 
 
-def report(study: StudyConfig, runs: list[Run]) -> Path:
-    """Writes the results of the reported runs."""
+def report(study: StudyConfig, runs: list[Run], say: Say = print) -> Path:
+    """Writes the results of the reported runs, and says what is to be shown of them and was measured in none."""
     folder = Path(study.output_dir)
     outcomes = {run: Outcome.of(run.folder) for run in runs}
+    measured = {
+        name for one in outcomes.values() for name in (*one.watched, *(key.removeprefix("eval/") for key in one.after))
+    }
+    for name in study.shown:
+        if name not in measured:
+            say(f"shown: {name} is measured in no run.")
     save_results(folder / "results.json", outcomes)
     write(folder / "table.md", tables(study, outcomes))
     for start in study.starts:
@@ -132,16 +138,16 @@ def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that run jobs. A signal to this one ends them, after what their runs do then; its death ends them at once."""
     cores, others = max(1, (os.cpu_count() or 1) // processes), active_children()
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (cores, os.getpid()))
-    try:
-        with Interruption():
+    with Interruption():
+        try:
             yield pool
-    except Interrupted:
-        for worker in active_children():
-            if worker not in others:
-                worker.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        except Interrupted:
+            for worker in active_children():
+                if worker not in others:
+                    worker.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _begin(threads: int, parent: int) -> None:

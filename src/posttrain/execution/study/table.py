@@ -107,7 +107,7 @@ def _columns(study: StudyConfig, outcomes: Outcomes) -> dict[str, Value]:
     if study.earlier is not None:
         name = f"eval/{study.earlier}/pass@1"
         columns[f"{study.earlier}, after - before"] = lambda run: outcomes[run].after[name] - outcomes[run].before[name]
-    columns |= {name: watched(name) for name in study.shown if name not in evaluated}
+    columns |= {f"{name}, over steps": watched(name) for name in study.shown if name not in evaluated}
     columns |= {
         "length": after(f"{study.drift or next(iter(sets))}/length"),
         "entropy": of_drift("entropy"),

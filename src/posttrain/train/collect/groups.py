@@ -127,8 +127,9 @@ def read_aside(seen: Sequence[Rollouts], kept: Sequence[Rollouts]) -> int:
     """Tokens, prompts included, of what was sampled and is no row of the groups that are kept: groups in whose place others
     came, and greedy answers.
     """
-    gone = [group for group in seen if not any(group is one for one in kept)]
-    rows = sum(int(group.lengths.sum()) + len(group) * len(group.problem.prompt) for group in gone)
+    there = {id(group) for group in kept}
+    gone = ((group, [*group.sampled]) for group in seen if id(group) not in there)
+    rows = sum(int(group.lengths[own].sum()) + len(own) * len(group.problem.prompt) for group, own in gone)
     greedy = [(group, group.baseline.tokens) for group in seen if group.baseline is not None]
     return rows + sum(len(group.problem.prompt) + tokens for group, tokens in greedy if tokens is not None)
 

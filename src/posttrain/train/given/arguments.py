@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from posttrain.errors import SetupError
-from posttrain.settings.transformers_arguments import IDLE, KEYS, PASSED, REFUSED
+from posttrain.settings.trainer.arguments import IDLE, KEYS, PASSED, REFUSED
 from posttrain.telling import tell
 from posttrain.train.watch.names import LOWER_IS_BETTER
 

@@ -1,0 +1,1 @@
+"""What of transformers' own trainer a recipe may set."""
