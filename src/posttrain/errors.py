@@ -53,7 +53,14 @@ class CheckpointError(PosttrainError):
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to end before it was done; the same command goes on. Nobody catches it by accident."""
+    """A signal asked the run to end before it was done; the same command goes on. Nobody catches it by accident.
+
+    together: all processes of the run end so, at the same place, and can wait for each other.
+    """
 
     exit_code = 75
     label = "interrupted"
+
+    def __init__(self, message: str, *, together: bool = False) -> None:
+        super().__init__(message)
+        self.together = together

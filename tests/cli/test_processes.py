@@ -11,6 +11,7 @@ import pytest
 
 from posttrain.cli import app as cli
 from posttrain.distributed import launch
+from posttrain.errors import Interrupted
 from posttrain.execution import runner
 from posttrain.execution.runner import RunResult
 from recipes import Command, recipe
@@ -149,6 +150,21 @@ def test_a_signal_is_told_by_the_first_process_alone(
     monkeypatch.setattr(runner, "run", be_ended)
     code, out, err = posttrain("run", recipe())
     assert (code, sum(slept)) == (75, 0) and (err.startswith(told) if told else (out, err) == ("", ""))
+
+
+def test_one_that_is_interrupted_with_the_first_lets_it_tell_and_end(
+    posttrain: Command, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    def be_ended(*_: Any, **__: Any) -> None:
+        raise Interrupted("SIGTERM: ended with checkpoint-3.", together=True)
+
+    monkeypatch.setattr(runner, "run", be_ended)
+    as_rank(monkeypatch, 1)
+    assert posttrain("run", recipe()) == (75, "", "") and slept == [cli.PATIENCE]
+    slept.clear()
+    as_rank(monkeypatch, 0)
+    code, _, err = posttrain("run", recipe())
+    assert code == 75 and "ended with checkpoint-3." in err and sum(slept) == 0
 
 
 def test_threads_that_wait_give_their_processors_away(posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:

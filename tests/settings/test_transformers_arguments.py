@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.recipe.training import TrainingConfig
+from posttrain.settings.trainer import arguments
 from posttrain.settings.trainer.arguments import IDLE, KEYS, PASSED, REFUSED, training_argument_names
 
 TABLES = (PASSED, KEYS, IDLE, REFUSED)
@@ -32,7 +33,7 @@ def test_a_recipes_extra_takes_a_field_or_says_why_not(name: str) -> None:
 
 def test_a_field_that_nobody_has_looked_at_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     known = training_argument_names()
-    monkeypatch.setattr(transformers_arguments, "training_argument_names", lambda: known | {"brought_later"})
+    monkeypatch.setattr(arguments, "training_argument_names", lambda: known | {"brought_later"})
     with pytest.raises(ValidationError, match="brought_later is not supported: posttrain does not know it yet"):
         TrainingConfig.model_validate({"max_steps": 1, "extra": {"brought_later": True}})
 

@@ -64,6 +64,8 @@ def main() -> None:
             app(prog_name="posttrain")
     except (PosttrainError, Interrupted) as error:
         if several and _is_no_news(error, rank):
+            if isinstance(error, Interrupted) and error.together:
+                time.sleep(PATIENCE * (rank > 0))
             sys.exit(error.exit_code)
         first = PATIENCE if several and isinstance(error, Unforeseen) else 0
         time.sleep(first + (PATIENCE if rank else 0))

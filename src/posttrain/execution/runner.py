@@ -13,7 +13,7 @@ import yaml
 
 from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
-from posttrain.errors import PosttrainError, SetupError
+from posttrain.errors import Interrupted, PosttrainError, SetupError
 from posttrain.execution.folder.day import dated, day_of
 from posttrain.execution.folder.lock import locked
 from posttrain.execution.folder.run_folder import (
@@ -98,12 +98,20 @@ def run(
 
 @contextlib.contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """However its body ends, the folder has a page that says how far the run is."""
+    """However its body ends, the folder has a page that says how far the run is. Processes that are interrupted together wait
+    for it, for the launcher ends the others as soon as one is gone.
+    """
+    together = False
     try:
         yield
+    except Interrupted as ended:
+        together = ended.together
+        raise
     finally:
         if ranks.is_main():
             leave_page(folder)
+        if together:
+            ranks.barrier("the page of the run")
 
 
 def _run(

@@ -85,10 +85,10 @@ class Checkpointed(Trainer):
     def _end_with_checkpoint(self) -> None:
         step, by = self.state.global_step, (self._interruption and self._interruption.by) or "a signal to another process"
         if not step:
-            raise Interrupted(f"{by}: ended before the first step was done. The same command begins again.")
+            raise Interrupted(f"{by}: ended before the first step was done. The same command begins again.", together=True)
         if self.run_state.saved != step:
             self._save_checkpoint(self.model, None)
-        raise Interrupted(f"{by}: ended with checkpoint-{step}. The same command goes on from it.")
+        raise Interrupted(f"{by}: ended with checkpoint-{step}. The same command goes on from it.", together=True)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(checkpoints.staging_of(Path(str(self.args.output_dir))))
