@@ -1,0 +1,124 @@
+"""Where rows come from: files, the hub, generated tasks. No torch, transformers or datasets here."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag, ValidationInfo, field_validator
+
+from posttrain.settings.base import Config, Count, Share
+
+Column = Literal[
+    "prompt",
+    "completion",
+    "messages",
+    "text",
+    "prompts",
+    "completions",
+    "chosen",
+    "rejected",
+    "reference",
+    "answer",
+    "solution",
+    "demonstration",
+    "tools",
+    "label",
+    "weight",
+    "weights",
+    "reward",
+    "advantage",
+    "value",
+    "forget",
+]
+Format = Literal["messages", "sharegpt", "alpaca"]
+
+
+class _Source(Config):
+    columns: dict[Column, str] = {}
+    """Ours: theirs. A name that is not mapped is looked up as it is."""
+    unused: list[str] = []
+    """Theirs that are not to be read, as if they were not there: nothing is said of them."""
+    format: Format | None = None
+    """How the rows are written; each by its shape if not set. messages: in columns of ours."""
+    limit: Count | None = None
+    """The first rows only."""
+
+
+class PathSource(_Source):
+    """Files: `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`."""
+
+    path: str | list[str]
+    """Of one, a folder of them, a pattern such as data/part-*.jsonl, or a list of these. What is not found from here
+    is looked for beside the recipe's file."""
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _names_files(cls, given: Any) -> Any:
+        if not given or not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
+            raise ValueError(f"a file, a folder, a pattern or a list of these is expected, not {given!r:.60}")
+        return given
+
+    @field_validator("path")
+    @classmethod
+    def _is_here_or_beside_the_recipe(cls, given: str | list[str], info: ValidationInfo) -> str | list[str]:
+        folder = (info.context or {}).get("folder")
+        if folder is None:
+            return given
+        return _here_or_in(folder, given) if isinstance(given, str) else [_here_or_in(folder, one) for one in given]
+
+
+def _here_or_in(folder: Path, path: str) -> str:
+    is_here = glob.glob(os.path.expanduser(path)) or os.path.exists(path)
+    beside = os.path.join(glob.escape(os.path.abspath(folder)), path)
+    return path if is_here or not glob.glob(beside) else os.path.join(os.path.abspath(folder), path)
+
+
+class HubSource(_Source):
+    """A data set of the hub."""
+
+    hub: str
+    """Its name, as OWNER/NAME."""
+    config: str | None = None
+    """Which of its configurations, where it has several."""
+    split: str = "train"
+    """Which of its splits."""
+    revision: str | None = None
+    """A branch, tag or commit."""
+
+
+class TaskSource(Config):
+    """A generated task of `posttrain.data.tasks`."""
+
+    task: Literal["chain", "running_totals", "countdown"]
+    """Which task."""
+    split: Literal["train", "validation", "held_out", "ood"] = "train"
+    """Questions of one split are in no other; those of ood are harder than any of train."""
+    rows: Count
+    """How many questions."""
+    hard: Share = 0.0
+    """The share of harder questions, which the split ood has none of: all of its own are harder still."""
+    wrong: Share = 0.0
+    """The share of demonstrations that are wrong: a model that learns from them is right about as often as they are. Where
+    there are any, rows have a reward, 1 or 0, a value, the mean of these, and forget, true where they are wrong."""
+    seed: int = 0
+    """Other questions for another one."""
+
+
+def _kind(source: Any) -> str | None:
+    keys = source if isinstance(source, dict) else type(source).model_fields if isinstance(source, Config) else ()
+    return next((f"{kind} source" for kind in ("path", "hub", "task") if kind in keys), None)
+
+
+Source = Annotated[
+    Annotated[PathSource, Tag("path source")]
+    | Annotated[HubSource, Tag("hub source")]
+    | Annotated[TaskSource, Tag("task source")],
+    Discriminator(
+        _kind,
+        custom_error_type="source",
+        custom_error_message="a source has one of the keys path, hub, task",
+    ),
+]
