@@ -265,6 +265,14 @@ def roughly(needs: Needs) -> Needs:
     return dataclasses.replace(needs, **few, unit=4 if needs.crossed else needs.unit)
 
 
+def first_of_needs(algorithms: Iterable[Algorithm]) -> list[str]:
+    """The name of the first algorithm of each distinct set of needs."""
+    first: dict[Needs, str] = {}
+    for one in algorithms:
+        first.setdefault(roughly(one.needs), one.name)
+    return [*first.values()]
+
+
 def each_needs(variants: Iterable[tuple[str, Mapping[str, Any]]]) -> Any:
     """Parametrise by `name` and `options`: the first of each distinct set of needs here, the others in the system tier."""
     seen: set[Needs] = set()

@@ -1,5 +1,5 @@
-"""One rank, and two gloo ranks in every mode, train the same parameters, for every algorithm: by SGD, which shows a wrong
-scale.
+"""One rank, and two gloo ranks in every mode, train the same parameters, for every algorithm (with DeepSpeed, of those that
+need the same one): by SGD, which shows a wrong scale.
 
 All that a mode has to show happens in one launch of train_everywhere.py.
 """
@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cases import NAMES
+from cases import NAMES, first_of_needs
+from posttrain.algorithms import example_values
 from system.processes import environment
-from system.train_everywhere import PLAINLY
+from system.train_everywhere import MODES_OF_ALL, PLAINLY
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.system
@@ -25,7 +28,9 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 BOUNDS = {"ddp": 1e-9, "fsdp2": 1e-9, "zero2": 3e-3, "zero3": 3e-3}
 """Of the largest difference, by the largest change. DeepSpeed keeps its parameters in float32, and some of these changes are
 a thousandth of the parameters."""
-CASES = [*NAMES, "grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None"]
+BESIDES = ["grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None"]
+ALL = {True: NAMES, False: first_of_needs(example_values())}
+CASES = [(mode, name) for mode in BOUNDS for name in [*ALL[mode in MODES_OF_ALL], *BESIDES]]
 Trained = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
@@ -41,9 +46,14 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return _start([], tmp_path_factory.mktemp("one") / "one.npz", "ddp")
 
 
-@pytest.fixture(scope="module", params=BOUNDS)
-def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Trained]:
-    return request.param, _start(TWO, tmp_path_factory.mktemp(request.param) / "two.npz", request.param)
+@pytest.fixture(scope="module")
+def by_mode(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    return cache(lambda mode: _start(TWO, tmp_path_factory.mktemp(mode) / "two.npz", mode))
+
+
+@pytest.fixture(params=BOUNDS)
+def two(request: pytest.FixtureRequest, by_mode: Callable[[str], Trained]) -> tuple[str, Trained]:
+    return request.param, by_mode(request.param)
 
 
 def test_there_really_were_two_ranks_and_each_held_its_share(one: Trained, two: tuple[str, Trained]) -> None:
@@ -64,7 +74,7 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_never_broken_off(one: Trained, 
     assert one[1]["goes on"] and two[1][1]["goes on"]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("two", "name"), CASES, indirect=["two"])
 def test_two_ranks_train_what_one_trains(name: str, one: Trained, two: tuple[str, Trained]) -> None:
     (alone, _), (mode, (together, _)) = one, two
     largest = np.abs(alone[name]).max()

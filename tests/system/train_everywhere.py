@@ -20,6 +20,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from cases import first_of_needs
 from posttrain import Needs, PostTrainer
 from posttrain.algorithms import build_algorithm, example_values
 from posttrain.data.rows import Example
@@ -41,6 +42,7 @@ from posttrain.train.options import Execution
 from tiny import make_examples, make_model, make_teacher, parameters
 
 STEPS, ROWS = 3, 8
+MODES_OF_ALL = ("ddp", "fsdp2")  # DeepSpeed takes a second for each trainer that it makes, and knows parameters to float32
 PLAINLY = ("sft", "asft", "grpo", "dpo")  # trained by padded rows and a head of two passes as well
 
 
@@ -262,10 +264,10 @@ def main() -> None:
     gc.freeze()  # DeepSpeed and accelerate collect garbage at each start; half a second with all that was imported
     setattr(trainer, "collected_data", lambda data, algorithm, *_, **__: (data, Scripted(data, algorithm)))  # noqa: B010
     folder = target.parent / target.stem
-    moved: dict[str, Any] = {}
-    facts: dict[str, Any] = {}
+    moved, facts = dict[str, Any](), dict[str, Any]()
     values = {algorithm.name: algorithm for algorithm in example_values()}
     values["pass_k"] = build_algorithm("pass_k", rollouts=4, k=2)  # of all four answers to a question one is right, or none
+    values = values if mode in MODES_OF_ALL else {name: values[name] for name in first_of_needs(values.values())}
     values["grpo of two updates"] = build_algorithm("grpo", updates=2, kl_in="reward", kl_coef={"target": 1e-3, "start": 0.1})
     values["prefix_rft of two updates"] = build_algorithm("prefix_rft", updates=2, max_tokens=64)
     for name, algorithm in values.items():

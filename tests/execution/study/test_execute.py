@@ -17,7 +17,8 @@ from posttrain.data.rows import Problem
 from posttrain.errors import Interrupted, NonFiniteError, RecipeError
 from posttrain.execution.evaluation import evaluate
 from posttrain.execution.study import execute as module
-from posttrain.execution.study.execute import NOT_FINITE, Job, choose, execute
+from posttrain.execution.study.execute import Job, choose, execute
+from posttrain.execution.study.known import NOT_FINITE, outcome_of
 from posttrain.execution.study.matrix import Matrix, sampled_metrics
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.grading import TaskGrader
@@ -118,6 +119,38 @@ def test_the_callers_environment_stays_and_a_worker_takes_its_share_of_the_cores
     assert os.environ["OMP_NUM_THREADS"] == "2" and given == [2]
 
 
+def test_a_study_goes_on_from_what_is_known_of_its_runs_where_their_folders_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(recipe: Recipe, **_: Any) -> None:
+        ran.append(recipe.output_dir)
+        finished(Path(recipe.output_dir), 0.5 + recipe.training.learning_rate)
+        if "lr-0.01" in recipe.output_dir:
+            raise NonFiniteError("Step 7")
+
+    monkeypatch.setattr("posttrain.execution.runner.run", run)
+    folder = execute(study(drift=None), say=lambda _: None)
+    table, known = (folder / "table.md").read_text(), (folder / "outcomes.jsonl").read_text()
+    assert len(ran) == 3 + 8 + 8 and known.count("\n") == 8 + 8
+
+    def elsewhere(name: str, *lines: str, **changes: Any) -> tuple[str, list[str]]:
+        ran.clear()
+        Path(name).mkdir()
+        (Path(name) / "outcomes.jsonl").write_text("".join(lines))
+        said: list[str] = []
+        made = execute(study(drift=None, output_dir=name, **changes), say=said.append)
+        return (made / "table.md").read_text(), said
+
+    again, said = elsewhere("all", known)
+    assert again == table and not ran
+    assert said[1:] == ["plots: 8 of 8 runs are known by outcomes.jsonl alone, and have no curve."]
+    again, said = elsewhere("most", *(line for line in known.splitlines(keepends=True) if "runs/given/both" not in line))
+    assert again == table and ran == [f"most/runs/given/both/seed-{seed}" for seed in (0, 1)]
+    begun = {"starts": {**STUDY["starts"], "young": {"algorithm": {"name": "dft"}}}}
+    elsewhere("other_start", known, **begun)
+    assert len(ran) == 3 + 4 + 4 and not any("given" in one for one in ran)
+
+
 def test_a_mark_of_not_being_finite_holds_for_runs_that_rates_are_chosen_by_only(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     monkeypatch.setattr("posttrain.execution.runner.run", lambda recipe, **_: ran.append(recipe.output_dir))
@@ -154,7 +187,7 @@ def test_the_best_rate_is_chosen_and_one_that_was_not_finite_never(tmp_path: Pat
         finished(run.folder, 0.9 if run.learning_rate == 1e-1 else 0.3 + 0.1 * (run.learning_rate == best))
         if run.learning_rate == 1e-1 and run.seed == 8:
             (run.folder / NOT_FINITE).write_text("nan")
-    chosen = choose(made, Matrix(made).tuning())
+    chosen = choose(made, {run: outcome_of(run.folder) for run in Matrix(made).tuning()})
     assert chosen == {(start, name): {"sft": 1e-3, "both": 1e-2}[name] for start, name in Matrix(made).pairs()}
 
 
@@ -165,7 +198,7 @@ def test_where_no_rate_keeps_a_run_finite_there_is_none_to_choose() -> None:
         if run.algorithm == "both":
             (run.folder / NOT_FINITE).write_text("Step 7")
     with pytest.raises(NonFiniteError, match=r"young with both: no learning rate kept all runs finite"):
-        choose(made, Matrix(made).tuning())
+        choose(made, {run: outcome_of(run.folder) for run in Matrix(made).tuning()})
 
 
 def test_a_metric_that_an_evaluation_does_not_have_is_named_with_those_that_it_has() -> None:
@@ -175,7 +208,7 @@ def test_a_metric_that_an_evaluation_does_not_have_is_named_with_those_that_it_h
     with pytest.raises(
         RecipeError, match=r"metrics: val/nll is not in .*lr-0.001.*; there are val/pass@1, val/pass@2, val/length"
     ):
-        choose(made, Matrix(made).tuning())
+        choose(made, {run: outcome_of(run.folder) for run in Matrix(made).tuning()})
 
 
 @pytest.mark.parametrize(

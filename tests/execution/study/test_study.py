@@ -111,7 +111,7 @@ def test_a_report_has_a_table_for_each_start_figures_and_plots(tmp_path: Path) -
     runs: list[Run] = [run for pair in Matrix(made).pairs() for run in Matrix(made).final(*pair, 1e-3)]
     for run in runs:
         finished(run.folder, 0.5 + 0.1 * run.seed)
-    folder = report(made, runs)
+    folder = report(made, {run: Outcome.of(run.folder) for run in runs})
     table = (folder / "table.md").read_text()
     assert table.count("### Start: ") == 2 and "400 tokens" in table and "which are not reported" in table
     [row, _] = [line for line in table.splitlines() if line.startswith("| sft |")]
@@ -132,7 +132,7 @@ def test_algorithms_are_held_against_one_seed_by_seed_and_what_else_is_asked_for
     for run in runs:
         finished(run.folder, 0.5 + 0.1 * run.seed + (0.2 + 0.02 * run.seed if run.algorithm == "both" else 0.0))
     said: list[str] = []
-    folder = report(made, runs, said.append)
+    folder = report(made, {run: Outcome.of(run.folder) for run in runs}, said.append)
     assert said == ["shown: mask/dropped_fraction is measured in no run."]
     table = (folder / "table.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("|")]
@@ -149,7 +149,7 @@ def test_tables_can_be_made_again_from_what_was_kept_of_the_results(tmp_path: Pa
     runs = [run for pair in Matrix(made).pairs() for run in Matrix(made).final(*pair, 1e-3)]
     for run in runs:
         finished(run.folder, 0.5 + 0.1 * run.seed)
-    table = (report(made, runs) / "table.md").read_text()
+    table = (report(made, {run: Outcome.of(run.folder) for run in runs}) / "table.md").read_text()
     everything = read_results(tmp_path / "results.json")
     save_results(tmp_path / "kept.json", everything, only=["eval/test/pass@1", "eval/test/pass@2", "eval/test/length"])
     kept = read_results(tmp_path / "kept.json")

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ import torch
 from posttrain.distributed.signals import Interruption, end_with_parent
 from posttrain.errors import Interrupted, NonFiniteError, RecipeError
 from posttrain.execution.study.config import StudyConfig
+from posttrain.execution.study.known import NOT_FINITE, Known
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.plots import plot
@@ -29,7 +30,6 @@ from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.watch.records import write
 
 Say = Callable[[str], None]
-NOT_FINITE = "not_finite.txt"
 DENIED = Permissions()
 _interrupted: list[Interrupted] = []
 """What a worker's run was ended by: it begins none of those that were given to it before."""
@@ -39,11 +39,12 @@ _interrupted: list[Interrupted] = []
 class Job:
     """A run in a process of its own.
 
-    start: the model that it begins from. measured: the set on whose questions the drift from it is measured. may_fail: not
-    being finite is a result of the run, and no error.
+    run: the one that it is, if it is no start model. start: the model that it begins from. measured: the set on whose
+    questions the drift from it is measured. may_fail: not being finite is a result of the run, and no error.
     """
 
     recipe: Recipe
+    run: Run | None = None
     start: str | None = None
     measured: str | None = None
     may_fail: bool = False
@@ -53,7 +54,7 @@ def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = 
     """Runs what is missing, and writes `table.md`, `results.json` and `plots/`; returns the folder.
 
     Every run's recipe is checked before the first one begins. A run that was broken off goes on from its last checkpoint; a
-    finished one is not run again.
+    finished one is not run again. What came of each stands in `outcomes.jsonl`, which is enough to go on from elsewhere.
 
     Args:
         study: from `load_study`.
@@ -67,19 +68,25 @@ def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = 
     """
     matrix = Matrix(study)
     say(matrix.check(permissions))
-    tuning = list(matrix.tuning())
+    known, tuning = Known(matrix, Path(study.output_dir)), list(matrix.tuning())
     with _workers(study.processes) as pool:
-        begin = partial(_all, pool, say=say, permissions=permissions)
-        begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in matrix.begun()])
-        begin("learning rates", [Job(matrix.recipe(run), may_fail=True) for run in tuning])
-        chosen = choose(study, tuning)
+        begin = partial(_all, pool, known, say=say, permissions=permissions)
+        lacking = known.lacking(tuning)
+        if lacking:
+            begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in matrix.begun()])
+            begin("learning rates", [Job(matrix.recipe(run), run, may_fail=True) for run in lacking])
+        chosen = choose(study, known.outcomes(tuning))
         final = [run for pair in matrix.pairs() for run in matrix.final(*pair, chosen[pair])]
-        starts = {run: matrix.start_model(run.start, run.seed) for run in final}
-        begin("runs", [Job(matrix.recipe(run), start, study.drift) for run, start in starts.items()])
-    return report(study, final, say)
+        missing = known.lacking(final)
+        begun = {(run.start, run.seed) for run in missing} & set(matrix.begun())
+        if not lacking and begun:
+            begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in sorted(begun)])
+        starts = {run: matrix.start_model(run.start, run.seed) for run in missing}
+        begin("runs", [Job(matrix.recipe(run), run, start, study.drift) for run, start in starts.items()])
+    return report(study, {run: one for run, one in known.outcomes(final).items() if one is not None}, say)
 
 
-def choose(study: StudyConfig, tuning: Iterable[Run]) -> dict[tuple[str, str], float]:
+def choose(study: StudyConfig, tuning: Mapping[Run, Outcome | None]) -> dict[tuple[str, str], float]:
     """The learning rate of each start and algorithm: the best mean over seeds and metrics; one with which a run was not
     finite is never the best.
 
@@ -88,8 +95,8 @@ def choose(study: StudyConfig, tuning: Iterable[Run]) -> dict[tuple[str, str], f
         NonFiniteError: with every learning rate a run was not finite.
     """
     scores: dict[tuple[str, str], dict[float, list[float]]] = {}
-    for run in tuning:
-        values = [-math.inf] if (run.folder / NOT_FINITE).is_file() else _measured(run, study.tuning.metrics)
+    for run, outcome in tuning.items():
+        values = [-math.inf] if outcome is None else _measured(run, outcome, study.tuning.metrics)
         scores.setdefault((run.start, run.algorithm), {}).setdefault(run.learning_rate, []).extend(values)
     chosen: dict[tuple[str, str], float] = {}
     for pair, rates in scores.items():
@@ -102,8 +109,8 @@ def choose(study: StudyConfig, tuning: Iterable[Run]) -> dict[tuple[str, str], f
     return chosen
 
 
-def _measured(run: Run, metrics: Sequence[str]) -> list[float]:
-    after = {name.removeprefix("eval/"): value for name, value in Outcome.of(run.folder).after.items()}
+def _measured(run: Run, outcome: Outcome, metrics: Sequence[str]) -> list[float]:
+    after = {name.removeprefix("eval/"): value for name, value in outcome.after.items()}
     missing = [metric for metric in metrics if metric not in after]
     if missing:
         of_set = f"{missing[0].partition('/')[0]}/"
@@ -115,10 +122,11 @@ def _measured(run: Run, metrics: Sequence[str]) -> list[float]:
     return [after[metric] for metric in metrics]
 
 
-def report(study: StudyConfig, runs: list[Run], say: Say = print) -> Path:
-    """Writes the results of the reported runs, and says what is to be shown of them and was measured in none."""
+def report(study: StudyConfig, outcomes: Mapping[Run, Outcome], say: Say = print) -> Path:
+    """Writes the results of the reported runs, and says what is to be shown of them and was measured in none, and which have
+    no curves.
+    """
     folder = Path(study.output_dir)
-    outcomes = {run: Outcome.of(run.folder) for run in runs}
     measured = {
         name for one in outcomes.values() for name in (*one.watched, *(key.removeprefix("eval/") for key in one.after))
     }
@@ -127,8 +135,11 @@ def report(study: StudyConfig, runs: list[Run], say: Say = print) -> Path:
             say(f"shown: {name} is measured in no run.")
     save_results(folder / "results.json", outcomes)
     write(folder / "table.md", tables(study, outcomes))
+    here = [run for run in outcomes if run.folder.is_dir()]
+    if away := len(outcomes) - len(here):
+        say(f"plots: {away} of {len(outcomes)} runs are known by outcomes.jsonl alone, and have no curve.")
     for start in study.starts:
-        of_start = [run for run in runs if run.start == start]
+        of_start = [run for run in here if run.start == start]
         plot(of_start, list(study.recipe["data"]["eval"]), folder / "plots" / f"{start}.svg")
     return folder
 
@@ -157,16 +168,20 @@ def _begin(threads: int, parent: int) -> None:
     _share_cores(threads)
 
 
-def _all(pool: ProcessPoolExecutor, what: str, jobs: Sequence[Job], *, say: Say, permissions: Permissions) -> None:
+def _all(
+    pool: ProcessPoolExecutor, known: Known, what: str, jobs: Sequence[Job], *, say: Say, permissions: Permissions
+) -> None:
     began, failure = time.monotonic(), None
-    futures = {pool.submit(_one, job, permissions): job.recipe.output_dir for job in jobs}
+    futures = {pool.submit(_one, job, permissions): job for job in jobs}
     for done, future in enumerate(as_completed(futures), 1):
-        error = future.exception()
+        error, job = future.exception(), futures[future]
         if error is not None:
             failure = failure or error
-            say(f"{futures[future]}: {type(error).__name__}: {error}")
+            say(f"{job.recipe.output_dir}: {type(error).__name__}: {error}")
+        elif job.run is not None:
+            known.add(job.run)
         left = (time.monotonic() - began) / done * (len(jobs) - done)
-        say(f"{what}: {done} of {len(jobs)}, {left / 3600:.2f} h left: {futures[future]}")
+        say(f"{what}: {done} of {len(jobs)}, {left / 3600:.2f} h left: {job.recipe.output_dir}")
     if failure is not None:
         raise failure
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +103,7 @@ class Matrix:
         Raises:
             RecipeError: names the start, and what is wrong.
         """
-        values = {**_merged(self._study.recipe, self._study.starts[start]), "seed": seed}
-        values["output_dir"] = str(self.start_folder(start, seed))
+        values = {**self._of_start(start, seed), "output_dir": str(self.start_folder(start, seed))}
         return read_recipe(YamlSource(f"starts.{start}", values, {}, folder=self._study.folder))
 
     def recipe(self, run: Run) -> Recipe:
@@ -111,16 +112,30 @@ class Matrix:
         Raises:
             RecipeError: names the algorithm, and what is wrong.
         """
+        values = {**self._of_run(run), "output_dir": str(run.folder)}
+        values["model"] = {**values["model"], "name": self.start_model(run.start, run.seed)}
+        return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}, folder=self._study.folder))
+
+    def key(self, run: Run) -> str:
+        """Of what the study says of a run and of its start model, wherever they lie. Contents of files have no part in it."""
+        trained = _is_trained(self._study.starts[run.start])
+        start = self._of_start(run.start, run.seed) if trained else self.start_model(run.start, run.seed)
+        said = json.dumps([start, self._of_run(run), self._study.drift], sort_keys=True, default=str)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def _of_start(self, start: str, seed: int) -> dict[str, Any]:
+        return {**_merged(self._study.recipe, self._study.starts[start]), "seed": seed}
+
+    def _of_run(self, run: Run) -> dict[str, Any]:
         changes = self._study.algorithms[run.algorithm]
         values = _merged(self._study.recipe, {key: value for key, value in changes.items() if key != "stages"})
         kept = {key: value for key, value in values.get("model", {}).items() if key in OF_THE_TASK}
-        values |= {"model": {**kept, "name": self.start_model(run.start, run.seed)}, "seed": run.seed}
-        values["output_dir"] = str(run.folder)
+        values |= {"model": kept, "seed": run.seed}
         if "stages" in changes:
             values["stages"] = [self._stage(stage, run, len(changes["stages"])) for stage in changes["stages"]]
         else:
             values["training"] = {**values.get("training", {}), **self._training(run, 1.0)}
-        return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}, folder=self._study.folder))
+        return values
 
     def _checked(self, run: Run) -> Recipe:
         recipe, asked = self.recipe(run), [("tuning.metrics", metric) for metric in self._study.tuning.metrics]
