@@ -46,7 +46,7 @@ def test_an_alpaca_file_is_read_by_its_shape_and_what_nothing_reads_is_told_once
         ),
         ({"path": "a.jsonl"}, '{"text": 1}', 3, "a.jsonl:1: text must be text, not int"),
         ({"path": "a.csv"}, "prompt;completion\n1;2\n", 3, "a.csv:1: values are separated by ';'"),
-        ([{"path": "a.jsonl"}, {"path": "b.jsonl"}], "", 2, "data.train: one source is expected: a mixture"),
+        ([{"path": "a.jsonl"}, {"path": "b.jsonl"}], "", 2, "data.train: one source is expected; several are mix"),
         ({"path": "a.jsonl", "format": "sharegtp"}, "", 2, "data.train.format: input should be 'messages', 'sharegpt' or"),
     ],
 )

@@ -18,6 +18,7 @@ from posttrain import PostTrainer
 from posttrain.algorithms import KIND
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
+from posttrain.train.collect.order import Mixed
 from tiny import make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -87,8 +88,8 @@ def differ(one: Ended, other: Ended) -> list[str]:
     return found if one[2] == other[2] else [*found, "metrics"]
 
 
-def goes_on(make: MakeTrainer, name: str, output: str, step: int) -> Ended:
-    again = trainer(make, name, output)
+def goes_on(make: MakeTrainer, name: str, output: str, step: int, **options: Any) -> Ended:
+    again = trainer(make, name, output, **options)
     folder = Path(str(again.args.output_dir))
     again.run_files.resume_at(step)
     again.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
@@ -104,6 +105,22 @@ def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, options: dict[st
     expected = ended(whole)
     for step in range(1, STEPS) if every else (3,):
         assert not differ(expected, goes_on(make_trainer, name, "run", step)), step
+
+
+@pytest.mark.parametrize(("name", "ends"), [("sft", 24), ("grpo", 6)])
+def test_a_mixture_goes_on_in_its_phases_as_if_never_broken_off(name: str, ends: int, make_trainer: MakeTrainer) -> None:
+    rows: Any = trainer(make_trainer, name, "rows").train_dataset
+    given = {
+        "mixed": Mixed(("a", "b"), (10, 14), ((ends, (3, 1)), (2 * ends, (1, 9)))),
+        "train_dataset": [dataclasses.replace(row, source="ab"[i > 9]) for i, row in enumerate(rows)],
+    }
+    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=2, trainer_options=given)
+    whole.train()
+    for step in (2, 4):
+        assert not differ(ended(whole), goes_on(make_trainer, name, "run", step, trainer_options=dict(given))), step
+    shares = [line["data/share/a"] for line in ended(whole)[2] if "data/share/a" in line]
+    assert len(shares) == STEPS and sum(shares[:3]) > 2 > 1 > sum(shares[3:])
+    assert any("nll/a" in line for line in ended(whole)[2]) == (name == "sft")
 
 
 @pytest.mark.parametrize("what", ["rng_state.pth", "collection.safetensors", "optimizer.pt"])

@@ -46,12 +46,14 @@ class Row:
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
     """One row of a data set: a demonstration, or several rows that stay together: a chosen and a rejected completion, or
-    where they are `crossed`, each of some completions under each of as many prompts, by prompts.
+    where they are `crossed`, each of some completions under each of as many prompts, by prompts. `source` is what it is of,
+    where several are mixed.
     """
 
     rows: tuple[Row, ...]
     where: str
     crossed: bool = False
+    source: str = ""
 
     @property
     def tokens(self) -> int:
@@ -65,6 +67,7 @@ class Problem:
     what a teacher reads in place of the prompt, where that is another one; without what is sampled, where it is shown that.
 
     `cuts`: after how many tokens of the demonstration a step of it ends and another begins, where the data have its steps.
+    `source` is what it is of, where several are mixed.
     """
 
     prompt: Sequence[int]
@@ -73,6 +76,7 @@ class Problem:
     demonstration: Sequence[int] | None = None
     teacher_prompt: Sequence[int] | None = None
     cuts: Sequence[int] = ()
+    source: str = ""
 
     @property
     def longest(self) -> Sequence[int]:

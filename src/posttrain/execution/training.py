@@ -30,7 +30,7 @@ def sampled_ahead(recipe: Recipe) -> Ahead | None:
     rollout = recipe.rollout
     if rollout is None or not rollout.ahead:
         return None
-    judged = Judged(recipe.data.train, rollout.max_tokens)
+    judged = Judged(recipe.data.judged, rollout.max_tokens)
     return Ahead(rollout.ahead, recipe.algorithm, recipe.rewards, judged, rollout.vllm, leads=ranks.is_main())
 
 
@@ -83,6 +83,7 @@ def make_trainer(
             evaluate_first=bool(prepared.sets.held_out or prepared.sets.problems),
         ),
         teachers=prepared.teachers,
+        mixed=prepared.mixed,
         **rollouts,
         **options,
     )
@@ -104,7 +105,7 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahea
             engine,
             prepared.tokenizer,
             asked,
-            prepared.graders.of(prepared.recipe.data.eval[name]),
+            prepared.graders.of(prepared.recipe.data.evaluated[name]),
             sampling_of(config, config.seed),
             samples=config.samples,
             ks=config.k,

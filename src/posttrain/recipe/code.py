@@ -44,7 +44,7 @@ def try_code(recipe: Recipe) -> None:
     recipe.check_built(built(recipe.algorithm))
     for reward in recipe.rewards:
         if isinstance(reward, Door):
-            reward.build(Judged(recipe.data.train, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
+            reward.build(Judged(recipe.data.judged, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
     if recipe.training.schedule is not None:
         built_schedule(recipe.training.schedule)
 

@@ -12,6 +12,7 @@ from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentence
+from posttrain.recipe.mixtures import check_mixture
 from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher, with_values
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
@@ -100,8 +101,7 @@ class Recipe(Config):
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
-        if any(reward.name == "task" for reward in self.rewards) and not isinstance(self.data.train, TaskSource):
-            raise ValueError("rewards: task is the verifier of a generated task, and data.train is none")
+        check_mixture(self.data, [reward.name for reward in self.rewards], epochs=self.training.epochs)
         return self
 
     @model_validator(mode="after")
@@ -116,8 +116,8 @@ class Recipe(Config):
     def _check_evaluated(self, key: str, metric: str) -> None:
         """Whether evaluations can have a metric, <set>/<name>."""
         name, _, quantity = metric.partition("/")
-        if name not in self.data.eval or not quantity:
-            known = ", ".join(self.data.eval) or "none"
+        if name not in self.data.evaluated or not quantity:
+            known = ", ".join(self.data.evaluated) or "none"
             raise ValueError(f"{key}: {metric} is not <set>/<name> of a set in data.eval ({known})")
         if quantity.startswith(("pass@", "majority@", "length")) and not self.eval.samples:
             raise ValueError(f"{key}: {metric} needs eval.samples")
@@ -158,7 +158,7 @@ class Recipe(Config):
 
     def _check_rewards(self, traits: Traits) -> None:
         name = self.algorithm.label
-        if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.train, TaskSource):
+        if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.judged, TaskSource):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
         reads = traits.reads_verdict or not traits.learns_from_rewards
         if self.rewards and not reads and not any(reward.weight for reward in self.rewards):

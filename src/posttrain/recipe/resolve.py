@@ -45,9 +45,51 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
             kept = {key: value for key, value in merged["model"].items() if key in OF_THE_TASK}
             merged["model"] = {**kept, "name": f"{whole[-1]['output_dir']}/final"}
         merged["output_dir"] = f"{base.get('output_dir')}/{number}-{merged['name']}"
-        whole.append(merged)
+        whole.append(_with_replayed(whole, merged))
     last = {key: value for key, value in whole[-1].items() if key not in ("name", "model", "output_dir")}
     return {**base, **last, "stages": whole}
+
+
+def _with_replayed(before: Sequence[dict[str, Any]], stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage that replays earlier ones with what those were trained on.
+
+    Raises:
+        ValueError: there are none, or none of that name, or they read other rows.
+    """
+    data = stage.get("data")
+    replay = data.get("replay") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(replay, dict):
+        return stage
+    key = f"stages.{len(before)}.data.replay"
+    if not before:
+        raise ValueError(f"{key}: there is nothing to replay in the first stage: give it to later ones alone")
+    folders = {f"{number}-{one['name']}": one for number, one in enumerate(before, 1)}
+    asked = replay.get("of", "all")
+    if asked == []:
+        raise ValueError(f"{key}: of names no stage: leave it out for all that came before")
+    for name in asked if isinstance(asked, list) else ():
+        if not any(name in (folder, one["name"]) for folder, one in folders.items()):
+            raise ValueError(f"{key}: {name} is no earlier stage ({', '.join(folders)})")
+    chosen = {
+        folder: one
+        for folder, one in folders.items()
+        if not isinstance(asked, list) or folder in asked or one["name"] in asked
+    }
+    for folder, one in chosen.items():
+        then, now = _read_as(one), _read_as(stage)
+        if then and now and then != now:
+            raise ValueError(f"{key}: stage {folder} is trained on {then}, and this one on {now}: leave it out of `of`")
+    sources = {folder: one["data"].get("train") for folder, one in chosen.items() if isinstance(one.get("data"), dict)}
+    return {**stage, "data": {**data, "replay": {**replay, "sources": sources}}}
+
+
+def _read_as(stage: dict[str, Any]) -> str | None:
+    """What kind of rows a stage reads, as far as it can be told."""
+    config, rollout = _config(stage.get("algorithm")), stage.get("rollout")
+    if config is None:
+        return None
+    sampled = config.trains_on == "rollouts" or (isinstance(rollout, dict) and rollout.get("pairs") is not None)
+    return "questions" if sampled else config.trains_on
 
 
 def is_in_vain(values: dict[str, Any], keys: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from posttrain.rewards.grading import Grader, MathVerify, TaskGrader
 from posttrain.rewards.kinds._verified import OfAnswers
 from posttrain.rewards.kinds.task import TaskReward
 from posttrain.rewards.options import Judged, RewardConfig
-from posttrain.settings.data import HubSource, PathSource, TaskSource
+from posttrain.settings.data import HubSource, Mixture, PathSource, TaskSource
 
 
 def with_verdict(configs: Sequence[RewardConfig]) -> list[RewardConfig]:
@@ -57,7 +57,7 @@ class Graders:
         self._make = chosen.grader if chosen is not None else MathVerify
         self._grader: Grader | None = None
 
-    def of(self, source: PathSource | HubSource | TaskSource) -> Grader:
+    def of(self, source: PathSource | HubSource | TaskSource | Mixture) -> Grader:
         """A task's own verifier, the verdict of the recipe's rewards, or math-verify.
 
         Raises:

@@ -65,7 +65,7 @@ def _own(error: Any, where: tuple[str, ...]) -> Fault:
 
 def _no_source(error: Any, where: tuple[str, ...]) -> Fault:
     if isinstance(error["input"], list):
-        return Fault(where, "one source is expected: a mixture of several is not part of this version; path may list files")
+        return Fault(where, "one source is expected; several are mix: {NAME: {path: …, weight: 1}}, and path may list files")
     keys = error["input"] if isinstance(error["input"], dict) else ()
     near = [close[0] for key in keys if (close := difflib.get_close_matches(key, SOURCES, n=1))]
     return Fault(where, error["msg"] + (f"; did you mean {near[0]}?" if near else ""))

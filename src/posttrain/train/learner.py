@@ -32,11 +32,11 @@ from posttrain.train.collect.counted import Counted
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.collect.flat import Flat
 from posttrain.train.watch.metrics import gap_shares
+from posttrain.train.watch.sources import BySource
 
 Made = tuple[Batch, ModelInputs]
 Micro = list[int]
 """A micro-batch, as units of a collection. An empty one runs a row without loss, for every rank must run backward."""
-
 
 KEPT_AT_A_TIME = 1024  # examples whose reference log-probs are made together
 
@@ -59,6 +59,7 @@ class Step:
     demonstrated: int
     skipped: float
     where: tuple[str, ...]
+    sources: BySource
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Learner:
         self._one_pass = scorer.head == "one_pass" and algorithm.needs.scope == "token" and not algorithm.needs.collision
         self._beside = accelerator.device.type != "cpu"  # on a CPU it would take the time from the one that runs
         self._kept: dict[Row, Float[Tensor, " t"]] = {}
+        self._imitates = algorithm.needs.unit == 1 and not algorithm.needs.rollouts
         self.anchor = make_anchor(algorithm.needs)
 
     def open(self, model: nn.Module, collection: Collection, *, follow: bool = True) -> Collection:
@@ -156,6 +158,7 @@ class Learner:
             demonstrated=of_read.demonstrated,
             skipped=1 - len(read_rows) / len(rows) if kept else 1.0,
             where=tuple(collection.where[unit] for unit in units),
+            sources=BySource.of(collection, units, read, demonstrations=self._imitates),
         )
 
     def halved(self, step: Step) -> Step | None:
@@ -204,12 +207,10 @@ class Learner:
         if local.behavior_logp is not None and step.sampled:
             own = scores.logp if local.old_logp is None or needs.old_of_sampler else local.old_logp
             output.metrics.update(gap_shares(local, own, step.sampled))
+        output.metrics.update(step.sources.nll(step.collection, micro, scores.logp, local.loss_mask))
         given = [values for values in (local.advantage, local.reward) if values is not None]
         finite = [values.isfinite().view(len(values), -1).all(-1) for values in (scores.logp.detach(), *given)]
         return MicroLoss(output, torch.stack(finite).all(0))
-
-    def _local(self, collection: Collection, micro: Micro) -> Made:
-        return self._there(self._made(collection, micro))
 
     def _there(self, made: Made) -> Made:
         device = self._accelerator.device
@@ -237,8 +238,7 @@ class Learner:
         A token's log-prob is the trainer's, or the sampler's on what it wrote if the algorithm takes that. One forward makes
         all that is the trainer's, of the rows that need it.
         """
-        flat, needs = collection.flat, self._algorithm.needs
-        behavior = flat.get("behavior_logp")
+        flat, needs, behavior = collection.flat, self._algorithm.needs, collection.flat.get("behavior_logp")
         entropy = needs.collected_entropy != "none" and flat.get("entropy") is None
         old = needs.old_logp and flat.get("old_logp") is None
         if not entropy and not old:
@@ -291,7 +291,7 @@ class Learner:
         flat, placed = collection.flat, list[Tensor]()
         for micro in self._dealt(collection, range(len(collection.units)) if units is None else units) or [[]]:
             with self._accelerator.autocast():
-                local, inputs = self._local(collection, micro)
+                local, inputs = self._there(self._made(collection, micro))
                 values = score(inputs, local)
             if not placed:
                 placed.append(values.new_zeros(int(flat.lengths.sum()), *values.shape[2:]))

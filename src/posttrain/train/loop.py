@@ -49,6 +49,7 @@ class Loop(Checkpointed):
     _watching: Watching
     _eval_examples: dict[str, list[Example]]
     _reads_again: bool
+    _sources: tuple[str, ...]
     _record: dict[str, float]
     _watch: Watch
     _unread: tuple[Shares, Tensor, int]
@@ -89,8 +90,7 @@ class Loop(Checkpointed):
         ticket = next(epoch_iterator, None)
         if ticket is None or self._is_over():
             return [], None
-        self._step_began = time.monotonic()
-        done, state = self.state.global_step, self.run_state
+        self._step_began, done, state = time.monotonic(), self.state.global_step, self.run_state
         progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
         if not state.within(done):
             state.opened = None
@@ -187,6 +187,7 @@ class Loop(Checkpointed):
             shares.add(scored.output.metrics)
         self._record |= {"train/tokens": step.tokens, "train/skipped_rows": step.skipped, "step/tokens": step.offered}
         self._record["train/demonstrated"] = step.demonstrated / max(step.sampled + step.demonstrated, 1)
+        self._record |= step.sources.shares(self._sources)
         return (total * self.args.world_size).nan_to_num().to(torch.get_default_dtype())
 
     def _smaller(self, step: Step, error: torch.OutOfMemoryError) -> Step:
@@ -262,9 +263,8 @@ class Loop(Checkpointed):
         """
         if eval_dataset is not None:
             raise SetupError("evaluate: the sets are those of eval_dataset= of PostTrainer, several by name.")
-        metrics: dict[str, float] = {}
-        for name, data in self._eval_examples.items():
-            metrics.update({f"eval/{name}/{key}": value for key, value in self._evaluated(data).items()})
+        found = {name: self._evaluated(data) for name, data in self._eval_examples.items()}
+        metrics = {f"eval/{name}/{key}": value for name, of in found.items() for key, value in of.items()}
         if (sample := self._watching.sample_evaluation) is not None:
             with self.accelerator.autocast():
                 metrics.update(sample(self.state.global_step))

@@ -19,7 +19,7 @@ from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.make import collected_data
-from posttrain.train.collect.order import examples_of_epochs
+from posttrain.train.collect.order import Mixed, examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
 from posttrain.train.given.handed import handed_over
@@ -65,6 +65,7 @@ class PostTrainer(Loop):
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
         replay: rollouts of earlier collections come back in later ones.
+        mixed: the sources that prepared rows are of, end to end, if there are several.
         execution: how steps are made.
         watching: what is measured and told.
         interruption: signals that end the run between two steps, with a checkpoint; none are listened to without it.
@@ -97,6 +98,7 @@ class PostTrainer(Loop):
         encoding: Encoding | None = None,
         ahead: Ahead | None = None,
         replay: ReplayConfig | None = None,
+        mixed: Mixed | None = None,
         execution: Execution = Execution(),  # noqa: B008  (frozen)
         watching: Watching = Watching(),  # noqa: B008
         interruption: Interruption | None = None,
@@ -147,6 +149,7 @@ class PostTrainer(Loop):
             replay=replay,
             epochs=args.num_train_epochs if args.max_steps <= 0 else None,
             steps=args.max_steps,
+            mixed=mixed,
         )
         folder, distributed, each = Path(str(args.output_dir)), execution.distributed, max(algorithm.needs.rollouts, 1)
         read = examples_of_epochs(args.num_train_epochs, len(data)) * each
@@ -204,3 +207,4 @@ class PostTrainer(Loop):
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]
         self.listeners = told if self.is_world_process_zero() else []
         self._record = dict(watching.start_metrics)
+        self._sources = () if mixed is None else mixed.names

@@ -70,6 +70,7 @@ def collection(batch: Batch) -> Collection:
         units=units,
         steps=((0, 1, 2), (3, 4, 5)),
         where=tuple(f"row {i}" for i in range(6)),
+        sources=tuple(f"source {i % 2}" for i in range(6)),
         flat=Flat.of(batch, LENGTHS),
         muted=(4,),
         metrics={"reward/mean": 0.1 + 0.2},
@@ -132,7 +133,7 @@ def test_no_part_cuts_a_preference_pair() -> None:
 
 def assert_same_collection(found: Collection, expected: Collection) -> None:
     assert_same(found.batch, expected.batch)
-    for name in ("units", "steps", "where", "muted"):
+    for name in ("units", "steps", "where", "sources", "muted"):
         assert getattr(found, name) == getattr(expected, name)
     for one, other in zip(found.rows, expected.rows, strict=True):
         assert (one.prompt.tolist(), one.completion.tolist()) == (other.prompt.tolist(), other.completion.tolist())
@@ -156,7 +157,7 @@ def test_a_file_in_which_rows_were_padded_is_read(tmp_path: Path) -> None:
     tensors |= {f"rows.{name}.sizes": torch.tensor([len(one) for one in arrays]) for name, arrays in parts.items()}
     tensors |= {f"batch.{name}": v.contiguous() for name, v in fields(batch).items() if isinstance(v, torch.Tensor)}
     tensors["batch.rewards_by_name.a.b"] = tensors.pop("batch.by name a.b")
-    rest = {name: getattr(expected, name) for name in ("units", "steps", "where", "muted")}
+    rest = {name: getattr(expected, name) for name in ("units", "steps", "where", "sources", "muted")}
     metadata = {"collection": json.dumps({**rest, "progress": batch.progress})}
     save_file(tensors, tmp_path / "c.safetensors", metadata)
     assert_same_collection(collection_file.load(tmp_path / "c.safetensors"), expected)

@@ -57,6 +57,7 @@ def rollouts(
         units=tuple((i,) for i, _ in rows),
         steps=tuple(tuple(i for i, _ in rows if i // size // each == k) for k in range(steps)),
         where=tuple(f"row {i // size}" for i, _ in rows),
+        sources=tuple(f"source {i // size % 2}" for i, _ in rows),
         flat=Flat(lengths, fields, 0.5),
         muted=muted,
         metrics={"rollout/length": 2.0},

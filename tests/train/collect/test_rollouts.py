@@ -28,7 +28,7 @@ from posttrain import (
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import EngineError, SetupError
 from posttrain.train.collect.demonstrations import DemonstrationCollector
-from posttrain.train.collect.order import Order
+from posttrain.train.collect.order import Mixed, Order
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.rollouts import RolloutCollector
 from rollout.engine_contract import Scripted
@@ -83,13 +83,14 @@ def collector(
     engine: Any = None,
     updates: int = 1,
     max_tokens: int = 6,
+    problems: Sequence[Problem] = PROBLEMS,
     **options: Any,
 ) -> RolloutCollector:
     made = build_algorithm(algorithm, rollouts=N, updates=updates) if isinstance(algorithm, str) else algorithm
     entries = [one if isinstance(one, Weighted) else Weighted(one) for one in rewards or (Judge(length),)]
     sampling = Sampling(max_tokens=max_tokens, seed=3)
     return RolloutCollector(
-        PROBLEMS, made, engine or Recording(), entries, sampling, Letters(), questions=QUESTIONS, **options
+        problems, made, engine or Recording(), entries, sampling, Letters(), questions=QUESTIONS, **options
     )  # fmt: skip
 
 
@@ -286,6 +287,17 @@ def test_replacements_are_questions_that_the_collection_has_not_seen() -> None:
     assert isinstance(engine, Recording)
     first, others = ([tuple(request.prompt) for request in requests] for requests, _ in engine.asked)
     assert len({*first, *others}) == 2 * QUESTIONS
+
+
+def test_a_group_is_replaced_by_a_question_of_its_own_source() -> None:
+    named = [dataclasses.replace(problem, source="ab"[i > 3]) for i, problem in enumerate(PROBLEMS)]
+    mixed = Mixed(("a", "b"), (4, 3), ((1, (2, 1)),))
+    made = collector("dapo", Judge(lambda *_: 1.0), resamples=1, problems=named, mixed=mixed)
+    collection = made.collect(TABLE, 0, 0.0)
+    engine = made._engine
+    assert isinstance(engine, Recording)
+    first, others = ([named[request.question % 7].source for request in requests] for requests, _ in engine.asked)
+    assert first == others == list(collection.sources[::N]) and sorted(first) == ["a", "a", "b"]
 
 
 def test_replacing_is_bounded() -> None:

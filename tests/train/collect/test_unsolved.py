@@ -56,6 +56,7 @@ def sampled(groups: Sequence[tuple[Sequence[bool | None], bool]], *, first: int 
         units=tuple((i,) for i in range(len(rows))),
         steps=tuple(tuple(i for i, row in enumerate(rows) if row[0] // each == k) for k in range(steps)),
         where=tuple(f"question {first + g}" for g, *_ in rows),
+        sources=tuple(f"source {g % 2}" for g, *_ in rows),
         flat=Flat(lengths, fields, 0.5),
         metrics={"rollout/length": 2.0},
     )

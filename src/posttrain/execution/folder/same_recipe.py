@@ -15,6 +15,7 @@ from posttrain.errors import CheckpointError
 from posttrain.execution.folder.day import dated
 from posttrain.execution.folder.lock import LOCK
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.data import Mixture
 from posttrain.settings.faults import faults
 from posttrain.train.watch.redaction import redacted
 
@@ -96,6 +97,11 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
         raise CheckpointError(
             f"{folder} holds a run of another recipe ({notes}). Choose another output_dir. Of a run that is there, "
             "training.max_steps may grow, and what is logged may change."
+        )
+    if longer and isinstance(recipe.data.train, Mixture) and len(recipe.data.train.phases) > 1:
+        raise CheckpointError(
+            f"{folder} holds a run whose data.train.phases are shares of training.max_steps: with more of them other rows "
+            "would have been read until now. Choose another output_dir, with final/ as model.name."
         )
     return longer
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from posttrain.data.columns import compared_by, shown_by, tell_unread
 from posttrain.data.encoding.teacher import Asked
 from posttrain.data.overlap import Overlap, Overlaps
 from posttrain.data.reader import Reader
-from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.data.rows import DataReport, Example, Problem, Row, digest
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
+from posttrain.execution.prepare.mixture import Part, held_out_of, parts, records_of
 from posttrain.model.load import context_of
 from posttrain.model.proofs.tokens import ROWS
 from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
-from posttrain.settings.data import TaskSource
+from posttrain.settings.data import TRAIN_SHARE, TaskSource
 from posttrain.settings.rollout import SamplingConfig
 from posttrain.telling import tell
 from posttrain.train.given.rows import read_as
@@ -50,6 +51,35 @@ class Sets:
             for one in self.overlaps
         }
         return {"questions of evaluation that stand in training": found} if found else {}
+
+    @property
+    def forms(self) -> dict[str, Any]:
+        """How the rows of files are written, where that is in no columns of ours: a row of the plan."""
+        found = {name: dict(report.forms) for name, report in self.reports.items() if report.forms}
+        return {"formats of the rows": found} if found else {}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of each set, and of each source of a mixture."""
+        sources = dict.fromkeys(row.source for row in self.train)
+        mixed = {f"data.train.mix.{name}": [row for row in self.train if row.source == name] for name in sources if name}
+        sets: dict[str, Sequence[Example | Problem]] = {**(mixed or {"data.train": self.train})}
+        sets |= {"data.demonstrations": self.demonstrations}
+        sets |= {f"data.eval.{name}": rows for name, rows in self.held_out.items()}
+        sets |= {f"the questions of data.eval.{name}": rows for name, rows in self.problems.items()}
+        return {name: digest(rows) for name, rows in sets.items() if rows}
+
+    def longest(self, answer: int, *, shown: int) -> dict[str, int]:
+        """Tokens of the longest row, and of the longest prompt, as student or teacher read them, where answers have so many
+        tokens, of which so many are `shown` to the teacher.
+        """
+        everything = (*self.train, *self.demonstrations)
+        read = [row.longest for one in everything if isinstance(one, Example) for row in one.rows]
+        questions = [one for one in self.train if isinstance(one, Problem)]
+        asked = [max(len(one.prompt), len(one.teacher_prompt or ()) + shown) for one in questions]
+        longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
+        prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
+        return {"longest": longest, "prompt": prompt}
 
     @property
     def first_rows(self) -> list[list[int]]:
@@ -82,19 +112,11 @@ def read_sets(
     """
     reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
     sets, held = Sets([]), {name: list(read(source)) for name, source in recipe.data.eval.items()}
+    if recipe.data.eval_share is not None:
+        held[TRAIN_SHARE] = held_out_of(recipe.data)
     looked = Overlaps(held, words=recipe.data.decontaminate.n, dropping=recipe.data.kept_clean_of)
-    if recipe.data.collect is not None:
-        chosen = recipe.data.collect.chosen
-        room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
-        sets.candidates, sets.reports["candidates"] = reader.problems(
-            looked.through(read(recipe.data.train)), **room, teacher=teacher, label="data.train"
-        )
-    if recipe.data.makes_data and recipe.rollout is None:
-        sets.train, sets.reports["train"] = sets.candidates, sets.reports.pop("candidates")
-    else:
-        sets.train, sets.reports["train"] = _train(
-            recipe, algorithm, model, tokenizer, reader, looked.through(read(recipe.data.train)), rewards, teacher
-        )
+    for part in parts(recipe.data):
+        _read_part(part, recipe, algorithm, model, tokenizer, reader, looked, rewards, sets, teacher)
     if (source := recipe.data.demonstrations) is not None:
         shown = reader.examples(looked.through(read(source)), teacher=teacher, label="data.demonstrations")
         sets.demonstrations, sets.reports["demonstrations"] = shown
@@ -104,6 +126,41 @@ def read_sets(
     _tell_overlaps(recipe, sets)
     _tell_unread(recipe, sets)
     return sets
+
+
+def _read_part(
+    part: Part,
+    recipe: Recipe,
+    algorithm: Algorithm,
+    model: Any,
+    tokenizer: Any,
+    reader: Reader,
+    looked: Overlaps,
+    rewards: Sequence[Weighted],
+    sets: Sets,
+    teacher: Asked | None,
+) -> None:
+    """One source of what is trained on, after those before it."""
+    asked, kept = list[Problem](), list[Any]()
+    if recipe.data.collect is not None:
+        chosen = recipe.data.collect.chosen
+        room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
+        records = looked.through(records_of(part, recipe.data, recipe.seed))
+        asked, sets.reports[part.candidates] = reader.problems(records, **room, teacher=teacher, label=part.label)
+    if recipe.data.makes_data and recipe.rollout is None:
+        kept, sets.reports[part.report] = asked, sets.reports.pop(part.candidates)
+    else:
+        records = looked.through(records_of(part, recipe.data, recipe.seed))
+        kept, sets.reports[part.report] = _train(
+            recipe, algorithm, model, tokenizer, reader, records, rewards, teacher, part.label
+        )
+    sets.candidates += _named(part, asked)
+    rows: list[Any] = sets.train
+    rows += _named(part, kept)
+
+
+def _named(part: Part, rows: Sequence[Any]) -> list[Any]:
+    return [replace(row, source=part.name) for row in rows] if part.name else [*rows]
 
 
 def _tell_overlaps(recipe: Recipe, sets: Sets) -> None:
@@ -122,7 +179,10 @@ def _tell_overlaps(recipe: Recipe, sets: Sets) -> None:
 
 def _tell_unread(recipe: Recipe, sets: Sets) -> None:
     """Columns of files and of the hub that nothing reads, of each source once, however often it is read."""
-    sources: dict[str, tuple[Any, tuple[str, ...]]] = {"data.train": (recipe.data.train, ("train", "candidates"))}
+    trained = parts(recipe.data)
+    sources: dict[str, tuple[Any, tuple[str, ...]]] = {
+        one.label: (one.source, (one.report, one.candidates)) for one in trained
+    }
     if recipe.data.demonstrations is not None:
         sources["data.demonstrations"] = (recipe.data.demonstrations, ("demonstrations",))
     sources |= {f"data.eval.{name}": (source, (name, f"{name}/problems")) for name, source in recipe.data.eval.items()}
@@ -144,10 +204,11 @@ def _train(
     records: Iterable[Record],
     rewards: Sequence[Weighted],
     teacher: Asked | None,
+    label: str,
 ) -> tuple[list[Example] | list[Problem], DataReport]:
     """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
     if recipe.rollout is None:
-        return reader.examples(records, **read_as(algorithm.needs), teacher=teacher, label="data.train")
+        return reader.examples(records, **read_as(algorithm.needs), teacher=teacher, label=label)
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
     return reader.problems(
         records,
@@ -158,7 +219,7 @@ def _train(
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),
         teacher=teacher,
-        label="data.train",
+        label=label,
     )
 
 

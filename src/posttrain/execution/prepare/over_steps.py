@@ -38,7 +38,7 @@ def check_stored(recipe: Recipe, algorithm: Algorithm) -> None:
         RecipeError: says why.
     """
     if recipe.rollout is not None and (replay := recipe.rollout.replay) is not None:
-        rewards = named(recipe.rewards, Judged(recipe.data.train, recipe.rollout.max_tokens))
+        rewards = named(recipe.rewards, Judged(recipe.data.judged, recipe.rollout.max_tokens))
         verdict, options = any(reward.verdict for reward in rewards), type(recipe.algorithm).model_fields
         check_replay(algorithm, replay, questions=_questions(recipe), verdict=verdict, options=options)
 

@@ -14,13 +14,14 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.algorithms import built
 from posttrain.data.encoding.teacher import asked_by
-from posttrain.data.rows import Example, Problem, digest
+from posttrain.data.rows import Example
 from posttrain.distributed import ranks
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.numbers import computed_in, described, has_own_masters
 from posttrain.execution.prepare.data import Sets, read_sets
+from posttrain.execution.prepare.mixture import mean_tokens, mixed_of, told
 from posttrain.execution.prepare.over_steps import check_stored, over_steps
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
@@ -40,7 +41,7 @@ from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
-from posttrain.train.collect.order import examples_of_epochs
+from posttrain.train.collect.order import Mixed, examples_of_epochs
 from posttrain.train.given.teachers import known_to
 
 
@@ -59,6 +60,8 @@ class Prepared:
     """Metrics of what was sampled before training, where the recipe says so."""
     teachers: dict[str, Any] = field(default_factory=dict[str, Any])
     """The frozen models that it learns from, by name."""
+    mixed: Mixed | None = None
+    """How the rows of its sources follow one another, where it has several."""
 
     def close(self) -> None:
         """Ends the rewards and graders."""
@@ -82,6 +85,16 @@ class Prepared:
             return training.max_steps * training.rows_per_step
         return examples_of_epochs(training.epochs or 0, len(self.sets.train)) * per_question
 
+    def with_sets(self, sets: Sets) -> Prepared:
+        """The same with these, its sources mixed.
+
+        Raises:
+            DataError: one of them is empty, or ends.
+        """
+        made = replace(self, sets=sets)
+        run = made.rows_read // (self.algorithm.needs.rollouts or 1)
+        return replace(made, mixed=mixed_of(self.recipe.data, sets.train, run))
+
     @property
     def saved(self) -> dict[str, Any]:
         """How its model is saved, by the names of `save_model`."""
@@ -92,13 +105,7 @@ class Prepared:
         """Tokens of the longest row, its answer whole, and of the longest prompt, as student or teacher read them."""
         sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
         answer = sampling.max_tokens if sampling else 0
-        everything = (*self.sets.train, *self.sets.demonstrations)
-        read = [row.longest for one in everything if isinstance(one, Example) for row in one.rows]
-        questions, shown = [one for one in self.sets.train if isinstance(one, Problem)], self.algorithm.needs.shows_right
-        asked = [max(len(one.prompt), len(one.teacher_prompt or ()) + shown * answer) for one in questions]
-        longest = max([len(row) for row in read] + [prompt + answer for prompt in asked])
-        prompt = min(max([len(row.prompt) for row in read] + asked), longest - 1)
-        return {"longest": longest, "prompt": prompt}
+        return self.sets.longest(answer, shown=answer if self.algorithm.needs.shows_right else 0)
 
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""
@@ -108,28 +115,20 @@ class Prepared:
         """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
         changed: the state of its code. And versions, to be read by a person.
         """
-        sets = {"data.train": self.sets.train, "data.demonstrations": self.sets.demonstrations}
-        sets |= {f"data.eval.{name}": rows for name, rows in self.sets.held_out.items()}
-        sets |= {f"the questions of data.eval.{name}": rows for name, rows in self.sets.problems.items()}
-        data = {name: digest(rows) for name, rows in sets.items() if rows}
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
         model = ranks.broadcast(identity(self.model) if ranks.is_main() else None, "the start model")
         teachers = identities(self.teachers) if ranks.is_main() else {}
         teachers = ranks.broadcast(teachers, "the teachers")
-        known = {"data": data, "model": model, "code": fingerprints(self.recipe), "versions": versions}
+        known = {"data": self.sets.digests, "model": model, "code": fingerprints(self.recipe), "versions": versions}
         return {**known, "teachers": teachers} if teachers else known
-
-    def _forms(self) -> dict[str, Any]:
-        """How the rows of files are written, where that is in no columns of ours."""
-        found = {name: dict(report.forms) for name, report in self.sets.reports.items() if report.forms}
-        return {"formats of the rows": found} if found else {}
 
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
         last = self.rows_read - (self.steps - 1) * rows
         lengths = [one.tokens if isinstance(one, Example) else len(one.prompt) for one in self.sets.train]
-        fed = {"tokens per step": round(sum(lengths) / len(lengths) * rows)}
+        run = self.rows_read // (needs.rollouts or 1)
+        fed = {"tokens per step": round(mean_tokens(self.sets.train, self.mixed, run) * rows)}
         if self.recipe.rollout is not None:
             fed = {
                 "engine": self.recipe.rollout.engine,
@@ -150,7 +149,7 @@ class Prepared:
             **described(self.recipe),
             "questions" if needs.rollouts else "training rows": len(self.sets.train),
             **self.footprint().rows(),
-            **self._forms(),
+            **self.sets.forms,
             "rows left out or cut": {
                 name: dict(report.counters) for name, report in self.sets.reports.items() if report.counters
             },
@@ -163,7 +162,7 @@ class Prepared:
             **over_steps(self.recipe, needs),
             "steps": self.steps,
             **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
-            "passes over the data": round(self.rows_read / (needs.rollouts or 1) / len(self.sets.train), 2),
+            **told(self.recipe.data, self.mixed, len(self.sets.train), run),
             **({"for each step's anchor": "a forward more, of policy and start model"} if needs.anchor != "none" else {}),
             "dropout": "off: the algorithm compares log-probs" if needs.exact_logp else "as the model has it",
             "output": self.recipe.output_dir,
@@ -200,7 +199,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
             raise SetupError(f"{recipe.model.label}: what is saved would have another tokenizer: {fault}. {cure}")
         started.pop_all()
     graders = Graders(recipe.rewards)
-    prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, graders, teachers=teachers)
+    prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, graders, teachers=teachers).with_sets(sets)
     per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)
     if step > (once := len(sets.train) * per_question):
         tell(
@@ -269,7 +268,7 @@ def _rewards(recipe: Recipe, started: ExitStack) -> list[Weighted]:
     """Of training, which end with `started`."""
     if recipe.rollout is None:
         return []
-    rewards = make_rewards(recipe.rewards, Judged(recipe.data.train, recipe.rollout.max_tokens))
+    rewards = make_rewards(recipe.rewards, Judged(recipe.data.judged, recipe.rollout.max_tokens))
     for entry in rewards:
         started.callback(entry.reward.close)
     return rewards
@@ -287,7 +286,7 @@ def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prep
     compute, place = computed_in(recipe), {"allow_remote": permissions.remote_engine}
     engine = make_engine(config.chosen, prepared.model, prepared.tokenizer, compute=compute, **place)
     try:
-        sampling, grader = sampling_of(config.chosen, recipe.seed), prepared.graders.of(recipe.data.train)
+        sampling, grader = sampling_of(config.chosen, recipe.seed), prepared.graders.of(recipe.data.judged)
         with computing(prepared.model, bf16=compute == "bfloat16"):
             engine.sync(prepared.model, 0)
             sampled = presample(config, sets.candidates, engine, grader, prepared.tokenizer, sampling, path)
@@ -296,4 +295,4 @@ def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prep
     shown = prepared.algorithm.needs.own_demonstrations
     train, report = filtered(config, sets.train, sampled, demonstrations=shown)
     sets = replace(sets, train=train, reports={**sets.reports, "collect": report})
-    return replace(prepared, sets=sets, collected=summary(sampled, config.chosen.k))
+    return replace(prepared.with_sets(sets), collected=summary(sampled, config.chosen.k))

@@ -162,7 +162,9 @@ def _of(
     prompt = np.array(row.prompt, np.int32)
     taught: Any = {} if row.teacher_prompt is None else {"teacher_prompt": np.asarray(row.teacher_prompt, np.int32)}
     return [
-        Example((Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_), **taught),), row.where)
+        Example(
+            (Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_), **taught),), row.where, source=row.source
+        )
         for answer in answers
     ]
 

@@ -26,6 +26,8 @@ MEANINGS: Mapping[str, str] = {
     r"reward/(?!mean|spread|right_minus_wrong).+": "mean of one reward",
     r"objective/.+": "the objective as its paper defines it",
     r"nll": "negative log-likelihood, nats a token",
+    r"nll/[^/]+": "of demonstrations of one source, nats a token",
+    r"data/share/[^/]+": "share of the step's rows that are of this source",
     r"loss": "what is minimised",
     r"preference/raw_accuracy": "share of pairs whose chosen answer is the likelier one",
     r"preference/.+": "of pairs, against the start model where there is one",

@@ -82,14 +82,20 @@ class DataView:
 def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView:
     """Of sets that were read; `rows` are shown of each."""
     named: list[tuple[str, Sequence[Example] | Sequence[Problem]]] = [
-        ("train", sets.train),
-        ("candidates", sets.candidates),
+        *_by_source("train", sets.train),
+        *_by_source("candidates", sets.candidates),
         ("demonstrations", sets.demonstrations),
         *sets.held_out.items(),
         *((f"{name}/problems", asked) for name, asked in sets.problems.items()),
     ]
     views = [_view(name, each, sets.reports.get(name), tokenizer, ends, rows) for name, each in named if each]
     return DataView(views, sets.overlaps)
+
+
+def _by_source(name: str, rows: Sequence[Example] | Sequence[Problem]) -> list[tuple[str, Any]]:
+    """A set, or each of the sources that are mixed in it."""
+    sources = dict.fromkeys(one.source for one in rows)
+    return [(f"{name}/{own}" if own else name, [one for one in rows if one.source == own]) for own in sources]
 
 
 def _view(

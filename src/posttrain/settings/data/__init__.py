@@ -9,9 +9,24 @@ from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, Template
 from posttrain.settings.collect import CollectConfig
+from posttrain.settings.data.mixture import REPLAY, Mixture, Replay, Train, sources_in
 from posttrain.settings.data.sources import Column, Format, HubSource, PathSource, Source, TaskSource
 
-__all__ = ["Column", "DataConfig", "Decontaminate", "Encoding", "Format", "HubSource", "PathSource", "Source", "TaskSource"]
+__all__ = [
+    "Column",
+    "DataConfig",
+    "Decontaminate",
+    "Encoding",
+    "Format",
+    "HubSource",
+    "Mixture",
+    "PathSource",
+    "Replay",
+    "Source",
+    "TaskSource",
+]
+TRAIN_SHARE = "train_share"
+"""The evaluation set that eval_share makes."""
 
 
 class Window(Config):
@@ -97,10 +112,15 @@ class Decontaminate(Config):
 class DataConfig(Encoding):
     """Where the rows come from, and how they become tokens."""
 
-    train: Source
-    """What is trained on."""
+    train: Train
+    """What is trained on: one source, or a mixture of several."""
+    replay: Replay | None = None
+    """Rows of earlier stages among those of a later one."""
     eval: dict[str, Source] = {}
     """Sets that are evaluated on, by names of yours."""
+    eval_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """About this share of train's records is not trained on, and is the set train_share: chosen by what a record says, and so
+    the same whatever its place."""
     demonstrations: Source | None = None
     """A set of its own, for algorithms that train on one beside the questions."""
     decontaminate: Decontaminate = Decontaminate()
@@ -110,18 +130,61 @@ class DataConfig(Encoding):
     demonstrations of its right answers, value says what each question is worth."""
 
     @model_validator(mode="after")
-    def _drops_against_what_there_is(self) -> DataConfig:
-        named = self.decontaminate.against
-        if unknown := [name for name in named if name not in self.eval] if named != "eval" else []:
-            raise ValueError(f"decontaminate: against: {unknown[0]} is no set of eval ({', '.join(self.eval) or 'none'})")
+    def _holds_out_what_it_can(self) -> DataConfig:
+        if self.eval_share is None:
+            return self
+        if TRAIN_SHARE in self.eval:
+            raise ValueError(f"eval_share: its set is called {TRAIN_SHARE}, and eval has one of that name: rename it")
+        tasks = [name for name, source in self.sources.items() if isinstance(source, TaskSource)]
+        if tasks:
+            at = f"train.mix.{tasks[0]}" if tasks[0] else "train"
+            raise ValueError(
+                f"eval_share: {at} is a generated task, with other questions for evaluation: eval: {{held_out: {{task: …, "
+                "split: held_out, rows: …}}"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _drops_against_what_there_is(self) -> DataConfig:
+        named, sets = self.decontaminate.against, self.evaluated
+        if unknown := [name for name in named if name not in sets] if named != "eval" else []:
+            raise ValueError(f"decontaminate: against: {unknown[0]} is no set of eval ({', '.join(sets) or 'none'})")
+        return self
+
+    @model_validator(mode="after")
+    def _replays_beside_others(self) -> DataConfig:
+        if self.replay is not None and isinstance(self.train, Mixture) and REPLAY in self.train.mix:
+            raise ValueError(f"train.mix.{REPLAY}: rows of earlier stages (data.replay) are called that: take another name")
+        if self.replay is not None and self.collect is not None:
+            raise ValueError("replay: rows of earlier stages come as they are, and collect makes other rows: leave one out")
+        return self
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """What is trained on, by the names of a mixture; one source by itself has none."""
+        return sources_in(self.train)
+
+    @property
+    def evaluated(self) -> dict[str, Source | Mixture]:
+        """The sets that are evaluated on, the share of train among them, each with its source."""
+        return {**self.eval, **({} if self.eval_share is None else {TRAIN_SHARE: self.judged})}
+
+    @property
+    def judged(self) -> Source | Mixture:
+        """Whose answers are judged: of a mixture that is one generated task throughout, that task."""
+        return (self.train.of_one_task or self.train) if isinstance(self.train, Mixture) else self.train
+
+    @property
+    def is_mixed(self) -> bool:
+        """There are several sources, whose passes differ."""
+        return self.replay is not None or len(self.sources) > 1
 
     @property
     def kept_clean_of(self) -> list[str]:
         """The evaluation sets of which nothing is trained on."""
         if self.decontaminate.on_hit == "report":
             return []
-        return [*self.eval] if self.decontaminate.against == "eval" else [*self.decontaminate.against]
+        return [*self.evaluated] if self.decontaminate.against == "eval" else [*self.decontaminate.against]
 
     @property
     def makes_values(self) -> bool:

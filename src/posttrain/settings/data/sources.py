@@ -107,7 +107,8 @@ class TaskSource(Config):
     """Other questions for another one."""
 
 
-def _kind(source: Any) -> str | None:
+def kind_of(source: Any) -> str | None:
+    """Which union member a source is of, by its keys."""
     keys = source if isinstance(source, dict) else type(source).model_fields if isinstance(source, Config) else ()
     return next((f"{kind} source" for kind in ("path", "hub", "task") if kind in keys), None)
 
@@ -117,7 +118,7 @@ Source = Annotated[
     | Annotated[HubSource, Tag("hub source")]
     | Annotated[TaskSource, Tag("task source")],
     Discriminator(
-        _kind,
+        kind_of,
         custom_error_type="source",
         custom_error_message="a source has one of the keys path, hub, task",
     ),

@@ -23,7 +23,8 @@ _NOBODY = np.zeros(0, np.int32)
 def to_arrays(collection: Collection) -> dict[str, Tensor]:
     """All that is known of it. Rows stand end to end, and none of their tokens twice."""
     flat = collection.flat
-    rest = {name: getattr(collection, name) for name in ("units", "steps", "where", "muted", "metrics", "samples", "aside")}
+    told = ("units", "steps", "where", "sources", "muted", "metrics", "samples", "aside")
+    rest = {name: getattr(collection, name) for name in told}
     rest |= {"progress": flat.progress, "coefficients": flat.coefficients, "unit": flat.unit}
     taught = [_NOBODY if row.teacher_prompt is None else row.teacher_prompt for row in collection.rows]
     asked = any(row.teacher_prompt is not None for row in collection.rows)
@@ -56,6 +57,7 @@ def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
         units=units,
         steps=steps,
         where=tuple(rest.pop("where")),
+        sources=tuple(rest.pop("sources", [""] * len(units))),  # earlier versions mixed none
         flat=flat,
         muted=tuple(rest.pop("muted")),
         **rest,

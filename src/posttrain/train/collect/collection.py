@@ -16,7 +16,8 @@ from posttrain.train.collect.flat import Flat
 class Collection:
     """Rows of one or several optimizer steps, over all ranks.
 
-    A unit, which stays in one micro-batch, has the rows `units[u]` and comes from `where[u]`; step k trains on the units
+    A unit, which stays in one micro-batch, has the rows `units[u]` and comes from `where[u]`, and where several sources are
+    mixed from `sources[u]`, which is empty for rows that are of none; step k trains on the units
     `steps[k]`. `flat` is what is known of the rows' tokens. Rows of `muted` count for advantages, and carry no loss.
     `metrics` are of the collecting; `samples` are completions to be shown. `aside` are the tokens, prompts included, of rows
     that were sampled for it and are of no step.
@@ -26,6 +27,7 @@ class Collection:
     units: tuple[tuple[int, ...], ...]
     steps: tuple[tuple[int, ...], ...]
     where: tuple[str, ...]
+    sources: tuple[str, ...]
     flat: Flat
     muted: tuple[int, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -12,7 +12,7 @@ from posttrain.data.rows import Example, Row
 from posttrain.estimator.batch import Origin
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import Flat
-from posttrain.train.collect.order import Order
+from posttrain.train.collect.order import Mixed, order_of
 
 
 class DemonstrationCollector:
@@ -24,11 +24,21 @@ class DemonstrationCollector:
         updates: optimizer steps of a collection.
         seed: of the order.
         end: examples that the run reads in all; None: every step is whole.
+        mixed: the sources that they are of, if there are several.
     """
 
-    def __init__(self, examples: Sequence[Example], *, rows: int, updates: int, seed: int, end: int | None = None) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        rows: int,
+        updates: int,
+        seed: int,
+        end: int | None = None,
+        mixed: Mixed | None = None,
+    ) -> None:
         self._examples, self._rows, self._updates = examples, rows, updates
-        self._order = Order(len(examples), rows, seed, end)
+        self._order = order_of(len(examples), rows, seed, end, mixed)
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         """See `Collector`; no model is asked."""
@@ -85,5 +95,6 @@ def collect_demonstrations(
         units=tuple(units),
         steps=tuple(tuple(range(len(units))[k * size : (k + 1) * size]) for k in range(updates)),
         where=tuple(example.where for example in chosen),
+        sources=tuple(example.source for example in chosen),
         flat=flat,
     )

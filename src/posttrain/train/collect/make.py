@@ -20,7 +20,7 @@ from posttrain.train.collect.ahead.make import ahead_collector
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import DemonstrationCollector
-from posttrain.train.collect.order import examples_of_epochs
+from posttrain.train.collect.order import Mixed, examples_of_epochs
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.over.pairs import PairCollector
 from posttrain.train.collect.over.replay import ReplayCollector, check_replay
@@ -30,16 +30,23 @@ from posttrain.train.given.rows import as_examples, as_problems, encoding_of, re
 
 
 def demonstration_collector(
-    data: Sequence[Example], algorithm: Algorithm, *, rows: int, seed: int, end: int | None = None
+    data: Sequence[Example],
+    algorithm: Algorithm,
+    *,
+    rows: int,
+    seed: int,
+    end: int | None = None,
+    mixed: Mixed | None = None,
 ) -> Collector:
-    """Of `rows` examples a step, and `end` in all.
+    """Of `rows` examples a step, and `end` in all; `mixed` of several sources.
 
     Raises:
         SetupError: the algorithm needs more than demonstrations or pairs.
     """
     if algorithm.needs.demonstration not in ("none", "row"):
         raise SetupError(f"{algorithm.name} needs {algorithm.needs.demonstration}, which this version cannot collect.")
-    return DemonstrationCollector(data, rows=rows, updates=algorithm.needs.updates, seed=seed, end=end)
+    updates = algorithm.needs.updates
+    return DemonstrationCollector(data, rows=rows, updates=updates, seed=seed, end=end, mixed=mixed)
 
 
 def collected_data(
@@ -57,18 +64,20 @@ def collected_data(
     encoding: Encoding | None = None,
     epochs: float | None = None,
     steps: int = 0,
+    mixed: Mixed | None = None,
     **options: Any,
 ) -> tuple[list[Any], Collector]:
-    """The examples or questions of a data set, and the collector that makes the algorithm's steps of them: so many passes
-    over them, or so many steps, and else without end; `teacher` as `asked_by` gives it; `encoding` of what it is
-    asked later; `options` are of `rollout_collector`.
+    """The examples or questions of a data set, or of sources that are `mixed`, and the collector that makes the algorithm's
+    steps of them: so many passes over them, or so many steps, and else without end; `teacher` as `asked_by` gives it;
+    `encoding` of what it is asked later; `options` are of `rollout_collector`.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
     if not algorithm.needs.rollouts:
         shown = as_examples(data, model, tokenizer, **read_as(algorithm.needs), teacher=teacher)
-        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=_end(epochs, shown))
+        end = _end(epochs, shown, mixed)
+        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=end, mixed=mixed)
     asked = as_problems(
         data,
         model,
@@ -83,7 +92,7 @@ def collected_data(
         ends = tuple(eos_ids(model, tokenizer))
         options["asked_later"] = AskedLater(teacher, encoding or encoding_of(tokenizer), ends)
     beside = as_examples(demonstrations, model, tokenizer, teacher=teacher) if len(demonstrations) else ()
-    end = _end(epochs, asked)
+    end = _end(epochs, asked, mixed)
     if end is not None and algorithm.needs.adds_steps:
         raise SetupError(
             f"{algorithm.name} adds optimizer steps that nobody knows beforehand: set max_steps, and not num_train_epochs."
@@ -98,11 +107,16 @@ def collected_data(
         demonstrations=beside,
         end=end,
         steps=steps if end is None else -(-end * algorithm.needs.rollouts // rows),
+        mixed=mixed,
         **options,
     )
 
 
-def _end(epochs: float | None, data: Sequence[Any]) -> int | None:
+def _end(epochs: float | None, data: Sequence[Any], mixed: Mixed | None) -> int | None:
+    if mixed is not None and sum(mixed.sizes) != len(data):
+        raise SetupError(f"mixed: its sources have {sum(mixed.sizes)} rows, and train_dataset {len(data)}.")
+    if mixed is not None and len(mixed.sizes) > 1 and epochs is not None:
+        raise SetupError("mixed: each source has passes of its own: set max_steps, and not num_train_epochs.")
     return None if epochs is None else examples_of_epochs(epochs, len(data))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, cycle
 from random import Random
 from typing import Any
 
@@ -26,7 +27,7 @@ from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
 from posttrain.train.collect.groups import Rollouts, branch_metrics, read_aside, rollout_metrics, shown
-from posttrain.train.collect.order import Order
+from posttrain.train.collect.order import Mixed, Order, order_of
 
 NOT_TAUGHT = (
     "A right answer is not shown to the teacher of another where it would then read more tokens than it knows, or names of "
@@ -55,6 +56,7 @@ class RolloutCollector:
         resamples: rounds of replacing.
         asked_later: how a teacher is asked that is shown what is sampled, where the algorithm has one.
         end: questions that the run asks in all, replaced ones not counted; None: every step is whole.
+        mixed: the sources that they are of, if there are several.
     """
 
     def __init__(
@@ -71,12 +73,13 @@ class RolloutCollector:
         resamples: int = RESAMPLES,
         asked_later: AskedLater | None = None,
         end: int | None = None,
+        mixed: Mixed | None = None,
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
         self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
         self._teacher = None if asked_later is None else asked_later.prompts(tokenizer)
         self._asker = Asker(problems, algorithm, engine, rewards, sampling, self._text)
-        self._order = Order(len(problems), questions, sampling.seed, end)
+        self._order = order_of(len(problems), questions, sampling.seed, end, mixed)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
     def collect(self, model: Any, step: int, progress: float, *, without: int = 0) -> Collection:
@@ -140,13 +143,16 @@ class RolloutCollector:
         """The questions of a step, and of those that share its collection; another epoch has other samples of each."""
         return [self._question(i, epoch) for i, epoch in self._order.turns(step, self._algorithm.needs.updates)]
 
-    def _others(self, seen: Sequence[Rollouts], step: int, attempt: int, count: int) -> list[Question]:
-        """Questions that the collection has not seen yet, as far as there are any."""
+    def _others(self, seen: Sequence[Rollouts], step: int, attempt: int, dull: Sequence[Rollouts]) -> list[Question]:
+        """For each of these groups a question of its source that the collection has not seen yet, as far as there are any."""
         size = len(self._problems)
         order = Order(size, size, self._sampling.seed + (attempt << 32)).of(step)
         used = {id(group.problem) for group in seen}
-        unused = [i for i in order if id(self._problems[i]) not in used]
-        chosen = (unused + order * (1 + count // size))[:count]
+        next_of: dict[str, Iterator[int]] = {}
+        for source in {group.problem.source for group in dull}:
+            own = [i for i in order if self._problems[i].source == source]
+            next_of[source] = chain((i for i in own if id(self._problems[i]) not in used), cycle(own))
+        chosen = [next(next_of[group.problem.source]) for group in dull]
         return [self._question(i, (attempt << 32) + step + (place << 48)) for place, i in enumerate(chosen)]
 
     def _resample(self, rollouts: list[Rollouts], seen: list[Rollouts], step: int, progress: float) -> None:
@@ -155,7 +161,7 @@ class RolloutCollector:
             dull = self._without_signal(rollouts, progress)
             if not dull:
                 break
-            others = self._others(seen, step, attempt, len(dull))
+            others = self._others(seen, step, attempt, [rollouts[place] for place in dull])
             fresh = self._asker.groups(self._planned(others, step, progress), step)
             seen += fresh
             for place, group in zip(dull, fresh, strict=True):
@@ -240,6 +246,7 @@ class RolloutCollector:
                 for k in range(self._algorithm.needs.updates)
             ),
             where=tuple(rollouts[g].problem.where for g in owners),
+            sources=tuple(rollouts[g].problem.source for g in owners),
             flat=flat,
             muted=self._muted(rollouts),
             metrics=metrics,

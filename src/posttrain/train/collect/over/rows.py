@@ -26,6 +26,7 @@ def joined(one: Collection, other: Collection, steps: Sequence[Sequence[int]]) -
         units=one.units + tuple(tuple(row + rows for row in unit) for unit in other.units),
         steps=tuple(mine + tuple(unit + units for unit in more) for mine, more in zip(own, steps, strict=True)),
         where=one.where + other.where,
+        sources=one.sources + other.sources,
         flat=_joined(one.flat, other.flat),
         muted=one.muted + tuple(row + rows for row in other.muted),
     )
@@ -56,6 +57,7 @@ def taken(collection: Collection, rows: Sequence[int]) -> Collection:
         units=tuple((place,) for place in range(len(rows))),
         steps=tuple(tuple(places[row] for row in step if row in places) for step in collection.steps),
         where=tuple(collection.where[row] for row in rows),
+        sources=tuple(collection.sources[row] for row in rows),
         flat=collection.flat.take(rows),
         muted=tuple(places[row] for row in collection.muted if row in places),
     )
