@@ -61,7 +61,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(child: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = child.communicate(timeout=300)
+    _, err = child.communicate(timeout=600)
     return child.returncode, err
 
 
@@ -156,7 +156,7 @@ def test_several_processes_adapters_and_models_that_are_spread_train_as_one_proc
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(HERE / "ahead_everywhere.py"), str(tmp_path / "two"), server["url"]]
     own = environment(PYTHONPATH=str(HERE.parent))
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
 
     def of(name: str, way: str) -> tuple[list[list[Any]], np.ndarray]:

@@ -101,7 +101,7 @@ class Shell:
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         process = self.start(*words)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
     def metrics(self, run: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ NAMES = ["hpt", "prefix_rft", "uft", "bread", "luffy", "srft", "chord", "grpo_sf
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     command = [sys.executable, str(HERE / "run_hybrids.py"), str(tmp_path_factory.mktemp("hybrids"))]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

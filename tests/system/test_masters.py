@@ -49,7 +49,7 @@ def plain(start: Path) -> np.ndarray:
 def two(request: pytest.FixtureRequest, start: Path) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
     target = start.parent / f"{request.param}.npz"
     command = [sys.executable, *TWO, str(HERE / "move_everywhere.py"), str(start), str(target), request.param]
-    done = subprocess.run(command, env=environment(PYTHONPATH=str(HERE.parent)), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env=environment(PYTHONPATH=str(HERE.parent)), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return request.param, dict(np.load(target)), json.loads(target.with_suffix(".json").read_text())
 

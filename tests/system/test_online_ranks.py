@@ -40,7 +40,7 @@ RECIPE: dict[str, Any] = {
 def test_two_ranks_share_a_model_and_each_samples_its_part_with_vllm(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "output_dir": str(tmp_path / "run")}))
     command = [sys.executable, "-m", "posttrain", "run", str(tmp_path / "recipe.yaml")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 processes: zero3" in done.stdout
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

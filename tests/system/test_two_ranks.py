@@ -36,7 +36,7 @@ Trained = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 def _start(launcher: list[str], target: Path, mode: str) -> Trained:
     command = [sys.executable, *launcher, str(HERE / "train_everywhere.py"), str(target), mode]
-    done = subprocess.run(command, env=environment(PYTHONPATH=str(HERE.parent)), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env=environment(PYTHONPATH=str(HERE.parent)), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(np.load(target)), json.loads(target.with_suffix(".json").read_text())
 
