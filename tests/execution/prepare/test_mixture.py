@@ -135,6 +135,15 @@ def test_rows_of_earlier_stages_are_a_source_with_their_share() -> None:
     assert [made.mixed.counts(rows)[2] for rows in (40, 80)] == [10, 20]
 
 
+def test_what_a_stage_held_out_is_not_replayed_in_a_later_one() -> None:
+    first = {"name": "old", "data": {**SHORT, "eval_share": 0.3}, "eval": {"samples": 0}}
+    new = {"name": "new", "data": {**TEXTS, "replay": {"share": 0.5}}}
+    old, later = (prepared(stage=i, data=TEXTS, stages=[first, new]) for i in (0, 1))
+    again = {str(one.rows[0].completion) for one in later.sets.train if one.source == "replay"}  # type: ignore[union-attr]
+    held = {str(one.rows[0].completion) for one in old.sets.held_out["train_share"]}
+    assert len(again) + len(held) == 30 and not again & held and held
+
+
 def test_rows_of_another_kind_are_not_replayed() -> None:
     new = {"name": "new", "data": {**SHORT, "replay": {"share": 0.5}}}
     write(Path("texts.jsonl"), {"prompt": "1+1=", "answer": "2"})

@@ -220,3 +220,13 @@ def test_a_card_has_no_html_and_whole_tables(tmp_path: Path) -> None:
     write_card(folder)
     card = (folder / "final" / "README.md").read_text().partition("# run")[2]
     assert "<img" not in card and "&lt;img onerror=1> \\|a: pass@1" in card
+
+
+def test_a_card_names_each_data_set_of_a_mixture(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run")
+    mix = {"b": {"hub": "some/b", "weight": 2}, "a": {"hub": "some/a"}, "own": {"path": "own.jsonl"}}
+    with (folder / "recipe.yaml").open("a") as recipe:
+        recipe.write(f"data: {json.dumps({'train': {'mix': mix}})}\n")
+    (folder / "final").mkdir()
+    write_card(folder)
+    assert "datasets:\n- some/a\n- some/b\n" in (folder / "final" / "README.md").read_text()

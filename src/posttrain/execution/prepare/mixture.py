@@ -55,10 +55,7 @@ def parts(data: DataConfig) -> list[Part]:
 
 def records_of(part: Part, data: DataConfig, seed: int) -> Iterator[Record]:
     """The records that are trained on, those that are held out left out; in a mixture their places have the source's name."""
-    if part.source is not None:
-        found = (record for record in read(part.source) if not _is_held_out(record, data.eval_share))
-    else:
-        found = _replayed(data, seed)
+    found = _replayed(data, seed) if part.source is None else _trained(part.source, data.eval_share)
     return found if not part.name else (replace(record, where=f"{part.name}: {record.where}") for record in found)
 
 
@@ -70,6 +67,10 @@ def held_out_of(data: DataConfig) -> list[Record]:
         for name, record in named
         if _is_held_out(record, data.eval_share)
     ]
+
+
+def _trained(source: PathSource | HubSource | TaskSource, share: float | None) -> Iterator[Record]:
+    return (record for record in read(source) if not _is_held_out(record, share))
 
 
 def _is_held_out(record: Record, share: float | None) -> bool:
@@ -84,9 +85,9 @@ def _replayed(data: DataConfig, seed: int) -> Iterator[Record]:
     assert data.replay is not None
     stages = data.replay.sources.items()
     every = chain.from_iterable(
-        (replace(record, where=f"{stage}: {record.where}") for record in read(source))
-        for stage, train in stages
-        for source in sources_in(train).values()
+        (replace(record, where=f"{stage}: {record.where}") for record in _trained(source, earlier.eval_share))
+        for stage, earlier in stages
+        for source in sources_in(earlier.train).values()
     )
     return every if data.replay.buffer is None else iter(reservoir(every, data.replay.buffer, Random(f"{seed}/replay")))
 

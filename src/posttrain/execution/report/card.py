@@ -86,9 +86,9 @@ def _hub_name(name: str | None) -> str | None:
 def _data_sets(record: Record) -> Iterator[str]:
     for stage in record.stages:
         train = (stage.recipe.get("data") or {}).get("train") or {}
-        found = _hub_name(train.get("hub"))
-        if found is not None:
-            yield found
+        for source in (train.get("mix") or {"": train}).values():
+            if (found := _hub_name(source.get("hub"))) is not None:
+                yield found
 
 
 def _results(record: Record) -> Iterator[EvalResult]:

@@ -131,6 +131,15 @@ Train = Annotated[
 ]
 
 
+class Earlier(Config):
+    """What an earlier stage was trained on."""
+
+    train: Train
+    """Its sources."""
+    eval_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """What it held out of them, which is not replayed either."""
+
+
 class Replay(Config):
     """Rows of what earlier stages were trained on, as one source more."""
 
@@ -140,7 +149,7 @@ class Replay(Config):
     """Of what is read in each phase, in the unit of the mixture."""
     buffer: Count | None = None
     """So many records, drawn evenly from all of theirs, once; all, if not set."""
-    sources: dict[str, Train] = {}
+    sources: dict[str, Earlier] = {}
     """By their folders, what these stages were trained on: filled in from `of`."""
 
     @model_validator(mode="after")
