@@ -191,4 +191,4 @@ def told(data: DataConfig, mixed: Mixed | None, rows: int, run: int) -> dict[str
         shares = ", ".join(f"{name} {100 * float(share):.4g} %" for name, share in shares_in(data, phase).items())
         named = f"shares of {unit}" + (f" until {phase.until:g} of the steps" if len(phases) > 1 else "")
         found[named] = shares
-    return found | ({"a source that is read": "may not begin again"} if train_mix and train_mix.exhausted == "stop" else {})
+    return found | ({"exhausted": "stop: no row is read twice"} if train_mix and train_mix.exhausted == "stop" else {})
