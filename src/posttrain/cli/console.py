@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -62,6 +63,17 @@ class ProgressView(Listener):
         """Says how the model is spread, where there are several processes."""
         if ranks > 1:
             self._console.print(f"{ranks} processes: {mode}")
+
+    def on_collected(self, path: Path, figures: Mapping[str, float]) -> None:
+        """Says what was written, how much of it is kept, and what it took."""
+        shown = {name: f"{figures[name]:,.0f}" for name in ("questions", "answers", "tokens", "rows")}
+        right = f", {figures['correct']:.0%} right" if "correct" in figures else ""
+        self._console.print(
+            f"{path.name}: {shown['questions']} questions, {shown['answers']} answers{right}, {shown['tokens']} tokens in "
+            f"{figures['seconds']:.0f} s → {shown['rows']} rows",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def on_start(self, step: int, steps: int) -> None:
         """Shows the bar."""

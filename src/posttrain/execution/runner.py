@@ -29,7 +29,8 @@ from posttrain.execution.folder.starts import add as add_start
 from posttrain.execution.numbers import computed_in, on_gpu, settled
 from posttrain.execution.planning import planned
 from posttrain.execution.prepare.arguments import training_arguments
-from posttrain.execution.prepare.preparation import Prepared, prepare, presampled
+from posttrain.execution.prepare.before import collected
+from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.report.leaving import leave_card, leave_page
 from posttrain.execution.training import make_trainer, sampled_ahead
 from posttrain.model.saving import copy_folder, save_model, withdraw
@@ -131,7 +132,7 @@ def _run(
                 untouched = False  # what is sampled is kept, whatever comes after
                 if ranks.is_main():
                     write(folder / "recipe.yaml", _as_yaml(recipe))
-                prepared = presampled(prepared, folder / "collected.jsonl", permissions)
+                prepared = collected(prepared, folder, permissions, listeners)
                 arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
             engine = make_engine(
                 recipe.rollout,

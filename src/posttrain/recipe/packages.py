@@ -36,7 +36,7 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield f"training.extra.optim: {optimizer}", *PACKAGE_OF[optimizer]
     if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
         yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
-    for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
+    for sampling in (recipe.rollout, *recipe.data.steps):
         if sampling is not None and sampling.engine == "vllm" and not sampling.vllm.addresses:
             yield "engine: vllm", "vllm", "'posttrain[vllm]' (on a CPU: make setup-vllm)"
 

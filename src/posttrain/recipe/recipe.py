@@ -17,6 +17,7 @@ from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, wit
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
+from posttrain.recipe.writers import check_teachers, learnt_from
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import with_verdict
 from posttrain.settings.base import Config, location
@@ -138,11 +139,7 @@ class Recipe(Config):
         if (self.data.demonstrations is not None) != traits.takes_demonstrations:
             wanted = "needs a set of its own" if self.data.demonstrations is None else "takes none beside its data"
             raise ValueError(f"data.demonstrations: {name} {wanted}")
-        if not self.stages and bool(self.model.teachers) != traits.has_teacher:
-            wanted = "no teacher" if self.model.teachers else "one: add {NAME: {name: …}}, with a folder or a name of the hub"
-            raise ValueError(f"model.teachers: {name} learns from {wanted}")
-        if len(self.model.teachers) > 1:
-            raise ValueError(f"model.teachers: {name} learns from one, and there are {', '.join(self.model.teachers)}")
+        check_teachers(name, self.model.teachers, self.data, learns=traits.has_teacher, of_stages=bool(self.stages))
         if not traits.rollouts:
             if rollout is not None:
                 pairs = ", and pairs by rollout.pairs" * ("pairs" in type(self.algorithm).model_fields)
@@ -225,7 +222,7 @@ class Recipe(Config):
             raise RecipeError(str(error)) from error
         if self.model.reference.refresh and not algorithm.needs.reference:
             raise RecipeError(f"model.reference: {self.algorithm.label} compares with no start model that could be moved")
-        for name, teacher in self.model.teachers.items():
+        for name, teacher in learnt_from(self.model.teachers, self.data, learns=algorithm.needs.given_teacher).items():
             if (teacher.template or "") != algorithm.needs.teacher_template:
                 raise RecipeError(
                     f"model.teachers.{name}.template: what the teacher is asked stands here, and "

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from posttrain.algorithms import KIND
 from posttrain.algorithms.options import AlgorithmConfig
+from posttrain.recipe.writers import collected_in, with_steps, with_writers
 from posttrain.rewards.kinds import AnyReward
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.doors.code import object_name
@@ -40,6 +41,7 @@ def with_stages(values: dict[str, Any]) -> dict[str, Any]:
     for number, stage in enumerate(stages, 1):
         _check_processes(number, base.get("distributed"), stage.get("distributed"))
         merged = {**base, **{key: over(key, base.get(key), value) for key, value in stage.items()}}
+        merged = with_writers(merged, number, {one["name"]: one["output_dir"] for one in whole})
         merged.setdefault("name", _label(merged.get("algorithm")) or f"stage{number}")
         if whole and isinstance(merged.get("model"), dict):
             kept = {key: value for key, value in merged["model"].items() if key in OF_THE_TASK}
@@ -166,8 +168,9 @@ def with_teacher(values: dict[str, Any]) -> dict[str, Any]:
         return values
     if "teacher_template" not in config.model_fields:
         return values
-    templates = [one.get("template") for one in teachers.values() if isinstance(one, dict)]
-    if len(templates) != 1 or templates[0] is None:
+    given = [one.get("template") for one in teachers.values() if isinstance(one, dict)]
+    templates = [template for template in given if template is not None]
+    if len(templates) != 1:
         return values
     return {**values, "algorithm": {"teacher_template": templates[0], **algorithm}}
 
@@ -210,22 +213,28 @@ def with_values(values: dict[str, Any]) -> dict[str, Any]:
         ValueError: it says so itself, and otherwise.
     """
     rollout, data = values.get("rollout"), values.get("data")
-    if not isinstance(rollout, dict) or not isinstance(data, dict) or not isinstance(collect := data.get("collect"), dict):
-        return values
-    if not isinstance(given := collect.get("value"), dict):
+    steps = collected_in(data)
+    if not isinstance(rollout, dict) or not any(isinstance(step.get("value"), dict) for step in steps.values()):
         return values
     try:
         sampled = RolloutConfig.model_validate(rollout)
     except ValidationError:  # the checks will say so
         return values
     follows = {name: getattr(sampled, name) for name in Sampled.model_fields}
-    for name, value in follows.items():
-        if given.get(name, value) != value:
-            raise ValueError(
-                f"data.collect.value.{name}: questions are worth what the start model earns where it samples as rollouts are "
-                f"sampled, and this is {given[name]} where rollout.{name} is {value}: leave it out"
-            )
-    return {**values, "data": {**data, "collect": {**collect, "value": {**follows, **given}}}}
+    for key, step in steps.items():
+        given = step["value"] if isinstance(step.get("value"), dict) else {}
+        for name, value in follows.items():
+            if given.get(name, value) != value:
+                raise ValueError(
+                    f"{key}.value.{name}: questions are worth what the start model earns where it samples as rollouts are "
+                    f"sampled, and this is {given[name]} where rollout.{name} is {value}: leave it out"
+                )
+    return with_steps(values, lambda step: _over_value(step, follows))
+
+
+def _over_value(step: dict[str, Any], follows: dict[str, Any]) -> dict[str, Any]:
+    given = step.get("value")
+    return {**step, "value": {**follows, **given}} if isinstance(given, dict) else step
 
 
 def _reward_weights(rewards: Any) -> dict[str, float] | None:

@@ -60,7 +60,9 @@ RIGHT = "right"
 class Config(BaseModel):
     """Frozen; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, serialize_by_alias=True
+    )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -74,9 +76,10 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _knows_its_keys(cls, values: Any) -> Any:
-        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        known = {field.alias or name: field for name, field in cls.model_fields.items()}
+        unknown = [key for key in values if key not in known] if isinstance(values, dict) else []
         if unknown:
-            hint = key_hint(str(unknown[0]), cls.model_fields)
+            hint = key_hint(str(unknown[0]), known)
             raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(unknown[0]), "hint": hint})
         return values
 

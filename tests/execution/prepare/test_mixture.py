@@ -22,7 +22,7 @@ from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.prepare.presample import Sampled, filtered
 from posttrain.execution.report.data_view import view
 from posttrain.recipe.recipe import load_recipe
-from posttrain.settings.collect import CollectConfig
+from posttrain.settings.data.collect import CollectConfig
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import hearing
 from recipes import recipe, write

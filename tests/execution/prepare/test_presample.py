@@ -19,7 +19,7 @@ from posttrain.execution.prepare import presample as module
 from posttrain.execution.prepare.presample import Sampled, filtered, presample, summary
 from posttrain.recipe import Recipe
 from posttrain.rewards.grading import Grade, Verdict
-from posttrain.settings.collect import CollectConfig
+from posttrain.settings.data.collect import CollectConfig
 from posttrain.telling import hearing
 
 K = 4
@@ -172,7 +172,7 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "give one of rif, rejection_sampling and value"),
+        ({}, "give one of rif, rejection_sampling, value and generate"),
         ({"rif": {}, "value": {}}, "give one of"),
         ({"rif": {"k": 2, "right": 3}}, "3 of 2 answers cannot be"),
         ({"rif": {"vllm": {"mode": "server"}}}, "need engine: vllm"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,19 +12,22 @@ from posttrain.data.overlap import Overlap, Overlaps
 from posttrain.data.reader import Reader
 from posttrain.data.rows import DataReport, Example, Problem, Row, digest
 from posttrain.data.sources import Record, read
-from posttrain.errors import DataError, RecipeError
+from posttrain.errors import DataError
 from posttrain.estimator import Algorithm
-from posttrain.execution.prepare.mixture import Part, held_out_of, parts, records_of
+from posttrain.execution.prepare.collect.asking import asked_first, room_for
+from posttrain.execution.prepare.mixture import Part, held_of, parts, records_of
 from posttrain.model.load import context_of
 from posttrain.model.proofs.tokens import ROWS
 from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
-from posttrain.settings.data import TRAIN_SHARE, TaskSource
-from posttrain.settings.rollout import SamplingConfig
+from posttrain.settings.data import TaskSource
 from posttrain.telling import tell
 from posttrain.train.given.rows import read_as
+
+MADE = {"values": False, "data": False}
+"""Rows that are whole."""
 
 
 @dataclass(slots=True)
@@ -111,11 +114,12 @@ def read_sets(
         DataError: a set cannot be used.
     """
     reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
-    sets, held = Sets([]), {name: list(read(source)) for name, source in recipe.data.eval.items()}
-    if recipe.data.eval_share is not None:
-        held[TRAIN_SHARE] = held_out_of(recipe.data)
+    sets, held = Sets([]), held_of(recipe.data)
     looked = Overlaps(held, words=recipe.data.decontaminate.n, dropping=recipe.data.kept_clean_of)
-    for part in parts(recipe.data):
+    if recipe.data.generates:
+        sets.train, sets.reports["train"] = asked_first(recipe, algorithm, model, tokenizer, looked)
+        sets.candidates = sets.train
+    for part in parts(recipe.data) if not recipe.data.generates else ():
         _read_part(part, recipe, algorithm, model, tokenizer, reader, looked, rewards, sets, teacher)
     if (source := recipe.data.demonstrations) is not None:
         shown = reader.examples(looked.through(read(source)), teacher=teacher, label="data.demonstrations")
@@ -123,7 +127,7 @@ def read_sets(
     for name, records in held.items():
         _evaluated(name, records, recipe, algorithm, model, reader, sets, teacher)
     sets.overlaps = looked.found()
-    _tell_overlaps(recipe, sets)
+    tell_overlaps(recipe, sets)
     _tell_unread(recipe, sets)
     return sets
 
@@ -142,17 +146,17 @@ def _read_part(
 ) -> None:
     """One source of what is trained on, after those before it."""
     asked, kept = list[Problem](), list[Any]()
-    if recipe.data.collect is not None:
-        chosen = recipe.data.collect.chosen
-        room = _room(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
+    for chosen in recipe.data.steps:
+        room = room_for(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
         records = looked.through(records_of(part, recipe.data, recipe.seed))
         asked, sets.reports[part.candidates] = reader.problems(records, **room, teacher=teacher, label=part.label)
     if recipe.data.makes_data and recipe.rollout is None:
         kept, sets.reports[part.report] = asked, sets.reports.pop(part.candidates)
     else:
         records = looked.through(records_of(part, recipe.data, recipe.seed))
-        kept, sets.reports[part.report] = _train(
-            recipe, algorithm, model, tokenizer, reader, records, rewards, teacher, part.label
+        made = {"values": recipe.data.makes_values, "data": recipe.data.makes_data}
+        kept, sets.reports[part.report] = train_set(
+            recipe, algorithm, model, tokenizer, records, rewards, teacher, part.label, later=made
         )
     sets.candidates += _named(part, asked)
     rows: list[Any] = sets.train
@@ -163,7 +167,7 @@ def _named(part: Part, rows: Sequence[Any]) -> list[Any]:
     return [replace(row, source=part.name) for row in rows] if part.name else [*rows]
 
 
-def _tell_overlaps(recipe: Recipe, sets: Sets) -> None:
+def tell_overlaps(recipe: Recipe, sets: Sets) -> None:
     """What is trained on though it is evaluated on."""
     for one in sets.overlaps:
         if one.ngram:
@@ -195,26 +199,33 @@ def _tell_unread(recipe: Recipe, sets: Sets) -> None:
             tell_unread(label, reports)
 
 
-def _train(
+def train_set(
     recipe: Recipe,
     algorithm: Algorithm,
     model: Any,
     tokenizer: Any,
-    reader: Reader,
     records: Iterable[Record],
     rewards: Sequence[Weighted],
     teacher: Asked | None,
     label: str,
+    *,
+    later: Mapping[str, bool] = MADE,
 ) -> tuple[list[Example] | list[Problem], DataReport]:
-    """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context."""
+    """Demonstrations or pairs; for an algorithm over rollouts, the questions whose answers find room in the context. What is
+    made `later` of these rows, values or demonstrations, is not asked of them.
+
+    Raises:
+        DataError: a row cannot be used, or none is left.
+    """
+    reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
     if recipe.rollout is None:
         return reader.examples(records, **read_as(algorithm.needs), teacher=teacher, label=label)
-    wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=recipe.data.makes_data)
+    wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=later["data"])
     return reader.problems(
         records,
-        **_room(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens", teacher),
+        **room_for(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens", teacher),
         needs=wanted.columns,
-        numbers=compared_by(algorithm.needs, made=recipe.data.makes_values),
+        numbers=compared_by(algorithm.needs, made=later["values"]),
         anything=wanted.anything,
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),
@@ -241,27 +252,12 @@ def _evaluated(
         wanted = read_as(needs, held_out=True)
         sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, teacher=teacher, label=label)
     if recipe.eval.samples:
-        room = _room(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
+        room = room_for(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
         asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)
         sets.problems[name] = asked[: recipe.eval.limit]
     if name not in sets.held_out and name not in sets.problems:
         lacking = f"no {' + '.join(needs.columns)}" if needs.columns else "no completions"
         raise DataError(f"{label}: nothing to evaluate: {lacking}, and eval.samples is 0.")
-
-
-def _room(
-    model: Any, sampling: SamplingConfig | None, max_tokens: int, key: str, teacher: Asked | None = None
-) -> dict[str, Any]:
-    """That answers must find room in the context, the model's or the engine's, in the words of `Reader.problems`; and in that
-    of a teacher who reads them after the same prompt.
-    """
-    served = sampling.vllm.max_model_len if sampling is not None and sampling.engine == "vllm" else None
-    context = min((limit for limit in (context_of(model), served) if limit is not None), default=None)
-    if context is not None and context <= max_tokens:
-        raise RecipeError(f"{key}: {max_tokens} leaves no room in a context of {context}.")
-    if teacher is not None and teacher.bound is not None and teacher.bound <= max_tokens:
-        raise RecipeError(f"{key}: {max_tokens} leaves no room in what the teacher reads, {teacher.bound} tokens.")
-    return {"room": max_tokens, "context": context}
 
 
 def _has_completions(records: Sequence[Record], columns: Sequence[str]) -> bool:

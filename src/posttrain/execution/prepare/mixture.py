@@ -16,7 +16,7 @@ from typing import Any
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError
-from posttrain.settings.data import DataConfig, HubSource, Mixture, PathSource, TaskSource
+from posttrain.settings.data import TRAIN_SHARE, DataConfig, HubSource, Mixture, PathSource, TaskSource
 from posttrain.settings.data.mixture import OWN, REPLAY, Phase, sources_in
 from posttrain.train.collect.order import Mixed
 
@@ -71,6 +71,12 @@ def held_out_of(data: DataConfig) -> list[Record]:
 
 def _trained(source: PathSource | HubSource | TaskSource, share: float | None) -> Iterator[Record]:
     return (record for record in read(source) if not _is_held_out(record, share))
+
+
+def held_of(data: DataConfig) -> dict[str, list[Record]]:
+    """The rows of every evaluation set."""
+    held = {name: list(read(source)) for name, source in data.eval.items()}
+    return held if data.eval_share is None else {**held, TRAIN_SHARE: held_out_of(data)}
 
 
 def _is_held_out(record: Record, share: float | None) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,19 +15,19 @@ from posttrain.algorithms import built
 from posttrain.data.encoding.teacher import asked_by
 from posttrain.data.rows import Example
 from posttrain.distributed import ranks
-from posttrain.errors import RecipeError, SetupError
+from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
-from posttrain.execution.numbers import computed_in, described, has_own_masters
+from posttrain.execution.numbers import described, has_own_masters
+from posttrain.execution.prepare.collect.asking import steps_told
+from posttrain.execution.prepare.collect.checks import check_collected, check_writers
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.mixture import mean_tokens, mixed_of, told
 from posttrain.execution.prepare.over_steps import check_stored, over_steps
-from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.load import load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
-from posttrain.model.scoring import computing
 from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_code, fingerprints
@@ -36,7 +35,7 @@ from posttrain.recipe.packages import check_packages
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.make import Graders, make_rewards
 from posttrain.rewards.options import Judged
-from posttrain.rollout.make import make_engine, sampling_of
+from posttrain.rollout.make import sampling_of
 from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import tell
@@ -103,8 +102,8 @@ class Prepared:
     @property
     def longest(self) -> dict[str, int]:
         """Tokens of the longest row, its answer whole, and of the longest prompt, as student or teacher read them."""
-        sampling = self.recipe.rollout or (self.recipe.data.collect and self.recipe.data.collect.chosen)
-        answer = sampling.max_tokens if sampling else 0
+        before = max((step.max_tokens for step in self.recipe.data.steps), default=0)
+        answer = self.recipe.rollout.max_tokens if self.recipe.rollout else before
         return self.sets.longest(answer, shown=answer if self.algorithm.needs.shows_right else 0)
 
     def footprint(self) -> Footprint:
@@ -159,6 +158,7 @@ class Prepared:
             **fed,
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),
             **({"questions sampled before training": len(self.sets.candidates)} if self.sets.candidates else {}),
+            **steps_told(self.recipe),
             **over_steps(self.recipe, needs),
             "steps": self.steps,
             **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
@@ -179,7 +179,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
     """
     check_packages(recipe)
     algorithm = _checked(recipe, permissions)
-    for sampling in (recipe.rollout, recipe.data.collect and recipe.data.collect.chosen):
+    for sampling in (recipe.rollout, *recipe.data.steps):
         if sampling is not None and sampling.engine == "vllm":
             check_usable(sampling.vllm, allow_remote=permissions.remote_engine)
     if recipe.rollout is not None:
@@ -189,8 +189,9 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
         model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
-        teachers = made_teachers(recipe, tokenizer, permissions)
+        teachers = made_teachers(recipe, algorithm.needs, tokenizer, permissions)
         [teacher] = teachers.values() or [model]
+        check_writers(recipe, permissions)
         sets = read_sets(recipe, algorithm, model, tokenizer, rewards, asked_by(algorithm.needs, known_to(teacher)))
         if (fault := round_trip_fault(tokenizer, model.config, sets.first_rows)) is not None:
             cure = "Take a model whose tokenizer is of its kind."
@@ -220,7 +221,7 @@ def looked_at(recipe: Recipe, permissions: Permissions) -> tuple[Sets, Any, list
     with ExitStack() as started:
         rewards = _rewards(recipe, started)
         described, tokenizer = outline(recipe.model, seed=recipe.seed)
-        asked = asked_by(algorithm.needs, context_for(recipe, described))
+        asked = asked_by(algorithm.needs, context_for(recipe, algorithm.needs, described))
         sets = read_sets(recipe, algorithm, described, tokenizer, rewards, asked)
         return sets, tokenizer, eos_ids(described, tokenizer)
 
@@ -238,30 +239,8 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     if unread and not (recipe.algorithm.reads_rewards and learns):
         what = "the verdict" if recipe.algorithm.reads_verdict else "what else it is shown, and no reward"
         tell("rewards-unread", f"rewards: {algorithm.name} learns from {what} alone; {', '.join(unread)} is watched only.")
-    _check_collected(recipe, algorithm)
+    check_collected(recipe, algorithm)
     return algorithm
-
-
-def _check_collected(recipe: Recipe, algorithm: Algorithm) -> None:
-    """That what is made before training is of use in it."""
-    if recipe.data.makes_data and (algorithm.needs.preference or algorithm.needs.demonstration not in ("row", "prefix")):
-        raise RecipeError(
-            f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
-        )
-    if recipe.data.makes_data and algorithm.needs.weight != "none":
-        raise RecipeError(
-            f"data.collect: rejection_sampling makes demonstrations of like worth, and {algorithm.name} reads the column "
-            f"{algorithm.needs.weight}."
-        )
-    if recipe.data.makes_values and algorithm.needs.baseline != "value":
-        raise RecipeError(f"data.collect: value says what questions are worth, and {algorithm.name} does not ask.")
-    summed = [(reward.weight, reward.verdict) for reward in recipe.rewards if reward.weight]
-    if recipe.data.makes_values and summed and summed != [(1.0, True)]:
-        tell(
-            "values-of-verdicts",
-            "data.collect: value counts a right answer as 1 and a wrong one as 0, and rewards are summed otherwise: what is "
-            "left of them is no advantage. Take one reward, with weight: 1 and verdict: true, or a column value of your own.",
-        )
 
 
 def _rewards(recipe: Recipe, started: ExitStack) -> list[Weighted]:
@@ -272,27 +251,3 @@ def _rewards(recipe: Recipe, started: ExitStack) -> list[Weighted]:
     for entry in rewards:
         started.callback(entry.reward.close)
     return rewards
-
-
-def presampled(prepared: Prepared, path: Path, permissions: Permissions) -> Prepared:
-    """The same with the data that `data.collect` makes of what the start model answers; `path` has a line for each question.
-
-    Raises:
-        DataError: nothing is left to be trained on.
-        EngineError: the engine failed; what was sampled until then is kept.
-    """
-    recipe, config, sets = prepared.recipe, prepared.recipe.data.collect, prepared.sets
-    assert config is not None
-    compute, place = computed_in(recipe), {"allow_remote": permissions.remote_engine}
-    engine = make_engine(config.chosen, prepared.model, prepared.tokenizer, compute=compute, **place)
-    try:
-        sampling, grader = sampling_of(config.chosen, recipe.seed), prepared.graders.of(recipe.data.judged)
-        with computing(prepared.model, bf16=compute == "bfloat16"):
-            engine.sync(prepared.model, 0)
-            sampled = presample(config, sets.candidates, engine, grader, prepared.tokenizer, sampling, path)
-    finally:
-        engine.close()
-    shown = prepared.algorithm.needs.own_demonstrations
-    train, report = filtered(config, sets.train, sampled, demonstrations=shown)
-    sets = replace(sets, train=train, reports={**sets.reports, "collect": report})
-    return replace(prepared.with_sets(sets), collected=summary(sampled, config.chosen.k))

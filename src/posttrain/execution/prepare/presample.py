@@ -23,7 +23,7 @@ from posttrain.errors import DataError
 from posttrain.estimator.batch import Request
 from posttrain.rewards.grading import Grader, Verdict, graded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
-from posttrain.settings.collect import CollectConfig, InstanceFilter, QuestionValue, RejectionSampling
+from posttrain.settings.data.collect import CollectConfig, InstanceFilter, QuestionValue, RejectionSampling
 from posttrain.telling import tell
 from posttrain.train.watch.records import JsonLines
 
@@ -54,7 +54,7 @@ def presample(
     """Samples k answers to every question, in order, and grades them, each rank its share. A line of `path` for each, with a
     digest of all questions; those that are there already are not sampled again, if they are of these questions.
     """
-    file, k, data, text = JsonLines(path), config.chosen.k, digest(problems), AnswerText(tokenizer)
+    file, k, data, text = JsonLines(path), config.counted.k, digest(problems), AnswerText(tokenizer)
     done = ranks.broadcast(_of_these(file, data) if ranks.is_main() else [], "what was sampled before")
     if ranks.is_main():
         file.rewrite(_line(one, data) for one in done)
@@ -115,7 +115,7 @@ def filtered(
     Raises:
         DataError: nothing is left.
     """
-    chosen, report = config.chosen, DataReport()
+    chosen, report = config.counted, DataReport()
     found = {one.where: one for one in sampled}
     right = chosen.right if isinstance(chosen, InstanceFilter) else 1
     for one in sampled:
@@ -142,13 +142,16 @@ def filtered(
 
 
 def _worth(row: Example | Problem, sampled: Sampled, chosen: QuestionValue) -> Problem:
-    """The question with its value, beta · log of the mean of exp(R / beta), R = 1 for right answers and else 0; answers that
-    could not be graded are in no mean.
-    """
+    """The question with its value; answers that could not be graded are in no mean."""
     assert isinstance(row, Problem)
-    share = sampled.right / (chosen.k - sampled.failed)
-    value = 1 + chosen.beta * math.log(share + (1 - share) * math.exp(-1 / chosen.beta))
+    value = worth(sampled.right, chosen.k - sampled.failed, chosen.beta)
     return dataclasses.replace(row, columns={**row.columns, "value": value})
+
+
+def worth(right: int, graded: int, beta: float) -> float:
+    """Of a question: beta · log of the mean of exp(R / beta), R = 1 for right answers and else 0."""
+    share = right / graded
+    return 1 + beta * math.log(share + (1 - share) * math.exp(-1 / beta))
 
 
 def _of(

@@ -12,19 +12,24 @@ from posttrain.estimator.needs import Needs
 from posttrain.model.load import context_of, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.recipe import Recipe
+from posttrain.recipe.writers import learnt_from
 from posttrain.settings.doors.permissions import Permissions
-from posttrain.settings.model import ModelConfig
+from posttrain.settings.model import ModelConfig, TeacherConfig
 from posttrain.train.given.teachers import made_teacher
 
 
-def made_teachers(recipe: Recipe, tokenizer: Any, permissions: Permissions) -> dict[str, Any]:
-    """By their names.
+def made_teachers(recipe: Recipe, needs: Needs, tokenizer: Any, permissions: Permissions) -> dict[str, Any]:
+    """Those that score rows, by their names; who only writes is made when it does.
 
     Raises:
         SetupError, EngineError: as `made_teacher`.
     """
     allowed = {"allow_remote": permissions.remote_engine}
-    return {name: made_teacher(name, one, tokenizer, **allowed) for name, one in recipe.model.teachers.items()}
+    return {name: made_teacher(name, one, tokenizer, **allowed) for name, one in _scoring(recipe, needs).items()}
+
+
+def _scoring(recipe: Recipe, needs: Needs) -> dict[str, TeacherConfig]:
+    return learnt_from(recipe.model.teachers, recipe.data, learns=needs.given_teacher)
 
 
 def check_asked(recipe: Recipe, needs: Needs) -> None:
@@ -62,9 +67,9 @@ def identities(teachers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: identity(one) if isinstance(one, torch.nn.Module) else one.identity for name, one in teachers.items()}
 
 
-def context_for(recipe: Recipe, model: Any) -> int | None:
+def context_for(recipe: Recipe, needs: Needs, model: Any) -> int | None:
     """Tokens that the teacher reads, which may be the model itself; no weights are loaded, and no server is asked."""
-    for one in recipe.model.teachers.values():
+    for one in _scoring(recipe, needs).values():
         named = None if one.name is None else ModelConfig(name=one.name, revision=one.revision)
         return None if named is None else context_of(outline(named, seed=recipe.seed)[0])
     return context_of(model)

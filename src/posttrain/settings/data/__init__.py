@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, Template
-from posttrain.settings.collect import CollectConfig
+from posttrain.settings.data.collect import Chosen, Collect, QuestionValue, RejectionSampling, steps_of
+from posttrain.settings.data.generate import Generate
 from posttrain.settings.data.mixture import REPLAY, Mixture, Replay, Train, sources_in
 from posttrain.settings.data.sources import Column, Format, HubSource, PathSource, Source, TaskSource
 
@@ -125,9 +126,19 @@ class DataConfig(Encoding):
     """A set of its own, for algorithms that train on one beside the questions."""
     decontaminate: Decontaminate = Decontaminate()
     """What is done about rows of training that stand in evaluation sets too."""
-    collect: CollectConfig | None = None
-    """Sampled from the start model before training: rif keeps questions that it can answer, rejection_sampling makes
-    demonstrations of its right answers, value says what each question is worth."""
+    collect: Collect | None = None
+    """Sampled before training, by one step or by several, in order. Of the start model's answers, rif keeps questions that it
+    can answer, rejection_sampling makes demonstrations of right ones, value says what each question is worth; generate makes
+    rows of what it or another model writes."""
+
+    @model_validator(mode="after")
+    def _writes_rows_of_one_source(self) -> DataConfig:
+        if self.generates and (self.replay is not None or isinstance(self.train, Mixture)):
+            raise ValueError(
+                "collect: generate, or several steps, make rows of one source, and train is a mixture, or has replay: make "
+                "them in a run before this one, or take one source"
+            )
+        return self
 
     @model_validator(mode="after")
     def _holds_out_what_it_can(self) -> DataConfig:
@@ -187,11 +198,21 @@ class DataConfig(Encoding):
         return [*self.evaluated] if self.decontaminate.against == "eval" else [*self.decontaminate.against]
 
     @property
+    def steps(self) -> list[Chosen]:
+        """What is done before training, in order."""
+        return steps_of(self.collect)
+
+    @property
+    def generates(self) -> bool:
+        """Rows are made before they are encoded, step by step."""
+        return len(self.steps) > 1 or any(isinstance(step, Generate) for step in self.steps)
+
+    @property
     def makes_values(self) -> bool:
         """What questions are worth is sampled before training."""
-        return self.collect is not None and self.collect.value is not None
+        return any(isinstance(step, QuestionValue) for step in self.steps)
 
     @property
     def makes_data(self) -> bool:
-        """What is trained on, or demonstrated, is sampled before training."""
-        return self.collect is not None and self.collect.rejection_sampling is not None
+        """What is trained on, or demonstrated, is sampled before training, by right answers of the start model."""
+        return any(isinstance(step, RejectionSampling) for step in self.steps)

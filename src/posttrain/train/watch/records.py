@@ -78,6 +78,9 @@ class Listener:
     def on_stage(self, name: str, number: int, stages: int) -> None:
         """Before a stage of a recipe that has several."""
 
+    def on_collected(self, path: Path, figures: Mapping[str, float]) -> None:
+        """After every step of data that a model writes before training: its file, and how much was written."""
+
     def on_start(self, step: int, steps: int) -> None:
         """Before the first of this process's steps: where it begins, and where the run ends."""
 
