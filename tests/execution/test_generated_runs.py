@@ -15,9 +15,15 @@ from recipes import Command, in_cells, recipe, write
 
 CHARACTERS = {
     "from_scratch": {"hidden_size": 32, "num_attention_heads": 1, "num_hidden_layers": 1},
-    "tokenizer": {"characters": "0123456789+-*=#"},
+    "tokenizer": {"characters": "01=: "},
 }
-ROWS = [{"prompt": f"{i}=", "answer": "1", "completion": "1", "topic": str(i)} for i in range(6)]
+SURE = {
+    "from_scratch": {"hidden_size": 32, "num_attention_heads": 1, "num_hidden_layers": 1, "initializer_range": 0.5},
+    "tokenizer": "characters",
+}
+"""Says one thing to each question nearly always, where it is sampled coldly."""
+VOTED = {"verdict": "majority", "max_tokens": 1, "n": 8, "temperature": 0.05}
+ROWS = [{"prompt": f"{i:b}=", "answer": "1", "completion": "1", "topic": f"{i:b}"} for i in range(6)]
 MANY = {"n": 64, "max_tokens": 2, "verdict": "grader"}
 ROLLOUT = {"questions_per_step": 2, "n": 2, "max_tokens": 2}
 
@@ -27,8 +33,12 @@ def lines(path: str) -> list[dict[str, Any]]:
 
 
 def collecting(*steps: dict[str, Any], algorithm: str = "sft", data: Any = None, rows: Any = ROWS, **changes: Any) -> str:
-    source = {"train": {"path": write(Path("rows.jsonl"), *rows), "unused": ["topic"]}, "chat_template": False}
-    values = {"model": CHARACTERS, "algorithm": {"name": algorithm}, "rewards": [{"name": "exact_match"}]}
+    source = {"train": {"path": write(Path("rows.jsonl"), *rows)}, "chat_template": False}
+    values = {
+        "model": CHARACTERS,
+        "algorithm": {"name": algorithm},
+        "rewards": [{"name": "exact_match", "reads_cut_off": True}],
+    }
     given = {"data": {**source, "collect": list(steps), **(data or {})}, "training": {"max_steps": 1, "rows_per_step": 2}}
     return recipe(**{**values, **given, **changes})
 
@@ -41,7 +51,8 @@ def test_each_step_works_on_what_the_one_before_it_made_and_the_same_seed_writes
     """Questions of the model's own, answered by it: of the answers those that are the majority's are learnt."""
     made = collecting(
         generate(**{"as": "prompt", "n": 2, "keep": ["unique"], "source": "keep"}),
-        generate(n=8, verdict="majority", keep=["right", {"per_question": 1}]),
+        generate(**VOTED, keep=["right", {"per_question": 1}]),
+        model=SURE,
     )
     code, out, err = posttrain("run", made)
     assert code == 0, err
@@ -70,14 +81,18 @@ def test_a_plan_says_what_will_be_written_and_nothing_is(posttrain: Command) -> 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "grpo", "hpt"])
 def test_what_is_written_is_read_as_the_algorithm_reads_rows(posttrain: Command, algorithm: str) -> None:
-    kind = {"dpo": {"as": "chosen"}, "grpo": {"as": "answer", "verdict": "majority"}, "hpt": {"as": "demonstration"}}
+    majority = {"as": "answer", **VOTED, "keep": ["right"]}
+    kind = {"dpo": {"as": "chosen"}, "grpo": majority, "hpt": {"as": "demonstration"}}
     rollout = {} if algorithm == "dpo" else {"rollout": ROLLOUT, "training": {"max_steps": 1}}
-    made = collecting(generate(**{**MANY, **kind[algorithm]}), algorithm=algorithm, **rollout)
+    model = SURE if algorithm == "grpo" else CHARACTERS
+    made = collecting(generate(**{**MANY, **kind[algorithm]}), algorithm=algorithm, model=model, **rollout)
     code, _, err = posttrain("run", made)
     assert code == 0, err
     found, first = lines("out/collected.jsonl"), lines("out/metrics.jsonl")[0]
     right = [sum(answer["right"] is True for answer in one["answers"]) for one in found]
-    assert first["data/train/rows"] > 0 and first["data/collect/correct"] == pytest.approx(sum(right) / (6 * 64))
+    assert first["data/train/rows"] > 0 and first["data/collect/correct"] == pytest.approx(
+        sum(right) / sum(len(one["answers"]) for one in found)
+    )
     if algorithm == "dpo":
         assert first["data/train/rows"] == sum(
             min(
@@ -156,7 +171,7 @@ def test_a_server_writes(posttrain: Command, server: tuple[str, list[dict[str, A
     code, _, err = posttrain("run", collecting(step, data={"chat_template": chat}))
     assert code == 0, err
     said = [one["messages"][0]["content"] if chat else one["prompt"] for one in asked]
-    assert sorted(said) == sorted(f"{i}: {i}=" for i in range(6) for _ in range(3))
+    assert sorted(said) == sorted(f"{i:b}: {i:b}=" for i in range(6) for _ in range(3))
     assert {one["path"] for one in asked} == {"/v1/chat/completions" if chat else "/v1/completions"}
     assert len({one["seed"] for one in asked}) == 18 and {one["max_tokens"] for one in asked} == {2}
     found = lines("out/collected.jsonl")
@@ -198,10 +213,10 @@ def test_a_server_writes(posttrain: Command, server: tuple[str, list[dict[str, A
             "of 6 questions with 1 answers each nothing is kept (keep: min_tokens: 9)",
         ),
         (
-            [{"rif": {"k": 2, "right": 2}}, generate()],
+            [{"rif": {"k": 9, "right": 9, "max_tokens": 1}}, generate()],
             {},
             3,
-            "nothing is kept (2 right); out/collected.jsonl has the answers",
+            "nothing is kept (9 right); out/collected.jsonl has the answers",
         ),
         ([], {}, 2, "data.collect: list should have at least 1 item"),
         ([{"rif": {}, "value": {}}], {}, 2, "several are a list of steps, in order"),
