@@ -117,15 +117,15 @@ def test_rif_and_rejection_sampling_are_steps_too(posttrain: Command) -> None:
 
 def test_a_teacher_and_an_earlier_stage_write(posttrain: Command) -> None:
     """The stage before has learnt nothing, so that its final model is the start model, and writes the same."""
-    assert posttrain("run", collecting(generate(n=2), training={"max_steps": 1, "rows_per_step": 2}))[0] == 0
+    assert posttrain("run", collecting(generate(n=2, keep=[]), training={"max_steps": 1, "rows_per_step": 2}))[0] == 0
     own = [[answer["text"] for answer in one["answers"]] for one in lines("out/collected.jsonl")]
     teacher = {**CHARACTERS, "teachers": {"big": {"name": "out/final"}}}
-    code, _, err = posttrain("run", collecting(generate(n=2, writer="big"), model=teacher, output_dir="taught"))
+    code, _, err = posttrain("run", collecting(generate(n=2, keep=[], writer="big"), model=teacher, output_dir="taught"))
     assert code == 0, err
     still = {"max_steps": 1, "rows_per_step": 2, "learning_rate": 0.0}
     stages = [
         {"name": "first", "data": {"collect": None}, "training": still},
-        {"name": "second", "data": {"collect": [generate(n=2, writer="first")]}},
+        {"name": "second", "data": {"collect": [generate(n=2, keep=[], writer="first")]}},
     ]
     code, _, err = posttrain("run", collecting(stages=stages, output_dir="staged"))
     assert code == 0, err

@@ -17,11 +17,11 @@ from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, wit
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
-from posttrain.recipe.writers import check_teachers, learnt_from
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import with_verdict
 from posttrain.settings.base import Config, location
 from posttrain.settings.data import DataConfig, TaskSource
+from posttrain.settings.data.writers import check_teachers, learnt_from
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.model import ModelConfig

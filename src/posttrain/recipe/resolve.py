@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from posttrain.algorithms import KIND
 from posttrain.algorithms.options import AlgorithmConfig
-from posttrain.recipe.writers import collected_in, with_steps, with_writers
 from posttrain.rewards.kinds import AnyReward
+from posttrain.settings.data.writers import collected_in, with_steps, with_writers
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.doors.code import object_name
 from posttrain.settings.doors.door import Door

@@ -12,7 +12,7 @@ from posttrain.estimator.needs import Needs
 from posttrain.model.load import context_of, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.recipe import Recipe
-from posttrain.recipe.writers import learnt_from
+from posttrain.settings.data.writers import learnt_from
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.model import ModelConfig, TeacherConfig
 from posttrain.train.given.teachers import made_teacher
