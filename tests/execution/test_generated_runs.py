@@ -157,7 +157,10 @@ def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size, daemon_threads = 64, True
+
+    running = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}", asked
     running.shutdown()

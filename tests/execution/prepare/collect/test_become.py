@@ -21,13 +21,13 @@ WRITTEN = Written(
 OTHERS = {"answer": "7", "topic": "sums"}
 
 
-def rows(columns: dict[str, Any] = ROW, written: Written = WRITTEN, **given: Any) -> list[Record]:
+def rows(columns: Any = ROW, written: Any = WRITTEN, **given: Any) -> list[Record]:
     step, record = Generate.model_validate({"keep": ["right"], "verdict": "grader", **given}), Record("row 1", columns)
     keeper = Keeper(step)
     return rows_of(step, Asked(record, columns), written, keeper.kept(written), keeper.others(written))
 
 
-def made(columns: dict[str, Any] = ROW, **options: Any) -> list[dict[str, Any]]:
+def made(columns: Any = ROW, **options: Any) -> list[dict[str, Any]]:
     return [record.columns for record in rows(columns, **options)]
 
 

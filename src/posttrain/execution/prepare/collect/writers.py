@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
+
 from posttrain.data.answers import AnswerText, is_conversation
 from posttrain.data.encoding.prompts import Prompts
 from posttrain.data.rows import Problem
@@ -27,7 +29,8 @@ from posttrain.settings.data import Encoding
 from posttrain.settings.model import ModelConfig, TeacherConfig
 from posttrain.settings.rollout import SamplingConfig, VLLMConfig
 
-AT_ONCE = 64  # requests that a server is sent at a time
+AT_ONCE = 32  # requests that a server is sent at a time
+ATTEMPTS = 4  # of one whose connection breaks: its seed makes them one and the same
 
 Numbered = Sequence[tuple[int, Problem]]
 
@@ -180,7 +183,7 @@ class Served:
         return {"messages": [*turns, *prompt], **tools, **({"chat_template_kwargs": kwargs} if kwargs else {})}
 
     def _answer(self, body: dict[str, Any]) -> Said:
-        reply = self.server.post("/v1/chat/completions" if "messages" in body else "/v1/completions", body)
+        reply = self._reply("/v1/chat/completions" if "messages" in body else "/v1/completions", body)
         try:
             found = reply.json()
             choice = found["choices"][0]
@@ -188,6 +191,15 @@ class Served:
             return Said(text or "", int(found["usage"]["completion_tokens"]), choice["finish_reason"] == "stop")
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise EngineError(f"The server at {self.server.url} gave no text: {reply.text[:300]}") from error
+
+    def _reply(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self.server.post(path, body)
+            except EngineError as error:
+                if not isinstance(error.__cause__, httpx.TransportError):
+                    raise
+        return self.server.post(path, body)
 
 
 def served(who: str, url: str, *, allow_remote: bool) -> Server:
