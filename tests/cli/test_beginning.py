@@ -37,6 +37,7 @@ def test_every_recipe_can_be_begun_from(posttrain: Command) -> None:
         "principles.jsonl",
         "principles_held_out.jsonl",
         "reward_function.py",
+        "tables.jsonl",
         "unpaired.jsonl",
         "weighted.jsonl",
     }
