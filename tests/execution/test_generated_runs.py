@@ -222,6 +222,12 @@ def test_a_server_writes(posttrain: Command, server: tuple[str, list[dict[str, A
             "nothing is kept (9 right); out/collected.jsonl has the answers",
         ),
         ([], {}, 2, "data.collect: list should have at least 1 item"),
+        (
+            [generate()],
+            {"data": {"train": {"mix": {name: {"task": "chain", "rows": 2} for name in "ab"}}}},
+            2,
+            "make rows of one source, and train is a mixture",
+        ),
         ([{"rif": {}, "value": {}}], {}, 2, "several are a list of steps, in order"),
     ],
 )

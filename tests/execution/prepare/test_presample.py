@@ -195,10 +195,12 @@ def recipe_of_values(**value: Any) -> dict[str, Any]:
 
 
 def test_what_a_question_is_worth_is_of_the_policy_that_rollouts_are_sampled_from() -> None:
-    for given in ({}, {"temperature": 0.7, "max_tokens": 9}):
-        recipe = Recipe.model_validate(recipe_of_values(**given))
-        assert recipe.data.collect is not None
-        chosen = recipe.data.collect.chosen
+    steps = [{"rif": {}}, {"value": {}}]
+    listed = recipe_of_values()
+    listed["data"] = {**listed["data"], "collect": steps}
+    for given in (recipe_of_values(), recipe_of_values(temperature=0.7, max_tokens=9), listed):
+        recipe = Recipe.model_validate(given)
+        chosen = recipe.data.steps[-1]
         assert (chosen.temperature, chosen.top_p, chosen.max_tokens) == (0.7, 0.9, 9)
         assert Recipe.model_validate(recipe.model_dump()) == recipe
 

@@ -83,7 +83,7 @@ def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView
     """Of sets that were read; `rows` are shown of each."""
     named: list[tuple[str, Sequence[Example] | Sequence[Problem]]] = [
         *_by_source("train", sets.train),
-        *_by_source("candidates", sets.candidates),
+        *(_by_source("candidates", sets.candidates) if sets.candidates is not sets.train else []),
         ("demonstrations", sets.demonstrations),
         *sets.held_out.items(),
         *((f"{name}/problems", asked) for name, asked in sets.problems.items()),
