@@ -114,6 +114,10 @@ def replaying(**replay: Any) -> dict[str, Any]:
             stages(DPO, replaying()),
             "stages.1.data.replay: stage 1-dpo is trained on preferences, and this one on demonstrations",
         ),
+        (
+            stages({**SFT, "data": {"collect": {"rif": {"max_tokens": 4}}}}, replaying()),
+            "stages.1.data.replay: stage 1-sft is trained on what data.collect makes",
+        ),
         (stages(SFT, replaying(share=0)), "stages.1.data.replay.share: input should be greater than 0"),
         (stages(SFT, replaying(share=1)), "stages.1.data.replay.share: input should be less than 1"),
         (stages(SFT, replaying(buffer=0)), "stages.1.data.replay.buffer: "),

@@ -81,6 +81,8 @@ def _with_replayed(before: Sequence[dict[str, Any]], stage: dict[str, Any]) -> d
         then, now = _read_as(one), _read_as(stage)
         if then and now and then != now:
             raise ValueError(f"{key}: stage {folder} is trained on {then}, and this one on {now}: leave it out of `of`")
+        if isinstance(one.get("data"), dict) and one["data"].get("collect"):
+            raise ValueError(f"{key}: stage {folder} is trained on what data.collect makes, which is no source: leave it out")
     given = {folder: one["data"] for folder, one in chosen.items() if isinstance(one.get("data"), dict)}
     sources = {folder: {name: of.get(name) for name in ("train", "eval_share")} for folder, of in given.items()}
     return {**stage, "data": {**data, "replay": {**replay, "sources": sources}}}
