@@ -111,3 +111,17 @@ def test_it_trains_by_every_algorithm_that_takes_its_data(name: str, start: Path
     moved = [key for key, value in before.items() if not value.equal(after[key])]
     assert before.keys() == after.keys() and len(moved) > len(before) // 2
     assert all(bool(value.isfinite().all()) for value in after.values())
+
+
+def test_self_improvement_trains_on_what_most_of_its_answers_say(tmp_path: Path) -> None:
+    """Without a label: the rows of the second stage are those of its questions' answers that agree with the majority."""
+    less = ["stages.0.training.max_steps=120", "stages.0.data.train.rows=2000", "data.eval={}", "data.train.rows=60"]
+    recipe = load_recipe("self_improvement", [*less, f"training.max_steps={STEPS}", "training.rows_per_step=8"])
+    stages = [one.model_copy(update={"output_dir": f"{tmp_path}/{number}"}) for number, one in enumerate(recipe.stages)]
+    second = stages[1].model_copy(update={"model": stages[1].model.model_copy(update={"name": f"{tmp_path}/0/final"})})
+    run(stages[0])
+    run(second)
+    written = [json.loads(line) for line in (tmp_path / "1/collected.jsonl").read_text().splitlines()]
+    agree = [answer for one in written for answer in one["answers"] if answer["right"] and answer["finished"]]
+    first = json.loads((tmp_path / "1/metrics.jsonl").read_text().splitlines()[0])
+    assert len(written) == 60 and 0 < first["data/train/rows"] == len(agree) < 8 * 60
