@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,26 @@ from rich.table import Table
 
 from posttrain.cli.checked import checked
 from posttrain.data.reader import Reader
-from posttrain.data.sources import read
+from posttrain.data.sources import Record, read
+from posttrain.data.transforms import Transforms
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
+from posttrain.execution.prepare.passage import all_of
 from posttrain.model.load import context_of, load
 from posttrain.model.tokenizer import eos_ids
+from posttrain.recipe.data import TransformedData
 from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.make import sampling_of
 from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.doors.door import Door
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.faults import faults
 from posttrain.settings.model import ModelConfig
+from posttrain.telling import tell
 from posttrain.train.watch.records import JsonLines
 
 TASK_ROWS = 256  # problems of a generated task where no limit is given
@@ -68,6 +74,7 @@ def answer(asked: Asked) -> Table:
         raise RecipeError(f"{folder} is a run without a final model yet. Finish it: posttrain run, the same command.")
     templates = dict((recipe or {}).get("data", {}))
     source = _source(asked, templates.pop("eval", {}))
+    records = _transformed(read(source), templates.pop("transforms", []), recipe or {})
     graders = _graders(asked, (recipe or {}).get("rewards", []))
     try:
         target = asked.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
@@ -78,7 +85,7 @@ def answer(asked: Asked) -> Table:
         if torch.cuda.is_available():
             model = model.cuda()
         reader = Reader(checked(DataConfig, templates), tokenizer, eos_ids(model, tokenizer), context_of(model))
-        problems, report = reader.problems(read(source), label=asked.data)
+        problems, report = reader.problems(records, label=asked.data)
         started = time.monotonic()
         result = evaluate(
             HFEngine(model, tokenizer),
@@ -130,6 +137,21 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
         return TypeAdapter[PathSource | HubSource | TaskSource](Source).validate_python(given)
     except ValidationError as error:
         raise RecipeError(f"--data {asked.data}: {faults(error)[0]}") from None
+
+
+def _transformed(records: Iterator[Record], given: list[Any], of_run: dict[str, Any]) -> Iterator[Record]:
+    """As the run asked its evaluation sets."""
+    if not given:
+        return records
+    data = checked(TransformedData, of_run["data"])
+    asking = [one for one in data.transforms if "eval" in one.sets]
+    if own := [one.path for one in asking if isinstance(one, Door) and not one.trusted]:
+        raise RecipeError(f"data.transforms: the run asks by code, {own[0]}, and eval runs none. Evaluate in the run.")
+    if asking:
+        tell("asked-as-in-the-run", f"Asked as in the run, by data.transforms: {', '.join(one.label for one in asking)}.")
+    return Transforms(data.transforms, seed=of_run["seed"], train=lambda: all_of(data, of_run["seed"])).through(
+        records, "eval"
+    )
 
 
 def _graders(asked: Asked, of_run: list[Any]) -> Graders:

@@ -150,7 +150,7 @@ class Use:
         """Columns with a value that nothing reads."""
         if self.anything:
             return []
-        known = self._read(record) | set(record.mapped.values())
+        known = self._read(record) | set(record.mapped.values()) | record.read
         return [name for name, value in record.columns.items() if value is not None and name not in known]
 
     def _read(self, record: Record) -> set[str]:
@@ -163,7 +163,7 @@ class Use:
             return asked - {"prompt"} | {*CROSSED}
         if self.kind == "demonstrations":
             if _is_text(given, record):
-                return {"text", *self.needs}
+                return {"text", "text_prefix", *self.needs}
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
             return whole | {*self.needs} | ({*LABELS} if self.unwanted is not False or "forget" in self.needs else set[str]())
         shown = next(([name] for name in self.demonstrated if name in given), [])

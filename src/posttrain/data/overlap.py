@@ -20,6 +20,8 @@ from posttrain.data.sources.record import Record
 COMMON = 10
 NAMED = 5  # places that are named of what is shared
 _WORD = re.compile(r"\w+")
+_MADE = re.compile(r"(#\d+)+$")
+"""What is behind the place of a row of which a transform made several."""
 _TRAINED = ("prompt", "prompts", "messages", "text", "completion", "completions", "chosen", "rejected", "reference")
 _ASKED = ("prompt", "messages", "text", "prompts", "chosen")
 _SHOWN = ("demonstration", "solution")
@@ -28,7 +30,8 @@ _SHOWN = ("demonstration", "solution")
 @dataclass(frozen=True, slots=True)
 class Overlap:
     """Of one evaluation set. exact: questions that are in training. ngram: those that share a stretch of `words` words, or
-    all of theirs, the exact ones among them. at: where some stand. rows: of training, that share something.
+    all of theirs, the exact ones among them. at: where some stand. rows: of training, as its source has them, that share
+    something.
     """
 
     name: str
@@ -95,7 +98,7 @@ class Overlaps:
             same = {name for one in plain for name in self._of[one]}
             hit = same | {name for name, _ in shared}
             for name in hit:
-                self._rows[name].add(record.where)
+                self._rows[name].add(_MADE.sub("", record.where))
             taken = sorted(hit & self._dropping)
             yield replace(record, left_out=self._reason(taken[0], taken[0] in same)) if taken else record
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from posttrain.algorithms import built
+from posttrain.data.transforms import built_transform
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.options import Judged
@@ -47,6 +48,9 @@ def try_code(recipe: Recipe) -> None:
             reward.build(Judged(recipe.data.judged, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
     if recipe.training.schedule is not None:
         built_schedule(recipe.training.schedule)
+    for number, transform in enumerate(recipe.data.transforms):
+        if isinstance(transform, Door):
+            built_transform(transform, number)
 
 
 def fingerprints(recipe: BaseModel) -> dict[str, str]:

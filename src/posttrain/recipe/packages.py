@@ -31,6 +31,9 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     """The key and its value, the package's name in Python, and what is to be installed."""
     for tracker in recipe.training.report_to:
         yield f"training.report_to: {tracker}", TRACKERS[tracker], TRACKERS[tracker]
+    for one in recipe.data.transforms:
+        if one.package is not None:
+            yield f"data.transforms: {one.label}", one.package, f"'posttrain[{one.extra}]'"
     optimizer = recipe.training.extra.get("optim")
     if optimizer in PACKAGE_OF:
         yield f"training.extra.optim: {optimizer}", *PACKAGE_OF[optimizer]

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from posttrain.algorithms import AnyAlgorithm
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
+from posttrain.recipe.data import TransformedData
 from posttrain.recipe.faults import sentence
 from posttrain.recipe.mixtures import check_mixture
 from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher, with_values
@@ -20,7 +21,7 @@ from posttrain.recipe.traits import Traits
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import with_verdict
 from posttrain.settings.base import Config, location
-from posttrain.settings.data import DataConfig, TaskSource
+from posttrain.settings.data import TaskSource
 from posttrain.settings.data.writers import check_teachers, learnt_from
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.evaluation import EvalConfig
@@ -47,7 +48,7 @@ class Recipe(Config):
     """What is trained."""
     algorithm: AnyAlgorithm
     """By what it is trained: a name of `posttrain list algorithms`, and its options."""
-    data: DataConfig
+    data: TransformedData
     """What it is trained and evaluated on."""
     rewards: list[AnyReward] = []
     """How answers are judged; a generated task brings its own verifier, and math_verify grades other evaluations."""

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from posttrain.settings.doors.kinds import Kind
 
 
-def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|recipes")]) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|transforms|recipes")]) -> None:
     """Show what there is."""
-    listings = {"algorithms": _algorithms, "rewards": _rewards, "schedules": _schedules, "recipes": _recipes}
+    listings = {
+        "algorithms": _algorithms,
+        "rewards": _rewards,
+        "schedules": _schedules,
+        "transforms": _transforms,
+        "recipes": _recipes,
+    }
     if what not in listings:
         raise RecipeError(f"list {what}: one of {', '.join(listings)} is expected.")
     out.print(listings[what](), soft_wrap=what == "algorithms")
@@ -47,8 +53,18 @@ def _rewards() -> Table:
 def _schedules() -> Table:
     from posttrain.train.schedules import KIND
 
-    table = Table(Column("schedule", no_wrap=True), "what")
-    for name, summary in (*((name, _summary(config)) for name, config in KIND.members.items()), *_brought(KIND)):
+    return _all_of(KIND)
+
+
+def _transforms() -> Table:
+    from posttrain.data.transforms import KIND
+
+    return _all_of(KIND)
+
+
+def _all_of(kind: Kind[Any]) -> Table:
+    table = Table(Column(kind.what, no_wrap=True), "what")
+    for name, summary in (*((name, _summary(config)) for name, config in kind.members.items()), *_brought(kind)):
         table.add_row(name, Text(summary))
     return table
 

@@ -16,10 +16,11 @@ from posttrain.errors import RecipeError
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|RUN", help="Of a recipe, algorithm, reward, schedule; or a run's folder.")
+        str,
+        typer.Argument(metavar="NAME|RUN", help="Of a recipe, algorithm, reward, schedule, transform; or a run's folder."),
     ],
 ) -> None:
-    """Show a recipe as it is written, an algorithm, reward or schedule with its keys, or how far a run is."""
+    """Show a recipe as it is written, an algorithm, reward, schedule or transform with its keys, or how far a run is."""
     from posttrain.recipe.by_name import known_recipes, recipe_file
 
     if (Path(name) / "recipe.yaml").is_file():
@@ -33,13 +34,16 @@ def show(
         from posttrain.settings.other_names import nearest
 
         near = nearest(name, [*known_recipes(), *(one for _, members in _members() for one in members)])
-        raise RecipeError(f"show {name}: no recipe, algorithm, reward or schedule, and no run's folder; did you mean {near}?")
+        raise RecipeError(
+            f"show {name}: no recipe, algorithm, reward, schedule or transform, and no run's folder; did you mean {near}?"
+        )
     for what, config in found:
         out.print(_keys(f"{what} {name}", config))
 
 
 def _members() -> Iterator[tuple[str, dict[str, Any]]]:
     from posttrain.algorithms import KIND as ALGORITHMS
+    from posttrain.data.transforms import KIND as TRANSFORMS
     from posttrain.rewards.kinds import KIND as REWARDS
     from posttrain.train.schedules import KIND as SCHEDULES
 
@@ -47,6 +51,7 @@ def _members() -> Iterator[tuple[str, dict[str, Any]]]:
         ("algorithm", dict(ALGORITHMS.members)),
         ("reward", dict(REWARDS.members)),
         ("schedule", dict(SCHEDULES.members)),
+        ("transform", dict(TRANSFORMS.members)),
     )
 
 

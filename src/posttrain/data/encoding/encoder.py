@@ -101,11 +101,10 @@ class Encoder:
             BadRow: it is no text, or empty.
             DataError: the windows do not fit the model.
         """
-        ids, notes = self._windows.ids(columns)
-        lead = len(self._windows.leading)
+        ids, lead, notes = self._windows.ids(columns)
         worth = None if weigh is None else np.concatenate([np.ones(lead, np.float32), weigh(ids[lead:], self._eos)])
         rows = list[Row]()
-        for begin, learnt, end in self._windows.over(len(ids)):
+        for begin, learnt, end in self._windows.over(len(ids), lead):
             mask = np.arange(begin, end) >= learnt
             weight = None if worth is None else worth[begin:end]
             rows.append(Row(np.array([], np.int32), np.array(ids[begin:end], np.int32), mask, weight))

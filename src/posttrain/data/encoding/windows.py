@@ -38,26 +38,29 @@ class Windows:
                 f"data.window.stride: {self._stride} must be less than a row's length, {self._length}, and more than 0."
             )
 
-    def ids(self, columns: Mapping[str, Any]) -> tuple[list[int], Notes]:
-        """The tokens of a row's whole text.
+    def ids(self, columns: Mapping[str, Any]) -> tuple[list[int], int, Notes]:
+        """The tokens of a row's whole text, and how many of them stand before it: the tokenizer's own, and those of its
+        `text_prefix`. No token spans the two.
 
         Raises:
             BadRow: it is no text, or empty.
         """
-        if not isinstance(columns["text"], str):
-            raise BadRow(f"text must be text, not {type(columns['text']).__name__}")
+        before = columns.get("text_prefix") or ""
+        for name, value in (("text", columns["text"]), ("text_prefix", before)):
+            if not isinstance(value, str):
+                raise BadRow(f"{name} must be text, not {type(value).__name__}")
         if not columns["text"].strip():
             raise BadRow("text is empty")
-        text, encoding, notes = guarded(self._text, self._config, columns["text"])
-        said = encoding.ids(text)
-        ids = [*self.leading, *said, *([] if said and said[-1] in self._text.ends else [self._end])]
+        (before, text), encoding, notes = guarded(self._text, self._config, (before, columns["text"]))
+        said, leading = encoding.ids(text), [*self.leading, *(encoding.ids(before) if before else [])]
+        ids = [*leading, *said, *([] if said and said[-1] in self._text.ends else [self._end])]
         if not said or len(ids) < 2:
             raise BadRow("no token of its text has one before it")
-        return ids, notes
+        return ids, len(leading), notes
 
-    def over(self, tokens: int) -> Iterator[tuple[int, int, int]]:
-        """Of each row where it begins, where its loss begins, and where it ends."""
-        first = max(1, len(self.leading))
+    def over(self, tokens: int, before: int) -> Iterator[tuple[int, int, int]]:
+        """Of each row where it begins, where its loss begins, and where it ends; the first tokens stand `before` the text."""
+        first = max(1, before)
         if self._length is None:
             yield 0, first, tokens
             return

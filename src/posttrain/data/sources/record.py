@@ -14,7 +14,8 @@ class Record:
     mapped: of our names those that the recipe says where to find, with theirs,
     whether or not this row has it. form: how the row was written, where that was
     named, or in no columns of ours. left_out: why it is not to be read, though it
-    could be: what that is counted as, and in words.
+    could be: what that is counted as, and in words. read: columns that a transform
+    has read.
     """
 
     where: str
@@ -23,3 +24,4 @@ class Record:
     mapped: Mapping[str, str] = field(default_factory=dict[str, str])
     form: str | None = None
     left_out: tuple[str, str] | None = None
+    read: frozenset[str] = frozenset()

@@ -16,6 +16,7 @@ from posttrain.errors import DataError
 from posttrain.estimator import Algorithm
 from posttrain.execution.prepare.collect.asking import asked_first, room_for
 from posttrain.execution.prepare.mixture import Part, held_of, parts, records_of
+from posttrain.execution.prepare.passage import Passage, told_of
 from posttrain.model.load import context_of
 from posttrain.model.proofs.tokens import ROWS
 from posttrain.model.tokenizer import eos_ids
@@ -35,7 +36,7 @@ class Sets:
     """All that a recipe's data became: what is trained on, what is evaluated, and what was left out of each.
 
     `candidates` are questions that are sampled before training, where the recipe says so. `demonstrations` are those of a
-    set of their own.
+    set of their own. `transforms` says what was done to rows before they were encoded, and in which sets.
     """
 
     train: list[Example] | list[Problem]
@@ -45,6 +46,16 @@ class Sets:
     problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
     reports: dict[str, DataReport] = field(default_factory=dict[str, DataReport])
     overlaps: list[Overlap] = field(default_factory=list[Overlap])
+    transforms: list[str] = field(default_factory=list[str])
+
+    @property
+    def forms(self) -> dict[str, Any]:
+        """Rows of the plan: how files are written, where that is in no columns of ours, and what is done to their rows."""
+        forms = {name: dict(report.forms) for name, report in self.reports.items() if report.forms}
+        return {
+            **({"formats of the rows": forms} if forms else {}),
+            **({"transforms": ", ".join(self.transforms)} if self.transforms else {}),
+        }
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -54,12 +65,6 @@ class Sets:
             for one in self.overlaps
         }
         return {"questions of evaluation that stand in training": found} if found else {}
-
-    @property
-    def forms(self) -> dict[str, Any]:
-        """How the rows of files are written, where that is in no columns of ours: a row of the plan."""
-        found = {name: dict(report.forms) for name, report in self.reports.items() if report.forms}
-        return {"formats of the rows": found} if found else {}
 
     @property
     def digests(self) -> dict[str, str]:
@@ -110,22 +115,23 @@ def read_sets(
         teacher: how one is asked, where it is asked something else.
 
     Raises:
-        RecipeError: answers have no room in the context.
+        RecipeError: answers have no room in the context, or a transform cannot be had.
         DataError: a set cannot be used.
     """
     reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
     sets, held = Sets([]), held_of(recipe.data)
     looked = Overlaps(held, words=recipe.data.decontaminate.n, dropping=recipe.data.kept_clean_of)
+    passage, sets.transforms = Passage(recipe, looked), told_of(recipe)
     if recipe.data.generates:
         sets.train, sets.reports["train"] = asked_first(recipe, algorithm, model, tokenizer, looked)
         sets.candidates = sets.train
     for part in parts(recipe.data) if not recipe.data.generates else ():
-        _read_part(part, recipe, algorithm, model, tokenizer, reader, looked, rewards, sets, teacher)
+        _read_part(part, recipe, algorithm, model, tokenizer, reader, passage, rewards, sets, teacher)
     if (source := recipe.data.demonstrations) is not None:
-        shown = reader.examples(looked.through(read(source)), teacher=teacher, label="data.demonstrations")
+        shown = reader.examples(passage.trained(read(source)), teacher=teacher, label="data.demonstrations")
         sets.demonstrations, sets.reports["demonstrations"] = shown
     for name, records in held.items():
-        _evaluated(name, records, recipe, algorithm, model, reader, sets, teacher)
+        _evaluated(name, passage.asked(records), recipe, algorithm, model, reader, sets, teacher)
     sets.overlaps = looked.found()
     tell_overlaps(recipe, sets)
     _tell_unread(recipe, sets)
@@ -139,7 +145,7 @@ def _read_part(
     model: Any,
     tokenizer: Any,
     reader: Reader,
-    looked: Overlaps,
+    passage: Passage,
     rewards: Sequence[Weighted],
     sets: Sets,
     teacher: Asked | None,
@@ -148,12 +154,12 @@ def _read_part(
     asked, kept = list[Problem](), list[Any]()
     for chosen in recipe.data.steps:
         room = room_for(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
-        records = looked.through(records_of(part, recipe.data, recipe.seed))
+        records = passage.trained(records_of(part, recipe.data, recipe.seed))
         asked, sets.reports[part.candidates] = reader.problems(records, **room, teacher=teacher, label=part.label)
     if recipe.data.makes_data and recipe.rollout is None:
         kept, sets.reports[part.report] = asked, sets.reports.pop(part.candidates)
     else:
-        records = looked.through(records_of(part, recipe.data, recipe.seed))
+        records = passage.trained(records_of(part, recipe.data, recipe.seed))
         made = {"values": recipe.data.makes_values, "data": recipe.data.makes_data}
         kept, sets.reports[part.report] = train_set(
             recipe, algorithm, model, tokenizer, records, rewards, teacher, part.label, later=made

@@ -13,6 +13,7 @@ from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.study.outcome import stages
 from posttrain.settings.data import Encoding
 from posttrain.settings.faults import faults
+from posttrain.telling import tell
 
 AT = "final, best, adapter, checkpoint-N"
 
@@ -102,6 +103,11 @@ def _encoding(folder: Path) -> Encoding:
     try:
         recipe: Any = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
         data = ((recipe.get("stages") or [recipe])[-1].get("data")) or {}
+        if any("eval" in one.get("sets", ()) for one in data.get("transforms", ())):
+            tell(
+                "asked-as-it-is",
+                f"{folder}: its evaluation sets were asked by data.transforms, and here prompts are not.",
+            )
         return Encoding.model_validate({name: value for name, value in data.items() if name in Encoding.model_fields})
     except ValidationError as error:
         raise CheckpointError(f"{folder}/recipe.yaml: data: {faults(error)[0]}") from None

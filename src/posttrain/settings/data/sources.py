@@ -16,6 +16,7 @@ Column = Literal[
     "completion",
     "messages",
     "text",
+    "text_prefix",
     "prompts",
     "completions",
     "chosen",

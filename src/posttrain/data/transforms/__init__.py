@@ -1,0 +1,46 @@
+"""All transforms: one file (its config, and what it does to a row) and one line here for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from posttrain.data.transforms._chain import Transforms, built_transform
+from posttrain.data.transforms._transform import TransformConfig
+from posttrain.data.transforms.as_text import AsText
+from posttrain.data.transforms.cloze import Cloze
+from posttrain.data.transforms.control_token import ControlToken
+from posttrain.data.transforms.demonstrations import Demonstrations
+from posttrain.data.transforms.denoise import Denoise
+from posttrain.data.transforms.documents import Documents
+from posttrain.data.transforms.feedback import Feedback
+from posttrain.data.transforms.function import FunctionTransform, installed_transform
+from posttrain.data.transforms.source_tag import SourceTag
+from posttrain.data.transforms.yes_no import YesNo
+from posttrain.settings.doors.kinds import Kind
+
+__all__ = ["KIND", "TRANSFORMS", "AnyTransform", "TransformConfig", "Transforms", "built_transform"]
+
+TRANSFORMS: tuple[type[TransformConfig], ...] = (
+    ControlToken,
+    AsText,
+    Denoise,
+    SourceTag,
+    Cloze,
+    Demonstrations,
+    Documents,
+    YesNo,
+    Feedback,
+)
+
+KIND = Kind(
+    "transform",
+    group="posttrain.transforms",
+    base=TransformConfig,
+    members=(*TRANSFORMS, FunctionTransform),
+    wrap=installed_transform,
+)
+
+if TYPE_CHECKING:
+    AnyTransform = TransformConfig
+else:
+    AnyTransform = KIND.field

@@ -1,0 +1,47 @@
+"""What records pass through before they are encoded: a look for what evaluation asks, and the recipe's transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from posttrain.data.overlap import Overlaps
+from posttrain.data.sources import Record
+from posttrain.data.transforms import Transforms
+from posttrain.execution.prepare.mixture import parts, records_of
+from posttrain.recipe import Recipe
+from posttrain.settings.data import DataConfig
+
+
+class Passage:
+    """The way of a recipe's records.
+
+    Args:
+        recipe: whose transforms they are.
+        looked: looks for the questions of its evaluation sets.
+    """
+
+    def __init__(self, recipe: Recipe, looked: Overlaps) -> None:
+        self._recipe, self._looked = recipe, looked
+        self._transforms = Transforms(recipe.data.transforms, seed=recipe.seed, train=self._all)
+
+    def trained(self, records: Iterable[Record]) -> Iterator[Record]:
+        """What is trained on of a set, looked at as its source has it, and as the transforms make it."""
+        before = self._looked.through(records)
+        return self._looked.through(self._transforms.through(before, "train")) if self._recipe.data.transforms else before
+
+    def asked(self, records: Iterable[Record]) -> Sequence[Record]:
+        """What is evaluated of a set."""
+        return list(self._transforms.through(records, "eval"))
+
+    def _all(self) -> Iterator[Record]:
+        return self._looked.through(all_of(self._recipe.data, self._recipe.seed))
+
+
+def all_of(data: DataConfig, seed: int) -> Iterator[Record]:
+    """The records of every source that is trained on."""
+    return (record for part in parts(data) for record in records_of(part, data, seed))
+
+
+def told_of(recipe: Recipe) -> list[str]:
+    """Each transform, and the sets that it is for."""
+    return [f"{one.label} ({' and '.join(one.sets)})" for one in recipe.data.transforms]
