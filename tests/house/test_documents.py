@@ -22,11 +22,12 @@ import yaml
 
 from posttrain import Batch, Group, HFEngine, Request, Sampling, policy_gradient_loss
 from posttrain.algorithms import example_values
+from posttrain.data.transforms import KIND as TRANSFORM
 from posttrain.estimator.algorithm import table_rows
 from posttrain.estimator.trial import try_out
 from posttrain.rewards.kinds import REWARDS
 from posttrain.settings.doors import code
-from posttrain.settings.doors.kinds import name_of
+from posttrain.settings.doors.kinds import Kind, name_of
 from posttrain.train.schedules import KIND as SCHEDULE
 
 ROOT = Path(__file__).parents[2]
@@ -97,9 +98,17 @@ def rewards() -> str:
     return "\n".join(lines)
 
 
+def all_of(kind: Kind[Any]) -> str:
+    lines = [f"| {kind.what} | what |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {summary(config)} |" for name, config in kind.members.items())])
+
+
 def schedules() -> str:
-    lines = ["| schedule | what |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{name}` | {summary(config)} |" for name, config in SCHEDULE.members.items())])
+    return all_of(SCHEDULE)
+
+
+def transforms() -> str:
+    return all_of(TRANSFORM)
 
 
 def summary(config: type[Any]) -> str:
@@ -110,6 +119,7 @@ GENERATED: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
     "CONTRIBUTING.md": (("map", the_map),),
     "docs/rewards.md": (("rewards", rewards),),
     "docs/architecture.md": (("schedules", schedules),),
+    "docs/data.md": (("transforms", transforms),),
 }
 """What stands between `<!-- word -->` and `<!-- /word -->` in a document."""
 

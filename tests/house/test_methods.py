@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cases import Case
 from posttrain import build_algorithm
 from posttrain.algorithms import ALGORITHMS
+from posttrain.data.transforms import TRANSFORMS
 from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.kinds import REWARDS
 from posttrain.settings.doors.kinds import name_of
@@ -51,6 +52,7 @@ class Here(Strict):
     options: dict[str, Any] = {}
     """Of the algorithm, where they make it this method."""
     reward: str | None = None
+    transform: str | None = None
     recipe: str | None = None
     """The name of one in recipes/."""
     set: list[str] = []
@@ -60,7 +62,7 @@ class Here(Strict):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Here:
-        assert sum(one is not None for one in (self.algorithm, self.reward, self.recipe, self.absent)) == 1
+        assert sum(one is not None for one in (self.algorithm, self.reward, self.transform, self.recipe, self.absent)) == 1
         assert self.algorithm is not None or not self.options, "options are of an algorithm"
         assert self.recipe is not None or not self.set, "set is of a recipe"
         return self
@@ -81,7 +83,7 @@ class Method(Strict):
 
     @model_validator(mode="after")
     def _says_what_proves_it(self) -> Method:
-        built = self.here.algorithm or self.here.reward
+        built = self.here.algorithm or self.here.reward or self.here.transform
         assert not built or self.test, f"{self.name}: a method is there only if a test shows its effect"
         assert not (self.here.absent and self.test), f"{self.name}: what is not there has no test"
         assert self.case is None or self.test, f"{self.name}: a case is of a test"
@@ -125,9 +127,8 @@ def _here(method: Method) -> str:
     if here.absent:
         return f"*{ABSENT}*: {here.absent}"
     options = ", ".join(f"{name}: {_written(value)}" for name, value in here.options.items())
-    said = (
-        f"`{here.algorithm}`" if here.algorithm else f"reward `{here.reward}`" if here.reward else f"recipe `{here.recipe}`"
-    )
+    kinds = {"reward": here.reward, "transform": here.transform, "recipe": here.recipe}
+    said = f"`{here.algorithm}`" if here.algorithm else next(f"{kind} `{name}`" for kind, name in kinds.items() if name)
     said += f" with `{options}`" if options else "".join(f", `{one}`" for one in here.set)
     return f"{said}; {method.note}" if method.note else said
 
@@ -193,9 +194,9 @@ def fault_of_test(method: Method) -> str | None:
 
 
 def names(method: Method) -> list[str]:
-    """Under which a test knows it: an algorithm's name; that of a reward, or of what it builds."""
+    """Under which a test knows it: an algorithm's or transform's name; that of a reward, or of what it builds."""
     if method.here.reward is None:
-        return [method.here.algorithm] if method.here.algorithm else []
+        return [name for name in (method.here.algorithm, method.here.transform) if name]
     return [
         method.here.reward,
         *(one.build.__annotations__["return"] for one in REWARDS if name_of(one) == method.here.reward),
@@ -215,6 +216,8 @@ def fault_of_place(method: Method) -> str | None:
             load_recipe(path, here.set)
     except ValueError as error:
         return str(error)
+    if here.transform and here.transform not in map(name_of, TRANSFORMS):
+        return f"no transform {here.transform}"
     return f"no reward {here.reward}" if here.reward and here.reward not in map(name_of, REWARDS) else None
 
 
@@ -258,6 +261,7 @@ def test_the_tests_are_there_and_are_of_the_method() -> None:
         ({"here": {"algorithm": "dpo", "options": {"gamma": 1.0}}}, "place: dpo: gamma"),
         ({"here": {"algorithm": "dpo", "options": {"beta": 0.1}}}, "place: dpo is the same without these options"),
         ({"here": {"reward": "dpo"}}, "place: no reward dpo"),
+        ({"here": {"transform": "dpo"}}, "place: no transform dpo"),
         ({"here": {"recipe": "quickstart", "set": ["seed=-1"]}}, "place: .*seed"),
         ({"test": "tests/parity/test_papers.py::test_nothing"}, "test: there is no tests/parity"),
         ({"case": "dpo-rough"}, "test: test_gradient_is_the_papers has no case dpo-rough"),
