@@ -17,14 +17,13 @@ from rich.table import Table
 from posttrain.cli.checked import checked
 from posttrain.data.reader import Reader
 from posttrain.data.sources import Record, read
-from posttrain.data.transforms import Transforms
+from posttrain.data.transforms import TransformedData, Transforms
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
 from posttrain.execution.prepare.passage import all_of
 from posttrain.model.load import context_of, load
 from posttrain.model.tokenizer import eos_ids
-from posttrain.recipe.data import TransformedData
 from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders

@@ -9,15 +9,17 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypeIs
 
 from posttrain.data.rows import BadRow, DataReport
 from posttrain.data.sources.record import Record
-from posttrain.estimator.needs import CROSSED, Needs
 from posttrain.settings.data import Encoding
 from posttrain.telling import tell
+
+if TYPE_CHECKING:
+    from posttrain.estimator.needs import Needs
 
 Kind = Literal["demonstrations", "pairs", "crossed", "questions"]
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
@@ -160,6 +162,8 @@ class Use:
         if self.kind == "pairs":
             return asked | {"chosen", "rejected", *self.needs}
         if self.kind == "crossed":
+            from posttrain.estimator.needs import CROSSED  # with torch, which recipes do not import
+
             return asked - {"prompt"} | {*CROSSED}
         if self.kind == "demonstrations":
             if _is_text(given, record):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from posttrain.algorithms import AnyAlgorithm
+from posttrain.data.transforms import TransformedData
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
-from posttrain.recipe.data import TransformedData
 from posttrain.recipe.faults import sentence
 from posttrain.recipe.mixtures import check_mixture
 from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher, with_values

@@ -74,6 +74,12 @@ def of(config: type[TransformConfig], records: Sequence[Record], **options: Any)
     return {one.where: one.columns for one in made(given, records, **options)}
 
 
+@pytest.mark.parametrize("config", TRANSFORMS, ids=name_of)
+def test_a_runs_own_recipe_with_all_of_its_keys_is_read_again(config: type[TransformConfig]) -> None:
+    one = config.model_validate(OPTIONS[name_of(config)])
+    assert config.model_validate(one.model_dump(mode="json")) == one
+
+
 def test_all_transforms_are_tested() -> None:
     assert OPTIONS.keys() == NEEDED.keys() == {name_of(config) for config in TRANSFORMS}
 

@@ -16,9 +16,10 @@ from posttrain.data.transforms.feedback import Feedback
 from posttrain.data.transforms.function import FunctionTransform, installed_transform
 from posttrain.data.transforms.source_tag import SourceTag
 from posttrain.data.transforms.yes_no import YesNo
+from posttrain.settings.data import DataConfig
 from posttrain.settings.doors.kinds import Kind
 
-__all__ = ["KIND", "TRANSFORMS", "AnyTransform", "TransformConfig", "Transforms", "built_transform"]
+__all__ = ["KIND", "TRANSFORMS", "AnyTransform", "TransformConfig", "TransformedData", "Transforms", "built_transform"]
 
 TRANSFORMS: tuple[type[TransformConfig], ...] = (
     ControlToken,
@@ -44,3 +45,10 @@ if TYPE_CHECKING:
     AnyTransform = TransformConfig
 else:
     AnyTransform = KIND.field
+
+
+class TransformedData(DataConfig):
+    """Where the rows come from, what is made of them, and how they become tokens."""
+
+    transforms: list[AnyTransform] = []
+    """What is done to the columns of rows, in this order: names of `posttrain list transforms`, with their options."""

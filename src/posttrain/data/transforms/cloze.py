@@ -38,7 +38,7 @@ class Cloze(TransformConfig):
 
     @model_validator(mode="after")
     def _takes_one_thing(self) -> Cloze:
-        if self.answer is not None and self.model_fields_set & {"words", "per_text"}:
+        if self.answer is not None and (self.words, self.per_text) != (1, 1):
             raise ValueError("answer: it is what is taken out: leave words and per_text out")
         return self
 

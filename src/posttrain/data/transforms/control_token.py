@@ -4,7 +4,7 @@ Pretraining Language Models with Human Preferences (arXiv:2302.08582, and its co
 <|aligned|> where its score is within a threshold, and else with <|misaligned|>; 1 % of them begin with neither; the language
 modelling loss is on all of the text, and not on the prefix. Asked after <|aligned|> the model says what is like that.
 
-The same with the name of where a row comes from (Source Prompt, arXiv:2311.09732; the domain name of Physics of Language
+The same with the name of where a row comes from (Source Prompt, doi:10.1145/3627673.3679835; the domain name of Physics of Language
 Models: Part 3.3, arXiv:2404.05405; both from their abstracts). Ours: high scores are good ones; the prefix is words of the
 text to the tokenizer, unless it knows a special token of that name and data.special_tokens says tokens; and the threshold is
 the median, or where the least score is half of them or more, the least one above it, so that scores of 0 and 1 fall apart.
@@ -28,6 +28,7 @@ from posttrain.settings.base import Share
 from posttrain.telling import tell
 
 WITHOUT = 0.01  # of the rows, as in the paper
+PREFIX = "<|{value}|>"
 
 
 class ControlToken(TransformConfig):
@@ -36,7 +37,7 @@ class ControlToken(TransformConfig):
     name: Literal["control_token"] = "control_token"
     column: str | None = None
     """What the prefix depends on: a name, or with `high` and `low` a number."""
-    prefix: Annotated[str, holds("value")] = "<|{value}|>"
+    prefix: Annotated[str, holds("value")] = PREFIX
     """What is put before the row, with the column's value in it."""
     high: str | None = None
     """Put before rows whose number is at least the threshold."""
@@ -58,9 +59,9 @@ class ControlToken(TransformConfig):
             raise ValueError("high and low belong together: two prefixes, for the high scores and for the others")
         if self.high is None and self.threshold is not None:
             raise ValueError("threshold: it tells high scores from others: give high and low, the prefix of each")
-        if self.always is not None and (self.high is not None or "prefix" in self.model_fields_set):
+        if self.always is not None and (self.high is not None or self.prefix != PREFIX):
             raise ValueError("always is the whole prefix: leave prefix, high and low out")
-        if self.high is not None and "prefix" in self.model_fields_set:
+        if self.high is not None and self.prefix != PREFIX:
             raise ValueError("high and low are the whole prefixes: leave prefix out")
         if self.high is not None and self.high == self.low:
             raise ValueError(f"high and low are both {self.high!r}: nothing would tell them apart")
