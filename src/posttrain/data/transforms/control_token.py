@@ -4,10 +4,11 @@ Pretraining Language Models with Human Preferences (arXiv:2302.08582, and its co
 <|aligned|> where its score is within a threshold, and else with <|misaligned|>; 1 % of them begin with neither; the language
 modelling loss is on all of the text, and not on the prefix. Asked after <|aligned|> the model says what is like that.
 
-The same with the name of where a row comes from (Source Prompt, doi:10.1145/3627673.3679835; the domain name of Physics of Language
-Models: Part 3.3, arXiv:2404.05405; both from their abstracts). Ours: high scores are good ones; the prefix is words of the
-text to the tokenizer, unless it knows a special token of that name and data.special_tokens says tokens; and the threshold is
-the median, or where the least score is half of them or more, the least one above it, so that scores of 0 and 1 fall apart.
+The same with the name of where a row comes from (Source Prompt, doi:10.1145/3627673.3679835; the domain name of Physics of
+Language Models: Part 3.3, arXiv:2404.05405; both from their abstracts). Ours: high scores are good ones; the prefix is
+words of the text to the tokenizer, unless it knows a special token of that name and data.special_tokens says tokens; and
+the threshold is the median, or where the least score is half of them or more, the least one above it, so that scores of 0
+and 1 fall apart.
 """
 
 from __future__ import annotations
