@@ -86,7 +86,10 @@ def test_a_mixture_of_one_task_has_its_verifier_and_another_one_needs_rewards() 
     load_recipe(recipe(**GRPO, data={"train": same}, rewards=[{"name": "task"}]))
     assert "rewards: grpo learns from rewards" in refused(**GRPO, data={"train": mix()})
     says = refused(**GRPO, data={"train": mix()}, rewards=[{"name": "task"}])
-    assert "rewards: task is the verifier of a generated task, and the sources of data.train.mix are not all the same" in says
+    assert (
+        "rewards: task is the verifier of a generated task or a gym, and the sources of data.train.mix are not all the same"
+        in says
+    )
     says = refused(data={"train": mix(), "collect": {"rif": {"max_tokens": 4}}})
     assert "data.collect: data.train.mix.b has a verifier of its own" in says
 

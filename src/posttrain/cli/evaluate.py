@@ -29,7 +29,7 @@ from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.make import sampling_of
-from posttrain.settings.data import DataConfig, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.data import DataConfig, GymSource, HubSource, PathSource, Source, TaskSource
 from posttrain.settings.doors.door import Door
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.faults import faults
@@ -37,7 +37,8 @@ from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell
 from posttrain.train.watch.records import JsonLines
 
-TASK_ROWS = 256  # problems of a generated task where no limit is given
+TASK_ROWS = 256  # problems of a generated task or a gym where no limit is given
+GYM_SEED = 2**12 - 1  # the last there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,8 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
     elif kind == "task" and parts:
         rows = asked.settings["limit"] or TASK_ROWS
         given = {**dict(zip(("task", "split"), [*parts, "held_out"], strict=False)), "rows": rows}
+    elif kind == "gym" and parts:
+        given = {"gym": parts[0], "rows": asked.settings["limit"] or TASK_ROWS, "seed": GYM_SEED}
     elif kind == "hub" and parts:
         given = {"split": "test", **dict(zip(("hub", "config", "split"), parts, strict=False))}
     else:
@@ -133,7 +136,7 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
             raise RecipeError("--columns: OURS=THEIRS is expected, for instance prompt=asked.")
         given["columns"] = dict(pair.split("=", 1) for pair in asked.columns)
     try:
-        return TypeAdapter[PathSource | HubSource | TaskSource](Source).validate_python(given)
+        return TypeAdapter[PathSource | HubSource | TaskSource | GymSource](Source).validate_python(given)
     except ValidationError as error:
         raise RecipeError(f"--data {asked.data}: {faults(error)[0]}") from None
 

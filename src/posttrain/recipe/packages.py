@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from posttrain.errors import SetupError
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.data import GymSource
 from posttrain.settings.trainer.optimizers import PACKAGE_OF
 
 TRACKERS = {"wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow"}
@@ -39,6 +40,9 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield f"training.extra.optim: {optimizer}", *PACKAGE_OF[optimizer]
     if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
         yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
+    for source in (*recipe.data.sources.values(), recipe.data.demonstrations, *recipe.data.eval.values()):
+        if isinstance(source, GymSource):
+            yield f"gym: {source.gym}", "reasoning_gym", "'posttrain[reasoning-gym]'"
     for sampling in (recipe.rollout, *recipe.data.steps):
         if sampling is not None and sampling.engine == "vllm" and not sampling.vllm.addresses:
             yield "engine: vllm", "vllm", "'posttrain[vllm]' (on a CPU: make setup-vllm)"

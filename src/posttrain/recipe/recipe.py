@@ -21,7 +21,7 @@ from posttrain.recipe.traits import Traits
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import with_verdict
 from posttrain.settings.base import Config, location
-from posttrain.settings.data import TaskSource
+from posttrain.settings.data import Generated
 from posttrain.settings.data.writers import check_teachers, learnt_from
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.evaluation import EvalConfig
@@ -156,7 +156,7 @@ class Recipe(Config):
 
     def _check_rewards(self, traits: Traits) -> None:
         name = self.algorithm.label
-        if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.judged, TaskSource):
+        if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.judged, Generated):
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
         reads = traits.reads_verdict or not traits.learns_from_rewards
         if self.rewards and not reads and not any(reward.weight for reward in self.rewards):

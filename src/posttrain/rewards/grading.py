@@ -44,6 +44,8 @@ class Grade:
 
     verdict: Verdict
     value: str | None
+    score: float | None = None
+    """Of a verifier that gives parts of a point; of others 1 for a right answer, else 0."""
 
 
 class Grader(Protocol):

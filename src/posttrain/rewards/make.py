@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from posttrain.rewards.base import Weighted
-from posttrain.rewards.grading import Grader, MathVerify, TaskGrader
+from posttrain.rewards.grading import Grader, MathVerify
 from posttrain.rewards.kinds._verified import OfAnswers
-from posttrain.rewards.kinds.task import TaskReward
+from posttrain.rewards.kinds.task import TaskReward, verifier
 from posttrain.rewards.options import Judged, RewardConfig
-from posttrain.settings.data import HubSource, Mixture, PathSource, TaskSource
+from posttrain.settings.data import Generated, GymSource, HubSource, Mixture, PathSource, TaskSource
 
 
 def with_verdict(configs: Sequence[RewardConfig]) -> list[RewardConfig]:
@@ -23,7 +23,7 @@ def with_verdict(configs: Sequence[RewardConfig]) -> list[RewardConfig]:
 
 def named(given: Sequence[RewardConfig], judged: Judged) -> list[RewardConfig]:
     """The rewards of training: a generated task's own verifier where none is named, and one of them for the verdict."""
-    own = [TaskReward()] if isinstance(judged.source, TaskSource) else []
+    own = [TaskReward()] if isinstance(judged.source, Generated) else []
     return with_verdict(given or own)
 
 
@@ -53,23 +53,25 @@ class Graders:
 
     def __init__(self, rewards: Sequence[RewardConfig]) -> None:
         graders = [one for one in rewards if isinstance(one, OfAnswers)]
+        self._generated: list[Grader] = []
         chosen = next((one for one in graders if one.verdict), graders[0] if graders else None)
         self._make = chosen.grader if chosen is not None else MathVerify
         self._grader: Grader | None = None
 
-    def of(self, source: PathSource | HubSource | TaskSource | Mixture) -> Grader:
+    def of(self, source: PathSource | HubSource | TaskSource | GymSource | Mixture) -> Grader:
         """A task's own verifier, the verdict of the recipe's rewards, or math-verify.
 
         Raises:
             SetupError: it does not start.
         """
-        if isinstance(source, TaskSource):
-            return TaskGrader(source.task)
+        if isinstance(source, Generated):
+            self._generated.append(verifier(source))
+            return self._generated[-1]
         if self._grader is None:
             self._grader = self._make()
         return self._grader
 
     def close(self) -> None:
         """Ends what was started."""
-        if self._grader is not None:
-            self._grader.close()
+        for one in (*self._generated, *([] if self._grader is None else [self._grader])):
+            one.close()

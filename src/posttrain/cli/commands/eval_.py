@@ -13,7 +13,7 @@ from posttrain.cli.screen import out, say
 
 def eval_(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="A run's folder, a model's, or a hub name.")],
-    data: Annotated[str, typer.Option(help="A file, hub:NAME:CONFIG:SPLIT, task:NAME:SPLIT, or a set of the run.")],
+    data: Annotated[str, typer.Option(help="A file, hub:NAME:CONFIG:SPLIT, task:NAME:SPLIT, gym:NAME, or a set of the run.")],
     samples: Annotated[int, typer.Option(min=1, help="Answers for each problem.")] = 4,
     k: Annotated[list[int], typer.Option("--k", min=1, help="pass@k besides pass@1; may be repeated.")] = [],  # noqa: B006
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,

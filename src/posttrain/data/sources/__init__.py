@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from random import Random
 from typing import Any
 
+from posttrain.data.sources import gym
 from posttrain.data.sources.files import files_of, read_file, through_datasets
 from posttrain.data.sources.formats import shaped
 from posttrain.data.sources.record import Record
 from posttrain.data.tasks import generate
 from posttrain.errors import DataError
-from posttrain.settings.data import HubSource, PathSource, TaskSource
+from posttrain.settings.data import GymSource, HubSource, PathSource, TaskSource
 
 __all__ = ["Record", "read", "records_of"]
 
 
-def read(source: PathSource | HubSource | TaskSource) -> Iterator[Record]:
+def read(source: PathSource | HubSource | TaskSource | GymSource) -> Iterator[Record]:
     """The records of a source, in order.
 
     Raises:
@@ -25,6 +26,8 @@ def read(source: PathSource | HubSource | TaskSource) -> Iterator[Record]:
     """
     if isinstance(source, TaskSource):
         return _task(source)
+    if isinstance(source, GymSource):
+        return gym.records(source)
     raw = _path(source) if isinstance(source, PathSource) else _hub(source)
     return (shaped(record, source.format) for record in _mapped(itertools.islice(raw, source.limit), source))
 

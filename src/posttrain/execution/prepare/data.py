@@ -23,7 +23,7 @@ from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
-from posttrain.settings.data import TaskSource
+from posttrain.settings.data import Generated
 from posttrain.telling import tell
 from posttrain.train.given.rows import read_as
 
@@ -198,7 +198,7 @@ def _tell_unread(recipe: Recipe, sets: Sets) -> None:
     sources |= {f"data.eval.{name}": (source, (name, f"{name}/problems")) for name, source in recipe.data.eval.items()}
     for label, (source, names) in sources.items():
         reports = [sets.reports[name] for name in names if name in sets.reports]
-        if isinstance(source, TaskSource):  # has columns for every kind of training
+        if isinstance(source, Generated):  # has columns for every kind of training
             for report in reports:
                 report.unread.clear()
         else:

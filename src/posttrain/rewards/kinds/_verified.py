@@ -26,7 +26,8 @@ class OfAnswers(RewardConfig, ABC):
 
 
 class Verified:
-    """1 for a right answer, 0 for a wrong or an unparsable one, or none as it was cut off; a failure where its grader failed.
+    """1 for a right answer, 0 for a wrong or an unparsable one, or none as it was cut off, or the grader's own score; a
+    failure where its grader failed.
 
     Args:
         name: under which its mean is logged.
@@ -47,7 +48,7 @@ class Verified:
         if grade.verdict.failed:
             return Judgement.failed(grade.verdict)
         right = grade.verdict is Verdict.RIGHT
-        return Judgement(float(right), right, grade.value)
+        return Judgement(float(right) if grade.score is None else grade.score, right, grade.value)
 
     def close(self) -> None:
         """Ends the grader."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from posttrain.rewards.base import Group, Judgement
-from posttrain.rewards.grading import GRADERS, Grader, TaskGrader, Verdict, classes
+from posttrain.rewards.grading import GRADERS, Grader, Verdict, classes
 from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.kinds.task import verifier
 from posttrain.rewards.options import Judged, RewardConfig
-from posttrain.settings.data import TaskSource
+from posttrain.settings.data import Generated
 
 
 class MajorityVoteReward(RewardConfig):
@@ -24,8 +25,8 @@ class MajorityVoteReward(RewardConfig):
 
     def build(self, judged: Judged) -> MajorityVote:
         """With the grader that reads answers."""
-        if isinstance(judged.source, TaskSource) and self.reads in (None, "task"):
-            return MajorityVote(TaskGrader(judged.source.task))
+        if isinstance(judged.source, Generated) and self.reads in (None, "task"):
+            return MajorityVote(verifier(judged.source))
         return MajorityVote(GRADERS[self.reads or "math_verify"](reads_cut_off=self.reads_cut_off))
 
 

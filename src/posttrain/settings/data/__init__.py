@@ -11,7 +11,7 @@ from posttrain.settings.base import Config, Count, Template
 from posttrain.settings.data.collect import Chosen, Collect, QuestionValue, RejectionSampling, steps_of
 from posttrain.settings.data.generate import Generate
 from posttrain.settings.data.mixture import REPLAY, Mixture, Replay, Train, sources_in
-from posttrain.settings.data.sources import Column, Format, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.data.sources import Column, Format, Generated, GymSource, HubSource, PathSource, Source, TaskSource
 
 __all__ = [
     "Column",
@@ -19,6 +19,8 @@ __all__ = [
     "Decontaminate",
     "Encoding",
     "Format",
+    "Generated",
+    "GymSource",
     "HubSource",
     "Mixture",
     "PathSource",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from posttrain.settings.base import Config, Count
-from posttrain.settings.data.sources import HubSource, PathSource, Source, TaskSource, kind_of
+from posttrain.settings.data.sources import GymSource, HubSource, PathSource, Source, TaskSource, kind_of
 
 OWN, REPLAY = "train", "replay"
 """What rows of earlier stages are called as a source, `replay`, and beside them those of a stage that has one source."""
@@ -122,11 +122,12 @@ Train = Annotated[
     Annotated[PathSource, Tag("path source")]
     | Annotated[HubSource, Tag("hub source")]
     | Annotated[TaskSource, Tag("task source")]
+    | Annotated[GymSource, Tag("gym source")]
     | Annotated[Mixture, Tag("mixture of sources")],
     Discriminator(
         _train_kind,
         custom_error_type="source",
-        custom_error_message="a source has one of the keys path, hub, task; several are mix: {NAME: {path: …, weight: 1}, …}",
+        custom_error_message="a source has one of the keys path, hub, task, gym; several are mix: {NAME: {path: …, …}}",
     ),
 ]
 
@@ -159,6 +160,6 @@ class Replay(Config):
         return self
 
 
-def sources_in(train: PathSource | HubSource | TaskSource | Mixture) -> dict[str, Source]:
+def sources_in(train: PathSource | HubSource | TaskSource | GymSource | Mixture) -> dict[str, Source]:
     """The sources by their names; one by itself has none."""
     return dict(train.mix) if isinstance(train, Mixture) else {"": train}

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from posttrain.settings.base import Config, Count, Share
 
@@ -108,19 +108,44 @@ class TaskSource(Config):
     """Other questions for another one."""
 
 
+class GymSource(Config):
+    """Questions of reasoning-gym, whose verifier judges the answers; needs the extra `reasoning-gym`."""
+
+    gym: str
+    """Its name there, such as chain_sum."""
+    rows: Annotated[int, Field(ge=1, le=2**20)]
+    """How many questions."""
+    seed: Annotated[int, Field(ge=0, lt=2**12)] = 0
+    """Other questions for another one, but for those that the gym itself draws twice."""
+    options: dict[str, Any] = {}
+    """What the gym can be told, such as min_terms; its own defaults for what is not."""
+
+    @field_validator("options")
+    @classmethod
+    def _leave_what_has_a_key(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if own := options.keys() & {"seed", "size"}:
+            raise ValueError(f"{min(own)} is a key of its own: {'rows' if 'size' in own else 'seed'}")
+        return options
+
+
+Generated = TaskSource | GymSource
+"""What is made here, with a verifier of its own."""
+
+
 def kind_of(source: Any) -> str | None:
     """Which union member a source is of, by its keys."""
     keys = source if isinstance(source, dict) else type(source).model_fields if isinstance(source, Config) else ()
-    return next((f"{kind} source" for kind in ("path", "hub", "task") if kind in keys), None)
+    return next((f"{kind} source" for kind in ("path", "hub", "task", "gym") if kind in keys), None)
 
 
 Source = Annotated[
     Annotated[PathSource, Tag("path source")]
     | Annotated[HubSource, Tag("hub source")]
-    | Annotated[TaskSource, Tag("task source")],
+    | Annotated[TaskSource, Tag("task source")]
+    | Annotated[GymSource, Tag("gym source")],
     Discriminator(
         kind_of,
         custom_error_type="source",
-        custom_error_message="a source has one of the keys path, hub, task",
+        custom_error_message="a source has one of the keys path, hub, task, gym",
     ),
 ]

@@ -1,0 +1,91 @@
+"""The verifiers of reasoning-gym: its own answers are right, others are not, and what hangs ends at its deadline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from posttrain.data.sources import read
+from posttrain.data.sources.gym import environment
+from posttrain.rewards.base import Group
+from posttrain.rewards.grading import Verdict
+from posttrain.rewards.kinds._gym import GymGrader
+from posttrain.rewards.kinds.task import TaskReward
+from posttrain.rewards.options import Judged
+from posttrain.settings.data import GymSource
+
+SOURCE = GymSource(gym="chain_sum", rows=3)
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[GymGrader]:
+    made = GymGrader(SOURCE)
+    yield made
+    made.close()
+
+
+def test_the_gym_says_what_is_right(grader: GymGrader) -> None:
+    for record in read(SOURCE):
+        prompt, answer = record.columns["prompt"], record.columns["answer"]
+        said = {
+            answer: (Verdict.RIGHT, 1.0),
+            f"<think>{answer} or 3</think> so <answer>\n{answer}\n</answer>.": (Verdict.RIGHT, 1.0),
+            f"<answer>{answer}</answer> no: <answer>x</answer>": (Verdict.WRONG, 0.0),
+            "": (Verdict.UNPARSABLE, 0.0),
+            "<answer> </answer>": (Verdict.UNPARSABLE, 0.0),
+        }
+        for text, expected in said.items():
+            grade = grader.grade(text, prompt, answer)
+            assert (grade.verdict, grade.score) == expected, text
+    assert grader.grade("2", "1 + 1 =", "2").verdict is Verdict.BAD_REFERENCE
+
+
+def test_the_reward_is_the_gyms_score(grader: GymGrader) -> None:
+    [record, *_] = read(SOURCE)
+    columns, answer = record.columns, record.columns["answer"]
+    reward = TaskReward().build(Judged(SOURCE, 16))
+    texts = [answer, f"It is {answer}.", "none"]
+    judged: Any = reward.judge(Group(completions=texts, tokens=[(1,)] * 3, finished=[True] * 3, columns=columns))
+    reward.close()
+    assert [one.right for one in judged] == [True, False, False]
+    assert judged[0].score == 1 and 0 < judged[1].score < 1 and judged[2].score == 0
+
+
+def test_an_answer_that_keeps_the_verifier_busy_is_out_at_its_deadline() -> None:
+    source = GymSource(gym="countdown", rows=1)
+    grader = GymGrader(source, deadline=0.5)
+    [record] = read(source)
+    grade = grader.grade("9**9**9**9", record.columns["prompt"], record.columns["answer"])
+    again = grader.grade(record.columns["answer"], record.columns["prompt"], record.columns["answer"])
+    grader.close()
+    assert grade.verdict in (Verdict.TIMEOUT, Verdict.CRASH) or grade.verdict is Verdict.WRONG
+    assert again.verdict is Verdict.RIGHT
+
+
+EVERY = """
+import json
+from reasoning_gym.factory import DATASETS
+from posttrain.data.sources.gym_made import questions
+from posttrain.rewards.isolated.gym_child import scorer
+score, found = scorer(), {}
+for name in sorted(DATASETS):
+    source = {"gym": name, "rows": 2, "seed": 5, "options": {}}
+    for index, (_, answer) in enumerate(questions(source).get("questions", [["", None]])):
+        asked = {"source": source, "index": index, "answer": answer}
+        found.setdefault(name, []).append(None if answer is None else score(asked))
+print(json.dumps(found))
+"""
+
+
+def test_every_gym_calls_its_own_answer_right() -> None:
+    done = subprocess.run([sys.executable, "-c", EVERY], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scores: dict[str, list[float | None]] = json.loads(done.stdout.splitlines()[-1])
+    without = [name for name, given in scores.items() if None in given]
+    assert without == ["boxnet", "composite", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
+    assert [name for name in scores if name not in without and scores[name] != [1, 1]] == [] and len(scores) == 106
