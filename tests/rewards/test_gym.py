@@ -68,7 +68,8 @@ def test_an_answer_that_keeps_the_verifier_busy_is_out_at_its_deadline() -> None
 
 
 EVERY = """
-import json
+import json, sys
+answers, sys.stdout = sys.stdout, sys.stderr
 from reasoning_gym.factory import DATASETS
 from posttrain.data.sources.gym_made import questions
 from posttrain.rewards.isolated.gym_child import scorer
@@ -78,14 +79,14 @@ for name in sorted(DATASETS):
     for index, (_, answer) in enumerate(questions(source).get("questions", [["", None]])):
         asked = {"source": source, "index": index, "answer": answer}
         found.setdefault(name, []).append(None if answer is None else score(asked))
-print(json.dumps(found))
+print(json.dumps(found), file=answers)
 """
 
 
 def test_every_gym_calls_its_own_answer_right() -> None:
     done = subprocess.run([sys.executable, "-c", EVERY], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    scores: dict[str, list[float | None]] = json.loads(done.stdout.splitlines()[-1])
+    scores: dict[str, list[float | None]] = json.loads(done.stdout)
     without = [name for name, given in scores.items() if None in given]
     assert without == ["boxnet", "composite", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"]
     assert [name for name in scores if name not in without and scores[name] != [1, 1]] == [] and len(scores) == 106

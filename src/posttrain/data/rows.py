@@ -7,12 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Weigh = Callable[[Sequence[int], Collection[int]], NDArray[np.float32]]
+Weigh: TypeAlias = "Callable[[Sequence[int], Collection[int]], NDArray[np.float32]]"
 """What the tokens of a completion are worth, by them and by all tokens that end one."""
 
 
@@ -86,6 +87,8 @@ class Problem:
 
 def digest(rows: Sequence[Example | Problem]) -> str:
     """SHA-256 of all that a run reads of these rows."""
+    import numpy as np
+
     known = hashlib.sha256()
     for one in rows:
         if isinstance(one, Problem):

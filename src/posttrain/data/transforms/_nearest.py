@@ -11,8 +11,6 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from posttrain.errors import SetupError
 from posttrain.telling import tell
 
@@ -60,6 +58,8 @@ class Nearest:
         """What is shown of the nearest, the nearest first; none of those that are asked as `but`, or show what `shown` has.
         Among equally near ones the order is that of their texts.
         """
+        import numpy as np
+
         words = _words(asked)
         scores = self._index.get_scores(words) if words else np.zeros(len(self._kept))
         return [self._kept[i].shown for i in self._order(scores, number, {*but}, {*shown})]
@@ -78,6 +78,8 @@ class Nearest:
 
 def _downward(scores: Any, number: int) -> Iterator[int]:
     """Their places, the highest score first, and among equal ones the first; about `number` will be asked for."""
+    import numpy as np
+
     least = -np.inf
     if number < len(scores):
         least = np.partition(scores, len(scores) - number)[len(scores) - number]

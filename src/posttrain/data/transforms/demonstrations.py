@@ -17,7 +17,7 @@ from posttrain.data.transforms._nearest import Found, Nearest
 from posttrain.data.transforms._transform import Columns, Rows, Transform, TransformConfig, filled, text_of, usable
 from posttrain.settings.base import Count, Template
 
-POOL = 20_000  # texts of 200 words take about 40 MB in the index
+POOL = 20_000  # texts
 
 
 class Demonstrations(TransformConfig):
