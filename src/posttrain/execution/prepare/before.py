@@ -20,7 +20,7 @@ from posttrain.execution.prepare.preparation import Prepared
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.scoring import computing
 from posttrain.rollout.make import make_engine, sampling_of
-from posttrain.settings.data import TaskSource
+from posttrain.settings.data import Generated
 from posttrain.settings.data.collect import key_of
 from posttrain.settings.data.generate import Generate
 from posttrain.settings.doors.permissions import Permissions
@@ -111,7 +111,7 @@ def _generated(prepared: Prepared, folder: Path, permissions: Permissions, liste
 def _tell_unread(prepared: Prepared, report: DataReport) -> None:
     """Columns that neither training nor a step before it reads."""
     data = prepared.recipe.data
-    if isinstance(data.train, TaskSource):  # has columns for every kind of training
+    if isinstance(data.train, Generated):  # has columns for every kind of training
         report.unread.clear()
     for step in data.steps:
         read_by = names_of(step.prompt_template or "") if isinstance(step, Generate) else ()
