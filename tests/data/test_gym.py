@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.data.sources import gym, read
-from posttrain.errors import DataError, RecipeError
+from posttrain.errors import DataError, RecipeError, SetupError
 from posttrain.settings.data import GymSource
 from recipes import SCRATCH, Command, recipe
 
@@ -49,6 +49,12 @@ def test_a_record_has_the_gyms_answer_and_is_found_again_by_its_question() -> No
 def test_what_cannot_be_asked_is_refused(changes: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         questions(**changes)
+
+
+def test_where_it_is_not_installed_it_is_said_how_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match=r"pip install 'posttrain\[reasoning-gym\]'"):
+        questions(seed=77)
 
 
 def test_a_recipe_trains_on_a_gym_by_its_verifier_and_is_evaluated_on_another_seed(

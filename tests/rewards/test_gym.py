@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,8 +64,31 @@ def test_an_answer_that_keeps_the_verifier_busy_is_out_at_its_deadline() -> None
     grade = grader.grade("9**9**9**9", record.columns["prompt"], record.columns["answer"])
     again = grader.grade(record.columns["answer"], record.columns["prompt"], record.columns["answer"])
     grader.close()
-    assert grade.verdict in (Verdict.TIMEOUT, Verdict.CRASH) or grade.verdict is Verdict.WRONG
-    assert again.verdict is Verdict.RIGHT
+    assert grade.verdict is Verdict.TIMEOUT and again.verdict is Verdict.RIGHT
+
+
+@pytest.mark.parametrize("gym", ["countdown", "string_insertion", "puzzle24", "polynomial_multiplication"])
+def test_an_answer_is_never_run(gym: str, tmp_path: Path) -> None:
+    """These four give answers to Python's eval, by themselves or by sympy."""
+    source = GymSource(gym=gym, rows=1)
+    grader = GymGrader(source)
+    [record] = read(source)
+    made = tmp_path / "made"
+    for text in (
+        f"__import__('os').system('touch {made}')",
+        f"__import__('os').system('touch {made}') + 3!",
+        f"open('{made}', 'w')",
+        f"[open('{made}', 'w') for i in [1]]",
+        f"(lambda: open('{made}', 'w'))()",
+        f'S(\'open("{made}", "w")\')',
+        f'exec(\'open("{made}", "w")\')',
+        f'sin(\'open("{made}", "w")\')',
+    ):
+        grade = grader.grade(text, record.columns["prompt"], record.columns["answer"])
+        assert grade.verdict in (Verdict.WRONG, Verdict.UNPARSABLE) and not made.exists(), text
+    right = grader.grade(record.columns["answer"], record.columns["prompt"], record.columns["answer"])
+    grader.close()
+    assert right.verdict is Verdict.RIGHT
 
 
 EVERY = """

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 
 from posttrain.data.sources.record import Record
 from posttrain.errors import DataError, RecipeError, SetupError
@@ -52,6 +53,8 @@ def _by_question(source: str) -> Mapping[str, int]:
 
 @lru_cache(maxsize=8)
 def _made(source: str) -> list[tuple[str, str | None]]:
+    if find_spec("reasoning_gym") is None:
+        raise SetupError("gym: it needs the package reasoning_gym: pip install 'posttrain[reasoning-gym]'.")
     done = subprocess.run([sys.executable, *PROCESS, source], env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise SetupError(f"gym: reasoning-gym does not start: {done.stderr.strip()[-300:]}")

@@ -48,7 +48,7 @@ class GymGrader:
         except ChildDied:
             return Grade(Verdict.CRASH, None)
         if score is None:
-            return Grade(Verdict.CRASH, found)
+            return Grade(Verdict.UNPARSABLE, found, 0.0)
         return Grade(Verdict.RIGHT if score >= 1 else Verdict.WRONG, found, score)
 
     def answer(self, completion: str) -> str | None:
