@@ -29,7 +29,7 @@ from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.make import sampling_of
-from posttrain.settings.data import DataConfig, GymSource, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.data import DataConfig, Source
 from posttrain.settings.doors.door import Door
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.faults import faults
@@ -136,7 +136,7 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
             raise RecipeError("--columns: OURS=THEIRS is expected, for instance prompt=asked.")
         given["columns"] = dict(pair.split("=", 1) for pair in asked.columns)
     try:
-        return TypeAdapter[PathSource | HubSource | TaskSource | GymSource](Source).validate_python(given)
+        return TypeAdapter[Source](Source).validate_python(given)
     except ValidationError as error:
         raise RecipeError(f"--data {asked.data}: {faults(error)[0]}") from None
 

@@ -10,7 +10,7 @@ from posttrain.rewards.grading import Grader, MathVerify
 from posttrain.rewards.kinds._verified import OfAnswers
 from posttrain.rewards.kinds.task import TaskReward, verifier
 from posttrain.rewards.options import Judged, RewardConfig
-from posttrain.settings.data import Generated, GymSource, HubSource, Mixture, PathSource, TaskSource
+from posttrain.settings.data import Generated, Mixture, Source
 
 
 def with_verdict(configs: Sequence[RewardConfig]) -> list[RewardConfig]:
@@ -58,7 +58,7 @@ class Graders:
         self._make = chosen.grader if chosen is not None else MathVerify
         self._grader: Grader | None = None
 
-    def of(self, source: PathSource | HubSource | TaskSource | GymSource | Mixture) -> Grader:
+    def of(self, source: Source | Mixture) -> Grader:
         """A task's own verifier, the verdict of the recipe's rewards, or math-verify.
 
         Raises:

@@ -11,14 +11,14 @@ from pydantic import Field, model_validator
 from posttrain.rewards.base import DEADLINE, Reward
 from posttrain.rewards.values import MAX_WEIGHT
 from posttrain.settings.base import Config, Share
-from posttrain.settings.data import GymSource, HubSource, Mixture, PathSource, TaskSource
+from posttrain.settings.data import Mixture, Source
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What a reward judges: answers to the questions of a source, of at most `max_tokens` tokens."""
 
-    source: PathSource | HubSource | TaskSource | GymSource | Mixture
+    source: Source | Mixture
     max_tokens: int
 
 

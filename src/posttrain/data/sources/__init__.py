@@ -13,12 +13,12 @@ from posttrain.data.sources.formats import shaped
 from posttrain.data.sources.record import Record
 from posttrain.data.tasks import generate
 from posttrain.errors import DataError
-from posttrain.settings.data import GymSource, HubSource, PathSource, TaskSource
+from posttrain.settings.data import GymSource, HubSource, PathSource, Source, TaskSource
 
 __all__ = ["Record", "read", "records_of"]
 
 
-def read(source: PathSource | HubSource | TaskSource | GymSource) -> Iterator[Record]:
+def read(source: Source) -> Iterator[Record]:
     """The records of a source, in order.
 
     Raises:

@@ -16,15 +16,7 @@ from typing import Any
 from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError
-from posttrain.settings.data import (
-    TRAIN_SHARE,
-    DataConfig,
-    GymSource,
-    HubSource,
-    Mixture,
-    PathSource,
-    TaskSource,
-)
+from posttrain.settings.data import TRAIN_SHARE, DataConfig, Mixture, Source
 from posttrain.settings.data.mixture import OWN, REPLAY, Phase, sources_in
 from posttrain.train.collect.order import Mixed
 
@@ -38,7 +30,7 @@ class Part:
 
     name: str
     label: str
-    source: PathSource | HubSource | TaskSource | GymSource | None
+    source: Source | None
 
     @property
     def report(self) -> str:
@@ -77,7 +69,7 @@ def held_out_of(data: DataConfig) -> list[Record]:
     ]
 
 
-def _trained(source: PathSource | HubSource | TaskSource | GymSource, share: float | None) -> Iterator[Record]:
+def _trained(source: Source, share: float | None) -> Iterator[Record]:
     return (record for record in read(source) if not _is_held_out(record, share))
 
 

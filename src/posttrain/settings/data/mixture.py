@@ -160,6 +160,6 @@ class Replay(Config):
         return self
 
 
-def sources_in(train: PathSource | HubSource | TaskSource | GymSource | Mixture) -> dict[str, Source]:
+def sources_in(train: Source | Mixture) -> dict[str, Source]:
     """The sources by their names; one by itself has none."""
     return dict(train.mix) if isinstance(train, Mixture) else {"": train}
