@@ -71,4 +71,4 @@ def test_a_recipe_trains_on_a_gym_by_its_verifier_and_is_evaluated_on_another_se
         eval={"samples": 1, "max_tokens": 4},
     )
     code, out, err = posttrain("run", path)
-    assert code == 0 and "held_out" in out, err
+    assert code == 0 and "held_out/pass@1" in out, err
