@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from posttrain.errors import RecipeError
-from posttrain.recipe.recipe import NOT_BUILT, Recipe, load_recipe
+from posttrain.recipe.recipe import Recipe, load_recipe
+from posttrain.recipe.resolve.resolved import NOT_BUILT
 from recipes import Command, recipe
 
 HEAVY = ("torch", "transformers", "datasets", "trl", "peft", "accelerate")

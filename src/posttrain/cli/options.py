@@ -49,5 +49,7 @@ def begun() -> str:
 
 def summary(recipe: Recipe) -> str:
     """What is trained, in a few words."""
-    names = [stage.algorithm.label for stage in recipe.stages] or [recipe.algorithm.label]
-    return f"{', then '.join(names)} on {recipe.model.label}"
+    written = [stage for stage in recipe.stages if stage.round in (None, 1)]
+    names = [stage.algorithm.label for stage in written] or [recipe.algorithm.label]
+    times = f", {recipe.rounds.times} times over," if recipe.rounds is not None else ""
+    return f"{', then '.join(names)}{times} on {recipe.model.label}"

@@ -31,8 +31,10 @@ def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool 
 def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
     """The same of a recipe whose code and folder have been looked at."""
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
-        plans = {stage.name: planned(_from_the_first(stage, recipe), permissions) for stage in recipe.stages}
-        return {f"{name}: {key}": value for name, rows in plans.items() for key, value in rows.items()}
+        written = [stage for stage in recipe.stages if stage.round in (None, 1)]
+        plans = {stage.name: planned(_from_the_first(stage, recipe), permissions) for stage in written}
+        stages = {f"{name}: {key}": value for name, rows in plans.items() for key, value in rows.items()}
+        return {**({} if recipe.rounds is None else {"rounds": recipe.rounds.told}), **stages}
     recipe = settled(recipe)
     with hearing() as heard:
         prepared = prepare(recipe, permissions)

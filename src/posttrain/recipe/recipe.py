@@ -12,15 +12,17 @@ from posttrain.algorithms import AnyAlgorithm
 from posttrain.data.transforms import TransformedData
 from posttrain.errors import RecipeError
 from posttrain.recipe.by_name import recipe_file
-from posttrain.recipe.faults import sentence
+from posttrain.recipe.faults import sentences
 from posttrain.recipe.mixtures import check_mixture
-from posttrain.recipe.resolve import is_in_vain, with_compute, with_rollout, with_stages, with_teacher, with_values
+from posttrain.recipe.resolve.over import is_in_vain
+from posttrain.recipe.resolve.resolved import resolved
+from posttrain.recipe.resolve.rounds import Rounds
 from posttrain.recipe.source import YamlSource
 from posttrain.recipe.training import TrainingConfig
 from posttrain.recipe.traits import Traits
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import with_verdict
-from posttrain.settings.base import Config, location
+from posttrain.settings.base import Config, Count
 from posttrain.settings.data import Generated
 from posttrain.settings.data.writers import check_teachers, learnt_from
 from posttrain.settings.distributed import DistributedConfig
@@ -32,13 +34,6 @@ if TYPE_CHECKING:
     from posttrain.estimator import Algorithm
 
 LONGEST_NAME = 200  # bytes of a folder, so that what is put beside it has room
-NOT_BUILT = {
-    "tools": "tools",
-    "environments": "conversations of several turns with an environment",
-    "images": "images",
-    "critic": "critics",
-}
-"""Keys that people look for, or that are promised, and that this version refuses with a sentence."""
 
 
 class Recipe(Config):
@@ -62,6 +57,8 @@ class Recipe(Config):
     """Over how many processes it is spread, and how."""
     stages: list[Stage] = []
     """Recipes that run one after another, each from the model of the one before it; a stage gives what it changes."""
+    rounds: Rounds | None = None
+    """How often the stages are repeated, or the whole recipe where it has none."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of everything that is drawn by chance."""
     output_dir: Annotated[str, Field(min_length=1)]
@@ -70,12 +67,7 @@ class Recipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _resolved(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        for key in NOT_BUILT:
-            if key in values:
-                raise ValueError(f"{key}: {NOT_BUILT[key]} is not part of this version; the README lists what is")
-        return with_values(with_rollout(with_teacher(with_compute(with_stages(values)))))
+        return resolved(values) if isinstance(values, dict) else values
 
     @field_validator("output_dir")
     @classmethod
@@ -255,8 +247,15 @@ class Stage(Recipe):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     """By which its results are told; the algorithm's if not set."""
+    origin: Annotated[str, Field(alias="from")] = "previous"
+    """The model that it starts from: previous, which the stage before it has trained; base, that of the top level; or what a
+    stage before it, by name, has trained."""
+    round: Count | None = None
+    """Which of the rounds it is of; filled in."""
     stages: list[Any] = Field([], max_length=0)
     """A stage has none of its own."""
+    rounds: None = None
+    """They are of all stages together."""
 
 
 Recipe.model_rebuild()
@@ -291,7 +290,4 @@ def read_recipe(source: YamlSource) -> Recipe:
     try:
         return Recipe.model_validate(source.values, context={"folder": source.folder})
     except ValidationError as error:
-        faults = error.errors()
-        in_stages = {location(fault)[2:] for fault in faults if fault["loc"][:1] == ("stages",)}
-        shown = [fault for fault in faults if location(fault) not in in_stages]  # the top level repeats the last stage
-        raise RecipeError("\n".join(sentence(source, fault) for fault in shown)) from None
+        raise RecipeError("\n".join(sentences(source, error.errors()))) from None

@@ -15,7 +15,7 @@ class Record:
     whether or not this row has it. form: how the row was written, where that was
     named, or in no columns of ours. left_out: why it is not to be read, though it
     could be: what that is counted as, and in words. read: columns that a transform
-    has read.
+    has read. made: a model has written some of it.
     """
 
     where: str
@@ -25,3 +25,4 @@ class Record:
     form: str | None = None
     left_out: tuple[str, str] | None = None
     read: frozenset[str] = frozenset()
+    made: bool = False

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import model_validator
-
 from posttrain.data.transforms._chain import Transforms, built_transform
 from posttrain.data.transforms._transform import TransformConfig
 from posttrain.data.transforms.as_text import AsText
@@ -53,13 +51,5 @@ class TransformedData(DataConfig):
     """Where the rows come from, what is made of them, and how they become tokens."""
 
     transforms: list[AnyTransform] = []
-    """What is done to the columns of rows, in this order: names of `posttrain list transforms`, with their options."""
-
-    @model_validator(mode="after")
-    def _are_of_rows_that_are_there(self) -> TransformedData:
-        if self.generates and any("train" in one.sets for one in self.transforms):
-            raise ValueError(
-                "transforms: what a model writes (data.collect: generate) is not transformed in this version: write in one "
-                "stage, and train on what it wrote in another, or give transforms of training no place here, sets: [eval]"
-            )
-        return self
+    """What is done to the columns of rows, in this order: names of `posttrain list transforms`, with their options. Of rows
+    that data.collect makes, once they are made."""

@@ -13,9 +13,11 @@ from posttrain.data.rows import DataReport
 from posttrain.distributed import ranks
 from posttrain.execution.numbers import computed_in
 from posttrain.execution.prepare.collect.asking import room_for
+from posttrain.execution.prepare.collect.made import each_once, keep, of_rounds
 from posttrain.execution.prepare.collect.steps import Collecting, done
 from posttrain.execution.prepare.data import tell_overlaps, train_set
 from posttrain.execution.prepare.mixture import held_of, parts, records_of
+from posttrain.execution.prepare.passage import Passage
 from posttrain.execution.prepare.preparation import Prepared
 from posttrain.execution.prepare.presample import filtered, presample, summary
 from posttrain.model.scoring import computing
@@ -30,7 +32,7 @@ from posttrain.train.watch.records import Listener
 
 def collected(prepared: Prepared, folder: Path, permissions: Permissions, listeners: Sequence[Listener]) -> Prepared:
     """The same with the data that `data.collect` makes; `collected.jsonl` in the run's folder has a line for each question,
-    and each step after the first a file of its own.
+    each step after the first a file of its own, and `made.jsonl` the rows that they make together.
 
     Raises:
         DataError: nothing is left to be trained on.
@@ -89,7 +91,14 @@ def _generated(prepared: Prepared, folder: Path, permissions: Permissions, liste
         figures |= {f"{made.name}/{name}": value for name, value in made.figures.items()}
         for listener in listeners if ranks.is_main() else ():
             listener.on_collected(made.path, {**made.figures, "rows": float(len(records))})
+    if ranks.is_main():
+        keep(folder, records)
+    if recipe.data.earlier_rounds is not None:
+        rows = [*of_rounds(recipe.data.earlier_rounds), *records]
+        records = each_once(rows)
+        figures |= {"rounds/rows": float(len(records)), "rounds/repeated": float(len(rows) - len(records))}
     looked = Overlaps(held, **shared)  # of what is trained on, which is this
+    passage = Passage(recipe, looked, records)
     [teacher] = prepared.teachers.values() or [prepared.model]
     asked = asked_by(needs, known_to(teacher))
     train, report = train_set(
@@ -97,7 +106,7 @@ def _generated(prepared: Prepared, folder: Path, permissions: Permissions, liste
         prepared.algorithm,
         prepared.model,
         prepared.tokenizer,
-        looked.through(records),
+        passage.trained(records),
         prepared.rewards,
         asked,
         part.label,
@@ -116,6 +125,7 @@ def _tell_unread(prepared: Prepared, report: DataReport) -> None:
     for step in data.steps:
         read_by = names_of(step.prompt_template or "") if isinstance(step, Generate) else ()
         judged = ("answer", "solution") if not isinstance(step, Generate) or step.verdict != "none" else ()
-        for name in (*read_by, *judged):
+        said = ("reward",) if isinstance(step, Generate) and step.verdict != "none" else ()
+        for name in (*read_by, *judged, *said):
             report.unread.pop(name, None)
     tell_unread("data.train", [report])

@@ -18,10 +18,11 @@ class Passage:
     Args:
         recipe: whose transforms they are.
         looked: looks for the questions of its evaluation sets.
+        made: what is trained on, where it is made; the rows of its sources if not given.
     """
 
-    def __init__(self, recipe: Recipe, looked: Overlaps) -> None:
-        self._recipe, self._looked = recipe, looked
+    def __init__(self, recipe: Recipe, looked: Overlaps, made: Sequence[Record] | None = None) -> None:
+        self._recipe, self._looked, self._made = recipe, looked, made
         self._transforms = Transforms(recipe.data.transforms, seed=recipe.seed, train=self._all)
 
     def trained(self, records: Iterable[Record]) -> Iterator[Record]:
@@ -34,7 +35,8 @@ class Passage:
         return list(self._transforms.through(records, "eval"))
 
     def _all(self) -> Iterator[Record]:
-        return self._looked.through(all_of(self._recipe.data, self._recipe.seed))
+        every = all_of(self._recipe.data, self._recipe.seed) if self._made is None else self._made
+        return self._looked.through(every)
 
 
 def all_of(data: DataConfig, seed: int) -> Iterator[Record]:

@@ -36,7 +36,7 @@ class StudyConfig(Config):
     """Start models: what the recipe that trains each of them changes. Each is trained once for a seed."""
     algorithms: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     """What each algorithm's recipe changes; one with stages gives each its `share` of the budget (equal ones, if none is
-    given) and its `rate`, a factor of the learning rate (1)."""
+    given) and its `rate`, a factor of the learning rate (1). Of one with rounds each has an equal part of it."""
     budget: Budget
     tuning: Tuning
     seeds: Annotated[list[Seed], Field(min_length=2)]

@@ -13,7 +13,7 @@ from posttrain.errors import RecipeError
 from posttrain.execution.study.config import StudyConfig
 from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe, read_recipe
-from posttrain.recipe.resolve import OF_THE_TASK, over
+from posttrain.recipe.resolve.over import OF_THE_TASK, over
 from posttrain.recipe.source import YamlSource
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.evaluation import EvalConfig
@@ -107,7 +107,8 @@ class Matrix:
         return read_recipe(YamlSource(f"starts.{start}", values, {}, folder=self._study.folder))
 
     def recipe(self, run: Run) -> Recipe:
-        """How a run trains. A stage gets its share of the budget, and the run's learning rate times its rate.
+        """How a run trains. A round gets an equal part of the budget, a stage its
+        share of that, and the run's learning rate times its rate.
 
         Raises:
             RecipeError: names the algorithm, and what is wrong.
@@ -131,10 +132,11 @@ class Matrix:
         values = _merged(self._study.recipe, {key: value for key, value in changes.items() if key != "stages"})
         kept = {key: value for key, value in values.get("model", {}).items() if key in OF_THE_TASK}
         values |= {"model": kept, "seed": run.seed}
+        one = 1 / _rounds(changes)
         if "stages" in changes:
-            values["stages"] = [self._stage(stage, run, len(changes["stages"])) for stage in changes["stages"]]
+            values["stages"] = [self._stage(stage, run, one, len(changes["stages"])) for stage in changes["stages"]]
         else:
-            values["training"] = {**values.get("training", {}), **self._training(run, 1.0)}
+            values["training"] = {**values.get("training", {}), **self._training(run, one)}
         return values
 
     def _checked(self, run: Run) -> Recipe:
@@ -149,9 +151,9 @@ class Matrix:
                 raise RecipeError(f"{key}: {metric} is not measured in runs of {run.algorithm}; there are {known}")
         return recipe
 
-    def _stage(self, stage: dict[str, Any], run: Run, stages: int) -> dict[str, Any]:
+    def _stage(self, stage: dict[str, Any], run: Run, of_round: float, stages: int) -> dict[str, Any]:
         own = {key: value for key, value in stage.items() if key not in ("share", "rate")}
-        training = self._training(run, stage.get("share", 1 / stages))
+        training = self._training(run, stage.get("share", 1 / stages) * of_round)
         training["learning_rate"] *= stage.get("rate", 1.0)
         return {**own, "training": {**own.get("training", {}), **training}}
 
@@ -167,6 +169,13 @@ def sampled_metrics(config: EvalConfig) -> list[str]:
         return []
     rates = [f"pass@{k}" for k in dict.fromkeys((1, *config.k))]
     return [*rates, f"majority@{config.samples}", "length", "failed_grades", "unparsable", "cut_off"]
+
+
+def _rounds(changes: dict[str, Any]) -> int:
+    """How many there are; what is no number, the recipe's checks will name."""
+    rounds = changes.get("rounds")
+    times = rounds.get("times") if isinstance(rounds, dict) else None
+    return times if isinstance(times, int) and times > 0 else 1
 
 
 def _is_trained(start: dict[str, Any]) -> bool:

@@ -132,6 +132,8 @@ class DataConfig(Encoding):
     """Sampled before training, by one step or by several, in order. Of the start model's answers, rif keeps questions that it
     can answer, rejection_sampling makes demonstrations of right ones, value says what each question is worth; generate makes
     rows of what it or another model writes."""
+    earlier_rounds: list[str] | None = None
+    """The folders of the rounds before, whose made rows are trained on as well: filled in where rounds accumulate them."""
 
     @model_validator(mode="after")
     def _writes_rows_of_one_source(self) -> DataConfig:
@@ -207,7 +209,8 @@ class DataConfig(Encoding):
     @property
     def generates(self) -> bool:
         """Rows are made before they are encoded, step by step."""
-        return len(self.steps) > 1 or any(isinstance(step, Generate) for step in self.steps)
+        written = len(self.steps) > 1 or any(isinstance(step, Generate) for step in self.steps)
+        return written or (self.earlier_rounds is not None and self.makes_data)
 
     @property
     def makes_values(self) -> bool:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Template, is_address
 from posttrain.settings.rollout import SamplingConfig
 
-As = Literal["completion", "demonstration", "prompt", "answer", "text", "chosen", "rejected"]
+As = Literal["completion", "demonstration", "prompt", "answer", "text", "chosen", "rejected", "column"]
 PAIRED = ("chosen", "rejected")
 START = "self"
+
+
+def _is_a_name(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError(f"{name!r}: letters, digits and _ are expected, so that templates can name it")
+    return name
 
 
 class OtherWriter(Config):
@@ -108,8 +114,13 @@ class Generate(SamplingConfig):
     (wrong for as: rejected)."""
     made: As = Field("completion", alias="as")
     """What is kept becomes. completion: a row of the prompt and it. chosen, rejected: a side of a pair. prompt: a new
-    question. text: a row of text. Of these a row each. demonstration, answer: that column of the row, by the first that is
-    kept."""
+    question. text: a row of text. column: the row with it in `column`, for templates of later steps. Of these a row each.
+    demonstration, answer: that column of the row, by the first that is kept."""
+    column: Annotated[str, AfterValidator(_is_a_name)] | None = None
+    """Of as: column, its name."""
+    rows: Annotated[Literal["all", "made", "source"], Field(alias="for")] = "all"
+    """Which rows are asked; the others stay as they are. made: those that a step before has made. source: those of the data,
+    of which none has made anything."""
     against: Literal["own", "data"] | None = None
     """The other side of a pair. own: the question's answers of the other verdict. data: the row's column of that side, or
     else its demonstration or completion. If not set, own where there is a verdict."""
@@ -140,8 +151,15 @@ class Generate(SamplingConfig):
             raise ValueError(f"n: {self.n} greedy answers are one: set temperature, or n: 1")
         if isinstance(self.writer, OtherWriter) and self.writer.url is not None and self.engine != "hf":
             raise ValueError(f"engine: {self.engine} samples from models that are loaded here, and the writer is a server")
+        self._check_column()
         self._check_sides(words)
         return self
+
+    def _check_column(self) -> None:
+        if (self.made == "column") != (self.column is not None):
+            raise ValueError("column: it is the name of the column that as: column writes: give both, or neither")
+        if self.column in get_args(As) and self.column not in PAIRED:
+            raise ValueError(f"column: {self.column} has a form of its own: as: {self.column}")
 
     def _check_sides(self, words: list[str]) -> None:
         if self.against is not None and self.made not in PAIRED:

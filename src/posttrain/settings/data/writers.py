@@ -11,6 +11,8 @@ from posttrain.settings.data.generate import START, Generate
 from posttrain.settings.model import TeacherConfig
 
 Values = dict[str, Any]
+PREVIOUS = "previous"
+"""The writer that is the model which the stage before has trained; in the first, the model itself."""
 
 
 def collected_in(data: Any) -> dict[str, Values]:
@@ -46,17 +48,22 @@ def with_writers(values: Values, number: int, before: Mapping[str, str]) -> Valu
     steps = collected_in(values.get("data"))
     model = values.get("model")
     teachers = model.get("teachers") if isinstance(model, dict) else None
-    known = [START, "start", *(teachers if isinstance(teachers, dict) else ())]
+    trained = {**before, PREVIOUS: list(before.values())[-1]} if before else {}
+    known = [START, "start", *([] if before else [PREVIOUS]), *(teachers if isinstance(teachers, dict) else ())]
     for key, step in steps.items():
         writer = step["generate"].get("writer") if isinstance(step.get("generate"), dict) else None
-        if isinstance(writer, str) and writer not in known and writer not in before:
+        if isinstance(writer, str) and writer not in known and writer not in trained:
             raise ValueError(f"stages.{number - 1}.{key}.generate.writer: {_unknown(writer, teachers or (), before)}")
 
     def found(step: Values) -> Values:
         generate = step.get("generate")
-        if not isinstance(generate, dict) or not isinstance(writer := generate.get("writer"), str) or writer in known:
+        if not isinstance(generate, dict) or not isinstance(writer := generate.get("writer"), str):
             return step
-        return {**step, "generate": {**generate, "writer": {"stage": writer, "name": f"{before[writer]}/final"}}}
+        if writer == PREVIOUS and not before:
+            return {**step, "generate": {**generate, "writer": START}}
+        if writer in known:
+            return step
+        return {**step, "generate": {**generate, "writer": {"stage": writer, "name": f"{trained[writer]}/final"}}}
 
     return with_steps(values, found) if steps else values
 
@@ -64,7 +71,7 @@ def with_writers(values: Values, number: int, before: Mapping[str, str]) -> Valu
 def _unknown(writer: str, teachers: Any, stages: Any) -> str:
     return (
         f"{writer} is neither self, nor one of model.teachers ({', '.join(teachers) or 'none'}), nor a stage before this one "
-        f"({', '.join(stages) or 'none'}); another model is {{name: …}} or {{url: …}}"
+        f"({', '.join(stages) or 'none'}), of which previous is the last; another model is {{name: …}} or {{url: …}}"
     )
 
 

@@ -31,8 +31,20 @@ def made(columns: Any = ROW, **options: Any) -> list[dict[str, Any]]:
     return [record.columns for record in rows(columns, **options)]
 
 
-def test_a_completion_is_a_row_of_the_prompt_and_it_and_worth_nothing_that_was_said_of_another() -> None:
-    assert made(**{"as": "completion"}) == [{"prompt": "q", "completion": text, **OTHERS} for text in ("r1", "r2", "r3")]
+def test_a_completion_is_a_row_of_the_prompt_and_it_and_worth_what_the_verdict_says() -> None:
+    assert made(**{"as": "completion"}) == [
+        {"prompt": "q", "completion": text, **OTHERS, "reward": 1.0} for text in ("r1", "r2", "r3")
+    ]
+    every = made(**{"as": "completion", "keep": []})
+    assert [(one["completion"], one["reward"]) for one in every] == [("r1", 1), ("w1", 0), ("r2", 1), ("r3", 1)]
+    unjudged = Written("row 1", [Answer("r1", 2, True)])
+    assert "reward" not in rows(written=unjudged, verdict="none", keep=[])[0].columns
+
+
+def test_a_column_is_added_to_the_row_that_was_asked() -> None:
+    found = rows(**{"as": "column", "column": "draft"})
+    assert [one.columns for one in found] == [{**ROW, "draft": text, "reward": 1.0} for text in ("r1", "r2", "r3")]
+    assert all(one.made for one in found) and not any(one.made for one in rows(source="keep")[:1])
 
 
 def test_a_demonstration_and_an_answer_are_columns_of_the_row() -> None:
@@ -43,7 +55,7 @@ def test_a_demonstration_and_an_answer_are_columns_of_the_row() -> None:
 def test_a_new_question_and_a_text_are_rows_without_what_was_known_of_the_old_one() -> None:
     options: dict[str, Any] = {"verdict": "none", "keep": [{"per_question": 1}]}
     assert made(**{"as": "prompt", **options}) == [{"prompt": "r1", "topic": "sums"}]
-    assert made(**{"as": "text", **options}) == [{"text": "r1", "topic": "sums"}]
+    assert made(**{"as": "text", **options}) == [{"text": "r1", "topic": "sums", "reward": 1.0}]
 
 
 def test_right_answers_stand_against_wrong_ones_as_many_as_there_are_of_both() -> None:
@@ -105,4 +117,4 @@ def test_an_answer_to_a_text_is_no_completion() -> None:
     text = {"prompt": "", "text": "a text"}
     with pytest.raises(DataError, match="row 1: as: completion is said of a prompt, and the row has none"):
         rows(columns=text)
-    assert rows(columns=text, **{"as": "text"})[0].columns == {"text": "r1"}
+    assert rows(columns=text, **{"as": "text"})[0].columns == {"text": "r1", "reward": 1.0}

@@ -37,6 +37,11 @@ def as_generate(chosen: Chosen, *, demonstrations: bool) -> Generate:
     return Generate.model_validate({**sampled, "n": chosen.k, "verdict": "grader", "keep": keep, "as": made})
 
 
+def is_asked(step: Generate, record: Record) -> bool:
+    """Whether a step asks a row, by what the steps before have made of it."""
+    return step.rows == "all" or record.made == (step.rows == "made")
+
+
 def questions(
     step: Generate,
     data: DataConfig,
@@ -89,7 +94,7 @@ def check_templates(data: DataConfig, first: Record) -> None:
                     f"{first.where}: {key_of(number, data.collect)}.prompt_template names the column {name!r}, which the row "
                     f"does not have and no step before makes. It has {', '.join(first.columns)}."
                 )
-        known.add(step.made)
+        known |= {step.column or step.made} | ({"reward"} if step.verdict != "none" else set())
 
 
 def unsolved_at(chosen: Chosen) -> int:
@@ -108,7 +113,10 @@ def steps_told(recipe: Recipe) -> dict[str, str]:
         other = step.writer if isinstance(step.writer, OtherWriter) else None
         who = str(step.writer) if other is None else str(other.stage or other.name or other.url)
         judged = "" if step.verdict == "none" else f", right by the {step.verdict}"
-        told[key] = f"{step.n} of {who} for each{judged}; kept: {kept_by(step)}; as {step.made}"
+        asked = {"all": "each", "made": "each row that is made before", "source": "each row that nothing is made of"}[
+            step.rows
+        ]
+        told[key] = f"{step.n} of {who} for {asked}{judged}; kept: {kept_by(step)}; as {step.column or step.made}"
     return told
 
 

@@ -47,17 +47,30 @@ def rows_of(step: Generate, asked: Asked, written: Written, kept: Sequence[Answe
     """
     if kept and step.made not in ("prompt", "text") and not asked.columns.get("prompt"):
         raise DataError(f"{asked.record.where}: as: {step.made} is said of a prompt, and the row has none: take as: text.")
-    made = _pairs(step, asked, kept, others) if step.made in PAIRED else MADE[step.made](asked.columns, kept)
+    made = _pairs(step, asked, kept, others) if step.made in PAIRED else _rows(step, asked.columns, kept)
     if written.majority is not None and step.made != "text":
         made = [{**one, "answer": written.majority} for one in made]
     stays = step.source == "keep" or (step.source == "fallback" and not made)
     where = asked.record.where
-    fresh = [Record(where if len(made) == 1 and not stays else f"{where}#{i}", one) for i, one in enumerate(made, 1)]
+    fresh = [
+        Record(where if len(made) == 1 and not stays else f"{where}#{i}", one, made=True) for i, one in enumerate(made, 1)
+    ]
     return [*([asked.record] if stays else []), *fresh]
 
 
+def _rows(step: Generate, base: Columns, kept: Sequence[Answer]) -> list[dict[str, Any]]:
+    if step.column is not None:
+        return [{**base, step.column: one.text, **_worth(one)} for one in kept]
+    return MADE[step.made](base, kept)
+
+
+def _worth(one: Answer) -> dict[str, float]:
+    """What the verdict says, where there is one, as the column that says it elsewhere."""
+    return {} if one.right is None else {"reward": float(one.right)}
+
+
 def _completions(base: Columns, kept: Sequence[Answer]) -> list[dict[str, Any]]:
-    return [{**_without(base, WHOLE), "completion": one.text} for one in kept]
+    return [{**_without(base, WHOLE), "completion": one.text, **_worth(one)} for one in kept]
 
 
 def _demonstrations(base: Columns, kept: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -73,7 +86,7 @@ def _prompts(base: Columns, kept: Sequence[Answer]) -> list[dict[str, Any]]:
 
 
 def _texts(base: Columns, kept: Sequence[Answer]) -> list[dict[str, Any]]:
-    return [{**_without(base, OF_THE_QUESTION), "text": one.text} for one in kept]
+    return [{**_without(base, OF_THE_QUESTION), "text": one.text, **_worth(one)} for one in kept]
 
 
 MADE: dict[str, Callable[[Columns, Sequence[Answer]], list[dict[str, Any]]]] = {
@@ -83,7 +96,7 @@ MADE: dict[str, Callable[[Columns, Sequence[Answer]], list[dict[str, Any]]]] = {
     "prompt": _prompts,
     "text": _texts,
 }
-"""By what they become; sides of pairs are `_pairs`."""
+"""By what they become; sides of pairs are `_pairs`, and a column of any name is `_rows`'s own."""
 
 
 def _pairs(step: Generate, asked: Asked, kept: Sequence[Answer], others: Sequence[Answer]) -> list[dict[str, Any]]:

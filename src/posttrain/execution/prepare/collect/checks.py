@@ -5,6 +5,7 @@ from __future__ import annotations
 from posttrain.data.columns import DEMONSTRATIONS, names_of, shown_by
 from posttrain.errors import RecipeError
 from posttrain.estimator import Algorithm
+from posttrain.execution.prepare.collect.become import OTHERS
 from posttrain.execution.prepare.collect.writers import check_place
 from posttrain.model.load import outline
 from posttrain.recipe import Recipe
@@ -48,16 +49,38 @@ def check_collected(recipe: Recipe, algorithm: Algorithm) -> None:
 def _check_made(recipe: Recipe, algorithm: Algorithm, number: int, step: Generate) -> None:
     data, key = recipe.data, key_of(number, recipe.data.collect)
     read = _read_by(recipe, algorithm)
+    if step.column is not None:
+        _check_column(recipe, number, step.column, {*read, *algorithm.needs.columns})
+        return
+    if step.rows == "made" and not number:
+        raise RecipeError(f"{key}.for: made asks what a step before has made, and this is the first.")
     later = number + 1 < len(data.steps) and step.made not in PAIRED
     if step.made not in read and not later:
         raise RecipeError(
             f"{key}.as: {algorithm.name} reads {', '.join(sorted(read))}, and {step.made} is not among them"
             + (": a step after this one must write what is learnt." if step.made == "prompt" else ".")
         )
-    if step.made in ("completion", "text") and algorithm.needs.weight != "none" and not algorithm.needs.rollouts:
+    weight = algorithm.needs.weight
+    judged = weight == "reward" and step.verdict != "none"
+    if step.made in ("completion", "text") and weight != "none" and not judged and not algorithm.needs.rollouts:
         raise RecipeError(
             f"{key}.as: nobody says what a {step.made} is worth that is written now, and {algorithm.name} reads the column "
-            f"{algorithm.needs.weight}."
+            f"{weight}" + (": set verdict: grader." if weight == "reward" else ".")
+        )
+
+
+def _check_column(recipe: Recipe, number: int, column: str, read: set[str]) -> None:
+    """That a column is read by what comes after: a template, another side of a pair, a transform, or training."""
+    later = recipe.data.steps[number + 1 :]
+    read = {*read, *(name for one in recipe.data.transforms for name in one.columns)}
+    for step in later:
+        if isinstance(step, Generate):
+            read |= {*names_of(step.prompt_template or recipe.data.prompt_template)}
+            read |= {*OTHERS[step.made]} if step.made in PAIRED and step.other_side == "data" else set[str]()
+    if column not in read:
+        raise RecipeError(
+            f"{key_of(number, recipe.data.collect)}.column: nothing reads {column}: name it in a template of a later "
+            "step, in data.prompt_template or in a transform."
         )
 
 

@@ -16,7 +16,7 @@ from posttrain.data.rows import DataReport, Problem
 from posttrain.data.sources import Record
 from posttrain.errors import DataError
 from posttrain.execution.prepare.collect.answer import Written
-from posttrain.execution.prepare.collect.asking import as_generate, kept_by, questions, unsolved_at
+from posttrain.execution.prepare.collect.asking import as_generate, is_asked, kept_by, questions, unsolved_at
 from posttrain.execution.prepare.collect.become import Asked, rows_of
 from posttrain.execution.prepare.collect.keep import Keeper
 from posttrain.execution.prepare.collect.writers import Loaded, Served, Writer, loaded, model_of, served
@@ -28,6 +28,7 @@ from posttrain.rollout.make import sampling_of
 from posttrain.settings.data.collect import Chosen, InstanceFilter, QuestionValue, key_of
 from posttrain.settings.data.generate import PAIRED, START, Generate, OtherWriter
 from posttrain.settings.model import TeacherConfig
+from posttrain.telling import tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,10 @@ def done(number: int, chosen: Chosen, records: Sequence[Record], by: Collecting,
     key, name = key_of(number, by.recipe.data.collect), "collect" if number == 0 else f"collect-{number + 1}"
     path = by.folder / ("collected.jsonl" if number == 0 else f"collected-{number + 1}.jsonl")
     step = as_generate(chosen, demonstrations=by.demonstrations)
+    others = [record for record in records if not is_asked(step, record)]
+    records = [record for record in records if is_asked(step, record)]
+    if not records:
+        return Done(name, path, others, DataReport(rows=len(others)), {**figures(step, []), "kept": 0.0, "seconds": 0.0})
     with ExitStack() as held:
         writer = _writer(number, step, by, key)
         held.callback(writer.close)
@@ -96,12 +101,14 @@ def done(number: int, chosen: Chosen, records: Sequence[Record], by: Collecting,
         seconds = time.monotonic() - began
     made, of = _made(chosen, step, records, problems, written, report, demonstrations=by.demonstrations)
     if not of:
-        raise DataError(
-            f"{key}: of {len(problems)} questions with {step.n} answers each nothing is kept ({_asked_for(chosen, step)}); "
-            f"{path} has the answers. Ask for more of them, ask for less, or take another writer."
+        nothing = (
+            f"{key}: of {len(problems)} questions with {step.n} answers each nothing is kept ({_asked_for(chosen, step)})"
         )
+        if not others and not made:
+            raise DataError(f"{nothing}; {path} has the answers. Ask for more of them, ask for less, or take another writer.")
+        tell("nothing-kept", f"{nothing}: training is on the rows as they were before; {path} has the answers.")
     report.rows = len(made)
-    return Done(name, path, made, report, {**figures(step, written), "kept": float(of), "seconds": seconds})
+    return Done(name, path, [*others, *made], report, {**figures(step, written), "kept": float(of), "seconds": seconds})
 
 
 def _settings(step: Generate, recipe: Recipe, number: int) -> dict[str, Any]:
