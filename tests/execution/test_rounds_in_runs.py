@@ -163,3 +163,14 @@ def test_a_plan_tells_the_first_round_and_how_many_there_are(posttrain: Command)
     assert code == 0 and "4, each from the model that the one before it has trained" in in_cells(out), (out, err)
     assert "round1: " in out and "round2: " not in out
     assert "is valid: sft, 4 times over, on qwen2 from scratch." in posttrain("validate", made)[1]
+
+
+def test_one_round_is_the_recipe_itself(posttrain: Command) -> None:
+    """To the last bit."""
+    plain = collecting(generate(**{**MANY, "keep": ["finished"]}), training=MOVING)
+    assert posttrain("run", plain)[0] == 0
+    once_over = collecting(generate(**{**MANY, "keep": ["finished"]}), training=MOVING, rounds={"times": 1}, output_dir="one")
+    code, _, err = posttrain("run", once_over)
+    assert code == 0, err
+    for name in ("collected.jsonl", "made.jsonl", "final/model.safetensors"):
+        assert Path("out", name).read_bytes() == Path("one/1-round1", name).read_bytes()

@@ -136,4 +136,4 @@ def test_list_says_whose_each_recipe_is(own: Path, posttrain: Command) -> None:
     assert (code, err) == (0, "") and rows.keys() - {""} == NAMES | of.keys()
     assert {name: rows[name] for name in of} == of
     groups = [of.partition("/")[2] for name, of in rows.items() if of.startswith("posttrain")]
-    assert list(dict.fromkeys(groups)) == ["start", "methods", "gpu"]
+    assert list(dict.fromkeys(groups)) == ["start", "methods", "written", "gpu"]

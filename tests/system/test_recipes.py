@@ -14,7 +14,7 @@ from cases import NAMES
 from posttrain.algorithms import ALGORITHMS, example_values
 from posttrain.execution.runner import run
 from posttrain.recipe import Recipe, load_recipe
-from posttrain.recipe.by_name import known_recipes
+from posttrain.recipe.by_name import group_of, known_recipes
 from recipes import Command
 
 pytestmark = pytest.mark.system
@@ -125,3 +125,33 @@ def test_self_improvement_trains_on_what_most_of_its_answers_say(tmp_path: Path)
     agree = [answer for one in written for answer in one["answers"] if answer["right"] and answer["finished"]]
     first = json.loads((tmp_path / "1/metrics.jsonl").read_text().splitlines()[0])
     assert len(written) == 60 and 0 < first["data/train/rows"] == len(agree) < 8 * 60
+
+
+OF_ONE_ROUND = {"s3ft", "self_guide", "critique"}
+FEW = {"self_guide": 3, "critique": 1}
+"""Rows that a method begins with, where they are no hundred."""
+WRITTEN = sorted(name for name, path in known_recipes().items() if group_of(path) == "written")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_recipes_of_data_that_models_write_train_on_what_was_written(name: str, start: Path, posttrain: Command) -> None:
+    """By the command, two rounds of those that have any."""
+    recipe = load_recipe(name)
+    taught = f", teachers: {{larger: {{name: {start}}}}}" if (recipe.stages or [recipe])[0].model.teachers else ""
+    changes = [f"model={{name: {start}{taught}}}", f"training.max_steps={STEPS}", "training.save_every=0", "data.eval={}"]
+    changes += [f"data.train.rows={FEW.get(name, 100)}", "training.rows_per_step=8"]
+    changes += [] if name in OF_ONE_ROUND else ["rounds.times=2"]
+    if name == "leti":
+        changes.append('data.transforms.0={name: control_token, column: reward, high: "*", low: "-", threshold: 0.5}')
+    options = [word for change in changes for word in ("--set", change)]
+    code, _, err = posttrain("run", name, *options, "--output-dir", "out")
+    assert code == 0, err
+    folders = [Path("out")] if name in OF_ONE_ROUND else [Path("out/1-round1"), Path("out/2-round2")]
+    for folder in folders:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        written = (folder / "collected.jsonl").read_text().splitlines()
+        assert len(lines) == STEPS and lines[0]["data/train/rows"] > 0 and written
+        made = folder / "made.jsonl"
+        assert made.is_file() != (name == "raft")  # which trains on the very tokens that were sampled
+    before, after = weights(start), weights(Path("out/final"))
+    assert any(not value.equal(after[key]) for key, value in before.items())

@@ -11,7 +11,7 @@ from posttrain.settings.other_names import nearest
 HERE, SHIPPED = Path("recipes"), Path(__file__).parent / "shipped"
 PATTERNS = ("*.yaml", "*/*.yaml")
 """Where recipes lie in such a folder; one of the folders in it is a group of them."""
-GROUPS = ("", "start", "methods", "gpu")
+GROUPS = ("", "start", "methods", "written", "gpu")
 """In the order in which they are listed; others come after them."""
 
 

@@ -106,7 +106,7 @@ def done(number: int, chosen: Chosen, records: Sequence[Record], by: Collecting,
         )
         if not others and not made:
             raise DataError(f"{nothing}; {path} has the answers. Ask for more of them, ask for less, or take another writer.")
-        tell("nothing-kept", f"{nothing}: training is on the rows as they were before; {path} has the answers.")
+        tell("nothing-kept", f"{nothing}: {len(others) + len(made)} rows are left; {path} has the answers.")
     report.rows = len(made)
     return Done(name, path, [*others, *made], report, {**figures(step, written), "kept": float(of), "seconds": seconds})
 
