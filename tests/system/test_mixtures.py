@@ -48,15 +48,21 @@ def test_the_recipe_of_a_mixture_trains_in_its_phases(name: str, posttrain: Comm
     assert shares == [{"tables": 0.125, "chain": 0.375, "totals": 0.5}] * 4 + [{"tables": 0.0, "chain": 0.25, "totals": 0.75}]
 
 
-def test_two_ranks_read_and_train_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_two_ranks_read_and_train_what_one_does(place: str, tmp_path: Path) -> None:
     write(tmp_path / "texts.jsonl", *({"text": f"{i} is not {i + 1}. " * (1 + i % 3)} for i in range(20)))
     for processes in (1, 2):
         mode = {"distributed": {"mode": "ddp", "processes": 2, "timeout": 200}} if processes > 1 else {}
         values = {**RECIPE, **mode, "output_dir": str(tmp_path / f"of_{processes}")}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
         command = [sys.executable, "-m", "posttrain", "run", "recipe.yaml"]
-        done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        if processes > 1 and place == "disk":
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            command += [str(Path(__file__).parent / "rows_everywhere.py"), "recipe.yaml"]
+        paths = {"PYTHONPATH": str(Path(__file__).parents[1]), "HF_DATASETS_CACHE": str(tmp_path / "kept")}
+        done = subprocess.run(command, env=environment(**paths), cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("kept/posttrain/*/rows"))) == (2 if place == "disk" else 0)
     one, two = (lines(tmp_path / f"of_{processes}") for processes in (1, 2))
     names = [name for name in one[0] if name.startswith(("data/share", "nll", "loss"))]
     assert {"nll/texts", "nll/chain", "data/share/texts/tokens"} <= {*names}

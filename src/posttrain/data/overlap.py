@@ -25,6 +25,9 @@ _MADE = re.compile(r"(#\d+)+$")
 _TRAINED = ("prompt", "prompts", "messages", "text", "completion", "completions", "chosen", "rejected", "reference")
 _ASKED = ("prompt", "messages", "text", "prompts", "chosen")
 _SHOWN = ("demonstration", "solution")
+Met = dict[str, dict[str, list[Any]]]
+"""Of each evaluation set by their numbers the questions that are the `same`, and those of which something is shared
+(`shares`); and the places of the `rows` of training that share it. Plain data, as JSON has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,26 @@ class Overlaps:
                 self._rows[name].add(_MADE.sub("", record.where))
             taken = sorted(hit & self._dropping)
             yield replace(record, left_out=self._reason(taken[0], taken[0] in same)) if taken else record
+
+    def take(self) -> Met:
+        """What has been met until now, and is forgotten from here on."""
+        met: Met = {}
+        for name, asked in self._sets.items():
+            same = [i for i, one in enumerate(asked) if one.same]
+            shares = [i for i, one in enumerate(asked) if one.shares]
+            met[name] = {"same": same, "shares": shares, "rows": sorted(self._rows[name])}
+            self._sets[name], self._rows[name] = [_Question(one.where) for one in asked], set()
+        self._met = set()
+        return met
+
+    def add(self, met: Met) -> None:
+        """What was taken, beside what has been met since."""
+        for name, of in met.items():
+            for i in of["same"]:
+                self._sets[name][i].same = True
+            for i in of["shares"]:
+                self._sets[name][i].shares = True
+            self._rows[name].update(of["rows"])
 
     def found(self) -> list[Overlap]:
         """Of every set, after what has gone `through`."""

@@ -23,6 +23,8 @@ from posttrain.estimator.needs import CROSSED
 from posttrain.settings.data import Encoding
 
 T = TypeVar("T")
+Away = Callable[[list[Example], DataReport], None]
+"""Is handed what was read until now, after each record, and may take it away from the list and from the report's notes."""
 
 
 class Reader:
@@ -48,10 +50,11 @@ class Reader:
         unwanted: bool | None = False,
         teacher: Asked | None = None,
         label: str = "the data",
+        away: Away | None = None,
     ) -> tuple[list[Example], DataReport]:
         """Demonstrations, `unwanted` ones (None: or others), with what they are `worth` and what a `teacher` is asked, where
         that is another prompt; or units of the completions in the columns `sides`, or of `crossed` completions under each of
-        as many prompts.
+        as many prompts. Without those that were taken `away`.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
@@ -87,7 +90,7 @@ class Reader:
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
         if teacher is not None:
             records = (teacher.shown(record, trained=True) for record in records)
-        kept, report = self._all(records, encode, use, wanted, label)
+        kept, report = self._all(records, encode, use, wanted, label, away)
         return weigher.settled(kept, label), report
 
     def problems(
@@ -179,6 +182,7 @@ class Reader:
         use: Use,
         wanted: list[tuple[str, ...]],
         label: str,
+        away: Callable[[list[T], DataReport], None] | None = None,
     ) -> tuple[list[T], DataReport]:
         report, kept = DataReport(), list[T]()
         first = True
@@ -198,6 +202,7 @@ class Reader:
                 report.unread.update(use.unread(record))
                 rows, notes = encode(record)
                 kept += rows
+                report.rows += len(rows)
                 for counter, reason in notes:
                     report.note(record.where, reason, counter)
             except LongRow as long:
@@ -208,8 +213,9 @@ class Reader:
                 if self._data.on_bad_row == "raise":
                     raise DataError(f"{record.where}: {bad}. Mend it, or set data.on_bad_row: skip.") from None
                 report.note(record.where, str(bad))
-        report.rows = len(kept)
-        if not kept:
+            if away is not None:
+                away(kept, report)
+        if not report.rows:
             raise DataError(f"{label}: no row can be used. {_why(report)}")
         tell_counts(report, label)
         return kept, report

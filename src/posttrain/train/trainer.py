@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from posttrain.data.encoding.teacher import asked_by
+from posttrain.data.rows.together import in_memory
 from posttrain.distributed.signals import Interruption
 from posttrain.estimator import Algorithm
 from posttrain.model.scoring import Scorer
@@ -202,7 +203,8 @@ class PostTrainer(Loop):
             tokens=execution.micro_batch_tokens,
         )
         self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
-        self._reads_again = (self.args.max_steps * rows if args.max_steps > 0 else read) > len(data)
+        all_read = self.args.max_steps * rows if args.max_steps > 0 else read
+        self._reads_again = in_memory(data) and all_read > len(data)  # a row on disk is another object whenever it is read
         self._watch = Watch(self.run_files, execution.stop_when, compares=algorithm.compares_rewards)
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]
         self.listeners = told if self.is_world_process_zero() else []

@@ -86,5 +86,4 @@ def _path(source: PathSource) -> Iterator[Record]:
 
 
 def _hub(source: HubSource) -> Iterator[Record]:
-    options = {"name": source.config, "split": source.split, "revision": source.revision}
-    return through_datasets(source.hub, source.hub, **options)
+    return through_datasets(source.hub, source.hub, **source.loaded)

@@ -237,16 +237,24 @@ def through_datasets(label: str, *arguments: Any, **options: Any) -> Iterator[Re
     Raises:
         DataError: it cannot.
     """
+    for number, columns in enumerate(loaded_by_datasets(label, *arguments, **options), 1):
+        yield Record(f"{label}:{number}", dict(columns))
+
+
+def loaded_by_datasets(label: str, *arguments: Any, **options: Any) -> Any:
+    """What `datasets.load_dataset` gives, without its progress bars.
+
+    Raises:
+        DataError: it gives nothing.
+    """
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(*arguments, **options)
+        return datasets.load_dataset(*arguments, **options)
     except Exception as error:  # the library raises a dozen kinds, with the cause in the text
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{label}: cannot be loaded: {reason[0]}") from error
-    for number, columns in enumerate(rows, 1):
-        yield Record(f"{label}:{number}", dict(columns))
 
 
 READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _table, ".tsv": _table, ".parquet": _parquet}

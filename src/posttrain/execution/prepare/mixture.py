@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,6 +13,7 @@ from random import Random
 from typing import Any
 
 from posttrain.data.rows import Example, Problem
+from posttrain.data.rows.together import by_source, tokens_of
 from posttrain.data.sources import Record, read
 from posttrain.errors import DataError
 from posttrain.settings.data import TRAIN_SHARE, DataConfig, Mixture, Source
@@ -117,9 +117,9 @@ def mixed_of(data: DataConfig, train: Sequence[Example] | Sequence[Problem], run
     names = [part.name for part in parts(data)]
     if names == [""]:
         return None
-    sizes = Counter(row.source for row in train)
+    sizes = {name: len(rows) for name, rows in by_source(train).items()}
     for part in parts(data):
-        if not sizes[part.name]:
+        if part.name not in sizes:
             raise DataError(f"{part.label}: no row of it is left to be trained on: leave it out of the mixture.")
     train_mix = data.train if isinstance(data.train, Mixture) else None
     phases = train_mix.phases if train_mix is not None and train_mix.phases else WHOLE
@@ -166,18 +166,14 @@ def _whole(names: Sequence[str], shares: Mapping[str, Fraction], per_row: Mappin
 
 def _tokens(train: Sequence[Example] | Sequence[Problem]) -> dict[str, Fraction]:
     """Tokens of a row on average, of each source."""
-    tokens, rows = Counter[str](), Counter[str]()
-    for row in train:
-        tokens[row.source] += row.tokens if isinstance(row, Example) else len(row.prompt)
-        rows[row.source] += 1
-    return {name: Fraction(tokens[name], rows[name]) for name in rows}
+    return {name: Fraction(tokens_of(rows), len(rows)) for name, rows in by_source(train).items()}
 
 
 def mean_tokens(train: Sequence[Example] | Sequence[Problem], mixed: Mixed | None, run: int) -> float:
     """Of a row, as often as the run reads those of its source."""
-    means, rows = _tokens(train), Counter(row.source for row in train)
-    read = rows if mixed is None else Counter(dict(zip(mixed.names, mixed.counts(run), strict=True)))
-    return float(sum(means[name] * count for name, count in read.items()) / read.total())
+    means, rows = _tokens(train), {name: len(rows) for name, rows in by_source(train).items()}
+    read = rows if mixed is None else dict(zip(mixed.names, mixed.counts(run), strict=True))
+    return float(sum(means[name] * count for name, count in read.items()) / sum(read.values()))
 
 
 def told(data: DataConfig, mixed: Mixed | None, rows: int, run: int) -> dict[str, Any]:

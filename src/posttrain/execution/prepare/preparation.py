@@ -13,7 +13,6 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.algorithms import built
 from posttrain.data.encoding.teacher import asked_by
-from posttrain.data.rows import Example
 from posttrain.distributed import ranks
 from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
@@ -125,7 +124,6 @@ class Prepared:
         """What the run will do, for a reader."""
         rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
         last = self.rows_read - (self.steps - 1) * rows
-        lengths = [one.tokens if isinstance(one, Example) else len(one.prompt) for one in self.sets.train]
         run = self.rows_read // (needs.rollouts or 1)
         fed = {"tokens per step": round(mean_tokens(self.sets.train, self.mixed, run) * rows)}
         if self.recipe.rollout is not None:
@@ -136,7 +134,7 @@ class Prepared:
                 **({"beside them": "a greedy answer, their baseline"} if needs.baseline == "greedy" else {}),
                 **({"where none is right": "up to three rounds more, from its demonstration"} if needs.branches else {}),
                 "steps per collection": needs.updates,
-                "tokens of the longest prompt": max(lengths),
+                "tokens of the longest prompt": self.sets.longest_question,
                 "tokens of an answer, at most": self.recipe.rollout.max_tokens,
                 **({"collections sampled ahead": ahead} if (ahead := self.recipe.rollout.ahead) else {}),
             }

@@ -5,16 +5,18 @@ evaluation.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posttrain.data.overlap import Overlap
 from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.data.rows.together import by_source
 from posttrain.estimator.needs import SIDES
 from posttrain.execution.prepare.data import Sets
 from posttrain.execution.report.record import spread
@@ -94,31 +96,37 @@ def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView
 
 def _by_source(name: str, rows: Sequence[Example] | Sequence[Problem]) -> list[tuple[str, Any]]:
     """A set, or each of the sources that are mixed in it."""
-    sources = dict.fromkeys(one.source for one in rows)
-    return [(f"{name}/{own}" if own else name, [one for one in rows if one.source == own]) for own in sources]
+    return [(f"{name}/{own}" if own else name, of) for own, of in by_source(rows).items()]
 
 
 def _view(
     name: str, items: Sequence[Example | Problem], report: DataReport | None, tokenizer: Any, ends: Sequence[int], rows: int
 ) -> SetView:
-    whole = [(one.where, title, row) for one in items for title, row in _rows(one)]
-    sizes = sorted(len(row) for _, _, row in whole)
-    tokens, learnt = sum(sizes), sum(int(row.mask.sum()) for _, _, row in whole)
-    repeated = list(_repeated(whole))
-    examples = [(where, title, row) for where, title, row in whole if len(row.completion)]
+    sizes, hashes, numbers = array("q"), array("q"), array("q")  # of millions of rows, too
+    learnt, endless, answers = 0, 0, 0
+    for number, one in enumerate(items):
+        for _, row in _rows(one):
+            sizes.append(len(row))
+            hashes.append(hash(row.prompt.tobytes() + b"|" + row.completion.tobytes()))
+            numbers.append(number)
+            learnt += int(row.mask.sum())
+            answers += len(row.completion) > 0
+            endless += len(row.completion) > 0 and not _ends(row, ends)
+    lengths, repeated = np.sort(np.frombuffer(sizes, np.int64)), _repeated(np.frombuffer(hashes, np.int64))
+    places = [(items[numbers[i]].where, items[numbers[first]].where) for i, first in repeated[:NAMED].tolist()]
     report = report or DataReport(rows=len(items), seen=len(items))
     return SetView(
         name,
-        len(whole),
+        len(sizes),
         [_shown(where, title, row, tokenizer, ends) for one in spread(items, rows) for where, title, row in _placed(one)],
-        _histogram(sizes),
-        sizes[0],
-        sizes[len(sizes) // 2],
-        sizes[-1],
+        _histogram(lengths),
+        int(lengths[0]),
+        int(lengths[len(lengths) // 2]),
+        int(lengths[-1]),
         len(repeated),
-        repeated[:NAMED],
-        sum(not _ends(row, ends) for _, _, row in examples),
-        learnt / tokens if examples else None,
+        [f"{where} is {first}" for where, first in places],
+        endless,
+        learnt / int(lengths.sum()) if answers else None,
         report.seen,
         report.forms,
         report.counters,
@@ -187,20 +195,20 @@ def _ends(row: Row, ends: Sequence[int]) -> bool:
     return len(learnt) > 0 and int(learnt[-1]) in ends
 
 
-def _repeated(rows: Iterable[tuple[str, str, Row]]) -> Iterator[str]:
-    seen: dict[bytes, str] = {}
-    for where, _, row in rows:
-        key = row.prompt.tobytes() + b"|" + row.completion.tobytes()
-        if key in seen:
-            yield f"{where} is {seen[key]}"
-        seen.setdefault(key, where)
+def _repeated(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of those that stood there before, each with the place of the first."""
+    _, begins, group = np.unique(hashes, return_index=True, return_inverse=True)
+    first = begins[group]
+    again = np.flatnonzero(first != np.arange(len(hashes)))
+    return np.stack([again, first[again]], axis=1)
 
 
-def _histogram(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Equal stretches of whole numbers, the last one's end included."""
-    width = max(1, -(-(sizes[-1] - sizes[0] + 1) // BINS))
-    edges = range(sizes[0], sizes[-1] + width + 1, width)
-    counts = Counter((size - sizes[0]) // width for size in sizes)
+def _histogram(sizes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Of sizes in order equal stretches of whole numbers, the last one's end included."""
+    least, most = int(sizes[0]), int(sizes[-1])
+    width = max(1, -(-(most - least + 1) // BINS))
+    edges = range(least, most + width + 1, width)
+    counts = np.bincount((sizes - least) // width, minlength=len(edges)).tolist()
     return [(low, high - 1, counts[i]) for i, (low, high) in enumerate(pairwise(edges))]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import AutoTokenizer
+
+from posttrain.model.disk import files
 
 TEXT = (
     'Two  spaces,\ta tab,\n\nempty lines: 2 + 4 = 6.\nit\'s [INST] 1,234.50 </s> <|im_end|> {"a": [1]} \\frac{1}{2} '
@@ -22,6 +25,17 @@ def round_trip_fault(tokenizer: Any, config: Any, rows: Sequence[Sequence[int]])
         tokenizer.save_pretrained(folder)
         config.save_pretrained(folder)
         return tokenizer_fault(tokenizer, Path(folder), rows)
+
+
+def tokenizer_identity(tokenizer: Any) -> str:
+    """SHA-256 of all that is saved of it, which `round_trip_fault` proves to give the ids that it gives."""
+    known = hashlib.sha256()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in files(Path(folder)):
+            for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
+                known.update(len(part).to_bytes(8, "little") + part)
+    return known.hexdigest()
 
 
 def tokenizer_fault(tokenizer: Any, folder: Path, rows: Sequence[Sequence[int]]) -> str | None:

@@ -89,6 +89,11 @@ class HubSource(_Source):
     revision: str | None = None
     """A branch, tag or commit."""
 
+    @property
+    def loaded(self) -> dict[str, str | None]:
+        """The options of `datasets.load_dataset`."""
+        return {"name": self.config, "split": self.split, "revision": self.revision}
+
 
 class TaskSource(Config):
     """A generated task of `posttrain.data.tasks`."""

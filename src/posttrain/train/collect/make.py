@@ -9,6 +9,7 @@ from posttrain.algorithms import KIND
 from posttrain.data.columns import compared_by, shown_by
 from posttrain.data.encoding.teacher import Asked, AskedLater
 from posttrain.data.rows import Example, Problem
+from posttrain.data.rows.together import in_memory
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.tokenizer import eos_ids
@@ -66,7 +67,7 @@ def collected_data(
     steps: int = 0,
     mixed: Mixed | None = None,
     **options: Any,
-) -> tuple[list[Any], Collector]:
+) -> tuple[Sequence[Any], Collector]:
     """The examples or questions of a data set, or of sources that are `mixed`, and the collector that makes the algorithm's
     steps of them: so many passes over them, or so many steps, and else without end; `teacher` as `asked_by` gives it;
     `encoding` of what it is asked later; `options` are of `rollout_collector`.
@@ -75,7 +76,9 @@ def collected_data(
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
     if not algorithm.needs.rollouts:
-        shown = as_examples(data, model, tokenizer, **read_as(algorithm.needs), teacher=teacher)
+        shown: Sequence[Example] = data  # on disk it is what a `Reader` has made for this algorithm
+        if in_memory(data):
+            shown = as_examples(data, model, tokenizer, **read_as(algorithm.needs), teacher=teacher)
         end = _end(epochs, shown, mixed)
         return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=end, mixed=mixed)
     asked = as_problems(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Weigh: TypeAlias = "Callable[[Sequence[int], Collection[int]], NDArray[np.float32]]"
 """What the tokens of a completion are worth, by them and by all tokens that end one."""
+Note: TypeAlias = "tuple[str, str, str]"
+"""Counter, place and reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,12 +87,16 @@ class Problem:
         return max(self.prompt, self.teacher_prompt or (), key=len)
 
 
-def digest(rows: Sequence[Example | Problem]) -> str:
-    """SHA-256 of all that a run reads of these rows."""
-    import numpy as np
+class Digest:
+    """SHA-256 of all that a run reads of rows, which come one after another."""
 
-    known = hashlib.sha256()
-    for one in rows:
+    def __init__(self) -> None:
+        self._known = hashlib.sha256()
+
+    def add(self, one: Example | Problem) -> None:
+        """The next of them."""
+        import numpy as np
+
         if isinstance(one, Problem):
             columns = json.dumps(one.columns, sort_keys=True, default=str)
             read = [one.prompt, one.demonstration or (), *([] if one.teacher_prompt is None else [one.teacher_prompt])]
@@ -98,7 +104,18 @@ def digest(rows: Sequence[Example | Problem]) -> str:
         else:
             columns, parts = "", [part for row in one.rows for part in _read(row)]
         for part in (columns.encode(), *(part.tobytes() for part in parts)):
-            known.update(len(part).to_bytes(8, "little") + part)
+            self._known.update(len(part).to_bytes(8, "little") + part)
+
+    def hexdigest(self) -> str:
+        """Of those until now."""
+        return self._known.hexdigest()
+
+
+def digest(rows: Iterable[Example | Problem]) -> str:
+    """The same of rows that are there."""
+    known = Digest()
+    for one in rows:
+        known.add(one)
     return known.hexdigest()
 
 
@@ -124,8 +141,8 @@ class DataReport:
 
     rows: int = 0
     counters: Counter[str] = field(default_factory=Counter[str])
-    notes: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
-    """Counter, place and reason of each."""
+    notes: Sequence[Note] = field(default_factory=list[Note])
+    """Of each that is not used, or not whole; on disk, where the rows are."""
     unread: Counter[str] = field(default_factory=Counter[str])
     """Columns that nothing reads, with the number of records that have a value there."""
     forms: Counter[str] = field(default_factory=Counter[str])
@@ -135,6 +152,7 @@ class DataReport:
 
     def note(self, where: str, reason: str, counter: str = "bad") -> None:
         """Counts a record that is not used, or not whole."""
+        assert isinstance(self.notes, list), "what is on disk is complete"
         self.counters[counter] += 1
         self.notes.append((counter, where, reason))
 
