@@ -174,3 +174,21 @@ def test_one_round_is_the_recipe_itself(posttrain: Command) -> None:
     assert code == 0, err
     for name in ("collected.jsonl", "made.jsonl", "final/model.safetensors"):
         assert Path("out", name).read_bytes() == Path("one/1-round1", name).read_bytes()
+
+
+def test_more_rounds_go_on_from_those_that_were_run(posttrain: Command) -> None:
+    def of(times: int, folder: str, **changes: Any) -> str:
+        rounds = {"times": times, "data": "accumulate"}
+        return collecting(generate(**OWN), training={**MOVING, **changes}, rounds=rounds, output_dir=folder)
+
+    assert posttrain("run", of(3, "whole"))[0] == 0
+    assert posttrain("run", of(2, "out"))[0] == 0
+    begun = Path("out/2-round2/final/model.safetensors").stat().st_mtime_ns
+    code, _, err = posttrain("run", of(3, "out", learning_rate=0.2))
+    assert code == 8 and "rounds.times may grow" in err
+    code, _, err = posttrain("run", of(3, "out"))
+    assert code == 0, err
+    assert Path("out/2-round2/final/model.safetensors").stat().st_mtime_ns == begun
+    for name in ("final/model.safetensors", "3-round3/made.jsonl"):
+        assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()
+    assert posttrain("run", of(2, "out"))[0] == 8

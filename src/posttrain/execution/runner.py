@@ -194,6 +194,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
         planned(recipe, permissions)
     ranks.barrier("the state of the run's folder")
     if ranks.is_main():
+        withdraw(folder / "final")  # of fewer rounds
         write(folder / "recipe.yaml", _as_yaml(recipe))
     try:
         for number, stage in enumerate(recipe.stages, 1):

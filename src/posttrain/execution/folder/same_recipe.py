@@ -29,7 +29,7 @@ MAY_CHANGE = (
     "training.micro_batch_tokens",
     "rollout.log_completions",
 )
-"""Keys that change nothing of what is trained, but for rounding. `training.max_steps` may grow as well."""
+"""Keys that change nothing of what is trained, but for rounding. `training.max_steps` and `rounds.times` may grow as well."""
 RECIPE_BY_US = "# The recipe of this run with all its keys, written by posttrain.\n"
 SIGNS = ("metrics.jsonl", "left_out.jsonl", "collected.jsonl", "final", "checkpoint-*", "*/recipe.yaml")
 """Of a run, beside its recipe."""
@@ -89,14 +89,16 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
     elif recipe.data.date is not None:  # a run of before days were kept
         before = dated(before, recipe.data.date)
     recipe = computing_as(recipe, before)
-    then, now = (dict(_leaves(redacted(one.model_dump(mode="json")))) for one in (before, recipe))
-    different = [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
+    if _has_more_rounds(before, recipe):
+        return True
+    then, now = _all_leaves(before), _all_leaves(recipe)
+    different = _different(then, now)
     longer = "training.max_steps" in different and (now["training.max_steps"] or 0) > (then["training.max_steps"] or math.inf)
     if different != ["training.max_steps"] * longer:
         notes = "; ".join(f"{key}: {then.get(key, 'absent')} then, {now.get(key, 'absent')} now" for key in different[:4])
         raise CheckpointError(
             f"{folder} holds a run of another recipe ({notes}). Choose another output_dir. Of a run that is there, "
-            "training.max_steps may grow, and what is logged may change."
+            "training.max_steps and rounds.times may grow, and what is logged may change."
         )
     if longer and isinstance(recipe.data.train, Mixture) and len(recipe.data.train.phases) > 1:
         raise CheckpointError(
@@ -112,6 +114,23 @@ def computing_as(recipe: R, before: Recipe) -> R:
     model = recipe.model.model_copy(update={"compute": recipe.model.compute or before.model.compute})
     changed: dict[str, Any] = {"model": model, "stages": [computing_as(*pair) for pair in stages] or recipe.stages}
     return recipe.model_copy(update=changed)
+
+
+def _has_more_rounds(before: Recipe, recipe: Recipe) -> bool:
+    """Whether it is the same but for rounds after those that were to be; the stages have all that a round is."""
+    if before.rounds is None or recipe.rounds is None or recipe.rounds.times <= before.rounds.times:
+        return False
+    begun = zip(before.stages, recipe.stages[: len(before.stages)], strict=True)
+    rounds = before.rounds.model_copy(update={"times": recipe.rounds.times})
+    return rounds == recipe.rounds and not any(_different(_all_leaves(one), _all_leaves(other)) for one, other in begun)
+
+
+def _different(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [key for key in {**then, **now} if then.get(key) != now.get(key) and not _may_change(key)]
+
+
+def _all_leaves(recipe: Recipe) -> dict[str, Any]:
+    return dict(_leaves(redacted(recipe.model_dump(mode="json"))))
 
 
 def _may_change(key: str) -> bool:
