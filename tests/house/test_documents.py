@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -22,6 +23,7 @@ import yaml
 
 from posttrain import Batch, Group, HFEngine, Request, Sampling, policy_gradient_loss
 from posttrain.algorithms import example_values
+from posttrain.data.sources import Record
 from posttrain.data.transforms import KIND as TRANSFORM
 from posttrain.estimator.algorithm import table_rows
 from posttrain.estimator.trial import try_out
@@ -238,12 +240,14 @@ def test_an_algorithm_is_added_in_one_file_as_the_guide_shows() -> None:
     assert "indecision" in repr(algorithm)
 
 
-def test_the_guides_reward_and_schedule_are_what_they_say() -> None:
+def test_the_guides_reward_schedule_and_transform_are_what_they_say() -> None:
     reward = defined(block("CONTRIBUTING.md", "class QuestionReward"))["QuestionReward"]().build(None)
     group = Group(completions=["a?", "b"], tokens=[[1], [2]], finished=[True, True], columns={"prompt": "p"})
     assert [one.score for one in reward.judge(group)] == [1.0, 0.0]
     factor = defined(block("CONTRIBUTING.md", "class Poly"))["Poly"]().build()
     assert [factor(step, 100, 0) for step in (0, 50, 100)] == [1.0, 0.25, 0.0]
+    again = defined(block("CONTRIBUTING.md", "class ReadAgain"))["ReadAgain"](between="|").build(lambda: iter(()))
+    assert again(Record("row 1", {"prompt": "a", "topic": "b"}), Random(0)) == [{"prompt": "a|a", "topic": "b"}]
 
 
 def test_what_one_writes_oneself_works_as_the_page_has_it() -> None:

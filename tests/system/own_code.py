@@ -1,4 +1,4 @@
-"""What somebody else's file or package holds: a loss, a reward class and a schedule."""
+"""What somebody else's file or package holds: a loss, a reward class, a schedule and a transform."""
 
 from __future__ import annotations
 
@@ -48,3 +48,8 @@ class Even:
 def steps_down(step: int, steps: int, warmup: int, low: float = 0.5) -> float:
     """1 in the first half, `low` in the second."""
     return 1.0 if 2 * step < steps else low
+
+
+def shifted(columns: dict[str, Any], rng: Any, by: str = "1+") -> dict[str, Any]:
+    """A longer question of the same form."""
+    return {**columns, "prompt": by + columns["prompt"]}

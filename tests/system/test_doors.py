@@ -43,6 +43,7 @@ RL = {
     "training": {"max_steps": 6, "rows_per_step": 8, "learning_rate": 0.01, "save_every": 2, "schedule": DOWN},
     "output_dir": "runs/rl",
 }
+KINDS = ("algorithms", "rewards", "schedules", "transforms")
 pytestmark = pytest.mark.system
 
 
@@ -233,15 +234,17 @@ plain_pg = theirs:plain
 even = theirs:Even
 [posttrain.schedules]
 steps_down = theirs:steps_down
+[posttrain.transforms]
+shifted = theirs:shifted
 """
 
 
 @pytest.fixture(scope="module")
 def furnished(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a package that brings an algorithm, a reward and a schedule, and with one that cannot be imported."""
+    """The same with a package that brings one of each kind, and with one that cannot be imported."""
     folder = tmp_path_factory.mktemp("theirs")
     both = tmp_path_factory.mktemp("both")
-    broken = "".join(f"[posttrain.{kind}]\nruined = ruined:x\n" for kind in ("algorithms", "rewards", "schedules"))
+    broken = "".join(f"[posttrain.{kind}]\nruined = ruined:x\n" for kind in KINDS)
     install(both, make_wheel(folder, "theirs", (HERE / "own_code.py").read_text(), ENTRY_POINTS))
     install(both, make_wheel(folder, "ruined", "import not_there\n", broken))
     return Path(os.pathsep.join([str(both), str(site)]))
@@ -249,7 +252,8 @@ def furnished(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_an_installed_package_brings_is_listed_run_and_gone_on_with(furnished: Path, tmp_path: Path) -> None:
     shell = Shell(furnished, tmp_path)
-    for kind, names in {"algorithms": "undecided plain_pg", "rewards": "even", "schedules": "steps_down"}.items():
+    brought = dict(zip(KINDS, ("undecided plain_pg", "even", "steps_down", "shifted"), strict=True))
+    for kind, names in brought.items():
         code, out, err = shell("list", kind)
         assert (code, err) == (0, "")
         assert all(name in out for name in names.split()) and "of theirs" in out
@@ -259,6 +263,7 @@ def test_what_an_installed_package_brings_is_listed_run_and_gone_on_with(furnish
         "algorithm": {"name": "plain_pg"},
         "rewards": [{"name": "even", "options": {"bonus": 0.5}}],
         "training": {**RL["training"], "schedule": {"name": "steps_down", "options": {"low": 0.1}}},
+        "data": {"train": TRAIN, "transforms": [{"name": "shifted", "options": {"by": "0+"}}]},
     }
     (tmp_path / "rl.yaml").write_text(yaml.safe_dump(values))
     assert shell("validate", "rl.yaml")[0] == 0
@@ -269,6 +274,8 @@ def test_what_an_installed_package_brings_is_listed_run_and_gone_on_with(furnish
     assert (code, err) == (0, "")
     assert shell.metrics("runs/rl") == shell.metrics("runs/whole")
     assert "reward/even" in shell.metrics("runs/rl")[0]
+    code, out, err = shell("data", "rl.yaml")
+    assert code == 0 and "<|user|>0+" in out, err
 
 
 def test_a_package_that_cannot_be_imported_harms_nobody_else(furnished: Path, tmp_path: Path) -> None:
