@@ -100,5 +100,5 @@ def check_served(name: str, *, full: bool) -> None:
     if full:
         raise SetupError(
             f"The teacher {name} is compared by whole distributions, and a server gives log-probs of tokens: load it by its "
-            "name, or take opd."
+            "name, or take an algorithm that compares sampled tokens alone (`needs.teacher` of it is logp)."
         )
