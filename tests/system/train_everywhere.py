@@ -37,6 +37,7 @@ from posttrain.settings.model import Adapter
 from posttrain.train import trainer
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import DemonstrationCollector, collect_demonstrations
+from posttrain.train.collect.order import order_of
 from posttrain.train.learner import MicroLoss, Step
 from posttrain.train.options import Execution
 from tiny import make_examples, make_model, make_teacher, parameters
@@ -56,7 +57,7 @@ class Scripted:
         self._updates, self._rollouts = algorithm.needs.updates, bool(algorithm.needs.rollouts)
         self._shows_right = algorithm.needs.shows_right
         self._shown = {"none": 0, "prefix": 2}.get(algorithm.needs.demonstration, 1000)
-        self._plain = DemonstrationCollector(examples, rows=ROWS, updates=self._updates, seed=0)
+        self._plain = DemonstrationCollector(examples, order_of(len(examples), ROWS, 0), updates=self._updates)
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         collection = self._plain.collect(model, step, progress)
@@ -262,7 +263,12 @@ def main() -> None:
     target, mode = Path(sys.argv[1]), sys.argv[2]
     ranks.join(120, cpu=True)
     gc.freeze()  # DeepSpeed and accelerate collect garbage at each start; half a second with all that was imported
-    setattr(trainer, "collected_data", lambda data, algorithm, *_, **__: (data, Scripted(data, algorithm)))  # noqa: B010
+    order = order_of(ROWS, ROWS, 0)
+
+    def scripted(data: Any, algorithm: Any, *_: Any, **__: Any) -> Any:
+        return data, Scripted(data, algorithm), order
+
+    setattr(trainer, "collected_data", scripted)  # noqa: B010
     folder = target.parent / target.stem
     moved, facts = dict[str, Any](), dict[str, Any]()
     values = {algorithm.name: algorithm for algorithm in example_values()}

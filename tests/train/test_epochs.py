@@ -9,16 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from posttrain import PostTrainer
+from posttrain.errors import SetupError
+from posttrain.train.collect.order.rules import Cyclical, Sorted
 from tiny import make_model, parameters
 from train.naive import log_softmax, of_tokens
 
 MakeTrainer = Callable[..., PostTrainer]
 ROWS = 24  # of the trainers' data
-OPTIONS: dict[str, dict[str, Any]] = {"psft": {"updates": 3}, "grpo": {"rollouts": 2, "updates": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {"psft": {"updates": 3}, "grpo": {"rollouts": 2, "updates": 2}, "dapo": {"rollouts": 2}}
 CASES = [("sft", 1.0, 9), ("psft", 1.5, 8), ("dpo", 0.7, 64), ("grpo", 1.0, 10)]
 
 
@@ -70,6 +73,54 @@ def test_a_smaller_step_is_divided_by_its_own_tokens(make_trainer: MakeTrainer) 
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
     assert json.loads(lines[2])["grad_norm"] == pytest.approx(norm, rel=1e-12)
     assert json.loads(lines[2])["loss"] == pytest.approx(float(loss.detach()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("sft", 2.0), ("psft", 1.5), ("dpo", 1.0)])
+def test_epochs_in_steps_of_tokens_read_each_row_as_often(name: str, epochs: float, make_trainer: MakeTrainer) -> None:
+    options: dict[str, Any] = {"trainer_options": {"tokens_per_step": 200, "order": Sorted(np.arange(24.0) % 4)}}
+    made = trainer(make_trainer, name, epochs, 4, **options)
+    steps, places, _ = trained(made)
+    assert made.state.global_step == made.args.max_steps == len(steps) and sum(steps) == math.ceil(epochs * ROWS)
+    assert len(set(steps)) > 2 and len(places) == ROWS and set(places.values()) <= {math.floor(epochs), math.ceil(epochs)}
+
+
+def test_a_step_of_tokens_is_divided_by_its_own_tokens_however_it_is_dealt(make_trainer: MakeTrainer) -> None:
+    options: dict[str, Any] = {"max_steps": 3, "learning_rate": 0.0}
+    for micro in (1, 3, 100):
+        given = {"tokens_per_step": 220}
+        made = make_trainer("sft", rows_per_step=micro, output=f"by {micro}", trainer_options=given, **options)
+        made.train()
+        model: Any = made.model
+        for step, line in enumerate((Path(str(made.args.output_dir)) / "metrics.jsonl").read_text().splitlines()):
+            shown = made.run_state.collector.collect(model, step, 1.0)
+            assert sum(map(len, shown.rows)) == json.loads(line)["step/tokens"] <= 220
+            mask = shown.batch.loss_mask
+            loss = -(of_tokens(log_softmax(model, shown), shown) * mask).sum() / mask.sum()
+            model.zero_grad()
+            loss.backward()
+            norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
+            assert json.loads(line)["grad_norm"] == pytest.approx(norm, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "arguments", "says"),
+    [
+        ("sft", {"order": Sorted(np.zeros(3))}, {}, "order: it is of one source, of 3 rows, and train_dataset has 24"),
+        (
+            "sft",
+            {"order": Cyclical.growing(np.ones(24), least=0.5, factor=2)},
+            {"max_steps": -1, "num_train_epochs": 1},
+            "order: its passes differ: set max_steps",
+        ),
+        ("grpo", {"tokens_per_step": 9}, {}, "tokens_per_step: a step of grpo is of whole groups of rollouts"),
+        ("dapo", {"order": Sorted(np.zeros(24))}, {}, "order: dapo replaces groups by questions in random order"),
+    ],
+)
+def test_an_order_that_does_not_fit_is_refused(
+    name: str, options: dict[str, Any], arguments: dict[str, Any], says: str, make_trainer: MakeTrainer
+) -> None:
+    with pytest.raises(SetupError, match=says):
+        make_trainer(name, options=OPTIONS.get(name, {}), trainer_options=options, **arguments)
 
 
 @pytest.mark.parametrize(("name", "epochs", "rows"), [case for case in CASES if case[0] != "dpo"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from posttrain.algorithms import KIND
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import Interrupted
 from posttrain.train.collect.order import Mixed
+from posttrain.train.collect.order.rules import Blocked, Cyclical, Sorted
 from tiny import make_model, parameters
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -121,6 +123,25 @@ def test_a_mixture_goes_on_in_its_phases_as_if_never_broken_off(name: str, ends:
     shares = [line["data/share/a"] for line in ended(whole)[2] if "data/share/a" in line]
     assert len(shares) == STEPS and sum(shares[:3]) > 2 > 1 > sum(shares[3:])
     assert any("nll/a" in line for line in ended(whole)[2]) == (name == "sft")
+
+
+ORDERS: dict[str, dict[str, Any]] = {
+    "sft": {"order": Cyclical.growing(np.arange(1.0, 25), least=0.3, factor=2.0), "tokens_per_step": 130},
+    "psft": {"order": Blocked(np.arange(24) % 3), "tokens_per_step": 130},
+    "dpo": {"tokens_per_step": 300},
+    "grpo": {"order": Sorted(np.arange(24.0) % 5)},
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_order_and_steps_of_tokens_go_on_as_if_never_broken_off(name: str, make_trainer: MakeTrainer) -> None:
+    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1, trainer_options=dict(ORDERS[name]))
+    whole.train()
+    for step in (1, 3, 4):
+        assert not differ(ended(whole), goes_on(make_trainer, name, "run", step, trainer_options=dict(ORDERS[name]))), step
+    if bound := ORDERS[name].get("tokens_per_step"):
+        spent = [line["step/tokens"] for line in ended(whole)[2] if "step/tokens" in line]
+        assert len(spent) == STEPS and len(set(spent)) > 1 and bound / 2 < min(spent) <= max(spent) <= bound
 
 
 @pytest.mark.parametrize("what", ["rng_state.pth", "collection.safetensors", "optimizer.pt"])

@@ -16,6 +16,7 @@ from typing_extensions import TypeIs
 from posttrain.data.rows import BadRow, DataReport
 from posttrain.data.sources.record import Record
 from posttrain.settings.data import Encoding
+from posttrain.settings.data.order import ByRule, CyclicalOrder
 from posttrain.telling import tell
 
 if TYPE_CHECKING:
@@ -97,6 +98,24 @@ def number_of(value: Any, name: str, *, least: float | None = None) -> float:
     if number is None or not math.isfinite(number) or (least is not None and number < least):
         raise BadRow(f"{name} must be {wanted}, not {value!r:.40}")
     return number
+
+
+def keys_of(columns: Mapping[str, Any], order: ByRule | None) -> tuple[str | float, ...]:
+    """What `data.order` reads of a row, its columns in their order.
+
+    Raises:
+        BadRow: a category is neither text nor a number, or a number is none, or may not be 0 and is.
+    """
+    if order is None:
+        return ()
+    categories = [columns.get(name) for name in order.categories]
+    for name, value in zip(order.categories, categories, strict=True):
+        if not isinstance(value, str) and not is_number(value):
+            raise BadRow(f"data.order: {name} must be a category, text or a number, not {value!r:.40}")
+    numbers = [number_of(columns.get(name), f"data.order: {name}") for name in order.numbers]
+    if isinstance(order, CyclicalOrder) and numbers and numbers[0] <= 0:
+        raise BadRow(f"data.order: {order.by} must be above 0, for rows are drawn with chances of 1 / {order.by}")
+    return (*map(str, categories), *numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from posttrain.data.answers import is_conversation
-from posttrain.data.columns import Use, is_number, number_of
+from posttrain.data.columns import Use, is_number, keys_of, number_of
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, tell_counts
@@ -21,6 +21,7 @@ from posttrain.data.weights import COLUMNS, ONE_OF, Weigher, Worth
 from posttrain.errors import DataError
 from posttrain.estimator.needs import CROSSED
 from posttrain.settings.data import Encoding
+from posttrain.settings.data.order import ByRule
 
 T = TypeVar("T")
 Away = Callable[[list[Example], DataReport], None]
@@ -49,40 +50,43 @@ class Reader:
         worth: Worth = "none",
         unwanted: bool | None = False,
         teacher: Asked | None = None,
+        order: ByRule | None = None,
         label: str = "the data",
         away: Away | None = None,
     ) -> tuple[list[Example], DataReport]:
         """Demonstrations, `unwanted` ones (None: or others), with what they are `worth` and what a `teacher` is asked, where
         that is another prompt; or units of the completions in the columns `sides`, or of `crossed` completions under each of
-        as many prompts. Without those that were taken `away`.
+        as many prompts, without those that were taken `away`. `order` says which columns go along.
 
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
         told = () if teacher is None else teacher.columns
         kind = "pairs" if sides else "crossed" if crossed else "demonstrations"
-        use = Use(kind, self._data, (*COLUMNS[worth], *sides, *told), unwanted=unwanted)
+        ordered = () if order is None else order.columns
+        use = Use(kind, self._data, (*COLUMNS[worth], *sides, *told, *ordered), unwanted=unwanted)
         encoder, weigher, taught = self._encoder(teacher), Weigher(worth, self._tokenizer), self._teacher(teacher)
 
         def encode(record: Record) -> tuple[list[Example], Notes]:
             columns = use.columns(record)
+            keys = keys_of(record.columns, order)
             if sides:
                 unit, notes = encoder.preference(columns, sides)
-                return [Example(unit, record.where)], notes
+                return [Example(unit, record.where, ordered_by=keys)], notes
             if crossed:
                 unit, notes = encoder.crossed(columns, crossed)
-                return [Example(unit, record.where, crossed=True)], notes
+                return [Example(unit, record.where, crossed=True, ordered_by=keys)], notes
             if columns.get("text") is not None:
                 if taught is not None:
                     raise BadRow("it is a text, which has no prompt that the teacher could be asked another of")
                 rows, notes = encoder.text(columns, weigher.of(columns))
-                return [Example((row,), record.where) for row in rows], notes
+                return [Example((row,), record.where, ordered_by=keys) for row in rows], notes
             rows, notes = encoder.demonstrations(columns, weigher.of(columns))
             if taught is not None:
                 ids, more = taught.ids(columns, answer=max(len(row.completion) for row in rows))
                 rows = [replace(row, teacher_prompt=np.array(ids, np.int32)) for row in rows]
                 notes = notes + more
-            return [Example((row,), record.where) for row in rows], notes
+            return [Example((row,), record.where, ordered_by=keys) for row in rows], notes
 
         together = CROSSED if crossed else sides
         wanted = [together] if together else [("messages",), ("text",), ("prompt", "completion")]
@@ -105,6 +109,7 @@ class Reader:
         demonstrated: tuple[str, ...] = (),
         faults: Faults | None = None,
         teacher: Asked | None = None,
+        order: ByRule | None = None,
         label: str = "the data",
     ) -> tuple[list[Problem], DataReport]:
         """Prompts with the columns that answers are graded by: those that `needs` names, and what else the rows have. Of a
@@ -120,13 +125,15 @@ class Reader:
             demonstrated: the columns that a question's demonstration may stand in; of the first that is there.
             faults: why demonstrations are not right; None checks nothing.
             teacher: how one is asked, where it is asked something else.
+            order: which columns go along, by which the questions are ordered.
             label: of the set, for messages.
 
         Raises:
             DataError: as for `examples`, or not one row has a demonstration that can be used.
         """
         needs = tuple(dict.fromkeys((*needs, *numbers, *(() if teacher is None else teacher.columns))))
-        use = Use("questions", self._data, needs, demonstrated, anything)
+        ordered = () if order is None else order.columns
+        use = Use("questions", self._data, (*needs, *ordered), demonstrated, anything)
         asking, answering = self._encoder(teacher, context, room=room), self._encoder(teacher)
         taught = self._teacher(teacher)
 
@@ -140,7 +147,8 @@ class Reader:
             columns |= {name: number_of(columns[name], name) for name in numbers}
             prompt, notes = asking.prompt(columns)
             told, cuts = (None, Notes()) if taught is None else taught.ids(columns, answer=room)
-            problem, notes = Problem(prompt, columns, record.where, None, told), notes + cuts
+            keys = keys_of(record.columns, order)
+            problem, notes = Problem(prompt, columns, record.where, None, told, ordered_by=keys), notes + cuts
             if not demonstrated:
                 return [problem], notes
             on_long = self._data.on_long_completion

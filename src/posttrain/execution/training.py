@@ -84,6 +84,8 @@ def make_trainer(
         ),
         teachers=prepared.teachers,
         mixed=prepared.mixed,
+        order=prepared.rule,
+        tokens_per_step=recipe.training.tokens_per_step,
         **rollouts,
         **options,
     )

@@ -95,7 +95,7 @@ class Recipe(Config):
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
-        check_mixture(self.data, [reward.name for reward in self.rewards], epochs=self.training.epochs)
+        check_mixture(self.data, [reward.name for reward in self.rewards], self.training)
         return self
 
     @model_validator(mode="after")
@@ -192,7 +192,7 @@ class Recipe(Config):
             raise ValueError(f"eval.temperature: vLLM takes no more than {VLLM_TEMPERATURE:g}")
 
     def _check_rows(self, rollout: RolloutConfig) -> None:
-        per_step = self.training.rows_per_step
+        per_step = self.training.rows
         if rollout.rows % per_step or per_step % rollout.n:
             raise ValueError(
                 f"training.rows_per_step: {per_step} must divide the {rollout.rows} rollouts of a collection "
@@ -226,7 +226,7 @@ class Recipe(Config):
                 self._check_served(f"model.teachers.{name}.url", algorithm)
         if self.rollout is None:
             return
-        given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows_per_step}
+        given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows}
         for name, number in given.items():
             if (asked := getattr(algorithm.needs, name)) != number:
                 raise RecipeError(

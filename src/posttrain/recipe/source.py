@@ -85,7 +85,8 @@ class YamlSource:
             location = location if location[2] in own else location[2:]
         path: list[str] = []
         for i, part in enumerate(location):
-            member = isinstance(node, dict) and part not in node and (part == node.get("name") or " " in part)
+            known = isinstance(node, dict) and (part in (node.get("name"), node.get("rule")) or " " in part)
+            member = known and part not in node
             if isinstance(node, dict) and not member and (part in node or i == len(location) - 1):
                 path.append(part)
                 node = node.get(part)

@@ -26,6 +26,8 @@ Scheduler = Literal[
 ]
 
 MOST_ROWS = 2**20  # of one optimizer step: more are a slip, and would be read for minutes before anything is said
+MOST_TOKENS = 2**27  # alike
+ROWS = 64  # of one optimizer step, where nothing is said of it
 
 
 class TrainingConfig(Config):
@@ -39,9 +41,13 @@ class TrainingConfig(Config):
     """Ends the run before max_steps, for comparisons of algorithms."""
     stop_when: StopWhen | None = None
     """Ends the run before max_steps, once a metric is where it should be, or where it should never be."""
-    rows_per_step: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 64
-    """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes. All rollouts of a
-    collection if not set; a part of them makes several updates of each collection."""
+    rows_per_step: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
+    """Data set rows (a preference pair is one), or rollouts, of an optimizer step, over all processes; 64 where
+    tokens_per_step is not set either. All rollouts of a collection if not set; a part of them makes several updates of each
+    collection."""
+    tokens_per_step: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    """In place of rows_per_step: an optimizer step takes the next rows, in their order, that have no more tokens together,
+    prompts included; one that alone has more is a step of its own."""
     micro_batch_tokens: Count = 16384
     """Bound on the tokens that one forward pass reads, padding included; the gradient does not depend on it."""
     micro_batch_rows: Count | None = None
@@ -88,6 +94,33 @@ class TrainingConfig(Config):
             return {**values, "lr_scheduler_type": "linear"}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_step(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("rows_per_step") is None and values.get("tokens_per_step") is None:
+            return {**values, "rows_per_step": ROWS}
+        return values
+
+    @model_validator(mode="after")
+    def _has_steps_of_one_kind(self) -> TrainingConfig:
+        if self.rows_per_step is not None and self.tokens_per_step is not None:
+            raise ValueError("tokens_per_step: give it or rows_per_step, not both (null takes back what is said elsewhere)")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Of an optimizer step.
+
+        Raises:
+            ValueError: it is of tokens, and what asks knows of rows alone.
+        """
+        if self.rows_per_step is None:
+            raise ValueError(
+                "training.tokens_per_step: a step over rollouts is of whole groups, whose tokens nobody knows before they "
+                "are sampled: set training.rows_per_step"
+            )
+        return self.rows_per_step
+
     @model_validator(mode="after")
     def _has_one_schedule(self) -> TrainingConfig:
         if self.schedule is not None and self.lr_scheduler_type is not None:
@@ -112,7 +145,9 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_step(self) -> TrainingConfig:
-        if self.micro_batch_rows is not None and self.rows_per_step % min(self.micro_batch_rows, self.rows_per_step):
+        if self.micro_batch_rows is None or self.rows_per_step is None:
+            return self
+        if self.rows_per_step % min(self.micro_batch_rows, self.rows_per_step):
             raise ValueError(
                 f"rows_per_step: {self.rows_per_step} is no multiple of micro_batch_rows: {self.micro_batch_rows}"
             )

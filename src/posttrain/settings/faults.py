@@ -78,12 +78,17 @@ def _of_these(error: Any, where: tuple[str, ...]) -> Fault:
 
 
 def _no_name(error: Any, where: tuple[str, ...]) -> Fault:
-    return Fault((*where, "name"), "is required")
+    return Fault((*where, _tag(error)), "is required")
 
 
 def _unknown_name(error: Any, where: tuple[str, ...]) -> Fault:
     context = error["ctx"]
-    return Fault((*where, "name"), f"{context['tag']} is unknown; {_near(context['tag'], context['expected_tags'])}")
+    return Fault((*where, _tag(error)), f"{context['tag']} is unknown; {_near(context['tag'], context['expected_tags'])}")
+
+
+def _tag(error: Any) -> str:
+    """The key by which the member of a union is known."""
+    return str(error["ctx"]["discriminator"]).strip("'")
 
 
 def _near(given: str, expected: str) -> str:

@@ -10,6 +10,7 @@ LIKE, AS_GOOD, MOST = 0.6, 0.1, 3  # names this alike, and within so much of the
 KEYS = {
     "training.rows_per_step": "batch_size train_batch_size global_batch_size per_device_train_batch_size mini_batch_size "
     "ppo_mini_batch_size gradient_accumulation_steps gradient_accumulation num_rows",
+    "training.tokens_per_step": "tokens_per_batch batch_tokens batch_size_in_tokens max_tokens_per_batch",
     "training.micro_batch_tokens": "micro_batch_size micro_train_batch_size ppo_micro_batch_size ppo_max_token_len_per_gpu "
     "train_micro_batch_size_per_gpu sample_packing",
     "training.learning_rate": "lr actor_learning_rate",
@@ -38,6 +39,7 @@ KEYS = {
     "data.train": "dataset dataset_name datasets train_files train_file train_dataset prompt_data data_path",
     "data.eval": "val_files eval_dataset eval_datasets test_files val_data",
     "data.train.columns": "prompt_key input_key label_key output_key dataset_text_field field_messages",
+    "data.order": "curriculum curriculum_learning group_by_length",
     "data.chat_template": "apply_chat_template template",
     "rollout.n": "num_generations n_samples_per_prompt group_size num_samples rollouts_per_prompt num_rollouts",
     "rollout.questions_per_step": "rollout_batch_size num_prompts prompts_per_step",

@@ -20,7 +20,7 @@ from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.make import collected_data
-from posttrain.train.collect.order import Mixed, examples_of_epochs
+from posttrain.train.collect.order import Mixed, Rule, examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
 from posttrain.train.given.arguments import check_arguments, check_best, for_the_parent
 from posttrain.train.given.handed import handed_over
@@ -67,6 +67,9 @@ class PostTrainer(Loop):
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
         replay: rollouts of earlier collections come back in later ones.
         mixed: the sources that prepared rows are of, end to end, if there are several.
+        order: of the rows of one source in each pass over it (`train.collect.order.rules`); a random one if not told.
+        tokens_per_step: a step takes the next rows that have no more tokens together, and args say of it only how many rows a
+            micro-batch has at most.
         execution: how steps are made.
         watching: what is measured and told.
         interruption: signals that end the run between two steps, with a checkpoint; none are listened to without it.
@@ -100,6 +103,8 @@ class PostTrainer(Loop):
         ahead: Ahead | None = None,
         replay: ReplayConfig | None = None,
         mixed: Mixed | None = None,
+        order: Rule | None = None,
+        tokens_per_step: int | None = None,
         execution: Execution = Execution(),  # noqa: B008  (frozen)
         watching: Watching = Watching(),  # noqa: B008
         interruption: Interruption | None = None,
@@ -131,12 +136,13 @@ class PostTrainer(Loop):
         taught: dict[str, Any] = {"teachers": as_teachers(teachers, algorithm, tokenizer), "device": args.device}
         [teacher] = taught["teachers"].values() or [model]
         asked = asked_by(algorithm.needs, known_to(teacher))
-        data, collector = collected_data(
+        data, collector, steps = collected_data(
             given.train,
             algorithm,
             model,
             tokenizer,
             rows=rows,
+            tokens=tokens_per_step,
             seed=args.seed if args.data_seed is None else args.data_seed,
             rewards=given.rewards,
             engine=given.engine,
@@ -151,9 +157,10 @@ class PostTrainer(Loop):
             epochs=args.num_train_epochs if args.max_steps <= 0 else None,
             steps=args.max_steps,
             mixed=mixed,
+            rule=order,
         )
-        folder, distributed, each = Path(str(args.output_dir)), execution.distributed, max(algorithm.needs.rollouts, 1)
-        read = examples_of_epochs(args.num_train_epochs, len(data)) * each
+        folder, distributed = Path(str(args.output_dir)), execution.distributed
+        read = examples_of_epochs(args.num_train_epochs, len(data))
         self.run_state, self.run_files = RunState(collector, NonFinite(folder, execution.nonfinite_limit)), RunFiles(folder)
         self._eval_examples = {
             name: as_examples(
@@ -172,8 +179,8 @@ class PostTrainer(Loop):
             model=model,
             args=for_the_parent(
                 args,
-                steps=-(-read // rows),
-                epoch=-(-len(data) * each // rows),
+                steps=steps.steps(read),
+                epoch=steps.steps(len(data)),
                 metric=best,
                 bf16=numbers["bf16"],
                 fsdp2=distributed is not None and distributed.mode == "fsdp2" and args.world_size > 1,
@@ -203,8 +210,8 @@ class PostTrainer(Loop):
             tokens=execution.micro_batch_tokens,
         )
         self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
-        all_read = self.args.max_steps * rows if args.max_steps > 0 else read
-        self._reads_again = in_memory(data) and all_read > len(data)  # a row on disk is another object whenever it is read
+        again = steps.read(self.args.max_steps) > len(data)
+        self._reads_again = again and in_memory(data)  # a row on disk is another object whenever it is read
         self._watch = Watch(self.run_files, execution.stop_when, compares=algorithm.compares_rewards)
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]
         self.listeners = told if self.is_world_process_zero() else []

@@ -53,7 +53,7 @@ def mix(**more: Any) -> dict[str, Any]:
 
 def counts(made: Prepared) -> dict[str, int]:
     assert made.mixed is not None
-    return dict(zip(made.mixed.names, made.mixed.counts(made.rows_read), strict=True))
+    return dict(zip(made.mixed.names, made.mixed.counts(made.read), strict=True))
 
 
 def test_texts_and_questions_are_mixed_each_by_its_own_columns_and_the_plan_says_how() -> None:

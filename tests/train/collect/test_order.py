@@ -9,14 +9,15 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.train.collect.order import Mixed, Order, Turns, examples_of_epochs, order_of
+from posttrain.train.collect.order import Mixed, examples_of_epochs, order_of
+from posttrain.train.collect.order.mixed import Turns
 
 sizes, seeds = st.integers(1, 40), st.integers(0, 2**31)
 
 
 def positions(examples: int, per_step: int, count: int, seed: int) -> list[int]:
     steps = -(-count // per_step)
-    return [i for step in range(steps) for i in Order(examples, per_step, seed).of(step)][:count]
+    return [i for step in range(steps) for i in order_of(examples, per_step, seed).of(step)][:count]
 
 
 @settings(max_examples=50)
@@ -36,15 +37,15 @@ def test_the_order_does_not_depend_on_the_size_of_a_step(examples: int, one: int
 @settings(max_examples=20)
 @given(sizes, st.lists(st.integers(0, 9), max_size=9), seeds)
 def test_a_step_is_the_same_whatever_was_asked_before(examples: int, before: list[int], seed: int) -> None:
-    expected = Order(examples, 4, seed).of(7)
+    expected = order_of(examples, 4, seed).of(7)
     for step in before:
-        Order(examples, 4, seed + 1).of(step)
-        Order(examples, 4, seed).of(step)
-    assert Order(examples, 4, seed).of(7) == expected
+        order_of(examples, 4, seed + 1).of(step)
+        order_of(examples, 4, seed).of(step)
+    assert order_of(examples, 4, seed).of(7) == expected
 
 
 def test_seeds_and_epochs_differ() -> None:
-    orders = [tuple(Order(100, 100, seed).of(epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [tuple(order_of(100, 100, seed).of(epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(orders)) == 4
 
 
@@ -55,7 +56,7 @@ def test_epochs_read_what_they_say_and_the_last_step_is_smaller(
 ) -> None:
     end = examples_of_epochs(float(epochs), examples)
     assert end == math.ceil(epochs * examples)
-    cut, steps = Order(examples, per_step, seed, end), -(-end // per_step)
+    cut, steps = order_of(examples, per_step, seed, end), -(-end // per_step)
     read = [i for step in range(0, steps, updates) for i in cut.of(step, updates)]
     assert read == positions(examples, per_step, end, seed) and len(read) == end
     assert [len(cut.of(step)) for step in range(steps)] == [per_step] * (steps - 1) + [end - per_step * (steps - 1)]
@@ -92,7 +93,7 @@ def test_three_to_one_takes_turns_as_by_hand() -> None:
 def test_a_mixture_of_one_source_is_the_order_of_that_source(examples: int, per_step: int, seed: int, weight: int) -> None:
     mixed = Mixed(("one",), (examples,), ((4, (weight,)), (99, (1,))))
     for step in range(5):
-        expected = Order(examples, per_step, seed).turns(step)
+        expected = order_of(examples, per_step, seed).turns(step)
         assert order_of(examples, per_step, seed, None, mixed).turns(step) == expected
 
 
@@ -146,5 +147,5 @@ def test_a_step_of_a_mixture_is_a_function_of_its_place_alone(
 def test_the_first_source_reads_what_it_reads_by_itself_and_each_has_an_order_of_its_own() -> None:
     mixed = Mixed(("a", "b"), (20, 20), ((1, (1, 1)),))
     turns = [i for step in range(10) for i in order_of(40, 4, 7, None, mixed).of(step)]
-    assert [i for i in turns if i < 20] == [i for step in range(5) for i in Order(20, 4, 7).of(step)]
+    assert [i for i in turns if i < 20] == [i for step in range(5) for i in order_of(20, 4, 7).of(step)]
     assert [i - 20 for i in turns if i >= 20] != [i for i in turns if i < 20]

@@ -28,7 +28,7 @@ from posttrain import (
 from posttrain.data.rows import Example, Problem, Row
 from posttrain.errors import EngineError, SetupError
 from posttrain.train.collect.demonstrations import DemonstrationCollector
-from posttrain.train.collect.order import Mixed, Order
+from posttrain.train.collect.order import Mixed, order_of
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.rollouts import RolloutCollector
 from rollout.engine_contract import Scripted
@@ -387,7 +387,7 @@ def test_a_set_of_demonstrations_stands_beside_the_rollouts_of_each_step(updates
 
     examples = [example(i) for i in range(5)]
     rollouts = collector("grpo", Weighted(Judge(length), verdict=True), updates=updates)
-    shown = DemonstrationCollector(examples, rows=2, updates=updates, seed=0)
+    shown = DemonstrationCollector(examples, order_of(len(examples), 2, 0), updates=updates)
     alone = rollouts.collect(TABLE, 4, 0.5)
     collection = BesideDemonstrations(rollouts, shown).collect(TABLE, 4, 0.5)
     batch, own = collection.batch, len(alone.rows)
@@ -401,7 +401,7 @@ def test_a_set_of_demonstrations_stands_beside_the_rollouts_of_each_step(updates
     assert len(set(batch.group[own:].tolist()) - set(batch.group[:own].tolist())) == 2 * updates
     for k, step in enumerate(collection.steps):
         assert step[:-2] == alone.steps[k]
-        assert [collection.where[unit] for unit in step[-2:]] == [f"shown {i}" for i in Order(5, 2, 0).of(4 + k)]
+        assert [collection.where[unit] for unit in step[-2:]] == [f"shown {i}" for i in order_of(5, 2, 0).of(4 + k)]
 
 
 def test_where_a_verdict_is_asked_for_rows_without_one_are_not_graded() -> None:

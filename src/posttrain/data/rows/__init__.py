@@ -50,13 +50,14 @@ class Row:
 class Example:
     """One row of a data set: a demonstration, or several rows that stay together: a chosen and a rejected completion, or
     where they are `crossed`, each of some completions under each of as many prompts, by prompts. `source` is what it is of,
-    where several are mixed.
+    where several are mixed; `ordered_by` are the columns of `data.order`, in its order of them.
     """
 
     rows: tuple[Row, ...]
     where: str
     crossed: bool = False
     source: str = ""
+    ordered_by: tuple[str | float, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -70,7 +71,7 @@ class Problem:
     what a teacher reads in place of the prompt, where that is another one; without what is sampled, where it is shown that.
 
     `cuts`: after how many tokens of the demonstration a step of it ends and another begins, where the data have its steps.
-    `source` is what it is of, where several are mixed.
+    `source` is what it is of, where several are mixed; `ordered_by` are the columns of `data.order`, in its order of them.
     """
 
     prompt: Sequence[int]
@@ -80,6 +81,12 @@ class Problem:
     teacher_prompt: Sequence[int] | None = None
     cuts: Sequence[int] = ()
     source: str = ""
+    ordered_by: tuple[str | float, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads before it answers."""
+        return len(self.prompt)
 
     @property
     def longest(self) -> Sequence[int]:
@@ -102,7 +109,8 @@ class Digest:
             read = [one.prompt, one.demonstration or (), *([] if one.teacher_prompt is None else [one.teacher_prompt])]
             parts = [np.array(ids, np.int32) for ids in (*read, *([one.cuts] if one.cuts else []))]
         else:
-            columns, parts = "", [part for row in one.rows for part in _read(row)]
+            columns = json.dumps(one.ordered_by) if one.ordered_by else ""
+            parts = [part for row in one.rows for part in _read(row)]
         for part in (columns.encode(), *(part.tobytes() for part in parts)):
             self._known.update(len(part).to_bytes(8, "little") + part)
 

@@ -57,8 +57,10 @@ def footprint(
     numbers, precision = [p for one in (model, *teachers) for p in one.parameters()], _precision(recipe, model)
     sizes = _sizes(recipe, model, teachers, reference=needs.reference)
     rows = needs.unit
-    units = max(training.rows_per_step // processes, 1)
+    units = max((training.rows_per_step or training.tokens_per_step or 1) // processes, 1)
     tokens = rows * longest * min(training.micro_batch_rows or units, units)
+    if training.tokens_per_step is not None and training.layout != "padded":
+        tokens = min(tokens, training.tokens_per_step)
     tokens = max(min(tokens, training.micro_batch_tokens), rows * longest)
     shares = training.layout != "shared" or needs.unit > 1 or needs.rollouts
     shape, passing = Shape.of(model.config), None

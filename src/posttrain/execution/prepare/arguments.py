@@ -92,13 +92,15 @@ def training_arguments(recipe: Recipe, steps: int, *, checkpointing: bool) -> Tr
 
 
 def _micro_batches(recipe: Recipe) -> tuple[int, int]:
-    """Rows of a micro-batch, and how many of these a process reads in a step."""
+    """Rows of a micro-batch, at most, and how many of these a process reads in a step."""
     training = recipe.training
-    share, left = divmod(training.rows_per_step, ranks.world())
+    if training.tokens_per_step is not None:  # a row has a token, so that this bounds nothing where nothing is asked for
+        return training.micro_batch_rows or training.tokens_per_step, 1
+    share, left = divmod(training.rows, ranks.world())
     micro = min(training.micro_batch_rows or share, share)
     if left or not share or share % micro:
         raise RecipeError(
-            f"training.rows_per_step: {training.rows_per_step} rows are no whole number of micro-batches of {max(micro, 1)} "
+            f"training.rows_per_step: {training.rows} rows are no whole number of micro-batches of {max(micro, 1)} "
             f"on each of {ranks.world()} processes."
         )
     return micro, share // micro

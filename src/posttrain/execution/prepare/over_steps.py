@@ -45,4 +45,4 @@ def check_stored(recipe: Recipe, algorithm: Algorithm) -> None:
 
 def _questions(recipe: Recipe) -> int:
     assert recipe.rollout is not None
-    return recipe.training.rows_per_step // recipe.rollout.n
+    return recipe.training.rows // recipe.rollout.n

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -21,7 +22,10 @@ from posttrain.execution.numbers import described, has_own_masters
 from posttrain.execution.prepare.collect.asking import steps_told
 from posttrain.execution.prepare.collect.checks import check_collected, check_writers
 from posttrain.execution.prepare.data import Sets, read_sets
+from posttrain.execution.prepare.growing import grown
+from posttrain.execution.prepare.growing import told as lengths_told
 from posttrain.execution.prepare.mixture import mean_tokens, mixed_of, told
+from posttrain.execution.prepare.order import check_order, fed, rule_of, tell_long, told_of
 from posttrain.execution.prepare.over_steps import check_stored, over_steps
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.load import load, outline
@@ -36,14 +40,15 @@ from posttrain.rewards.make import Graders, make_rewards
 from posttrain.rewards.options import Judged
 from posttrain.rollout.make import sampling_of
 from posttrain.rollout.vllm.backend import check_usable
+from posttrain.settings.data.order import GrowingOrder
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
-from posttrain.train.collect.order import Mixed, examples_of_epochs
+from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.given.teachers import known_to
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """Everything that training needs, loaded, started and checked; nothing has been written yet."""
 
@@ -60,6 +65,8 @@ class Prepared:
     """The frozen models that it learns from, by name."""
     mixed: Mixed | None = None
     """How the rows of its sources follow one another, where it has several."""
+    rule: Rule | None = None
+    """How the rows of its source do in each pass, where that is not at random."""
 
     def close(self) -> None:
         """Ends the rewards and graders."""
@@ -70,18 +77,33 @@ class Prepared:
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
-        training = self.recipe.training
-        if training.max_steps is not None:
-            return training.max_steps
-        return -(-self.rows_read // training.rows_per_step)
+        return self.recipe.training.max_steps or self.order.steps(self._end or 0)
 
     @property
-    def rows_read(self) -> int:
-        """Rows, or rollouts, of the whole run: those of its epochs, or of its steps, which are all whole."""
-        training, per_question = self.recipe.training, self.algorithm.needs.rollouts or 1
-        if training.max_steps is not None:
-            return training.max_steps * training.rows_per_step
-        return examples_of_epochs(training.epochs or 0, len(self.sets.train)) * per_question
+    def read(self) -> int:
+        """Rows, or questions, of the whole run: those of its epochs, or of its steps, which are all whole."""
+        return self._end or self.order.read(self.steps)
+
+    @property
+    def _end(self) -> int | None:
+        """The same, where there are epochs."""
+        epochs = self.recipe.training.epochs
+        return None if epochs is None else examples_of_epochs(epochs, len(self.sets.train))
+
+    @cached_property
+    def order(self) -> Order:
+        """Which rows, or questions, each step takes."""
+        training, rows, lengths = self.recipe.training, self.sets.train, None
+        per_step = training.tokens_per_step
+        if per_step is None:
+            per_step = training.rows // self._per_question
+        else:
+            lengths = [row.tokens for row in rows]
+        return order_of(len(rows), per_step, self.recipe.seed, self._end, self.mixed, self.rule, lengths=lengths)
+
+    @property
+    def _per_question(self) -> int:
+        return self.algorithm.needs.rollouts or 1
 
     def with_sets(self, sets: Sets) -> Prepared:
         """The same with these, its sources mixed.
@@ -89,9 +111,14 @@ class Prepared:
         Raises:
             DataError: one of them is empty, or ends.
         """
-        made = replace(self, sets=sets)
-        run = made.rows_read // (self.algorithm.needs.rollouts or 1)
-        return replace(made, mixed=mixed_of(self.recipe.data, sets.train, run))
+        data, training = self.recipe.data, self.recipe.training
+        if isinstance(data.order, GrowingOrder):
+            assert data.window.length is not None and training.epochs is not None  # asked for by the recipe
+            rows, mixed = grown(sets.train, data.order.lengths(data.window.length), training.epochs, self.recipe.seed)
+            return replace(self, sets=replace(sets, train=rows), mixed=mixed)
+        rows = 0 if training.tokens_per_step is not None else (training.max_steps or 0) * training.rows
+        run = replace(self, sets=sets)._end or rows // self._per_question  # which steps of tokens do without (check_order)
+        return replace(self, sets=sets, mixed=mixed_of(data, sets.train, run), rule=rule_of(data.order, sets.train))
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -122,12 +149,20 @@ class Prepared:
 
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""
-        rows, needs = self.recipe.training.rows_per_step, self.algorithm.needs
-        last = self.rows_read - (self.steps - 1) * rows
-        run = self.rows_read // (needs.rollouts or 1)
-        fed = {"tokens per step": round(mean_tokens(self.sets.train, self.mixed, run) * rows)}
+        grows = isinstance(self.recipe.data.order, GrowingOrder)
+        needs, tokens, train = self.algorithm.needs, self.recipe.training.tokens_per_step, self.sets.train
+        if tokens is not None:
+            per_step: dict[str, Any] = fed(self.order, self.steps, tokens, mean_tokens(train, self.mixed, self.read))
+        else:
+            rows = self.recipe.training.rows
+            last = (self.read - self.order.read(self.steps - 1)) * self._per_question
+            what = "rollouts" if needs.rollouts else "rows"
+            per_step = {f"{what} per step": rows, **({f"{what} of the last step": last} if last < rows else {})}
+            if not needs.rollouts:
+                per_step["tokens per step"] = round(mean_tokens(train, self.mixed, self.read) * rows)
+        sampled: dict[str, Any] = {}
         if self.recipe.rollout is not None:
-            fed = {
+            sampled = {
                 "engine": self.recipe.rollout.engine,
                 "questions per collection": self.recipe.rollout.questions_per_step,
                 "rollouts per question": needs.rollouts,
@@ -144,7 +179,7 @@ class Prepared:
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             **teachers_told(self.recipe, self.teachers),
             **described(self.recipe),
-            "questions" if needs.rollouts else "training rows": len(self.sets.train),
+            "questions" if needs.rollouts else "training rows": len(train),
             **self.footprint().rows(),
             **self.sets.forms,
             "rows left out or cut": {
@@ -152,15 +187,16 @@ class Prepared:
             },
             "evaluation rows": {name: len(rows) for name, rows in {**self.sets.problems, **self.sets.held_out}.items()},
             **self.sets.shared,
-            "rollouts per step" if needs.rollouts else "rows per step": rows,
-            **fed,
+            **per_step,
+            **sampled,
             **({"rows of demonstrations": len(self.sets.demonstrations)} if self.sets.demonstrations else {}),
             **({"questions sampled before training": len(self.sets.candidates)} if self.sets.candidates else {}),
             **steps_told(self.recipe),
             **over_steps(self.recipe, needs),
             "steps": self.steps,
-            **({"rollouts of the last step" if needs.rollouts else "rows of the last step": last} if last < rows else {}),
-            **told(self.recipe.data, self.mixed, len(self.sets.train), run),
+            **told(self.recipe.data, None if grows else self.mixed, len(train), self.read),
+            **told_of(self.recipe, train, self.rule),
+            **(lengths_told(self.mixed, [one.tokens for one in train]) if grows and self.mixed is not None else {}),
             **({"for each step's anchor": "a forward more, of policy and start model"} if needs.anchor != "none" else {}),
             "dropout": "off: the algorithm compares log-probs" if needs.exact_logp else "as the model has it",
             "output": self.recipe.output_dir,
@@ -183,6 +219,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
     if recipe.rollout is not None:
         check_sampling(algorithm, sampling_of(recipe.rollout, recipe.seed))
         check_stored(recipe, algorithm)
+        check_order(recipe, algorithm)
     with ExitStack() as started:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
@@ -199,12 +236,12 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         started.pop_all()
     graders = Graders(recipe.rewards)
     prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, graders, teachers=teachers).with_sets(sets)
-    per_question, step = algorithm.needs.rollouts or 1, min(recipe.training.rows_per_step, prepared.rows_read)
-    if step > (once := len(sets.train) * per_question):
-        tell(
-            "rows-per-step",
-            f"training.rows_per_step: {step} rows of a step are more than the {once} that the data give.",
-        )
+    tokens, per_question, step = recipe.training.tokens_per_step, algorithm.needs.rollouts or 1, prepared.order.read(1)
+    if step > (once := len(prepared.sets.train)):
+        key = f"rows_per_step: {step * per_question}" if tokens is None else f"tokens_per_step: {step}"
+        tell("rows-per-step", f"training.{key} rows of a step are more than the {once * per_question} that the data give.")
+    if tokens is not None:
+        tell_long(tokens, prepared.sets.train)
     return prepared
 
 

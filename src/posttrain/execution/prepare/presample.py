@@ -166,7 +166,10 @@ def _of(
     taught: Any = {} if row.teacher_prompt is None else {"teacher_prompt": np.asarray(row.teacher_prompt, np.int32)}
     return [
         Example(
-            (Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_), **taught),), row.where, source=row.source
+            (Row(prompt, np.array(answer, np.int32), np.ones(len(answer), np.bool_), **taught),),
+            row.where,
+            source=row.source,
+            ordered_by=row.ordered_by,
         )
         for answer in answers
     ]

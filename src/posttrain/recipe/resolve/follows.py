@@ -63,8 +63,9 @@ def with_rollout(values: dict[str, Any]) -> dict[str, Any]:
     rows = given["questions_per_step"] * given["n"]
     updates = algorithm.get("updates")
     whole = type(updates) is int and updates > 0 and rows % updates == 0
-    training = {"rows_per_step": rows // updates if whole else rows, **training}
-    per_step = training["rows_per_step"]
+    if training.get("tokens_per_step") is None:  # the checks will say so
+        training = {"rows_per_step": rows // updates if whole else rows, **training}
+    per_step = training.get("rows_per_step")
     follows: dict[str, Any] = {"rollouts": given["n"], "max_tokens": given["max_tokens"], "pairs": pairs}
     if "reward_weights" in fields:
         follows["reward_weights"] = _reward_weights(values.get("rewards")) or None

@@ -11,6 +11,7 @@ from posttrain.settings.base import Config, Count, Template
 from posttrain.settings.data.collect import Chosen, Collect, QuestionValue, RejectionSampling, steps_of
 from posttrain.settings.data.generate import Generate
 from posttrain.settings.data.mixture import REPLAY, Mixture, Replay, Train, sources_in
+from posttrain.settings.data.order import AnyOrder, GrowingOrder
 from posttrain.settings.data.sources import Column, Format, Generated, GymSource, HubSource, PathSource, Source, TaskSource
 
 __all__ = [
@@ -128,6 +129,8 @@ class DataConfig(Encoding):
     """A set of its own, for algorithms that train on one beside the questions."""
     decontaminate: Decontaminate = Decontaminate()
     """What is done about rows of training that stand in evaluation sets too."""
+    order: AnyOrder | None = None
+    """In which order train is read, pass by pass, in place of a random one."""
     collect: Collect | None = None
     """Sampled before training, by one step or by several, in order. Of the start model's answers, rif keeps questions that it
     can answer, rejection_sampling makes demonstrations of right ones, value says what each question is worth; generate makes
@@ -141,6 +144,28 @@ class DataConfig(Encoding):
             raise ValueError(
                 "collect: generate, or several steps, make rows of one source, and train is a mixture, or has replay: make "
                 "them in a run before this one, or take one source"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _orders_rows_of_one_source(self) -> DataConfig:
+        if self.order is None:
+            return self
+        if self.replay is not None or isinstance(self.train, Mixture):
+            raise ValueError(
+                "order: it is of the rows of one source, and train is a mixture, or has replay, whose sources take turns by "
+                "their weights: take one source, or leave order out"
+            )
+        if isinstance(self.order, GrowingOrder):
+            if self.window.length is None or self.window.length <= self.order.least:
+                raise ValueError(f"order: growing ends at window.length: set one above least: {self.order.least}")
+            if self.window.stride is not None or self.collect is not None:
+                key = "window.stride" if self.collect is None else "collect"
+                raise ValueError(f"order: growing cuts texts into rows with one token in common, without {key}: leave it out")
+        if self.generates and self.order.columns:
+            raise ValueError(
+                f"order: rows that collect makes have no column {self.order.columns[0]}: take by: length, or make them in a "
+                "run before this one"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from posttrain.data.rows import Example, Row
 from posttrain.estimator.batch import Origin
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import Flat
-from posttrain.train.collect.order import Mixed, order_of
+from posttrain.train.collect.order import Order
 
 
 class DemonstrationCollector:
@@ -20,30 +21,17 @@ class DemonstrationCollector:
 
     Args:
         examples: of the data set.
-        rows: examples of an optimizer step, over all ranks.
+        order: which of them each optimizer step takes, over all ranks.
         updates: optimizer steps of a collection.
-        seed: of the order.
-        end: examples that the run reads in all; None: every step is whole.
-        mixed: the sources that they are of, if there are several.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        *,
-        rows: int,
-        updates: int,
-        seed: int,
-        end: int | None = None,
-        mixed: Mixed | None = None,
-    ) -> None:
-        self._examples, self._rows, self._updates = examples, rows, updates
-        self._order = order_of(len(examples), rows, seed, end, mixed)
+    def __init__(self, examples: Sequence[Example], order: Order, *, updates: int) -> None:
+        self._examples, self._order, self._updates = examples, order, updates
 
     def collect(self, model: Any, step: int, progress: float) -> Collection:
         """See `Collector`; no model is asked."""
         chosen = [self._examples[i] for i in self._order.of(step, self._updates)]
-        return collect_demonstrations(chosen, progress=progress, per_step=self._rows, updates=self._updates)
+        return collect_demonstrations(chosen, progress=progress, sizes=self._order.sizes(step, self._updates))
 
     def state(self) -> dict[str, Any]:
         """See `Collector`: nothing."""
@@ -63,11 +51,9 @@ class DemonstrationCollector:
         """See `Collector`."""
 
 
-def collect_demonstrations(
-    chosen: Sequence[Example], *, progress: float, per_step: int | None = None, updates: int = 1
-) -> Collection:
-    """A collection without rollouts: every token is a demonstration's. Each of `updates` steps takes `per_step` examples, or
-    all; the last ones what is left.
+def collect_demonstrations(chosen: Sequence[Example], *, progress: float, sizes: Sequence[int] | None = None) -> Collection:
+    """A collection without rollouts: every token is a demonstration's. `sizes` are how many examples each of its optimizer
+    steps takes; it is one step, if they are not told.
     """
     rows: list[Row] = []
     units: list[tuple[int, ...]] = []
@@ -89,11 +75,11 @@ def collect_demonstrations(
         progress,
         unit=unit,
     )
-    size = per_step or len(units)
+    ends = [*accumulate([len(units)] if sizes is None else sizes)]
     return Collection(
         rows=tuple(rows),
         units=tuple(units),
-        steps=tuple(tuple(range(len(units))[k * size : (k + 1) * size]) for k in range(updates)),
+        steps=tuple(tuple(range(begin, end)) for begin, end in pairwise([0, *ends])),
         where=tuple(example.where for example in chosen),
         sources=tuple(example.source for example in chosen),
         flat=flat,

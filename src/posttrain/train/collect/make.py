@@ -21,7 +21,7 @@ from posttrain.train.collect.ahead.make import ahead_collector
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import DemonstrationCollector
-from posttrain.train.collect.order import Mixed, examples_of_epochs
+from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.over.pairs import PairCollector
 from posttrain.train.collect.over.replay import ReplayCollector, check_replay
@@ -30,24 +30,15 @@ from posttrain.train.collect.rollouts import RolloutCollector
 from posttrain.train.given.rows import as_examples, as_problems, encoding_of, read_as, weighted
 
 
-def demonstration_collector(
-    data: Sequence[Example],
-    algorithm: Algorithm,
-    *,
-    rows: int,
-    seed: int,
-    end: int | None = None,
-    mixed: Mixed | None = None,
-) -> Collector:
-    """Of `rows` examples a step, and `end` in all; `mixed` of several sources.
+def demonstration_collector(data: Sequence[Example], algorithm: Algorithm, order: Order) -> Collector:
+    """Of the examples that each step takes by `order`.
 
     Raises:
         SetupError: the algorithm needs more than demonstrations or pairs.
     """
     if algorithm.needs.demonstration not in ("none", "row"):
         raise SetupError(f"{algorithm.name} needs {algorithm.needs.demonstration}, which this version cannot collect.")
-    updates = algorithm.needs.updates
-    return DemonstrationCollector(data, rows=rows, updates=updates, seed=seed, end=end, mixed=mixed)
+    return DemonstrationCollector(data, order, updates=algorithm.needs.updates)
 
 
 def collected_data(
@@ -57,6 +48,7 @@ def collected_data(
     tokenizer: Any,
     *,
     rows: int,
+    tokens: int | None = None,
     seed: int,
     rewards: Sequence[Reward | Weighted],
     sampling: Sampling | None,
@@ -66,11 +58,13 @@ def collected_data(
     epochs: float | None = None,
     steps: int = 0,
     mixed: Mixed | None = None,
+    rule: Rule | None = None,
     **options: Any,
-) -> tuple[Sequence[Any], Collector]:
-    """The examples or questions of a data set, or of sources that are `mixed`, and the collector that makes the algorithm's
-    steps of them: so many passes over them, or so many steps, and else without end; `teacher` as `asked_by` gives it;
-    `encoding` of what it is asked later; `options` are of `rollout_collector`.
+) -> tuple[Sequence[Any], Collector, Order]:
+    """The examples or questions of a data set, in random order or by a `rule`, or of sources that are `mixed`, the collector
+    that makes the algorithm's steps of them, of so many `rows`, or in place of rows of `tokens`, and the order in which it
+    does: so many passes over them, or so many steps, and else without end; `teacher` as `asked_by` gives it; `encoding` of
+    what it is asked later; `options` are of `rollout_collector`.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
@@ -79,8 +73,11 @@ def collected_data(
         shown: Sequence[Example] = data  # on disk it is what a `Reader` has made for this algorithm
         if in_memory(data):
             shown = as_examples(data, model, tokenizer, **read_as(algorithm.needs), teacher=teacher)
-        end = _end(epochs, shown, mixed)
-        return shown, demonstration_collector(shown, algorithm, rows=rows, seed=seed, end=end, mixed=mixed)
+        lengths = None if tokens is None else [example.tokens for example in shown]
+        order = order_of(len(shown), tokens or rows, seed, _end(epochs, shown, mixed, rule), mixed, rule, lengths=lengths)
+        return shown, demonstration_collector(shown, algorithm, order), order
+    if tokens is not None:
+        raise SetupError(f"tokens_per_step: a step of {algorithm.name} is of whole groups of rollouts: leave it out.")
     asked = as_problems(
         data,
         model,
@@ -95,12 +92,14 @@ def collected_data(
         ends = tuple(eos_ids(model, tokenizer))
         options["asked_later"] = AskedLater(teacher, encoding or encoding_of(tokenizer), ends)
     beside = as_examples(demonstrations, model, tokenizer, teacher=teacher) if len(demonstrations) else ()
-    end = _end(epochs, asked, mixed)
+    end = _end(epochs, asked, mixed, rule)
     if end is not None and algorithm.needs.adds_steps:
         raise SetupError(
             f"{algorithm.name} adds optimizer steps that nobody knows beforehand: set max_steps, and not num_train_epochs."
         )
-    return asked, rollout_collector(
+    if rule is not None and algorithm.needs.resample and options.get("resamples", True):
+        raise SetupError(f"order: {algorithm.name} replaces groups by questions in random order: set resamples 0.")
+    collector = rollout_collector(
         asked,
         algorithm,
         rows=rows,
@@ -111,15 +110,21 @@ def collected_data(
         end=end,
         steps=steps if end is None else -(-end * algorithm.needs.rollouts // rows),
         mixed=mixed,
+        rule=rule,
         **options,
     )
+    return asked, collector, order_of(len(asked), rows // algorithm.needs.rollouts, seed, end, mixed, rule)
 
 
-def _end(epochs: float | None, data: Sequence[Any], mixed: Mixed | None) -> int | None:
+def _end(epochs: float | None, data: Sequence[Any], mixed: Mixed | None, rule: Rule | None) -> int | None:
     if mixed is not None and sum(mixed.sizes) != len(data):
         raise SetupError(f"mixed: its sources have {sum(mixed.sizes)} rows, and train_dataset {len(data)}.")
-    if mixed is not None and len(mixed.sizes) > 1 and epochs is not None:
+    if mixed is not None and epochs is not None and not mixed.reads_all(epochs):
         raise SetupError("mixed: each source has passes of its own: set max_steps, and not num_train_epochs.")
+    if rule is not None and (mixed is not None or max(rule.sizes) != len(data)):
+        raise SetupError(f"order: it is of one source, of {max(rule.sizes)} rows, and train_dataset has {len(data)}.")
+    if rule is not None and len(rule.sizes) > 1 and epochs is not None:
+        raise SetupError("order: its passes differ: set max_steps, and not num_train_epochs.")
     return None if epochs is None else examples_of_epochs(epochs, len(data))
 
 
@@ -183,7 +188,8 @@ def rollout_collector(
         return UnsolvedCollector(collector, needs.buffer)
     if not demonstrations:
         return collector
-    shown = DemonstrationCollector(demonstrations, rows=needs.demonstrations, updates=needs.updates, seed=sampling.seed)
+    order = order_of(len(demonstrations), needs.demonstrations, sampling.seed)
+    shown = DemonstrationCollector(demonstrations, order, updates=needs.updates)
     return BesideDemonstrations(collector, shown)
 
 

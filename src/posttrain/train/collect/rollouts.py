@@ -27,7 +27,7 @@ from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import NAMED, Flat
 from posttrain.train.collect.groups import Rollouts, branch_metrics, read_aside, rollout_metrics, shown
-from posttrain.train.collect.order import Mixed, Order, order_of
+from posttrain.train.collect.order import Mixed, Rule, order_of
 
 NOT_TAUGHT = (
     "A right answer is not shown to the teacher of another where it would then read more tokens than it knows, or names of "
@@ -57,6 +57,7 @@ class RolloutCollector:
         asked_later: how a teacher is asked that is shown what is sampled, where the algorithm has one.
         end: questions that the run asks in all, replaced ones not counted; None: every step is whole.
         mixed: the sources that they are of, if there are several.
+        rule: of the order of one source; a random one if not told.
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class RolloutCollector:
         asked_later: AskedLater | None = None,
         end: int | None = None,
         mixed: Mixed | None = None,
+        rule: Rule | None = None,
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
         self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
         self._teacher = None if asked_later is None else asked_later.prompts(tokenizer)
         self._asker = Asker(problems, algorithm, engine, rewards, sampling, self._text)
-        self._order = order_of(len(problems), questions, sampling.seed, end, mixed)
+        self._order = order_of(len(problems), questions, sampling.seed, end, mixed, rule)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
     def collect(self, model: Any, step: int, progress: float, *, without: int = 0) -> Collection:
@@ -146,7 +148,7 @@ class RolloutCollector:
     def _others(self, seen: Sequence[Rollouts], step: int, attempt: int, dull: Sequence[Rollouts]) -> list[Question]:
         """For each of these groups a question of its source that the collection has not seen yet, as far as there are any."""
         size = len(self._problems)
-        order = Order(size, size, self._sampling.seed + (attempt << 32)).of(step)
+        order = order_of(size, size, self._sampling.seed + (attempt << 32)).of(step)
         used = {id(group.problem) for group in seen}
         next_of: dict[str, Iterator[int]] = {}
         for source in {group.problem.source for group in dull}:

@@ -103,7 +103,8 @@ def _read_part(
     for chosen in recipe.data.steps:
         room = room_for(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
         records = passage.trained(records_of(part, recipe.data, recipe.seed))
-        asked, sets.reports[part.candidates] = reader.problems(records, **room, teacher=teacher, label=part.label)
+        given = {"teacher": teacher, "order": recipe.data.order, "label": part.label}
+        asked, sets.reports[part.candidates] = reader.problems(records, **room, **given)
     if recipe.data.makes_data and recipe.rollout is None:
         kept, sets.reports[part.report] = asked, sets.reports.pop(part.candidates)
     elif may_be_on_disk(recipe, algorithm):
@@ -116,10 +117,11 @@ def _read_part(
 
 
 def may_be_on_disk(recipe: Recipe, algorithm: Algorithm) -> bool:
-    """Whether rows are done with once they are encoded. Questions bring columns along; what is made of rows before training
-    is made of all of them, and so are advantages of rewards.
+    """Whether rows are done with once they are encoded. Questions bring columns along, and so do rows in an order; what is
+    made of rows before training is made of all of them, and so are advantages of rewards.
     """
-    return recipe.rollout is None and not recipe.data.steps and algorithm.needs.weight != "advantage"
+    plain = recipe.data.order is None and not recipe.data.steps
+    return plain and recipe.rollout is None and algorithm.needs.weight != "advantage"
 
 
 def _named(part: Part, rows: Sequence[Any]) -> Any:
@@ -179,9 +181,10 @@ def train_set(
     Raises:
         DataError: a row cannot be used, or none is left.
     """
-    reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
+    reader, order = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model)), recipe.data.order
     if recipe.rollout is None:
-        return reader.examples(records, **read_as(algorithm.needs), teacher=teacher, label=label, away=away)
+        wanted_as = read_as(algorithm.needs)
+        return reader.examples(records, **wanted_as, teacher=teacher, order=order, label=label, away=away)
     wanted, demonstrated = Wanted.by(rewards), shown_by(algorithm.needs, made=later["data"])
     return reader.problems(
         records,
@@ -192,6 +195,7 @@ def train_set(
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),
         teacher=teacher,
+        order=order,
         label=label,
     )
 
