@@ -81,7 +81,7 @@ def test_epochs_in_steps_of_tokens_read_each_row_as_often(name: str, epochs: flo
     made = trainer(make_trainer, name, epochs, 4, **options)
     steps, places, _ = trained(made)
     assert made.state.global_step == made.args.max_steps == len(steps) and sum(steps) == math.ceil(epochs * ROWS)
-    assert len(set(steps)) > 2 and len(places) == ROWS and set(places.values()) <= {math.floor(epochs), math.ceil(epochs)}
+    assert len(set(steps)) > 1 and len(places) == ROWS and set(places.values()) <= {math.floor(epochs), math.ceil(epochs)}
 
 
 def test_a_step_of_tokens_is_divided_by_its_own_tokens_however_it_is_dealt(make_trainer: MakeTrainer) -> None:

@@ -141,7 +141,7 @@ def test_an_order_and_steps_of_tokens_go_on_as_if_never_broken_off(name: str, ma
         assert not differ(ended(whole), goes_on(make_trainer, name, "run", step, trainer_options=dict(ORDERS[name]))), step
     if bound := ORDERS[name].get("tokens_per_step"):
         spent = [line["step/tokens"] for line in ended(whole)[2] if "step/tokens" in line]
-        assert len(spent) == STEPS and len(set(spent)) > 1 and bound / 2 < min(spent) <= max(spent) <= bound
+        assert len(spent) == STEPS and len(set(spent)) > 1 and max(spent) <= bound
 
 
 @pytest.mark.parametrize("what", ["rng_state.pth", "collection.safetensors", "optimizer.pt"])

@@ -93,8 +93,11 @@ def values(**changes: Any) -> dict[str, Any]:
 def test_a_run_reads_longer_and_longer_rows_and_the_plan_says_so(posttrain: Command) -> None:
     made = prepare(load_recipe(recipe(**values())), Permissions())
     steps = [[made.sets.train[row] for row in made.order.of(step)] for step in range(made.steps)]
-    widest = [max(row.tokens for row in step) for step in steps]
-    assert widest == sorted(widest) and {*widest} == {8, 16, 32} and sum(map(len, steps)) == made.read == len(made.sets.train)
+    read = [row for step in steps for row in step]
+    assert [int(row.source) for row in read] == sorted(int(row.source) for row in read) and len(read) == made.read
+    assert len({id(row) for row in read}) == len(read) == len(made.sets.train)
+    for length in (8, 16, 32):
+        assert max(row.tokens for row in read if row.source == str(length)) == length
     assert all(sum(row.tokens for row in step) <= 64 for step in steps)
     said = made.plan()["lengths of rows, one after another"]
     assert [part.split(":")[0] for part in said.split("; ")] == ["8", "16", "32"]

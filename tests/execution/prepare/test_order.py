@@ -58,11 +58,10 @@ def prepared(order: dict[str, Any] | None = None, rows: list[dict[str, Any]] | N
     ],
 )
 def test_demonstrations_pairs_and_questions_are_read_by_a_column(changes: dict[str, Any]) -> None:
-    changes = dict(changes)
-    made = prepared({"by": "level", "rule": "descending"}, **{name: dict(value) for name, value in changes.items()})
+    made = prepared({"by": "level", "rule": "descending"}, **changes)
     places = [int(made.sets.train[row].where.split(":")[1]) - 1 for row in made.order.of(0, 3)]
     assert [ROWS[place]["level"] for place in places] == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
-    assert places != sorted(places, key=lambda place: -int(ROWS[place]["level"]))
+    assert places != sorted(range(12), key=lambda place: -int(ROWS[place]["level"]))
     what = "questions" if "rollout" in changes else "rows"
     assert made.plan()[f"order of the {what}"] == "by level, descending (0 to 3); the same: in random order"
 
@@ -70,10 +69,10 @@ def test_demonstrations_pairs_and_questions_are_read_by_a_column(changes: dict[s
 def test_length_is_of_prompt_and_answer_and_of_a_question_of_its_prompt() -> None:
     made = prepared({"by": "length", "rule": "ascending"})
     lengths = [made.sets.train[row].tokens for row in made.order.of(0, 3)]
-    assert lengths == sorted(lengths) and (lengths[0], lengths[-1]) == (5, 10)
-    assert made.plan()["order of the rows"] == "by length, ascending (5 to 10); the same: in random order"
+    assert lengths == sorted(lengths) and (lengths[0], lengths[-1]) == (6, 10)
+    assert made.plan()["order of the rows"] == "by length, ascending (6 to 10); the same: in random order"
     asked = prepared({"by": "length", "rule": "descending"}, **GRPO)
-    assert [asked.sets.train[row].tokens for row in asked.order.of(0, 3)] == [4, 4] + [3] * 10
+    assert [asked.sets.train[row].tokens for row in asked.order.of(0, 3)] == [5, 5] + [4] * 10
 
 
 def test_categories_are_text_or_numbers_and_rows_within_them_are_ordered() -> None:
