@@ -77,7 +77,9 @@ def test_a_smaller_step_is_divided_by_its_own_tokens(make_trainer: MakeTrainer) 
 
 @pytest.mark.parametrize(("name", "epochs"), [("sft", 2.0), ("psft", 1.5), ("dpo", 1.0)])
 def test_epochs_in_steps_of_tokens_read_each_row_as_often(name: str, epochs: float, make_trainer: MakeTrainer) -> None:
-    options: dict[str, Any] = {"trainer_options": {"tokens_per_step": 200, "order": Sorted(np.arange(24.0) % 4)}}
+    options: dict[str, Any] = {
+        "trainer_options": {"tokens_per_step": 200, "order": Sorted(np.arange(24, dtype=np.float64) % 4)}
+    }
     made = trainer(make_trainer, name, epochs, 4, **options)
     steps, places, _ = trained(made)
     assert made.state.global_step == made.args.max_steps == len(steps) and sum(steps) == math.ceil(epochs * ROWS)

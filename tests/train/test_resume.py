@@ -126,10 +126,10 @@ def test_a_mixture_goes_on_in_its_phases_as_if_never_broken_off(name: str, ends:
 
 
 ORDERS: dict[str, dict[str, Any]] = {
-    "sft": {"order": Cyclical.growing(np.arange(1.0, 25), least=0.3, factor=2.0), "tokens_per_step": 130},
+    "sft": {"order": Cyclical.growing(np.arange(1, 25, dtype=np.float64), least=0.3, factor=2.0), "tokens_per_step": 130},
     "psft": {"order": Blocked(np.arange(24) % 3), "tokens_per_step": 130},
     "dpo": {"tokens_per_step": 300},
-    "grpo": {"order": Sorted(np.arange(24.0) % 5)},
+    "grpo": {"order": Sorted(np.arange(24, dtype=np.float64) % 5)},
 }
 
 

@@ -61,9 +61,9 @@ def pieces(text: Row, length: int) -> Iterator[Row]:
 
 
 def _text(one: Example | Problem) -> Example:
-    if not isinstance(one, Example) or len(one.rows) > 1 or len(one.rows[0].prompt) or one.rows[0].teacher_prompt is not None:
-        raise DataError(f"{one.where}: data.order: growing cuts texts (a column text), and this row has a prompt.")
-    return one
+    if isinstance(one, Example) and len(one.rows) == 1 and not len(one.rows[0].prompt) and one.rows[0].teacher_prompt is None:
+        return one
+    raise DataError(f"{one.where}: data.order: growing cuts texts (a column text), and this row has a prompt.")
 
 
 def told(mixed: Mixed, tokens: Sequence[int]) -> dict[str, str]:
