@@ -13,6 +13,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -212,9 +213,10 @@ class Writer:
         (self._folder / ABOUT).write_text(json.dumps(described, indent=1))
 
     def abandon(self) -> None:
-        """Closes the files of what will not be whole."""
-        self._rows.close()
-        self._notes.close()
+        """Closes the files of what will not be whole, on a full disk too."""
+        for file in (self._rows, self._notes):
+            with suppress(OSError):
+                file.close()
 
 
 def record_of(one: Example) -> bytes:
