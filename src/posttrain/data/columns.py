@@ -15,6 +15,7 @@ from typing_extensions import TypeIs
 
 from posttrain.data.rows import BadRow, DataReport
 from posttrain.data.sources.record import Record
+from posttrain.errors import DataError
 from posttrain.settings.data import Encoding
 from posttrain.settings.data.order import ByRule, CyclicalOrder
 from posttrain.telling import tell
@@ -223,6 +224,35 @@ def _is_text(given: set[str], record: Record) -> bool:
 def names_of(template: str) -> tuple[str, ...]:
     """The columns that a template names."""
     return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+
+
+def check_columns(record: Record, wanted: Sequence[tuple[str, ...]]) -> None:
+    """That a set's first row has the columns of one of the ways in which it may be read.
+
+    Raises:
+        DataError: names what is missing.
+    """
+    if any(all(name in record.columns for name in names) for names in wanted):
+        return
+    if "text" in record.columns:
+        raise DataError(
+            f"{record.where}: the row has a text, of which nothing says what is asked: texts are for algorithms over "
+            "demonstrations, such as sft. Give a prompt, and what else the algorithm reads."
+        )
+    needed = " or ".join(" + ".join(names) for names in wanted)
+    begun = [names for names in reversed(wanted) if not record.columns.keys().isdisjoint(names)] or wanted[::-1]
+    nearest = min(begun, key=lambda names: sum(name not in record.columns for name in names))
+    lacking = [name for names in (nearest, *begun) for name in names if name not in record.columns]
+    sought = next((name for name in lacking if name in record.mapped), None)
+    name_them = f"Name them in the recipe: columns: {{{lacking[0]}: <your column>}}."
+    if "value" in lacking:
+        name_them = (
+            "What questions are worth is made of sampled answers by data.collect: {value: {k: 8}}, or is a column value."
+        )
+    raise DataError(
+        f"{record.where}: the columns {needed} are needed; the row has {', '.join(record.columns) or 'none'}. "
+        + (f"columns looks for {sought} in {record.mapped[sought]}, which it does not have." if sought else name_them)
+    )
 
 
 def tell_unread(label: str, reports: Sequence[DataReport]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from posttrain.data.answers import is_conversation
-from posttrain.data.columns import Use, is_number, keys_of, number_of
+from posttrain.data.columns import Use, check_columns, is_number, keys_of, number_of
 from posttrain.data.demonstrations import Faults, only_right, read_demonstration
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, tell_counts
@@ -61,6 +61,29 @@ class Reader:
         Raises:
             DataError: a column is missing, a row is bad and may not be skipped, or no row is left.
         """
+        records, way, weigher = self._examples(records, sides, crossed, worth, unwanted, teacher, order)
+        kept, report = self._all(records, way, label, away)
+        return weigher.settled(kept, label), report
+
+    def stream(self, records: Iterable[Record], report: DataReport, **read_as: Any) -> Iterator[list[Example]]:
+        """The same, record by record, of what is `read_as` `examples` is told; notes are in the report when they are due.
+
+        Raises:
+            DataError: as for `examples`, when it comes to that.
+        """
+        shown, way, _ = self._examples(records, **read_as)
+        return self._each(shown, way, report)
+
+    def _examples(
+        self,
+        records: Iterable[Record],
+        sides: tuple[str, ...],
+        crossed: int,
+        worth: Worth,
+        unwanted: bool | None,
+        teacher: Asked | None,
+        order: ByRule | None = None,
+    ) -> tuple[Iterable[Record], _Way[Example], Weigher]:
         told = () if teacher is None else teacher.columns
         kind = "pairs" if sides else "crossed" if crossed else "demonstrations"
         ordered = () if order is None else order.columns
@@ -94,8 +117,7 @@ class Reader:
         wanted = [(*names, more) for more in reversed(ONE_OF[worth]) for names in wanted] or wanted
         if teacher is not None:
             records = (teacher.shown(record, trained=True) for record in records)
-        kept, report = self._all(records, encode, use, wanted, label, away)
-        return weigher.settled(kept, label), report
+        return records, _Way(encode, use, wanted), weigher
 
     def problems(
         self,
@@ -163,7 +185,7 @@ class Reader:
         asked = (_asked(one, bool(demonstrated)) for one in records)
         if teacher is not None:
             asked = (teacher.shown(one, trained=bool(demonstrated)) for one in asked)
-        kept, report = self._all(asked, encode, use, wanted, label)
+        kept, report = self._all(asked, _Way(encode, use, wanted), label)
         if not demonstrated:
             return kept, report
         if all(problem.demonstration is None for problem in kept):
@@ -186,18 +208,28 @@ class Reader:
     def _all(
         self,
         records: Iterable[Record],
-        encode: Callable[[Record], tuple[list[T], Notes]],
-        use: Use,
-        wanted: list[tuple[str, ...]],
+        way: _Way[T],
         label: str,
         away: Callable[[list[T], DataReport], None] | None = None,
     ) -> tuple[list[T], DataReport]:
         report, kept = DataReport(), list[T]()
+        for rows in self._each(records, way, report):
+            kept += rows
+            if away is not None:
+                away(kept, report)
+        if not report.rows:
+            raise DataError(f"{label}: no row can be used. {_why(report)}")
+        tell_counts(report, label)
+        return kept, report
+
+    def _each(self, records: Iterable[Record], way: _Way[T], report: DataReport) -> Iterator[list[T]]:
+        """What becomes of each record."""
         first = True
         for record in records:
             if first and record.fault is None:
-                _check_columns(record, wanted)
+                check_columns(record, way.wanted)
                 first = False
+            rows = list[T]()
             try:
                 if record.fault is not None:
                     raise BadRow(record.fault)
@@ -205,14 +237,13 @@ class Reader:
                 if record.left_out is not None:
                     counter, reason = record.left_out
                     report.note(record.where, reason, counter)
-                    continue
-                report.forms.update([record.form] if record.form else [])
-                report.unread.update(use.unread(record))
-                rows, notes = encode(record)
-                kept += rows
-                report.rows += len(rows)
-                for counter, reason in notes:
-                    report.note(record.where, reason, counter)
+                else:
+                    report.forms.update([record.form] if record.form else [])
+                    report.unread.update(way.use.unread(record))
+                    rows, notes = way.encode(record)
+                    report.rows += len(rows)
+                    for counter, reason in notes:
+                        report.note(record.where, reason, counter)
             except LongRow as long:
                 if long.refused:
                     raise DataError(f"{record.where}: {long}. Raise it, or set data.on_{long.counter}: skip.") from None
@@ -221,12 +252,16 @@ class Reader:
                 if self._data.on_bad_row == "raise":
                     raise DataError(f"{record.where}: {bad}. Mend it, or set data.on_bad_row: skip.") from None
                 report.note(record.where, str(bad))
-            if away is not None:
-                away(kept, report)
-        if not report.rows:
-            raise DataError(f"{label}: no row can be used. {_why(report)}")
-        tell_counts(report, label)
-        return kept, report
+            yield rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Way(Generic[T]):
+    """How records are read: what becomes of one, what its columns are for, and of which columns the first must have some."""
+
+    encode: Callable[[Record], tuple[list[T], Notes]]
+    use: Use
+    wanted: Sequence[tuple[str, ...]]
 
 
 def _asked(record: Record, demonstrated: bool) -> Record:
@@ -258,30 +293,6 @@ def _answer(columns: Mapping[str, Any]) -> str:
     if not reference.strip():
         raise BadRow("answer is empty")
     return reference
-
-
-def _check_columns(record: Record, wanted: list[tuple[str, ...]]) -> None:
-    if any(all(name in record.columns for name in names) for names in wanted):
-        return
-    if "text" in record.columns:
-        raise DataError(
-            f"{record.where}: the row has a text, of which nothing says what is asked: texts are for algorithms over "
-            "demonstrations, such as sft. Give a prompt, and what else the algorithm reads."
-        )
-    needed = " or ".join(" + ".join(names) for names in wanted)
-    begun = [names for names in reversed(wanted) if not record.columns.keys().isdisjoint(names)] or wanted[::-1]
-    nearest = min(begun, key=lambda names: sum(name not in record.columns for name in names))
-    lacking = [name for names in (nearest, *begun) for name in names if name not in record.columns]
-    sought = next((name for name in lacking if name in record.mapped), None)
-    name_them = f"Name them in the recipe: columns: {{{lacking[0]}: <your column>}}."
-    if "value" in lacking:
-        name_them = (
-            "What questions are worth is made of sampled answers by data.collect: {value: {k: 8}}, or is a column value."
-        )
-    raise DataError(
-        f"{record.where}: the columns {needed} are needed; the row has {', '.join(record.columns) or 'none'}. "
-        + (f"columns looks for {sought} in {record.mapped[sought]}, which it does not have." if sought else name_them)
-    )
 
 
 def _why(report: DataReport) -> str:

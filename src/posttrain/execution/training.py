@@ -65,7 +65,7 @@ def make_trainer(
         prepared.model,
         prepared.algorithm,
         tokenizer=prepared.tokenizer,
-        train_dataset=prepared.sets.train,
+        train_dataset=prepared.sets.train if prepared.sets.stream is None else prepared.sets.stream,
         eval_dataset=prepared.sets.held_out,
         args=arguments,
         execution=Execution(

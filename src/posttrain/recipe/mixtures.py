@@ -10,7 +10,8 @@ from posttrain.settings.data.order import GrowingOrder
 
 
 def check_mixture(data: DataConfig, rewards: Sequence[str], training: TrainingConfig) -> None:
-    """Refuses what has no meaning, or several, where there are several sources, an order of rows, or steps of tokens.
+    """Refuses what has no meaning, or several, where there are several sources, one that streams, an order of rows, or steps
+    of tokens.
 
     Args:
         data: of a recipe.
@@ -23,6 +24,10 @@ def check_mixture(data: DataConfig, rewards: Sequence[str], training: TrainingCo
     if data.is_mixed and training.epochs is not None:
         key = "data.train.mix" if isinstance(data.train, Mixture) else "data.replay"
         raise ValueError(f"training.epochs: with {key} each source has passes of its own: set training.max_steps")
+    if data.streamed is not None and training.epochs is not None:
+        raise ValueError("training.epochs: data.train streams, and how long it is nobody knows: set training.max_steps")
+    if data.streamed is not None and training.tokens_per_step is not None:
+        raise ValueError("training.tokens_per_step: it is of all rows of train, which streams: set rows_per_step")
     if "task" in rewards and not isinstance(data.judged, Generated):
         several = isinstance(data.train, Mixture)
         what = "the sources of data.train.mix are not all the same" if several else "data.train is neither"

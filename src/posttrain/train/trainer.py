@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from posttrain.data.encoding.teacher import asked_by
+from posttrain.data.rows.stream import Stream
 from posttrain.data.rows.together import in_memory
 from posttrain.distributed.signals import Interruption
 from posttrain.estimator import Algorithm
@@ -210,8 +211,8 @@ class PostTrainer(Loop):
             tokens=execution.micro_batch_tokens,
         )
         self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
-        again = steps.read(self.args.max_steps) > len(data)
-        self._reads_again = again and in_memory(data)  # a row on disk is another object whenever it is read
+        known = in_memory(data) and not isinstance(given.train, Stream)  # of others a row is a new object whenever it is read
+        self._reads_again = known and steps.read(self.args.max_steps) > len(data)
         self._watch = Watch(self.run_files, execution.stop_when, compares=algorithm.compares_rewards)
         told = [self.run_files, *watching.listeners, self._watch, self.trackers]
         self.listeners = told if self.is_world_process_zero() else []

@@ -86,4 +86,4 @@ def _path(source: PathSource) -> Iterator[Record]:
 
 
 def _hub(source: HubSource) -> Iterator[Record]:
-    return through_datasets(source.hub, source.hub, **source.loaded)
+    return through_datasets(source.hub, source.hub, **source.loaded, **({"streaming": True} if source.stream else {}))

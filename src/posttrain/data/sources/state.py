@@ -17,7 +17,7 @@ def state_of(source: Source) -> dict[str, Any]:
     Raises:
         DataError: it cannot be found.
     """
-    keys = source.model_dump(mode="json", exclude={"weight"})
+    keys = source.model_dump(mode="json", exclude={"weight", "stream", "shuffle_buffer"})
     if isinstance(source, PathSource):
         return {**keys, "files": _files(files_of(source.path))}
     if isinstance(source, HubSource):

@@ -159,7 +159,8 @@ class Prepared:
             what = "rollouts" if needs.rollouts else "rows"
             per_step = {f"{what} per step": rows, **({f"{what} of the last step": last} if last < rows else {})}
             if not needs.rollouts:
-                per_step["tokens per step"] = round(mean_tokens(train, self.mixed, self.read) * rows)
+                first = "" if self.sets.stream is None else f", by the first {len(train)} rows"
+                per_step[f"tokens per step{first}"] = round(mean_tokens(train, self.mixed, self.read) * rows)
         sampled: dict[str, Any] = {}
         if self.recipe.rollout is not None:
             sampled = {
@@ -179,7 +180,7 @@ class Prepared:
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             **teachers_told(self.recipe, self.teachers),
             **described(self.recipe),
-            "questions" if needs.rollouts else "training rows": len(train),
+            "questions" if needs.rollouts else "training rows": self.sets.size,
             **self.footprint().rows(),
             **self.sets.forms,
             "rows left out or cut": {
@@ -194,7 +195,7 @@ class Prepared:
             **steps_told(self.recipe),
             **over_steps(self.recipe, needs),
             "steps": self.steps,
-            **told(self.recipe.data, None if grows else self.mixed, len(train), self.read),
+            **(told(self.recipe.data, None if grows else self.mixed, len(train), self.read) if not self.sets.stream else {}),
             **told_of(self.recipe, train, self.rule),
             **(lengths_told(self.mixed, [one.tokens for one in train]) if grows and self.mixed is not None else {}),
             **({"for each step's anchor": "a forward more, of policy and start model"} if needs.anchor != "none" else {}),
@@ -237,7 +238,7 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
     graders = Graders(recipe.rewards)
     prepared = Prepared(recipe, algorithm, model, tokenizer, sets, rewards, graders, teachers=teachers).with_sets(sets)
     tokens, per_question, step = recipe.training.tokens_per_step, algorithm.needs.rollouts or 1, prepared.order.read(1)
-    if step > (once := len(prepared.sets.train)):
+    if step > (once := len(prepared.sets.train)) and sets.stream is None:
         key = f"rows_per_step: {step * per_question}" if tokens is None else f"tokens_per_step: {step}"
         tell("rows-per-step", f"training.{key} rows of a step are more than the {once * per_question} that the data give.")
     if tokens is not None:

@@ -84,7 +84,7 @@ class DataView:
 def view(sets: Sets, tokenizer: Any, ends: Sequence[int], rows: int) -> DataView:
     """Of sets that were read; `rows` are shown of each."""
     named: list[tuple[str, Sequence[Example] | Sequence[Problem]]] = [
-        *_by_source("train", sets.train),
+        *_by_source("train" if sets.stream is None else f"train, its first {len(sets.train)} rows", sets.train),
         *(_by_source("candidates", sets.candidates) if sets.candidates is not sets.train else []),
         ("demonstrations", sets.demonstrations),
         *sets.held_out.items(),

@@ -192,6 +192,18 @@ class DataConfig(Encoding):
         return self
 
     @model_validator(mode="after")
+    def _streams_one_source(self) -> DataConfig:
+        others = {f"eval.{name}": source for name, source in self.eval.items()}
+        others |= {f"train.mix.{name}": source for name, source in self.sources.items() if name}
+        others |= {} if self.demonstrations is None else {"demonstrations": self.demonstrations}
+        if wrong := [at for at, source in others.items() if getattr(source, "stream", False)]:
+            raise ValueError(f"{wrong[0]}: stream: only data.train streams, where it is one source: leave stream out")
+        beside = {"replay": self.replay, "eval_share": self.eval_share, "collect": self.collect, "order": self.order}
+        if self.streamed is not None and (given := [name for name, value in beside.items() if value is not None]):
+            raise ValueError(f"{given[0]}: it is of all rows of train, which streams: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _replays_beside_others(self) -> DataConfig:
         if self.replay is not None and isinstance(self.train, Mixture) and REPLAY in self.train.mix:
             raise ValueError(f"train.mix.{REPLAY}: rows of earlier stages (data.replay) are called that: take another name")
@@ -208,6 +220,11 @@ class DataConfig(Encoding):
     def evaluated(self) -> dict[str, Source | Mixture]:
         """The sets that are evaluated on, the share of train among them, each with its source."""
         return {**self.eval, **({} if self.eval_share is None else {TRAIN_SHARE: self.judged})}
+
+    @property
+    def streamed(self) -> PathSource | HubSource | None:
+        """What is trained on, where it is read as it comes."""
+        return self.train if isinstance(self.train, (PathSource, HubSource)) and self.train.stream else None
 
     @property
     def judged(self) -> Source | Mixture:

@@ -46,6 +46,12 @@ class _Source(Config):
     """How the rows are written; each by its shape if not set. messages: in columns of ours."""
     limit: Count | None = None
     """The first rows only."""
+    stream: bool = False
+    """Rows are read and encoded as training asks for them, so that the first step waits for none but the first; of data.train
+    alone. How many there are is then not known."""
+    shuffle_buffer: Count = 10_000
+    """Of a source that streams: rows come in their own order, but for that within each block of so many, which is by the
+    seed. 1: in their own order."""
 
 
 class PathSource(_Source):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from posttrain.data.rows import Example, Row
+from posttrain.data.rows.stream import Stream
 from posttrain.estimator.batch import Origin
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.flat import Flat
@@ -49,6 +51,37 @@ class DemonstrationCollector:
         self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
     ) -> None:
         """See `Collector`."""
+
+
+class StreamCollector(DemonstrationCollector):
+    """The next rows of a stream; how far it is read is all that it remembers.
+
+    Args:
+        stream: of the source.
+        order: how many examples each optimizer step takes, over all ranks; which, the stream says.
+        updates: optimizer steps of a collection.
+    """
+
+    def __init__(self, stream: Stream, order: Order, *, updates: int) -> None:
+        super().__init__(stream.first, order, updates=updates)
+        self._stream = stream
+
+    def collect(self, model: Any, step: int, progress: float) -> Collection:
+        """See `Collector`; no model is asked."""
+        sizes = self._order.sizes(step, self._updates)
+        made = collect_demonstrations(self._stream.take(sum(sizes)), progress=progress, sizes=sizes)
+        metrics = {f"data/train/{name}": float(number) for name, number in self._stream.counts.items()}
+        return replace(made, metrics=metrics)
+
+    def state(self) -> dict[str, Any]:
+        """See `Collector`: how far it is."""
+        return self._stream.state()
+
+    def restore(
+        self, state: Mapping[str, Any], ahead: Mapping[int, Collection] = NOTHING, kept: Collection | None = None
+    ) -> None:
+        """See `Collector`."""
+        self._stream.restore(state)
 
 
 def collect_demonstrations(chosen: Sequence[Example], *, progress: float, sizes: Sequence[int] | None = None) -> Collection:

@@ -9,6 +9,7 @@ from posttrain.algorithms import KIND
 from posttrain.data.columns import compared_by, shown_by
 from posttrain.data.encoding.teacher import Asked, AskedLater
 from posttrain.data.rows import Example, Problem
+from posttrain.data.rows.stream import Stream
 from posttrain.data.rows.together import in_memory
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
@@ -20,7 +21,7 @@ from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.collect.ahead.make import ahead_collector
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
-from posttrain.train.collect.demonstrations import DemonstrationCollector
+from posttrain.train.collect.demonstrations import DemonstrationCollector, StreamCollector
 from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.over.pairs import PairCollector
@@ -63,12 +64,17 @@ def collected_data(
 ) -> tuple[Sequence[Any], Collector, Order]:
     """The examples or questions of a data set, in random order or by a `rule`, or of sources that are `mixed`, the collector
     that makes the algorithm's steps of them, of so many `rows`, or in place of rows of `tokens`, and the order in which it
-    does: so many passes over them, or so many steps, and else without end; `teacher` as `asked_by` gives it; `encoding` of
-    what it is asked later; `options` are of `rollout_collector`.
+    does (of a stream its first ones, and all of it): so many passes over them, or so many steps, and else without end;
+    `teacher` as `asked_by` gives it; `encoding` of what it is asked later; `options` are of `rollout_collector`.
 
     Raises:
         DataError, RecipeError, SetupError: as `as_examples`, `as_problems` and the collectors.
     """
+    if isinstance(data, Stream):
+        if tokens is not None or rule is not None or mixed is not None or epochs is not None:
+            raise SetupError("train_dataset: a stream is read in its own order, in steps of rows: set max_steps alone.")
+        order = order_of(len(data.first), rows, seed)
+        return data.first, StreamCollector(data, order, updates=algorithm.needs.updates), order
     if not algorithm.needs.rollouts:
         shown: Sequence[Example] = data  # on disk it is what a `Reader` has made for this algorithm
         if in_memory(data):

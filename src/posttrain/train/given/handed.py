@@ -10,6 +10,7 @@ import torch
 
 from posttrain.algorithms import KIND, build_algorithm
 from posttrain.data.rows import Example, Problem
+from posttrain.data.rows.stream import Stream
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.trial import try_out
@@ -142,11 +143,13 @@ def as_weighted(given: Any) -> list[Weighted]:
 
 
 def rows_of(data: Any, what: str) -> Any:
-    """A data set whose rows can be counted and read by number.
+    """A data set whose rows can be counted and read by number, or a `Stream` of examples.
 
     Raises:
         SetupError: says what is the matter with it.
     """
+    if isinstance(data, Stream):
+        return data
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         raise SetupError(f"{what}: {str(data)!r} is a name: pass the rows, by datasets.load_dataset for instance.")
     if isinstance(data, Mapping):

@@ -21,6 +21,7 @@ from posttrain.execution.prepare.collect.asking import asked_first, room_for
 from posttrain.execution.prepare.data.kept import Shelf
 from posttrain.execution.prepare.data.key import depends_on
 from posttrain.execution.prepare.data.sets import Sets
+from posttrain.execution.prepare.data.streamed import streamed
 from posttrain.execution.prepare.mixture import Part, held_of, parts, records_of
 from posttrain.execution.prepare.passage import Passage, told_of
 from posttrain.model.load import context_of
@@ -66,7 +67,10 @@ def read_sets(
     if recipe.data.generates:
         sets.train, sets.reports["train"] = asked_first(recipe, algorithm, model, tokenizer, looked)
         sets.candidates = sets.train
-    for part in parts(recipe.data) if not recipe.data.generates else ():
+    if (source := recipe.data.streamed) is not None:
+        sets.stream = streamed(source, recipe, algorithm, model, reader, passage, teacher)
+        sets.train = sets.stream.first
+    for part in parts(recipe.data) if not recipe.data.generates and sets.stream is None else ():
         _read_part(part, recipe, algorithm, model, tokenizer, reader, passage, shelf, rewards, sets, teacher)
     if (source := recipe.data.demonstrations) is not None:
         shown = reader.examples(passage.trained(read(source)), teacher=teacher, label="data.demonstrations")
@@ -155,6 +159,8 @@ def _tell_unread(recipe: Recipe, sets: Sets) -> None:
     sources |= {f"data.eval.{name}": (source, (name, f"{name}/problems")) for name, source in recipe.data.eval.items()}
     for label, (source, names) in sources.items():
         reports = [sets.reports[name] for name in names if name in sets.reports]
+        if not reports and sets.stream is not None:
+            reports = [sets.stream.report]
         if isinstance(source, Generated):  # has columns for every kind of training
             for report in reports:
                 report.unread.clear()

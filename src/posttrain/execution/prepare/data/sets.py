@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain.data.overlap import Overlap
 from posttrain.data.rows import DataReport, Example, Problem, Row
+from posttrain.data.rows.stream import Stream
 from posttrain.data.rows.together import by_source, digest_of, longest_of
 from posttrain.model.proofs.tokens import ROWS
 
@@ -30,6 +31,8 @@ class Sets:
     overlaps: list[Overlap] = field(default_factory=list[Overlap])
     transforms: list[str] = field(default_factory=list[str])
     kept: dict[str, str] = field(default_factory=dict[str, str])
+    stream: Stream | None = None
+    """What is trained on, where it is read as it comes; `train` are then its first rows."""
 
     @property
     def forms(self) -> dict[str, Any]:
@@ -72,8 +75,17 @@ class Sets:
         read = [longest_of(rows) for rows in (() if questions else train, self.demonstrations)]
         asked = [max(len(one.prompt), len(one.teacher_prompt or ()) + shown) for one in questions]
         longest = max([row for row, _ in read] + [prompt + answer for prompt in asked])
+        if self.stream is not None:
+            return {"longest": self.stream.longest, "prompt": self.stream.longest - 1}
         prompt = min(max([prompt for _, prompt in read] + asked), longest - 1)
         return {"longest": longest, "prompt": prompt}
+
+    @property
+    def size(self) -> int | str:
+        """Rows that are trained on, for the plan."""
+        if self.stream is None:
+            return len(self.train)
+        return f"not known: they are encoded as they come, by {self.stream.block:,}, which are each in an order of their own"
 
     @property
     def longest_question(self) -> int:
