@@ -32,6 +32,7 @@ RECIPE: dict[str, Any] = {
     },
     "training": {"max_steps": 6, "rows_per_step": 6, "learning_rate": 1e-2, "save_every": 0},
 }
+STREAM = {"path": "texts.jsonl", "stream": True, "shuffle_buffer": 7}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -48,12 +49,13 @@ def test_the_recipe_of_a_mixture_trains_in_its_phases(name: str, posttrain: Comm
     assert shares == [{"tables": 0.125, "chain": 0.375, "totals": 0.5}] * 4 + [{"tables": 0.0, "chain": 0.25, "totals": 0.75}]
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
+@pytest.mark.parametrize("place", ["memory", "disk", "stream"])
 def test_two_ranks_read_and_train_what_one_does(place: str, tmp_path: Path) -> None:
     write(tmp_path / "texts.jsonl", *({"text": f"{i} is not {i + 1}. " * (1 + i % 3)} for i in range(20)))
     for processes in (1, 2):
         mode = {"distributed": {"mode": "ddp", "processes": 2, "timeout": 200}} if processes > 1 else {}
-        values = {**RECIPE, **mode, "output_dir": str(tmp_path / f"of_{processes}")}
+        streamed = {"data": {"train": STREAM, "max_tokens": 128}} if place == "stream" else {}
+        values = {**RECIPE, **streamed, **mode, "output_dir": str(tmp_path / f"of_{processes}")}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
         command = [sys.executable, "-m", "posttrain", "run", "recipe.yaml"]
         if processes > 1 and place == "disk":
@@ -64,8 +66,9 @@ def test_two_ranks_read_and_train_what_one_does(place: str, tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.glob("kept/posttrain/*/rows"))) == (2 if place == "disk" else 0)
     one, two = (lines(tmp_path / f"of_{processes}") for processes in (1, 2))
-    names = [name for name in one[0] if name.startswith(("data/share", "nll", "loss"))]
-    assert {"nll/texts", "nll/chain", "data/share/texts/tokens"} <= {*names}
+    names = [name for name in one[0] if name.startswith(("data/share", "data/train/records", "nll", "loss"))]
+    mixed = {"nll/texts", "nll/chain", "data/share/texts/tokens"}
+    assert {*names} >= ({"nll", "data/train/records"} if place == "stream" else mixed)
     for alone, together in zip(one, two, strict=True):
         assert [alone[name] for name in names] == pytest.approx([together[name] for name in names], rel=1e-4)
     alone, together = (load_file(tmp_path / f"of_{n}/final/model.safetensors") for n in (1, 2))

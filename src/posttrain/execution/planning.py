@@ -16,7 +16,7 @@ from posttrain.telling import hearing
 
 
 def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
-    """What `run` would do, after all the checks that it makes; nothing is written.
+    """What `run` would do, after all the checks that it makes; nothing is written but rows that are too many for memory.
 
     Raises:
         PosttrainError: as `run` would.

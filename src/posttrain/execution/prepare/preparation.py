@@ -205,7 +205,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
-    """Loads the model and the data of a recipe, and starts its rewards. Writes nothing.
+    """Loads the model and the data of a recipe, and starts its rewards. Writes nothing but rows that are too many for memory.
 
     Raises:
         RecipeError: the algorithm has no use for what the recipe gives it, or the recipe's code may not run.
