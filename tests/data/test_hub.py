@@ -22,4 +22,4 @@ def test_it_streams_and_another_state_of_it_is_told_from_the_same(tmp_path: Path
     write(Path(path), {"prompt": "1+1=", "completion": "2"})
     assert state_of(source) != before
     files = state_of(PathSource(path=path))
-    assert files == state_of(PathSource(path=path, shuffle_buffer=3)) != state_of(PathSource(path=path, limit=3))
+    assert files == state_of(PathSource(path=path, stream=True)) != state_of(PathSource(path=path, limit=3))

@@ -67,6 +67,7 @@ def test_the_plan_says_what_is_not_known() -> None:
     ("changes", "said"),
     [
         ({"data": {"train": STREAM}, "training": {"rows_per_step": 4, "epochs": 1}}, "training.epochs"),
+        ({"data": {"train": {"path": "rows.jsonl", "shuffle_buffer": 6}}}, "shuffle_buffer"),
         ({"data": {"train": {"mix": {"a": STREAM}}}}, "train.mix.a: stream"),
         ({"data": {"train": STREAM, "eval": {"held": STREAM}}}, "eval.held: stream"),
         ({"data": {"train": STREAM, "eval_share": 0.5}}, "eval_share"),

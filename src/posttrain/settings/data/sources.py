@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, Share
 
@@ -52,6 +52,12 @@ class _Source(Config):
     shuffle_buffer: Count = 10_000
     """Of a source that streams: rows come in their own order, but for that within each block of so many, which is by the
     seed. 1: in their own order."""
+
+    @model_validator(mode="after")
+    def _shuffles_what_streams(self) -> Self:
+        if not self.stream and self.shuffle_buffer != _Source.model_fields["shuffle_buffer"].default:
+            raise ValueError("shuffle_buffer: all rows of a source are in one order where it does not stream: leave it out")
+        return self
 
 
 class PathSource(_Source):
