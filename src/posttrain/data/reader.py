@@ -206,11 +206,7 @@ class Reader:
         return None if asked is None or not asked.template else TeacherPrompts(asked, self._tokenizer, self._data, self._ends)
 
     def _all(
-        self,
-        records: Iterable[Record],
-        way: _Way[T],
-        label: str,
-        away: Callable[[list[T], DataReport], None] | None = None,
+        self, records: Iterable[Record], way: _Way[T], label: str, away: Callable[[list[T], DataReport], None] | None = None
     ) -> tuple[list[T], DataReport]:
         report, kept = DataReport(), list[T]()
         for rows in self._each(records, way, report):
