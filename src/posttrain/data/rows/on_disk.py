@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posttrain.data.rows import DataReport, Digest, Example, Note, Row
+from posttrain.data.rows.by_number import ByNumber
 from posttrain.errors import DataError
 
 ROWS, STARTS, NOTES, ABOUT = "rows.bin", "starts.npy", "notes.jsonl", "about.json"
@@ -46,7 +47,7 @@ class Measures:
     digest: str
 
 
-class RowsOnDisk(Sequence[Example]):
+class RowsOnDisk(ByNumber):
     """The examples of a folder that is whole.
 
     Args:
@@ -88,19 +89,9 @@ class RowsOnDisk(Sequence[Example]):
     def __len__(self) -> int:
         return self.measures.examples
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
-            raise IndexError(f"{index} of {len(self)} examples")
-        return self._example(*map(int, self._starts[place : place + 2]))
-
-    def _example(self, begin: int, end: int) -> Example:
+    def at(self, place: int) -> Example:
+        """See `ByNumber`."""
+        begin, end = map(int, self._starts[place : place + 2])
         record = np.empty(end - begin, np.uint8)
         if os.preadv(self._file.fileno(), [record.data], begin) != len(record):
             raise DataError(f"{self.folder}: {ROWS} cannot be read: it is shorter than it was. Delete the folder.")

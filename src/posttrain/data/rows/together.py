@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any
 
 from posttrain.data.rows import Example, Problem, digest
+from posttrain.data.rows.by_number import ByNumber
 from posttrain.data.rows.on_disk import RowsOnDisk
 
 
-class Joined(Sequence[Example]):
+class Joined(ByNumber):
     """Several sequences end to end.
 
     Args:
@@ -25,16 +26,8 @@ class Joined(Sequence[Example]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
-            raise IndexError(f"{index} of {len(self)} examples")
+    def at(self, place: int) -> Example:
+        """See `ByNumber`."""
         number = bisect_right(self._ends, place)
         return self.parts[number][place - (self._ends[number - 1] if number else 0)]
 
