@@ -45,9 +45,9 @@ def rows_of(step: Generate, asked: Asked, written: Written, kept: Sequence[Answe
     Raises:
         DataError: the row has no prompt that the answers could be answers to.
     """
-    if kept and step.made not in ("prompt", "text") and not asked.columns.get("prompt"):
+    if kept and step.made not in ("prompt", "text", "column") and not asked.columns.get("prompt"):
         raise DataError(f"{asked.record.where}: as: {step.made} is said of a prompt, and the row has none: take as: text.")
-    made = _pairs(step, asked, kept, others) if step.made in PAIRED else _rows(step, asked.columns, kept)
+    made = _pairs(step, asked, kept, others) if step.made in PAIRED else _rows(step, asked, kept)
     if written.majority is not None and step.made != "text":
         made = [{**one, "answer": written.majority} for one in made]
     stays = step.source == "keep" or (step.source == "fallback" and not made)
@@ -58,10 +58,10 @@ def rows_of(step: Generate, asked: Asked, written: Written, kept: Sequence[Answe
     return [*([asked.record] if stays else []), *fresh]
 
 
-def _rows(step: Generate, base: Columns, kept: Sequence[Answer]) -> list[dict[str, Any]]:
+def _rows(step: Generate, asked: Asked, kept: Sequence[Answer]) -> list[dict[str, Any]]:
     if step.column is not None:
-        return [{**base, step.column: one.text, **_worth(one)} for one in kept]
-    return MADE[step.made](base, kept)
+        return [{**asked.record.columns, step.column: one.text, **_worth(one)} for one in kept]
+    return MADE[step.made](asked.columns, kept)
 
 
 def _worth(one: Answer) -> dict[str, float]:
