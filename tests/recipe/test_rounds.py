@@ -104,6 +104,7 @@ def test_a_stage_of_the_same_round_is_named_without_it() -> None:
         ({"rounds": {"times": 0}}, "recipe.yaml:15: rounds.times: input should be greater"),
         ({"rounds": {"time": 1}}, "rounds.time: unknown key; did you mean times?"),
         ({"stages": [{"rounds": {"times": 2}}]}, "stages.0.rounds"),
+        ({"stages": [{}, {"round": 2}], "rounds": {"times": 2}}, "stages.1.round: it is filled in"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], told: str) -> None:

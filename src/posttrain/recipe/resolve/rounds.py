@@ -44,12 +44,16 @@ def with_rounds(values: Values) -> Values:
     """The same with the stages of every round, one after another.
 
     Raises:
-        ValueError: nothing of a round would be left for the next, or there is nothing to be accumulated.
+        ValueError: nothing of a round would be left for the next, there is nothing to be accumulated, or a stage says which
+            round it is of.
     """
     given, stages = values.get("rounds"), values.get("stages") or [{}]
-    if not isinstance(given, dict) or not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         return values
-    if any("round" in stage for stage in stages):
+    for number, stage in enumerate(stages):
+        if "round" in stage and "output_dir" not in stage:  # one that is whole has both
+            raise ValueError(f"stages.{number}.round: it is filled in where rounds: {{times: …}} says how many: leave it out")
+    if not isinstance(given, dict) or any("round" in stage for stage in stages):
         return values
     try:
         rounds = Rounds.model_validate(given)
