@@ -47,7 +47,7 @@ def recipes() -> Iterator[str]:
         "": "The first one.",
         "start": "On two CPU cores, in minutes: one for each kind of data, and for what else a first run may want.",
         "methods": "Where a method's set-up differs from that of its kind of data; as small.",
-        "written": "Where a model writes the data, mostly in rounds; they start from what `posttrain run demonstrations` leaves.",
+        "written": "Where a model writes the data, mostly in rounds, from what `posttrain run demonstrations` leaves.",
         "gpu": "Of papers, with what they need and what their papers report. Never run on a GPU.",
     }
     for group, named in itertools.groupby(known_recipes().items(), key=lambda one: group_of(one[1])):
