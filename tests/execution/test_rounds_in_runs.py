@@ -146,6 +146,10 @@ def test_a_verdict_is_a_column_that_transforms_and_weights_read(posttrain: Comma
         ({"as": "column", "column": "a b"}, "letters, digits and _ are expected"),
         ({"as": "column", "column": "completion"}, "completion has a form of its own: as: completion"),
         ({"as": "column", "column": "x"}, "column: nothing reads x"),
+        (
+            {"for": "made", "as": "column", "column": "topic"},
+            "for: made asks what a step before has made, and this is the first",
+        ),
         ({"for": "made"}, "for: made asks what a step before has made, and this is the first"),
         ({"writer": "previous"}, "previous is neither self, nor one of model.teachers"),
     ],

@@ -15,6 +15,8 @@ from recipes import recipe
 OWN = {"model": {"name": "start"}, "rewards": [{"name": "exact_match"}]}
 WRITTEN = {"generate": {"writer": "previous", "verdict": "grader", "max_tokens": 4}}
 
+NOBODY = {"train": {"task": "chain", "rows": 8}, "collect": [{"generate": {"writer": "nobody", "max_tokens": 4}}]}
+
 
 def collected(**collect: Any) -> dict[str, Any]:
     return {**OWN, "data": {"train": {"task": "chain", "rows": 8}, "collect": [collect or WRITTEN]}}
@@ -104,6 +106,11 @@ def test_a_stage_of_the_same_round_is_named_without_it() -> None:
         ({"rounds": {"times": 0}}, "recipe.yaml:15: rounds.times: input should be greater"),
         ({"rounds": {"time": 1}}, "rounds.time: unknown key; did you mean times?"),
         ({"stages": [{"rounds": {"times": 2}}]}, "stages.0.rounds"),
+        ({**OWN, "rounds": {"times": 2}, "data": NOBODY}, "data.collect.0.generate.writer: nobody is neither self"),
+        (
+            {**OWN, "rounds": {"times": 2}, "stages": [{}], "data": NOBODY},
+            "data.collect.0.generate.writer: nobody is neither",
+        ),
         ({"stages": [{}, {"round": 2}], "rounds": {"times": 2}}, "stages.1.round: it is filled in"),
     ],
 )

@@ -141,5 +141,8 @@ def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(values, dict) and values:
         for key, value in values.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, list) and values:
+        for number, value in enumerate(values):
+            yield from _leaves(value, f"{path}.{number}")
     else:
         yield path, values

@@ -49,11 +49,11 @@ def check_collected(recipe: Recipe, algorithm: Algorithm) -> None:
 def _check_made(recipe: Recipe, algorithm: Algorithm, number: int, step: Generate) -> None:
     data, key = recipe.data, key_of(number, recipe.data.collect)
     read = _read_by(recipe, algorithm)
+    if step.rows == "made" and not number:
+        raise RecipeError(f"{key}.for: made asks what a step before has made, and this is the first.")
     if step.column is not None:
         _check_column(recipe, number, step.column, {*read, *algorithm.needs.columns})
         return
-    if step.rows == "made" and not number:
-        raise RecipeError(f"{key}.for: made asks what a step before has made, and this is the first.")
     later = number + 1 < len(data.steps) and step.made not in PAIRED
     if step.made not in read and not later:
         raise RecipeError(

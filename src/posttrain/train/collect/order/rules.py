@@ -58,8 +58,8 @@ class Cyclical:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blocked:
-    """A pass reads every row once, one category after another, in random order, or in each the smallest number first.
+class _ByCategory:
+    """A pass reads every row once.
 
     categories: of each example, as numbers from 0 on. within: by what the rows of one are ordered, if at all.
     """
@@ -72,6 +72,12 @@ class Blocked:
         """See `Rule`."""
         return (len(self.categories),)
 
+
+class Blocked(_ByCategory):
+    """One category after another, in random order, or in each the smallest number first."""
+
+    __slots__ = ()
+
     def of(self, draw: np.random.Generator, number: int) -> NDArray[np.int64]:
         """See `Rule`."""
         turn = draw.permutation(int(self.categories.max()) + 1)
@@ -79,21 +85,12 @@ class Blocked:
         return _sorted(rows, turn[self.categories])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Interleaved:
-    """A pass reads every row once, and each category evenly over all of it: the i-th of its m rows, in random order or by the
-    smallest number, at (i - 1/2) / m of the pass.
-
-    categories, within: as `Blocked` has them.
+class Interleaved(_ByCategory):
+    """Each category evenly over all of the pass: the i-th of its m rows, in random order or by the smallest number, at
+    (i - 1/2) / m of it.
     """
 
-    categories: NDArray[np.int64]
-    within: Keys | None = None
-
-    @property
-    def sizes(self) -> tuple[int]:
-        """See `Rule`."""
-        return (len(self.categories),)
+    __slots__ = ()
 
     def of(self, draw: np.random.Generator, number: int) -> NDArray[np.int64]:
         """See `Rule`."""
