@@ -21,8 +21,8 @@ from posttrain.model.frozen.teacher import load_teacher, teacher_of
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import make_layout
 from posttrain.model.load import load, make_tokenizer
+from posttrain.model.proofs.trials import usable_layout
 from posttrain.model.scoring import Scorer
-from posttrain.model.trials import usable_layout
 from posttrain.rollout.vllm.backend import engine_arguments
 from posttrain.rollout.vllm.process import ServerProcess
 from posttrain.rollout.vllm.server import Server

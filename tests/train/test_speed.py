@@ -19,8 +19,8 @@ from posttrain.estimator.batch import Origin
 from posttrain.model.frozen.reference import Reference
 from posttrain.model.frozen.teacher import Teacher
 from posttrain.model.layout.make import Packed, Padded, make_layout
+from posttrain.model.proofs.trials import usable_head, usable_layout
 from posttrain.model.scoring import Scorer
-from posttrain.model.trials import usable_head, usable_layout
 from posttrain.settings.model import Adapter
 from posttrain.settings.training import HeadPath, RowLayout
 from posttrain.train.collect.collection import Collection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from transformers import (
 )
 
 from posttrain.errors import SetupError
-from posttrain.model.pretrained import first_line, held_in, outlined, pretrained
+from posttrain.model.adapters.making import with_fresh_adapter
+from posttrain.model.adapters.merging import base_of
+from posttrain.model.pretrained import held_in, outlined, pretrained, with_adapter
 from posttrain.model.tokenizer import settle_ends
-from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig, adapter_options
+from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig
 from posttrain.telling import tell
 
 VOCABULARY_MULTIPLE = 16  # rows of the embedding are padded to it; ids beyond the tokenizer's are never produced by it
@@ -135,17 +138,13 @@ def make_model(config: FromScratch, tokenizer: Any, *, seed: int) -> Any:
 
 
 def _adapted(model: Any, config: ModelConfig, seed: int) -> Any:
-    if config.adapter is None:
+    adapter = config.adapter
+    if adapter is None:
         return model
-    from peft import LoraConfig, get_peft_model
-
-    options = adapter_options(config.adapter)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            adapted = get_peft_model(model, LoraConfig(**options))
-        except ValueError as error:
-            raise SetupError(f"{config.label}: the adapter does not fit: {first_line(error)}") from error
+    if adapter.continue_from is not None:
+        adapted = with_adapter(model, Path(adapter.continue_from), config.label, key="model.adapter.continue")
+    else:
+        adapted = with_fresh_adapter(model, adapter, seed=seed, label=config.label)
     untie(adapted)
     return adapted
 
@@ -161,10 +160,10 @@ def untie(model: Any) -> None:
 
     base = model.get_base_model()
     embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
-    shared = _matrix_owner(embedding).weight is _matrix_owner(head).weight
+    shared = base_of(embedding).weight is base_of(head).weight
     if not shared or not any(isinstance(one, BaseTunerLayer | ModulesToSaveWrapper) for one in (embedding, head)):
         return
-    owner = _matrix_owner(head)
+    owner: Any = base_of(head)
     owner.weight = torch.nn.Parameter(owner.weight.detach().clone(), requires_grad=owner.weight.requires_grad)
     base.config.tie_word_embeddings = False
     tell(
@@ -172,10 +171,3 @@ def untie(model: Any) -> None:
         "The adapter changes the model's head or its embedding, which share a matrix: each has its own from here on, in what "
         "is saved as well.",
     )
-
-
-def _matrix_owner(module: Any) -> Any:
-    """The module below adapters and copies that holds the matrix of the base."""
-    while (below := getattr(module, "base_layer", None) or getattr(module, "original_module", None)) is not None:
-        module = below
-    return module

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from posttrain.errors import SetupError
 from posttrain.model.tokenizer import read_tokenizer
+from posttrain.settings.adapters.kinds import REFUSED
 from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell
 
@@ -215,18 +216,21 @@ def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
     return with_adapter(model, folder, base), _tokenizer(config, str(folder) if own else base)
 
 
-def with_adapter(model: Any, folder: Path, base: str) -> Any:
-    """The model, which is called `base`, with the adapter that lies in a folder.
+def with_adapter(model: Any, folder: Path, base: str, *, key: str = "") -> Any:
+    """The model, which is called `base`, with the adapter that lies in a folder, which a recipe names by `key`.
 
     Raises:
-        SetupError: there is none, or it does not fit.
+        SetupError: there is none, its kind is not offered, or it does not fit.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
     if not (folder / "adapter_config.json").is_file():
-        raise SetupError(f"There is no adapter in {folder.absolute()} (adapter_config.json).")
+        raise SetupError(f"{f'{key}: t' if key else 'T'}here is no adapter in {folder.absolute()} (adapter_config.json).")
     _check_no_pickles(folder)
+    kind = str(PeftConfig.from_pretrained(str(folder)).peft_type).rpartition(".")[2].lower()
+    if kind in REFUSED:
+        raise SetupError(f"{folder}: an adapter of kind {kind} is not supported: {REFUSED[kind]}.")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except (ValueError, RuntimeError, OSError) as error:

@@ -19,6 +19,8 @@ from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded, whole_copy
 from posttrain.errors import CheckpointError
 from posttrain.model import disk
+from posttrain.model.adapters.merging import own_names
+from posttrain.model.adapters.writing import write_adapter
 from posttrain.model.proofs.saved import saved_fault
 from posttrain.model.weights import engine_weights, write_shards
 
@@ -100,7 +102,7 @@ def _save(model: Any, folder: Path, dtype: torch.dtype | None) -> Any:
         return None
     whole = copy.deepcopy(model).merge_and_unload()
     _as_saved(whole, dtype).save_pretrained(folder)
-    model.save_pretrained(folder / "adapter")
+    write_adapter(model, folder / "adapter")
     return whole
 
 
@@ -116,7 +118,8 @@ def _save_gathered(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     tied = base.config.tie_word_embeddings
     weights = ((name, tensor) for name, tensor in engine_weights(model, dtype) if not (tied and name == "lm_head.weight"))
-    adapter = {name: whole_copy(p).cpu() for name, p in model.named_parameters() if "lora_" in name}
+    own = own_names(model)
+    adapter = {name: whole_copy(p).cpu() for name, p in model.named_parameters() if name in own}
     if ranks.is_main():
         folder.mkdir(parents=True)
         config = copy.deepcopy(base.config)
@@ -126,7 +129,7 @@ def _save_gathered(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
         base.generation_config.save_pretrained(folder)
         write_shards(weights, folder)
         if adapter:
-            model.save_pretrained(folder / "adapter", state_dict=adapter)
+            write_adapter(model, folder / "adapter", adapter)
     for _ in weights:
         pass  # the other ranks take part in the gathering
 

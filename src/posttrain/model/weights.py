@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posttrain.distributed.sharding import gathered_parameters, shape, size, whole
+from posttrain.distributed.sharding import gathered_parameters, is_sharded, shape, size, whole
 from posttrain.errors import SetupError
+from posttrain.model.adapters.merging import PREFIX, adapted_modules, base_of, is_added, merged, own_parameters
 
 BUCKET_BYTES = 2**29  # gathered at a time from the ranks that share a model
 SHARD_BYTES = 4 * 2**30  # of a safetensors file; only one is held beside the model
@@ -22,13 +23,14 @@ Weights = Iterator[tuple[str, Tensor]]
 
 @torch.no_grad()
 def engine_weights(model: Any, dtype: torch.dtype | None = None) -> Weights:
-    """Every tensor of the model under its name in a checkpoint with untied embeddings; an adapter is added to a copy of each
-    matrix that it changes, one at a time, and the base stays as it is. Parameters are cast to `dtype`, where one is given.
+    """Every tensor of the model under its name in a checkpoint with untied embeddings; an adapter is merged into a copy of
+    each module that it changes, one at a time, and the base stays as it is. Parameters are cast to `dtype`, where there is
+    one.
 
     Of a model that is spread over ranks a bucket at a time is gathered, so that all ranks must run through this together.
 
     Raises:
-        SetupError: the adapter is more than LoRA on linear layers.
+        SetupError: the adapter cannot be merged.
     """
     for bucket in _buckets(_entries(model)):
         with gathered_parameters(part for entry in bucket for part in entry.parts()):
@@ -50,38 +52,66 @@ def described_weights(model: Any, dtype: torch.dtype | None = None) -> list[Desc
 
 
 def _entries(model: Any) -> list[_Entry]:
-    prefix = "base_model.model." if hasattr(model, "peft_config") else ""
-    adapted = _adapted(model)
+    adapted = adapted_modules(model)
+    if is_sharded(model) and not all(map(is_added, adapted.values())):
+        raise SetupError(
+            "The adapter is more than LoRA on linear layers, which cannot be merged where ranks share a model: take "
+            "distributed.mode: ddp."
+        )
     entries: list[_Entry] = []
+    done = set[str]()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if "lora_" not in name:
-            module, _, leaf = name.rpartition(".")
-            layer = adapted.get(module.removesuffix(".base_layer")) if leaf == "weight" else None
-            entries.append(_Entry(name.removeprefix(prefix).replace(".base_layer.", "."), tensor, layer))
+        if not hasattr(model, "peft_config"):
+            entries.append(_Entry(name, tensor))
+            continue
+        plain = name.removeprefix(PREFIX)
+        within = next((one for one in _owners(plain) if one in adapted), None)
+        if within is not None and within not in done:
+            done.add(within)
+            entries.extend(_of_module(within, adapted[within]))
+        elif within is None and name.startswith(PREFIX):
+            entries.append(_Entry(plain, tensor))
     if all(entry.name != "lm_head.weight" for entry in entries):
         entries.append(_Entry("lm_head.weight", model.get_output_embeddings().weight))
     return entries
 
 
+def _owners(name: str) -> Iterator[str]:
+    """The modules that a tensor lies in, by their names, the innermost first."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _of_module(name: str, module: Any) -> Iterator[_Entry]:
+    added = is_added(module)
+    for leaf, tensor in base_of(module).state_dict(keep_vars=True).items():
+        changed = not added or leaf == "weight"
+        yield _Entry(f"{name}.{leaf}", tensor, module if changed else None, leaf)
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tensor of a checkpoint, and the LoRA layer that changes it."""
+    """A tensor of a checkpoint; and the module of the adapter that changes it, in which it is called `leaf`."""
 
     name: str
     base: Tensor
-    layer: Any = None
+    module: Any = None
+    leaf: str = ""
 
     def parts(self) -> list[Tensor]:
         own = [self.base]
-        return own if self.layer is None else [*own, *(p for n, p in self.layer.named_parameters() if "lora_" in n)]
+        return own if self.module is None else [*own, *own_parameters(self.module)]
 
     def dtype(self, asked: torch.dtype | None) -> torch.dtype:
         return asked if asked is not None and isinstance(self.base, torch.nn.Parameter) else self.base.dtype
 
     def value(self, dtype: torch.dtype | None) -> Tensor:
         value = self.base.detach()
-        if self.layer is not None:
-            value = value + sum(self.layer.get_delta_weight(name) for name in self.layer.active_adapters)
+        if self.module is not None and is_added(self.module):
+            value = value + sum(self.module.get_delta_weight(name) for name in self.module.active_adapters)
+        elif self.module is not None:
+            value = merged(self.module)[self.leaf].detach()
         return whole(value.to(self.dtype(dtype)))
 
 
@@ -102,22 +132,13 @@ def _buckets(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
 
 def aliases(model: Any) -> list[set[str]]:
     """The names in a checkpoint that one tensor has, where it has several, as an embedding that is the head's matrix."""
-    prefix, names = "base_model.model." if hasattr(model, "peft_config") else "", dict[int, set[str]]()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), set()).add(name.removeprefix(prefix).replace(".base_layer.", "."))
+    names: dict[int, set[str]] = {}
+    for entry in _entries(model):
+        names.setdefault(id(entry.base), set()).add(entry.name)
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     tied = base.get_input_embeddings() if base.config.tie_word_embeddings else base.get_output_embeddings()
-    names.setdefault(id(tied.weight), set()).add("lm_head.weight")  # of shared-out models equal tensors are two objects
+    names.setdefault(id(base_of(tied).weight), set()).add("lm_head.weight")  # of shared-out models equals are two objects
     return [group for group in names.values() if len(group) > 1]
-
-
-def is_plain(model: Any) -> bool:
-    """Whether an adapter is LoRA on linear layers, which `engine_weights` can add."""
-    try:
-        _adapted(model)
-    except SetupError:
-        return False
-    return True
 
 
 class Fingerprint:
@@ -145,28 +166,6 @@ def _bits(tensor: Tensor) -> Tensor:
         flat = flat.clone()  # words begin at multiples of their size
     words = len(flat) // 8 * 8
     return flat[:words].view(torch.int64).sum() + flat[words:].sum()
-
-
-def _adapted(model: Any) -> dict[str, Any]:
-    if not hasattr(model, "peft_config"):
-        return {}
-    from peft.tuners.lora import LoraLayer
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils import ModulesToSaveWrapper
-
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
-    plain = all(
-        isinstance(layer, LoraLayer)
-        and isinstance(layer.get_base_layer(), torch.nn.Linear)
-        and not any(layer.use_dora.values())
-        for layer in layers.values()
-    )
-    if not plain or any(isinstance(module, ModulesToSaveWrapper) for module in model.modules()):
-        raise SetupError(
-            "The adapter is more than LoRA on linear layers (DoRA, whole modules beside it, or another kind), which cannot "
-            "be sent to an engine of its own. Take engine: hf, or plain LoRA."
-        )
-    return layers
 
 
 def write_shards(weights: Weights, folder: Path) -> None:

@@ -105,6 +105,11 @@ class Recipe(Config):
                 f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "
                 f"{self.distributed.mode} has not: take mode ddp"
             )
+        if self.model.adapter is not None and self.distributed.mode != "ddp" and not self.model.adapter.is_plain:
+            raise ValueError(
+                f"distributed.mode: {self.distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
+                "layers alone; others take mode ddp"
+            )
         return self
 
     def _check_evaluated(self, key: str, metric: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from posttrain.settings.adapters.adapter import Adapter
 from posttrain.settings.base import Config, Template, is_address
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -61,19 +62,6 @@ class CharacterTokenizer(Config):
     """The alphabet."""
 
 
-class Adapter(Config):
-    """A LoRA adapter (peft); the base model stays frozen."""
-
-    r: Size = 16
-    """Rank."""
-    alpha: Size = 32
-    """The update is scaled by alpha / r."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On what goes into the adapter, in training."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of the modules that get one, or all linear ones but the head."""
-
-
 class TeacherConfig(Config):
     """A frozen model over the student's vocabulary, for algorithms that learn from one."""
 
@@ -83,7 +71,7 @@ class TeacherConfig(Config):
     """In place of a name: of a vLLM server that runs already, and gives log-probs of tokens, at temperature 1. On another
     machine, to which rows are sent, only with --allow-remote-engine."""
     adapter: Annotated[str, Field(min_length=1)] | None = None
-    """The folder of a LoRA adapter (peft) that it wears."""
+    """The folder of an adapter (peft) that it wears."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """In which it is held."""
     template: Template | None = None
@@ -146,7 +134,7 @@ class ModelConfig(Config):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
     """As in transformers."""
     adapter: Adapter | None = None
-    """Train a LoRA adapter; all parameters if not set."""
+    """Train an adapter; all parameters if not set."""
     reference: MovingReference = MovingReference()
     """Of algorithms that compare with the start model: whether that follows the policy."""
     config: dict[str, Any] = {}
@@ -188,14 +176,3 @@ class ModelConfig(Config):
     def label(self) -> str:
         """For messages."""
         return self.name or f"{getattr(self.from_scratch, 'architecture', '')} from scratch"
-
-
-def adapter_options(adapter: Adapter) -> dict[str, Any]:
-    """The same in peft's words."""
-    return {
-        "r": adapter.r,
-        "lora_alpha": adapter.alpha,
-        "lora_dropout": adapter.dropout,
-        "target_modules": adapter.target_modules,
-        "task_type": "CAUSAL_LM",
-    }

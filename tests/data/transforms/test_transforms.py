@@ -20,8 +20,8 @@ from posttrain.data.transforms._chain import COUNTER
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator.batch import Batch
 from posttrain.model.layout.make import make_layout
+from posttrain.model.proofs.trials import usable_layout
 from posttrain.model.scoring import Scorer
-from posttrain.model.trials import usable_layout
 from posttrain.settings.data import Encoding
 from posttrain.settings.doors.kinds import name_of
 from tiny import make_model

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from posttrain.settings.doors.kinds import Kind
 
 
-def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|transforms|recipes")]) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|transforms|adapters|recipes")]) -> None:
     """Show what there is."""
     listings = {
         "algorithms": _algorithms,
         "rewards": _rewards,
         "schedules": _schedules,
         "transforms": _transforms,
+        "adapters": _adapters,
         "recipes": _recipes,
     }
     if what not in listings:
@@ -60,6 +61,20 @@ def _transforms() -> Table:
     from posttrain.data.transforms import KIND
 
     return _all_of(KIND)
+
+
+def _adapters() -> Table:
+    from posttrain.settings.adapters.fields import fields_of
+    from posttrain.settings.adapters.kinds import KINDS, REFUSED, REFUSED_OPTIONS
+
+    table = Table(Column("adapter", no_wrap=True), "fields of peft")
+    for kind in KINDS:
+        own = sorted(fields_of(kind) - REFUSED_OPTIONS.keys() - kind.fixed.keys())
+        table.add_row(kind.name, Text(f"peft's {kind.config}: {', '.join(own)}"))
+    table.add_section()
+    for name, reason in REFUSED.items():
+        table.add_row(name, Text(f"not offered: {reason}"))
+    return table
 
 
 def _all_of(kind: Kind[Any]) -> Table:

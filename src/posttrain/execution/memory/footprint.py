@@ -12,6 +12,7 @@ from posttrain.estimator.needs import Needs
 from posttrain.execution.memory.activations import Activations, Lora, Shape, activations
 from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
 from posttrain.execution.numbers import computed_in, has_own_masters, on_gpu
+from posttrain.model.adapters.merging import adapted_modules
 from posttrain.model.frozen.reference import only_multiplied
 from posttrain.recipe.recipe import Recipe
 from posttrain.telling import tell
@@ -110,9 +111,10 @@ def _sizes(recipe: Recipe, model: Any, teachers: Collection[Any], *, reference: 
     sizes["number"] = cast or trained[0].element_size()
     sizes["teacher"] = sum(p.numel() * (cast or p.element_size()) for one in teachers for p in one.parameters())
     moves = recipe.model.reference.refresh > 0
-    if reference and recipe.model.adapter is not None and moves:
+    adapter = recipe.model.adapter
+    if reference and adapter is not None and (moves or not adapter.starts_exactly):  # a copy, which shares the base
         sizes["reference"] = sum(p.numel() * p.element_size() for p in trained)
-    if reference and recipe.model.adapter is None:
+    if reference and adapter is None:
         shared_out = recipe.distributed.shares_parameters or recipe.distributed.by_deepspeed
         halves = only_multiplied(model) if computed_in(recipe) == "bfloat16" and not (shared_out or moves) else set[int]()
         sizes["reference"] = sum(p.numel() * (2 if id(p) in halves else cast or p.element_size()) for p in model.parameters())
@@ -125,7 +127,7 @@ def _precision(recipe: Recipe, model: Any) -> dict[str, Any]:
     number = next(model.parameters()).element_size()
     lora = None
     if recipe.model.adapter is not None:
-        on = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")}
+        on = {name.rpartition(".")[2] for name in adapted_modules(model)}
         own = 2 if casts else next(p.element_size() for p in model.parameters() if p.requires_grad)
-        lora = Lora(frozenset(on), recipe.model.adapter.r, own, 2 if bf16 else own)
+        lora = Lora(frozenset(on), recipe.model.adapter.r or 0, own, 2 if bf16 else own)
     return {"stored": 2 if casts else number, "computed": 2 if bf16 else number, "lora": lora}

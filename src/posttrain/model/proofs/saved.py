@@ -15,10 +15,11 @@ from transformers.core_model_loading import revert_weight_conversion
 from posttrain.distributed import ranks
 from posttrain.distributed.deepspeed import loaded_whole
 from posttrain.distributed.sharding import is_sharded
+from posttrain.model.adapters.writing import adapter_state
 from posttrain.model.proofs.files import files_fault
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
 from posttrain.model.proofs.tokens import tokenizer_fault
-from posttrain.model.weights import Weights, aliases, engine_weights, is_plain
+from posttrain.model.weights import Weights, aliases, engine_weights
 from posttrain.telling import tell
 
 ROOM = 1.3  # of the files' size: what a second copy takes while it is loaded and reads the rows
@@ -44,6 +45,8 @@ def saved_fault(
     """
     adapted = hasattr(model, "peft_config")
     fault = files_fault(folder, _expected(model, merged, dtype), aliases(model), merged=adapted)
+    if fault is None and merged is not None and adapted:
+        fault = files_fault(folder / "adapter", adapter_state(model).items())
     fault = ranks.broadcast(fault, "the proof of the files")
     if fault is None and ranks.is_main():
         fault = tokenizer_fault(tokenizer, folder, rows)
@@ -67,7 +70,7 @@ def _expected(model: Any, merged: Any, dtype: torch.dtype | None) -> Weights:
     whole = model if merged is None else merged
     state = whole.state_dict()
     written = revert_weight_conversion(whole, state)
-    if merged is not None and written is state and is_plain(model):
+    if merged is not None and written is state:
         return engine_weights(model, dtype)
     kept = {name for name, _ in whole.named_buffers()}
     return ((name, value if name in kept else value.to(dtype or value.dtype)) for name, value in written.items())

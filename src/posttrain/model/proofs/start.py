@@ -93,8 +93,9 @@ def reference_of(
         reference = Reference(model, shared_out=shared_out, apart=True)
         tell(
             "reference",
-            "The adapter is not 0 at the start (it was trained before, or begins so): the reference is a frozen copy of the "
-            "model with it, not the model without it.",
+            "Without its adapter the model is not what the policy starts from, to the last bit (the adapter was trained "
+            "before, begins elsewhere, has changed the base, or adds and subtracts the same): the reference is a frozen copy "
+            "of the model with it.",
         )
     own, there = _both(model, reference, rows, bf16=bf16)
     if not agree(own, there, model):

@@ -17,8 +17,8 @@ from posttrain.model.frozen.teacher import teacher_of
 from posttrain.model.layout.make import Rows, make_layout
 from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
+from posttrain.model.proofs.trials import tell_of_plain_attention, usable_head, usable_layout, usable_varlen
 from posttrain.model.scoring import output_head
-from posttrain.model.trials import tell_of_plain_attention, usable_head, usable_layout, usable_varlen
 from posttrain.rollout.vllm.teacher import ServedTeacher
 from posttrain.settings.training import HeadPath
 from posttrain.train.options import Execution

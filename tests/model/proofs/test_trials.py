@@ -18,8 +18,7 @@ from posttrain import PostTrainer
 from posttrain.errors import SetupError
 from posttrain.model.layout.blocks import Blocks
 from posttrain.model.layout.trial import BOUND, Heads, difference
-from posttrain.model.scoring import Scorer, output_head
-from posttrain.model.trials import (
+from posttrain.model.proofs.trials import (
     _kernel_fails,
     _of_own_logits,
     _padded,
@@ -29,6 +28,7 @@ from posttrain.model.trials import (
     usable_layout,
     usable_varlen,
 )
+from posttrain.model.scoring import Scorer, output_head
 from posttrain.settings.model import Adapter
 from posttrain.telling import hearing
 from tiny import make_model, parameters
@@ -200,7 +200,7 @@ def test_it_is_for_packed_rows_on_cuda(caplog: pytest.LogCaptureFixture, monkeyp
         tried.append(device)
         return None if dtype == torch.bfloat16 else "it is slow"
 
-    monkeypatch.setattr("posttrain.model.trials._kernel_fails", tries)
+    monkeypatch.setattr("posttrain.model.proofs.trials._kernel_fails", tries)
     cuda, model = torch.device("cuda"), make_model()[0]
     assert usable_varlen(model, "shared", 64, device=cuda, dtype=torch.bfloat16)
     assert not usable_varlen(model, "padded", 64, device=cuda, dtype=torch.bfloat16)

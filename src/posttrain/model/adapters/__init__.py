@@ -1,0 +1,1 @@
+"""Adapters (peft) on a model: made or gone on with, added to the weights, written to a folder."""

@@ -1,0 +1,1 @@
+"""Adapters (peft) in a recipe: the kinds, one line for each, and their options. No torch or peft here."""
