@@ -106,7 +106,10 @@ def all_of(kind: Kind[Any]) -> str:
 
 
 def schedules() -> str:
-    return all_of(SCHEDULE)
+    lines = ["| schedule | what | with `training.budget` |", "|---|---|---|"]
+    for name, config in SCHEDULE.members.items():
+        lines.append(f"| `{name}` | {summary(config)} | {'yes' if config.by_progress else ''} |")
+    return "\n".join(lines)
 
 
 def transforms() -> str:

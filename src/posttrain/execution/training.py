@@ -44,7 +44,7 @@ def make_trainer(
     **options: Any,
 ) -> PostTrainer:
     """The trainer that the recipe asks for; `options` are more of its own."""
-    recipe = prepared.recipe
+    recipe, schedule = prepared.recipe, prepared.recipe.training.schedule
     start_metrics = {f"data/{name}": value for name, value in prepared.collected.items()}
     for name, report in prepared.sets.reports.items():
         start_metrics.update(report.metrics(f"data/{name}"))
@@ -74,7 +74,7 @@ def make_trainer(
             stop_when=recipe.training.stop_when,
             distributed=recipe.distributed,
             reference=recipe.model.reference,
-            schedule=None if recipe.training.schedule is None else built_schedule(recipe.training.schedule),
+            schedule=None if schedule is None else built_schedule(schedule, recipe.training.learning_rate),
         ),
         watching=Watching(
             listeners=listeners,

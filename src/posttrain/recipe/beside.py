@@ -10,6 +10,7 @@ from pathlib import Path
 from posttrain.recipe.code import own_paths, parts_of
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.data import PathSource
+from posttrain.train.schedules.table import Table
 
 
 def files_beside(recipe: Recipe, file: Path) -> dict[Path, str]:
@@ -26,6 +27,8 @@ def _named(recipe: Recipe) -> Iterator[str]:
     for path in own_paths(recipe):
         yield path.rpartition(":")[0]
     for part in parts_of(recipe):
+        if isinstance(part, Table):
+            yield part.path
         if isinstance(part, PathSource):
             for path in [part.path] if isinstance(part.path, str) else part.path:
                 yield from glob.glob(f"{path}/*") if os.path.isdir(path) else sorted({path, *glob.glob(path)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,10 +13,11 @@ from posttrain.data.transforms import built_transform
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.options import Judged
-from posttrain.settings.doors.code import fingerprint
+from posttrain.settings.doors.code import digest, fingerprint
 from posttrain.settings.doors.door import Door
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.schedules import built_schedule
+from posttrain.train.schedules.table import Table
 
 
 def check_code(recipe: BaseModel, permissions: Permissions) -> None:
@@ -47,14 +49,14 @@ def try_code(recipe: Recipe) -> None:
         if isinstance(reward, Door):
             reward.build(Judged(recipe.data.judged, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
     if recipe.training.schedule is not None:
-        built_schedule(recipe.training.schedule)
+        built_schedule(recipe.training.schedule, recipe.training.learning_rate)
     for number, transform in enumerate(recipe.data.transforms):
         if isinstance(transform, Door):
             built_transform(transform, number)
 
 
 def fingerprints(recipe: BaseModel) -> dict[str, str]:
-    """For each path of the user's code, and each config of an installed package, the state that it is in.
+    """For each path of the user's code, each table of a schedule, and each config of an installed package, its state.
 
     Raises:
         RecipeError: a file cannot be read.
@@ -65,6 +67,7 @@ def fingerprints(recipe: BaseModel) -> dict[str, str]:
         path = part.path if isinstance(part, Door) else None if module.startswith("posttrain.") else f"{module}:{name}"
         try:
             found |= {} if path is None else {path: fingerprint(path)}
+            found |= {part.path: digest(Path(part.path))} if isinstance(part, Table) else {}
         except ValueError as error:
             raise RecipeError(str(error)) from error
     return found

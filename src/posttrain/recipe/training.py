@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.doors.door import Door
+from posttrain.settings.doors.kinds import name_of
 from posttrain.settings.trainer.arguments import extra_fault
 from posttrain.settings.trainer.optimizers import optimizer_fault
 from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
-from posttrain.train.schedules import AnySchedule
+from posttrain.train.schedules import SCHEDULES, AnySchedule
 
 Scheduler = Literal[
     "linear",
@@ -127,6 +129,11 @@ class TrainingConfig(Config):
             raise ValueError("schedule: give it or lr_scheduler_type, not both (null takes back what is said elsewhere)")
         if self.schedule is not None and "lr_scheduler_kwargs" in self.extra:
             raise ValueError("extra: lr_scheduler_kwargs are of lr_scheduler_type; a schedule has options of its own")
+        if self.schedule is not None and not isinstance(self.schedule, Door):  # whose code waits for --allow-code
+            try:
+                self.schedule.build_at(self.learning_rate)
+            except ValueError as error:
+                raise ValueError(f"schedule: {error}") from error
         return self
 
     @model_validator(mode="after")
@@ -137,10 +144,16 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _schedule_knows_the_end(self) -> TrainingConfig:
-        if self.budget is not None and not (self.lr_scheduler_type or "").startswith("constant"):
+        if self.budget is None or (self.lr_scheduler_type or "").startswith("constant"):
+            return self
+        if self.schedule is None or not self.schedule.by_progress:
+            able = ", ".join(name_of(one) for one in SCHEDULES if one.by_progress)
             raise ValueError(
-                "budget: take lr_scheduler_type: constant or constant_with_warmup; others need the number of steps"
+                "budget: take lr_scheduler_type: constant or constant_with_warmup; others need the number of steps. So does "
+                f"every schedule that does not read progress alone, as {able} do"
             )
+        if self.warmup_steps >= 1:
+            raise ValueError("warmup_steps: beside budget and a schedule it is a share of the budget, below 1")
         return self
 
     @model_validator(mode="after")

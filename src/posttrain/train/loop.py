@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import SaveStrategy
 
@@ -29,7 +28,7 @@ from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.given.arguments import for_callbacks
 from posttrain.train.learner import Learner, Step
-from posttrain.train.options import Execution, Watching
+from posttrain.train.options import Watching
 from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
 from posttrain.train.watch.records import Listener
 from posttrain.train.watch.trackers import Trackers
@@ -45,7 +44,6 @@ class Loop(Checkpointed):
     listeners: list[Listener]
     trackers: Trackers
     _learner: Learner
-    _execution: Execution
     _watching: Watching
     _eval_examples: dict[str, list[Example]]
     _reads_again: bool
@@ -91,7 +89,9 @@ class Loop(Checkpointed):
         if ticket is None or self._is_over():
             return [], None
         self._step_began, done, state = time.monotonic(), self.state.global_step, self.run_state
-        progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
+        progress = self._progress = min(max(done / self.args.max_steps, self._spent()), 1.0)
+        if self._execution.budget is not None:
+            self._take_rate_of_this_schedule()
         if not state.within(done):
             state.opened = None
             with self._saving_when_interrupted():
@@ -120,20 +120,6 @@ class Loop(Checkpointed):
         opened = self.run_state.coefficients.opened(collection, lambda found: self._learner.open(self.model, found))  # type: ignore[arg-type]
         self._record.update(opened.metrics)
         return opened
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """See transformers; of our own where the learning rate has a schedule of ours."""
-        schedule = self._execution.schedule
-        if schedule is not None and self.lr_scheduler is None:
-            warmup = self.args.get_warmup_steps(num_training_steps)
-
-            def factor(step: int) -> float:
-                return schedule(step, num_training_steps, warmup)
-
-            of: Any = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = LambdaLR(of, factor)
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of all micro-batches of the step; returns the loss of the step.

@@ -24,7 +24,8 @@ class Execution:
         must be what it says.
     budget: ends the run before max_steps, and is what progress is measured by.
     stop_when: ends the run before max_steps by a metric.
-    schedule: of the learning rate, in place of args.lr_scheduler_type.
+    schedule: of the learning rate, in place of args.lr_scheduler_type; with a budget, its step is the share that is spent, of
+        args.max_steps.
     reference: how the model that log-probs are compared with follows the policy; it stays the start model if not told.
     nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
     """

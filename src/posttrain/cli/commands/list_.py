@@ -54,7 +54,12 @@ def _rewards() -> Table:
 def _schedules() -> Table:
     from posttrain.train.schedules import KIND
 
-    return _all_of(KIND)
+    table = Table(Column("schedule", no_wrap=True), "what", "with training.budget")
+    for name, config in KIND.members.items():
+        table.add_row(name, Text(_summary(config)), "yes" if config.by_progress else "")
+    for name, summary in _brought(KIND):
+        table.add_row(name, Text(summary))
+    return table
 
 
 def _transforms() -> Table:

@@ -75,6 +75,15 @@ def fingerprint(path: str) -> str:
         file = Path(spec.origin) if spec is not None and spec.origin is not None else Path(match["module"])
     else:
         file = Path(match["file"])
+    return digest(file)
+
+
+def digest(file: Path) -> str:
+    """Of what is in it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:

@@ -8,9 +8,15 @@ from posttrain.errors import RecipeError
 from posttrain.settings.doors.kinds import Kind
 from posttrain.train.schedules._schedule import Factor, ScheduleConfig
 from posttrain.train.schedules.function import FunctionSchedule, installed_schedule
+from posttrain.train.schedules.infinite import Infinite
+from posttrain.train.schedules.linear import Linear
+from posttrain.train.schedules.power import Power
+from posttrain.train.schedules.rewarm import Rewarm
 from posttrain.train.schedules.rex import REX
+from posttrain.train.schedules.table import Table
+from posttrain.train.schedules.wsd import WSD
 
-SCHEDULES: tuple[type[ScheduleConfig], ...] = (REX,)
+SCHEDULES: tuple[type[ScheduleConfig], ...] = (Linear, REX, WSD, Rewarm, Infinite, Power, Table)
 
 KIND = Kind(
     "schedule",
@@ -26,13 +32,13 @@ else:
     AnySchedule = KIND.field
 
 
-def built_schedule(config: ScheduleConfig) -> Factor:
-    """The schedule that a config describes.
+def built_schedule(config: ScheduleConfig, learning_rate: float = 1.0) -> Factor:
+    """The schedule that a config describes, as factors of this rate.
 
     Raises:
         RecipeError: it cannot be built.
     """
     try:
-        return config.build()
+        return config.build_at(learning_rate)
     except ValueError as error:
         raise RecipeError(f"training.schedule: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from posttrain.settings.base import Config
 
@@ -13,6 +14,9 @@ Factor = Callable[[int, int, int], float]
 
 class ScheduleConfig(Config, ABC):
     """The options of one schedule."""
+
+    by_progress: ClassVar[bool] = False
+    """It reads the share of the run that is done, and no steps; with training.budget that is the share that is spent."""
 
     name: str
     """Which schedule; the other keys here are its options."""
@@ -24,6 +28,14 @@ class ScheduleConfig(Config, ABC):
         Raises:
             ValueError: it cannot be had, or is none.
         """
+
+    def build_at(self, learning_rate: float) -> Factor:
+        """The same for a schedule of which a part is a learning rate, and no factor of it.
+
+        Raises:
+            ValueError: as `build`.
+        """
+        return self.build()
 
 
 def after_warmup(shape: Callable[[float], float]) -> Factor:

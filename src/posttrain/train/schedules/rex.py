@@ -8,7 +8,7 @@ A port that is often used has (1 - z) / (0.1 + 0.9 (1 - z)), which is another cu
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from posttrain.settings.base import Share
 from posttrain.train.schedules._schedule import Factor, ScheduleConfig, after_warmup
@@ -17,6 +17,7 @@ from posttrain.train.schedules._schedule import Factor, ScheduleConfig, after_wa
 class REX(ScheduleConfig):
     """Above a linear decay everywhere, and steepest at the end."""
 
+    by_progress: ClassVar[bool] = True
     name: Literal["rex"] = "rex"
     min: Share = 0.0
     """The rate at the end, as a share of learning_rate."""
