@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from posttrain.model import disk
+from posttrain.model.proofs import disk
 from recipes import Command, recipe, write
 from tiny import make_model
 

@@ -31,6 +31,7 @@ CATALOGUES = (
     "algorithms/from_teachers",
     "data/transforms",
     "model/adapters",
+    "model/merging/kinds",
     "rewards/kinds",
     "environments/kinds",
     "train/schedules",

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded, whole_copy
 from posttrain.errors import CheckpointError
-from posttrain.model import disk
 from posttrain.model.adapters.merging import own_names
 from posttrain.model.adapters.writing import write_adapter
+from posttrain.model.proofs import disk
 from posttrain.model.proofs.saved import saved_fault
 from posttrain.model.weights import engine_weights, write_shards
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.errors import CheckpointError, RecipeError
@@ -84,6 +85,35 @@ def test_a_merged_adapter_is_the_model(ran: Path, tmp_path: Path, posttrain: Com
     assert posttrain("merge", str(ran), "--output", "other", "--dtype", "int4")[0] == 2
     code, _, err = posttrain("merge", "runs/nowhere", "--output", "other")
     assert code == 2 and "is no folder here" in err
+
+
+def test_models_are_merged_by_name(ran: Path, posttrain: Command) -> None:
+    """A run and its base: the curve's ends are the models, and what the command is told wrongly leaves nothing."""
+    base = str(ran.parent / "base")
+    over = (str(ran), "--base", base, "--method")
+    code, out, err = posttrain("merge", *over, "wise_ft", "--alpha", "0", "--alpha", "1", "-o", "curve")
+    assert code == 0 and "each tensor as the formula gives it" in out, err
+    for place, folder in (("curve/alpha-0", Path(base)), ("curve/alpha-1", ran / "final")):
+        assert (Path(place) / "model.safetensors").stat().st_size == (folder / "model.safetensors").stat().st_size
+        one, other = (load_file(path / "model.safetensors") for path in (Path(place), folder))
+        assert all(torch.equal(one[name], other[name]) for name in one | other)
+    assert json.loads(Path("curve/alpha-1/merge.json").read_text())["alpha"] == 1
+    adapter = str(ran / "final" / "adapter")
+    for told, wrong, sentence in (
+        ((*over, "wise_ft", "--alpha", "0", "-o", "curve"), 2, "curve is there already"),
+        ((*over, "tise", "-o", "x"), 2, "merge --method: tise is unknown; did you mean ties?"),
+        ((str(ran), base, "--method", "ties", "-o", "x"), 2, "merge --base: is required."),
+        ((str(ran), *over, "ties", "--density", "0", "-o", "x"), 2, "merge --density: input should be greater than 0"),
+        ((*over, "ties", "-o", "x"), 2, "models: ties takes 2 or more beside the base, and here is 1."),
+        ((*over, "wise_ft", "--density", "0.5", "-o", "x"), 2, "merge --density: unknown key"),
+        ((*over, "task_arithmetic", "--weights", "one", "-o", "x"), 2, "--weights one: numbers are expected"),
+        ((base, str(ran), "-o", "x"), 2, "several models need --method, a name of `posttrain list merges`"),
+        ((base, adapter, "--method", "linear", "-o", "x"), 4, "is an adapter, and whole models are merged"),
+        ((base, "no/such/model", "--method", "linear", "-o", "x"), 4, "there is no such folder"),
+    ):
+        code, _, err = posttrain("merge", *told)
+        assert code == wrong and sentence in err, err
+    assert not Path("x").exists() and not Path("x.partial").exists()
 
 
 def test_answers_are_lines_of_json(ran: Path, tmp_path: Path, posttrain: Command) -> None:

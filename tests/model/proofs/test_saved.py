@@ -19,9 +19,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from posttrain.errors import CheckpointError
-from posttrain.model import disk
 from posttrain.model.load import untie
-from posttrain.model.proofs import saved
+from posttrain.model.proofs import disk, saved
 from posttrain.model.proofs.rows import ProbeRows
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.saving import copy_folder, save_model

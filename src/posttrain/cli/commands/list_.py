@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from posttrain.settings.doors.kinds import Kind
 
 
-def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|transforms|adapters|recipes")]) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|transforms|adapters|merges|recipes")],
+) -> None:
     """Show what there is."""
     listings = {
         "algorithms": _algorithms,
@@ -24,6 +26,7 @@ def list_(what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedu
         "schedules": _schedules,
         "transforms": _transforms,
         "adapters": _adapters,
+        "merges": _merges,
         "recipes": _recipes,
     }
     if what not in listings:
@@ -79,6 +82,15 @@ def _adapters() -> Table:
     table.add_section()
     for name, reason in REFUSED.items():
         table.add_row(name, Text(f"not offered: {reason}"))
+    return table
+
+
+def _merges() -> Table:
+    from posttrain.model.merging.kinds import BY_NAME
+
+    table = Table(Column("method", no_wrap=True), "what")
+    for name, config in BY_NAME.items():
+        table.add_row(name, Text(_summary(config)))
     return table
 
 

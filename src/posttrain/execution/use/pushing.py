@@ -32,8 +32,8 @@ SENT = (
     "LICENSE*",
 )
 """Files of a model and its tokenizer."""
-KEPT_BACK = ("manifest.json", "loop_*.json", "trainer_state.json", "ahead-*", "collection*", "note.json", ".*")
-"""Of a checkpoint, what is for going on with training; and hidden files."""
+KEPT_BACK = ("manifest.json", "loop_*.json", "trainer_state.json", "ahead-*", "collection*", "note.json", "merge.json", ".*")
+"""Of a checkpoint, what is for going on with training; of what was merged of which folders; and hidden files."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Files:
         """A tensor, on the CPU."""
         return self._handles[name].get_tensor(name)
 
+    def sliced(self, name: str) -> Any:
+        """A tensor of which parts can be read: safetensors' own slice, with its shape and dtype."""
+        return self._handles[name].get_slice(name)
+
 
 def files_fault(
     folder: Path, expected: Iterable[tuple[str, Tensor]], aliases: Iterable[set[str]] = (), *, merged: bool = False

@@ -51,7 +51,7 @@ def saved_fault(
     if fault is None and ranks.is_main():
         fault = tokenizer_fault(tokenizer, folder, rows)
     fault = ranks.broadcast(fault, "the proof of the tokenizer")
-    return fault or _score_fault(folder, model, ProbeRows.of(rows, len(tokenizer)))
+    return fault or score_fault(folder, model, ProbeRows.of(rows, len(tokenizer)))
 
 
 def checkpoint_fault(folder: Path, model: Any) -> str | None:
@@ -76,7 +76,8 @@ def _expected(model: Any, merged: Any, dtype: torch.dtype | None) -> Weights:
     return ((name, value if name in kept else value.to(dtype or value.dtype)) for name, value in written.items())
 
 
-def _score_fault(folder: Path, model: Any, rows: ProbeRows) -> str | None:
+def score_fault(folder: Path, model: Any, rows: ProbeRows) -> str | None:
+    """Whether a folder's model gives other log-probs than one in memory, where there is room for a second copy."""
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if ranks.is_main() else 0
     free = psutil.virtual_memory().available
     fits = ranks.broadcast(ROOM * size < free, "the room for a second copy")

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from posttrain.model.disk import files
+from posttrain.model.proofs.disk import files
 
 TEXT = (
     'Two  spaces,\ta tab,\n\nempty lines: 2 + 4 = 6.\nit\'s [INST] 1,234.50 </s> <|im_end|> {"a": [1]} \\frac{1}{2} '

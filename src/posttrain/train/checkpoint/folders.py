@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from posttrain.distributed import ranks
 from posttrain.errors import CheckpointError
-from posttrain.model import disk
+from posttrain.model.proofs import disk
 
 MANIFEST, PARTIAL, FORMAT = "manifest.json", ".partial", 1
 

@@ -25,7 +25,7 @@ from posttrain.data.rows import DataReport, Example
 from posttrain.data.rows.on_disk import RowsOnDisk, Writer
 from posttrain.errors import DataError
 from posttrain.execution.prepare.data.key import digest_of
-from posttrain.model.disk import publish
+from posttrain.model.proofs.disk import publish
 from posttrain.telling import hearing, tell
 
 IN_MEMORY = 2**28
