@@ -187,7 +187,7 @@ class Use:
             return asked - {"prompt"} | {*CROSSED}
         if self.kind == "demonstrations":
             if _is_text(given, record):
-                return {"text", "text_prefix", *self.needs}
+                return {"text", "text_prefix", "text_corruption", *self.needs}
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
             return whole | {*self.needs} | ({*LABELS} if self.unwanted is not False or "forget" in self.needs else set[str]())
         shown = next(([name] for name in self.demonstrated if name in given), [])

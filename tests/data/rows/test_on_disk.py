@@ -32,13 +32,16 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def texts() -> list[Example]:
+def texts(**beside: Any) -> list[Example]:
     reader = Reader(Encoding.model_validate({"window": {"length": 8}}), TOKENIZER, eos_ids(MODEL, TOKENIZER))
-    return reader.examples(Record(f"t:{i}", {"text": f"{i} is a text"}) for i in range(12))[0]
+    return reader.examples(Record(f"t:{i}", {"text": f"{i} is a text", **beside}) for i in range(12))[0]
+
+
+TEXTS = {"texts": lambda: texts(), "corrupted": lambda: texts(text_corruption=[0.5, 7])}
 
 
 def made(kind: str) -> list[Example]:
-    return texts() if kind == "texts" else make_examples(MODEL, TOKENIZER, rows=12, **KINDS[kind])
+    return TEXTS[kind]() if kind in TEXTS else make_examples(MODEL, TOKENIZER, rows=12, **KINDS[kind])
 
 
 def written(folder: Path, rows: list[Example], report: DataReport | None = None) -> RowsOnDisk:
@@ -50,12 +53,12 @@ def written(folder: Path, rows: list[Example], report: DataReport | None = None)
 
 
 def parts(one: Example) -> list[Any]:
-    ids = [(row.prompt, row.completion, row.mask, row.weight, row.teacher_prompt) for row in one.rows]
+    ids = [(row.prompt, row.completion, row.mask, row.weight, row.teacher_prompt, row.inputs) for row in one.rows]
     arrays = [None if part is None else (part.dtype.str, part.tolist()) for row in ids for part in row]
     return [arrays, one.where, one.crossed, one.source, one.tokens]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "texts"])
+@pytest.mark.parametrize("kind", [*KINDS, *TEXTS])
 def test_rows_on_disk_are_the_rows_in_memory(kind: str, tmp_path: Path) -> None:
     rows = made(kind)
     there = written(tmp_path / "rows", rows)

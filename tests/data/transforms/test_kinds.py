@@ -8,16 +8,25 @@ from random import Random
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from data.test_encoder import config as encoding
 from data.test_encoder import shown, tokenizer
 from data.transforms.test_transforms import made
 from posttrain.data.reader import Reader
+from posttrain.data.rows import digest
 from posttrain.data.sources import Record
 from posttrain.data.transforms.documents import at_both_ends
 from posttrain.errors import DataError
+from posttrain.model.layout.make import make_layout
+from posttrain.model.scoring import Scorer
+from posttrain.settings.data import Encoding
 from posttrain.telling import hearing
+from posttrain.train.collect.arrays import from_arrays, to_arrays
+from posttrain.train.collect.demonstrations import collect_demonstrations
+from tiny import make_model
 
 
 def records(*rows: dict[str, Any]) -> list[Record]:
@@ -231,3 +240,41 @@ def test_the_best_passages_stand_at_both_ends() -> None:
     [alone] = made([{**given, "k": 9}], rows[:1], train=rows)
     assert "k: 9 passages are asked for, 1 of its own stand there, and of others 4" in str(alone.fault)
     assert made([{**given, "k": 1}], rows)[0].columns["prompt"] == "1:own red apple"
+
+
+def test_of_a_corrupted_text_random_tokens_are_read_and_its_own_are_learnt() -> None:
+    text, rate = "abcd " * 200, 0.3
+    [record] = made([{"name": "corrupt", "rate": rate}], records({"text": text}))
+    whole = Reader(encoding(), tokenizer(bos=True), (1,))
+    [changed], [plain] = (whole.examples([one])[0] for one in (record, Record("row 0", {"text": text})))
+    [row], [clean] = changed.rows, plain.rows
+    assert clean.inputs is None and np.array_equal(row.completion, clean.completion) and np.array_equal(row.mask, clean.mask)
+    tokens, differ = tokenizer(bos=True), row.read != row.completion
+    assert not differ[0] and not set(row.read[differ].tolist()) & {*tokens.all_special_ids, 1}
+    others = 1 - 1 / (len(tokens) - len({*tokens.all_special_ids, 1}))  # a random token may be the one that was there
+    assert abs(differ[1:].mean() - rate * others) < 4 * (rate / len(differ)) ** 0.5
+    windows = Reader(encoding(window={"length": 16, "stride": 8}), tokens, (1,)).examples([record])[0]
+    for number, one in enumerate(windows):
+        assert one.rows[0].read.tolist() == row.read[8 * number :][:16].tolist()
+    assert digest([changed]) != digest([plain])
+    [never] = whole.examples([Record("row 0", {"text": text, "text_corruption": [0.0, 1]})])[0]
+    assert np.array_equal(never.rows[0].read, clean.completion)
+    with pytest.raises(DataError, match="text_corruption is what the transform corrupt writes"):
+        whole.examples([Record("row 0", {"text": text, "text_corruption": "a lot"})])
+
+
+def test_what_predicts_a_corrupted_texts_tokens_has_read_the_random_ones() -> None:
+    """Its log-probs against a loop over its tokens; and a collection of it is the same when it is read again."""
+    model, tokens = make_model()
+    [record] = made([{"name": "corrupt", "rate": 0.5}], records({"text": "the cat sat on a mat"}))
+    [[example]] = [Reader(Encoding(), tokens, (tokens.eos_token_id,)).examples([record])[0]]
+    [row] = example.rows
+    collection = from_arrays(to_arrays(collect_demonstrations([example], progress=0.0)))
+    assert np.array_equal(collection.rows[0].read, row.read) and not np.array_equal(row.read, row.completion)
+    batch = collection.flat.batch([0])
+    with torch.no_grad():
+        inputs = make_layout("packed", pad_id=0).inputs(collection.rows, batch)
+        found = Scorer("whole", 1.0).score(model, inputs, batch.loss_mask).logp[0]
+        for t in range(1, len(row.completion)):
+            logits = model(torch.from_numpy(row.read[:t].astype(np.int64))[None]).logits[0, -1]
+            assert float(found[t]) == pytest.approx(float(logits.log_softmax(-1)[int(row.completion[t])]), abs=1e-10)

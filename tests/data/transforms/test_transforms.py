@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "documents": {"k": 2, "oracle": 0.5},
     "yes_no": {"questions": {"a": "is it a", "b": "is it b", "c": "is it c"}},
     "feedback": {},
+    "corrupt": {"rate": 0.3},
 }
 """Of each, with which it may do something else to each row."""
 NEEDED = {
@@ -48,6 +49,7 @@ NEEDED = {
     "documents": ("prompt", "completion", "document"),
     "yes_no": ("prompt", "class"),
     "feedback": ("prompt", "completion", "feedback"),
+    "corrupt": ("text",),
 }
 WORDS = ("cat", "sat", "mat", "rat", "the", "on", "saw", "a", "and", "ran")
 

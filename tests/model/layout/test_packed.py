@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def read_back(rows: list[Row], *, share: bool, varlen: bool) -> None:
     for position, index, target in zip(inputs.position.tolist(), inputs.index.tolist(), inputs.target.tolist(), strict=True):
         one, t = rows[index // width], index % width
         assert target == one.completion[t]
-        assert [ids[p] for p in seen[position]] == [*one.prompt.tolist(), *one.completion[:t].tolist()]
+        assert [ids[p] for p in seen[position]] == [*one.prompt.tolist(), *one.read[:t].tolist()]
 
 
 ROWS = [
@@ -59,6 +60,7 @@ ROWS = [
     row([6, 7, 8], [2, 2, 2, 2]),
     row([], [4, 5], [False, True]),
     row([9, 9], [4, 5], [False, False]),
+    replace(row([6, 7, 8], [1, 2, 3]), inputs=np.array([9, 2, 9], np.int32)),
 ]
 
 

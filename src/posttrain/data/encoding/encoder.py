@@ -102,12 +102,14 @@ class Encoder:
             DataError: the windows do not fit the model.
         """
         ids, lead, notes = self._windows.ids(columns)
+        read = self._windows.corrupted(columns, ids, lead)
         worth = None if weigh is None else np.concatenate([np.ones(lead, np.float32), weigh(ids[lead:], self._eos)])
         rows = list[Row]()
         for begin, learnt, end in self._windows.over(len(ids), lead):
             mask = np.arange(begin, end) >= learnt
             weight = None if worth is None else worth[begin:end]
-            rows.append(Row(np.array([], np.int32), np.array(ids[begin:end], np.int32), mask, weight))
+            inputs = None if read is None else np.array(read[begin:end], np.int32)
+            rows.append(Row(np.array([], np.int32), np.array(ids[begin:end], np.int32), mask, weight, inputs=inputs))
         return rows, notes
 
     @cached_property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from random import Random
 from typing import Any
 
 from posttrain.data.encoding.prompts import Notes, guarded
@@ -57,6 +59,26 @@ class Windows:
         if not said or len(ids) < 2:
             raise BadRow("no token of its text has one before it")
         return ids, len(leading), notes
+
+    def corrupted(self, columns: Mapping[str, Any], ids: Sequence[int], before: int) -> list[int] | None:
+        """What is read in the places of these tokens, where the row has a `text_corruption`: of those behind the first
+        `before`, each is with its rate another one, any but the special ones as likely. None: they are read themselves.
+
+        Raises:
+            BadRow: the column is not [rate, seed].
+        """
+        match columns.get("text_corruption"):
+            case None:
+                return None
+            case [int() | float() as rate, int() as seed] if 0 <= rate <= 1:
+                rng = Random(seed)
+                return [*ids[:before], *(rng.choice(self._others) if rng.random() < rate else one for one in ids[before:])]
+            case other:
+                raise BadRow(f"text_corruption is what the transform corrupt writes, a rate and a seed, and not {other!r}")
+
+    @cached_property
+    def _others(self) -> list[int]:
+        return [i for i in range(len(self._text.tokenizer)) if i not in self._text.special and i not in self._text.ends]
 
     def over(self, tokens: int, before: int) -> Iterator[tuple[int, int, int]]:
         """Of each row where it begins, where its loss begins, and where it ends; the first tokens stand `before` the text."""

@@ -23,7 +23,8 @@ Note: TypeAlias = "tuple[str, str, str]"
 class Row:
     """A prompt and one completion as token ids. `mask` is True where a token of the completion carries loss; `weight` is what
     each of them is worth, where the algorithm asks for that. `teacher_prompt` is what a teacher reads before the completion,
-    where that is another prompt.
+    where that is another prompt. `inputs` are what the model reads in the places of the completion's tokens, where that is
+    something else: it is still they that are learnt.
     """
 
     prompt: NDArray[np.int32]
@@ -31,9 +32,15 @@ class Row:
     mask: NDArray[np.bool_]
     weight: NDArray[np.float32] | None = None
     teacher_prompt: NDArray[np.int32] | None = None
+    inputs: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def read(self) -> NDArray[np.int32]:
+        """What the model reads in the places of the completion's tokens."""
+        return self.completion if self.inputs is None else self.inputs
 
     @property
     def as_taught(self) -> Row:
@@ -128,7 +135,12 @@ def digest(rows: Iterable[Example | Problem]) -> str:
 
 
 def _read(row: Row) -> list[NDArray[Any]]:
-    return [row.prompt, row.completion, row.mask, *(one for one in (row.weight, row.teacher_prompt) if one is not None)]
+    return [
+        row.prompt,
+        row.completion,
+        row.mask,
+        *(one for one in (row.weight, row.teacher_prompt, row.inputs) if one is not None),
+    ]
 
 
 class BadRow(ValueError):

@@ -2,8 +2,9 @@
 
 A folder of them has `rows.bin`, their records end to end; `starts.npy`, where each begins; `notes.jsonl`, of their report;
 and `about.json`, which is written last. A record has, for each of its rows, how many tokens the prompt, the completion and
-the teacher's prompt have (-1: there is none); all these tokens; weights; masks; and the place that the example is from. It is
-read by its bytes and not mapped, so that what was read once takes none of the process's memory.
+the teacher's prompt have (-1: there is none); all these tokens; what is read in the completion's places, where that is
+something else; weights; masks; and the place that the example is from. It is read by its bytes and not mapped, so that what
+was read once takes none of the process's memory.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Measures:
     """What is asked of all examples of a set together.
 
     examples: how many. tokens: that the model reads, of all. longest: tokens of the longest row; prompt: of the longest
-    prompt, as student or teacher read them. unit: rows of each. crossed, weighted: whether all are so. digest: as `digest`.
+    prompt, as student or teacher read them. unit: rows of each. crossed, weighted, corrupted: whether all are so. digest: as
+    `digest`.
     """
 
     examples: int
@@ -45,6 +47,7 @@ class Measures:
     crossed: bool
     weighted: bool
     digest: str
+    corrupted: bool = False  # earlier versions knew of none
 
 
 class RowsOnDisk(ByNumber):
@@ -104,9 +107,11 @@ class RowsOnDisk(ByNumber):
 
         sizes = taken(3 * self.measures.unit, np.int32).reshape(-1, 3).tolist()
         ids = [[None if number < 0 else taken(number, np.int32) for number in of] for of in sizes]
+        reads = [taken(completion, np.int32) if self.measures.corrupted else None for _, completion, _ in sizes]
         weights = [taken(completion, np.float32) if self.measures.weighted else None for _, completion, _ in sizes]
         masks = [taken(completion, np.bool_) for _, completion, _ in sizes]
-        rows = tuple(Row(*of[:2], mask, worth, of[2]) for of, mask, worth in zip(ids, masks, weights, strict=True))  # type: ignore[arg-type]
+        parts = zip(ids, masks, weights, reads, strict=True)
+        rows = tuple(Row(*of[:2], mask, worth, of[2], read) for of, mask, worth, read in parts)  # type: ignore[arg-type]
         return Example(rows, bytes(record[place:]).decode(errors="surrogateescape"), self.measures.crossed, self.source)
 
 
@@ -160,7 +165,7 @@ class Writer:
         self._notes = (folder / NOTES).open("w", encoding="utf-8")
         self._starts, self._digest, self._noted = array("q", [0]), Digest(), 0
         self._tokens = self._longest = self._prompt = 0
-        self._alike: tuple[int, bool, bool] | None = None
+        self._alike: tuple[int, bool, bool, bool] | None = None
 
     def add(self, examples: Sequence[Example], notes: Sequence[Note]) -> None:
         """The next examples, and notes on the records that they are of.
@@ -169,11 +174,11 @@ class Writer:
             ValueError: they are not of the kind of those before.
         """
         for one in examples:
-            alike = len(one.rows), one.crossed, one.rows[0].weight is not None
+            alike = len(one.rows), one.crossed, one.rows[0].weight is not None, one.rows[0].inputs is not None
             if self._alike is None:
                 self._alike = alike
-            if alike != self._alike or len({row.weight is None for row in one.rows}) > 1:
-                raise ValueError(f"{one.where}: rows, crossed, weighted: {alike}, and {self._alike} before")
+            if alike != self._alike or len({(row.weight is None, row.inputs is None) for row in one.rows}) > 1:
+                raise ValueError(f"{one.where}: rows, crossed, weighted, corrupted: {alike}, and {self._alike} before")
             self._starts.append(self._starts[-1] + self._rows.write(record_of(one)))
             self._digest.add(one)
             self._tokens += one.tokens
@@ -188,7 +193,7 @@ class Writer:
         self._rows.close()
         self._notes.close()
         np.save(self._folder / STARTS, np.frombuffer(self._starts, np.int64))
-        unit, crossed, weighted = self._alike or (1, False, False)
+        unit, crossed, weighted, corrupted = self._alike or (1, False, False, False)
         measures = Measures(
             len(self._starts) - 1,
             self._tokens,
@@ -198,6 +203,7 @@ class Writer:
             crossed,
             weighted,
             self._digest.hexdigest(),
+            corrupted,
         )
         told = {name: getattr(report, name) for name in ("rows", "counters", "unread", "forms", "seen")}
         described = {"measures": asdict(measures), "report": {**told, "notes": self._noted}, **about}
@@ -218,7 +224,8 @@ def record_of(one: Example) -> bytes:
         for row, told in zip(one.rows, taught, strict=True)
     ]
     ids = [part for row, told in zip(one.rows, taught, strict=True) for part in (row.prompt, row.completion, told)]
-    parts = [np.array(sizes, np.int32), *ids, *(row.weight for row in one.rows), *(row.mask for row in one.rows)]
+    beside = [part for name in ("inputs", "weight", "mask") for part in (getattr(row, name) for row in one.rows)]
+    parts = [np.array(sizes, np.int32), *ids, *beside]
     return b"".join([*(part.tobytes() for part in parts if part is not None), one.where.encode(errors="surrogateescape")])
 
 

@@ -11,6 +11,7 @@ from posttrain.data.transforms._transform import TransformConfig
 from posttrain.data.transforms.as_text import AsText
 from posttrain.data.transforms.cloze import Cloze
 from posttrain.data.transforms.control_token import ControlToken
+from posttrain.data.transforms.corrupt import Corrupt
 from posttrain.data.transforms.demonstrations import Demonstrations
 from posttrain.data.transforms.denoise import Denoise
 from posttrain.data.transforms.documents import Documents
@@ -33,6 +34,7 @@ TRANSFORMS: tuple[type[TransformConfig], ...] = (
     Documents,
     YesNo,
     Feedback,
+    Corrupt,
 )
 
 KIND = Kind(

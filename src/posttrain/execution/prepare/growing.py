@@ -57,7 +57,8 @@ def pieces(text: Row, length: int) -> Iterator[Row]:
         mask[0] &= begin == 0
         if mask.any():
             weight = None if text.weight is None else text.weight[part]
-            yield Row(text.prompt, text.completion[part], mask, weight)
+            inputs = None if text.inputs is None else text.inputs[part]
+            yield Row(text.prompt, text.completion[part], mask, weight, inputs=inputs)
 
 
 def _text(one: Example | Problem) -> Example:

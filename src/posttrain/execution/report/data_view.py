@@ -138,6 +138,8 @@ def _view(
 def _placed(one: Example | Problem) -> Iterator[tuple[str, str, Row]]:
     for title, row in _rows(one):
         yield one.where, title, row
+        if row.inputs is not None:
+            yield one.where, "as the model reads it", Row(row.prompt, row.inputs, np.zeros_like(row.mask))
         if row.teacher_prompt is not None:
             yield one.where, f"{title}, as the teacher reads it".removeprefix(", "), row.as_taught
 

@@ -33,7 +33,7 @@ def packed_inputs(rows: Sequence[Row], batch: Batch, *, share: bool, varlen: boo
     scored = [np.flatnonzero(mask) for mask in batch.loss_mask.numpy()]
     if any(len(at) and not at[0] and not len(row.prompt) for row, at in zip(rows, scored, strict=True)):
         raise ValueError("the first token of a row without a prompt cannot carry loss: nothing comes before it")
-    read = {i: rows[i].completion[: at[-1]] for i, at in enumerate(scored) if len(at)}
+    read = {i: rows[i].read[: at[-1]] for i, at in enumerate(scored) if len(at)}
     ids, positions = list[Ids](), list[Ids]()
     last: dict[int, int] = {}  # where the token before a row's completion stands
     first: dict[int, int] = {}  # where its completion begins

@@ -27,7 +27,7 @@ def model_inputs(rows: Sequence[Row], batch: Batch, *, pad_id: int) -> ModelInpu
     attention = np.zeros(ids.shape, np.bool_)
     where: list[tuple[int, int, int, int]] = []
     for i, (row, at, end) in enumerate(zip(rows, scored, ends, strict=True)):
-        whole = np.concatenate([row.prompt, row.completion])
+        whole = np.concatenate([row.prompt, row.read])
         ids[i, :end], attention[i, :end] = whole[:end], True
         start, width = len(row.prompt), batch.loss_mask.shape[1]
         where += [(i, start + t - 1, i * width + t, int(row.completion[t])) for t in at]

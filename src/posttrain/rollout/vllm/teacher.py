@@ -80,6 +80,11 @@ class ServedTeacher(Frozen):
                 f"{scorer.temperature:g}: sample at 1, or load the teacher by its name."
             )
         carries = [i for i, mask in enumerate(loss_mask) if bool(mask.any())]
+        if any(inputs.rows[i].inputs is not None for i in carries):
+            raise SetupError(
+                "A teacher behind a server tells of tokens that it reads itself, and a text that data.transforms: corrupt "
+                "has changed is read as other tokens: load the teacher by its name, or leave corrupt out."
+            )
         ids = [[*inputs.rows[i].prompt.tolist(), *inputs.rows[i].completion.tolist()] for i in carries]
         with ThreadPoolExecutor(1) as thread:  # the caller may run an event loop of its own
             scored = thread.submit(asyncio.run, self._server.logprobs(ids)).result()

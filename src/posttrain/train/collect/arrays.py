@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from posttrain.data.rows import Row
@@ -17,6 +18,7 @@ from posttrain.train.collect.flat import Flat
 REST = "rest"  # what is no array, as the bytes of its JSON
 FIELD = "batch."
 TAUGHT, SIZES = "rows.teacher_prompt", "rows.teacher_prompt.sizes"
+READ = "rows.inputs"
 _NOBODY = np.zeros(0, np.int32)
 
 
@@ -28,7 +30,9 @@ def to_arrays(collection: Collection) -> dict[str, Tensor]:
     rest |= {"progress": flat.progress, "coefficients": flat.coefficients, "unit": flat.unit}
     taught = [_NOBODY if row.teacher_prompt is None else row.teacher_prompt for row in collection.rows]
     asked = any(row.teacher_prompt is not None for row in collection.rows)
+    corrupted = any(row.inputs is not None for row in collection.rows)
     return {
+        **({READ: torch.from_numpy(np.concatenate([row.read for row in collection.rows]))} if corrupted else {}),
         **({TAUGHT: torch.from_numpy(np.concatenate(taught)), SIZES: torch.tensor(list(map(len, taught)))} if asked else {}),
         "rows.prompt": torch.from_numpy(np.concatenate([row.prompt for row in collection.rows])),
         "rows.prompt.sizes": torch.tensor([len(row.prompt) for row in collection.rows]),
@@ -53,7 +57,10 @@ def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
     ]
     units, steps = (tuple(map(tuple, rest.pop(name))) for name in ("units", "steps"))
     return Collection(
-        rows=tuple(Row(*row, teacher_prompt=asked) for *row, asked in zip(*parts, _taught(arrays), strict=True)),
+        rows=tuple(
+            Row(*row, teacher_prompt=asked, inputs=read)
+            for *row, asked, read in zip(*parts, _taught(arrays), _read(arrays, lengths), strict=True)
+        ),
         units=units,
         steps=steps,
         where=tuple(rest.pop("where")),
@@ -62,6 +69,11 @@ def from_arrays(arrays: Mapping[str, Tensor]) -> Collection:
         muted=tuple(rest.pop("muted")),
         **rest,
     )
+
+
+def _read(arrays: Mapping[str, Tensor], lengths: NDArray[np.int64]) -> Iterable[Any]:
+    """Of each row what is read in the places of its completion, where that is something else."""
+    return np.split(arrays[READ].numpy(), np.cumsum(lengths)[:-1]) if READ in arrays else [None] * len(lengths)
 
 
 def _taught(arrays: Mapping[str, Tensor]) -> Iterable[Any]:
