@@ -38,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "shira": {"r": 4},
     "supertuning": {},
     "tinylora": {"r": 2},
-    "trainable_tokens": {"options": {"token_indices": [60, 61, 70]}},
+    "trainable_tokens": {"options": {"token_indices": [60, 79, 89]}},
     "unilora": {"r": 4},
     "vblora": {"r": 4, "options": {"vector_length": 16, "num_vectors": 8}},
     "vera": {"r": 8},
@@ -50,11 +50,9 @@ BEGINNINGS: dict[str, dict[str, Any]] = {
     "dora by pissa": {"kind": "dora", "r": 4, "init": "pissa"},
     "rslora by olora": {"kind": "rslora", "r": 4, "alpha": 2, "init": "olora"},
     "a whole head beside": {"r": 4, "options": {"modules_to_save": ["lm_head"]}},
-    "tokens beside": {"r": 4, "options": {"trainable_token_indices": [60, 61, 70]}},
+    "tokens beside": {"r": 4, "options": {"trainable_token_indices": [60, 79, 89]}},
     "an embedding": {"r": 4, "target_modules": ["embed_tokens", "q_proj"]},
-    "biases": {"r": 4, "options": {"bias": "lora_only"}},
     "ranks": {"r": 4, "init": "pissa", "options": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 8}}},
-    "velora": {"r": 4, "options": {"velora_config": {"num_groups": 4}}},
 }
 """Of LoRA."""
 CASES = {**{kind: {"kind": kind, **options} for kind, options in OPTIONS.items()}, **BEGINNINGS}

@@ -40,6 +40,9 @@ def test_a_fresh_one_changes_nothing_and_a_trained_one_is_in_the_weights(case: s
     moved(model)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained and trained <= own_names(model)
+    trained = {
+        name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.requires_grad
+    }  # some several times
     after = logits(model)
     assert float((after - logits(plain)).abs().max()) > 1e-3
     sent = dict(engine_weights(model))

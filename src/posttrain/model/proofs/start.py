@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posttrain.errors import SetupError
+from posttrain.model.adapters.merging import own_names
 from posttrain.model.frozen.reference import Reference
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
 from posttrain.model.scoring import Scorer, computing, output_head
@@ -89,13 +90,13 @@ def reference_of(
     reference = Reference(model, shared_out=shared_out, rounded=rounded, moves=moves)
     if rounded and largest(*_both(model, reference, rows, bf16=bf16)) > 0:
         reference = Reference(model, shared_out=shared_out)
-    if reference.is_policy and largest(*_both(model, reference, rows, bf16=bf16)) > 0:
+    if reference.is_policy and (_trains_base(model) or largest(*_both(model, reference, rows, bf16=bf16)) > 0):
         reference = Reference(model, shared_out=shared_out, apart=True)
         tell(
             "reference",
-            "Without its adapter the model is not what the policy starts from, to the last bit (the adapter was trained "
-            "before, begins elsewhere, has changed the base, or adds and subtracts the same): the reference is a frozen copy "
-            "of the model with it.",
+            "Without its adapter the model is not, or would not stay, what the policy starts from (the adapter was trained "
+            "before, begins elsewhere, has changed the base, trains some of it, or adds and subtracts the same): the "
+            "reference is a frozen copy of the model with it.",
         )
     own, there = _both(model, reference, rows, bf16=bf16)
     if not agree(own, there, model):
@@ -103,6 +104,12 @@ def reference_of(
             f"The reference is not what the policy starts from: a log-ratio is {largest(own, there):.3g}, not 0."
         )
     return reference
+
+
+def _trains_base(model: Any) -> bool:
+    """Whether something of the base is trained beside the adapter, as biases are: it would move the reference."""
+    own = own_names(model)
+    return any(p.requires_grad and name not in own for name, p in model.named_parameters())
 
 
 def _both(model: Any, reference: Reference, rows: ProbeRows, *, bf16: bool) -> tuple[Tensor, Tensor]:

@@ -156,7 +156,7 @@ class Adapter(Config):
         """LoRA on linear layers and nothing more, which is added tensor by tensor where ranks share a model."""
         if self.continue_from is not None:
             return True  # which is seen when it is there
-        beside = {"modules_to_save", "trainable_token_indices", "velora_config", "bias"} & self.options.keys()
+        beside = {"modules_to_save", "trainable_token_indices"} & self.options.keys()
         return self.kind in (LORA, "rslora") and not (self.changes_base or beside)
 
     def for_peft(self) -> dict[str, Any]:

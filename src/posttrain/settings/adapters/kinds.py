@@ -109,6 +109,7 @@ OWN_FIELDS = (
 REFUSED_OPTIONS = {
     "alora_invocation_tokens": "such an adapter is there from some token of a row on, which no weight can hold",
     "arrow_config": "it mixes adapters anew for each input, which no weight can hold",
+    "bias": "it trains biases of the base, which an adapter that is switched off would leave changed",
     "corda_config": REFUSED_INITS["corda"],
     "eva_config": REFUSED_INITS["eva"],
     "kasa_config": "it changes the base for good, and has not been proved here",
@@ -124,6 +125,7 @@ REFUSED_OPTIONS = {
     "target_parameters": "it is of experts' parameters, and has not been proved here",
     "use_bdlora": "it is of engines that share out an adapter, and has not been proved here",
     "use_qalora": "it is of a quantised base, which is not supported",
+    "velora_config": "peft saves no direction that it takes of the first batch, so that a run could not go on as it was",
 }
 """Options of peft that are not offered, and why."""
 
