@@ -1,4 +1,4 @@
-"""transformers' training loop with our own steps in it. With checkpointed.py, all that knows the loop.
+"""transformers' training loop with our own steps in it. With checkpoint/checkpointed.py, all that knows the loop.
 
 The parent runs with one batch per optimizer step. `get_batch_samples` turns its ticket into the step's collection;
 `training_step` runs any number of our micro-batches over it, each divided by the counts of the whole step, and lets ranks
@@ -23,7 +23,7 @@ from posttrain.distributed.self_check import check_accumulation
 from posttrain.distributed.sharding import check_mode, elements, is_sharded, mode_in_effect, reshard
 from posttrain.errors import SetupError
 from posttrain.telling import tell
-from posttrain.train.checkpointed import Checkpointed
+from posttrain.train.checkpoint.checkpointed import Checkpointed
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.given.arguments import for_callbacks

@@ -19,6 +19,7 @@ from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig
+from posttrain.train.checkpoint.run_state import RunState
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.make import collected_data
 from posttrain.train.collect.order import Mixed, Rule, examples_of_epochs
@@ -32,7 +33,6 @@ from posttrain.train.given.teachers import NOBODY, as_teachers, known_to
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
-from posttrain.train.run_state import RunState
 from posttrain.train.watch.coefficients import Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles

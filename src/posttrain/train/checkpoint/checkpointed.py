@@ -20,8 +20,8 @@ from posttrain.model.proofs.saved import checkpoint_fault
 from posttrain.telling import hearing
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.checkpoint import shards
+from posttrain.train.checkpoint.run_state import RunState
 from posttrain.train.options import Execution
-from posttrain.train.run_state import RunState
 from posttrain.train.watch.records import RunFiles
 
 
