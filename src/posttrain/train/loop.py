@@ -133,9 +133,13 @@ class Loop(Checkpointed):
         self._clock = time.monotonic()
         model.train()
         self._take_weights_of("train")
+        updates, number = self.run_state.updates, self.state.global_step + 1
+        updates.before(self.model, self.optimizer, number)  # type: ignore[arg-type]
         while True:
             try:
-                return self._backward(model, step)
+                loss = self._backward(model, step)
+                updates.on_gradients(self.model, number)  # type: ignore[arg-type]
+                return loss
             except torch.OutOfMemoryError as error:
                 step = self._smaller(step, error)
             model.zero_grad(set_to_none=True)
@@ -249,6 +253,10 @@ class Loop(Checkpointed):
         """
         if eval_dataset is not None:
             raise SetupError("evaluate: the sets are those of eval_dataset= of PostTrainer, several by name.")
+        with self.run_state.updates.shown(self.model):  # type: ignore[arg-type]
+            return self._measured()
+
+    def _measured(self) -> dict[str, float]:
         found = {name: self._evaluated(data) for name, data in self._eval_examples.items()}
         metrics = {f"eval/{name}/{key}": value for name, of in found.items() for key, value in of.items()}
         if (sample := self._watching.sample_evaluation) is not None:

@@ -9,13 +9,16 @@ from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.model import MovingReference
 from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
 from posttrain.train.schedules._schedule import Factor
+from posttrain.train.updates import UpdateConfig
+from posttrain.train.updates.trainable import TrainableConfig
 from posttrain.train.watch.nonfinite import LIMIT
 from posttrain.train.watch.records import Listener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """How steps are made. Nothing here but budget, stop_when, schedule and reference changes what is trained.
+    """How steps are made. Nothing here but budget, stop_when, schedule, reference, trainable and update changes what is
+    trained.
 
     micro_batch_tokens: a bound on the tokens of a micro-batch that the model reads, padding included, beside the rows that
         args names.
@@ -27,6 +30,8 @@ class Execution:
     schedule: of the learning rate, in place of args.lr_scheduler_type; with a budget, its step is the share that is spent, of
         args.max_steps.
     reference: how the model that log-probs are compared with follows the policy; it stays the start model if not told.
+    trainable: which parameters are trained, all of the time or in turns; all of them if not told.
+    update: what happens to gradients and weights beside the optimizer's step, in this order.
     nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
     """
 
@@ -38,6 +43,8 @@ class Execution:
     stop_when: StopWhen | None = None
     schedule: Factor | None = None
     reference: MovingReference | None = None
+    trainable: TrainableConfig | None = None
+    update: Sequence[UpdateConfig] = ()
     nonfinite_limit: int = LIMIT
 
 

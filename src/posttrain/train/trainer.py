@@ -33,6 +33,7 @@ from posttrain.train.given.teachers import NOBODY, as_teachers, known_to
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
+from posttrain.train.updates._applied import applied, freeze
 from posttrain.train.watch.coefficients import Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles
@@ -174,6 +175,8 @@ class PostTrainer(Loop):
             )
             for name, examples in given.held_out.items()
         }
+        if execution.trainable is not None:
+            freeze(model, execution.trainable, args.seed)
         numbers: dict[str, Any] = {"bf16": args.bf16 or given.bf16, "deepspeed": args.deepspeed is not None}
         start = make_ready(model, tokenizer, algorithm, execution, **taught, **numbers)
         super().__init__(
@@ -210,6 +213,8 @@ class PostTrainer(Loop):
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )
+        self.run_state.updates = applied(execution, model, seed=args.seed, world=args.world_size)
+        self.add_callback(self.run_state.updates)
         self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
         known = in_memory(data) and not isinstance(given.train, Stream)  # of others a row is a new object whenever it is read
         self._reads_again = known and steps.read(self.args.max_steps) > len(data)

@@ -52,9 +52,12 @@ class Checkpointed(Trainer):
         """
         try:
             with self._signals_deferred(), hearing(self.run_files.warn if ranks.is_main() else None):
-                return super().train(*arguments, **options)
+                done = super().train(*arguments, **options)
+                self.run_state.updates.end(self.model)  # type: ignore[arg-type]
+                return done
         finally:
             WORKSPACE.clear()
+            self.run_state.updates.release(self.model)  # type: ignore[arg-type]
 
     def _signals_deferred(self) -> contextlib.AbstractContextManager[None]:
         """Signals are remembered while it is entered."""

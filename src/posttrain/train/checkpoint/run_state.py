@@ -15,11 +15,12 @@ from posttrain.model.frozen.reference import Reference
 from posttrain.train.anchor import Anchor
 from posttrain.train.checkpoint import collection_file
 from posttrain.train.collect.collection import Collection, Collector
+from posttrain.train.updates._applied import Applied
 from posttrain.train.watch.coefficients import NO_STATE, Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 
 COLLECTION, AHEAD, KEPT = "collection.safetensors", "ahead-", "kept.safetensors"
-REFERENCE = "reference.safetensors"
+REFERENCE, UPDATES = "reference.safetensors", "updates.safetensors"
 
 
 class RunState:
@@ -34,6 +35,8 @@ class RunState:
         self.collector, self.nonfinite = collector, nonfinite
         self.reference: Reference | None = None
         """That follows the policy."""
+        self.updates = Applied()
+        """What happens to gradients and weights beside the optimizer's step."""
         self.anchor: Anchor | None = None
         self.coefficients = Coefficients(())
         self.opened: Collection | None = None
@@ -64,6 +67,8 @@ class RunState:
             collection_file.save(kept, folder / KEPT)
         if self.reference is not None and ranks.is_main():
             save_file({name: value.contiguous() for name, value in self.reference.state().items()}, folder / REFERENCE)
+        if self.updates.any and ranks.is_main():
+            save_file({name: value.contiguous() for name, value in self.updates.state().items()}, folder / UPDATES)
         for begins, collection in self.collector.ahead(step).items():
             collection_file.save(collection, folder / f"{AHEAD}{begins:06d}.safetensors")
         remembered = {
@@ -88,6 +93,9 @@ class RunState:
         if (self.reference is not None) != (checkpoint / REFERENCE).is_file():
             moved = "moved" if self.reference is None else "did not move"
             raise CheckpointError(f"{checkpoint} is of a run whose reference {moved}: go on as it was, or begin another one.")
+        if self.updates.any != (checkpoint / UPDATES).is_file():
+            others = "no update rules" if self.updates.any else "update rules"
+            raise CheckpointError(f"{checkpoint} is of a run with {others}: go on as it was, or begin another one.")
         remembered = json.loads(path.read_text())
         if remembered.get("keeps", False) != (checkpoint / KEPT).is_file():
             raise CheckpointError(
@@ -104,6 +112,8 @@ class RunState:
             self.anchor.restore(remembered.get("anchor", {}))  # earlier versions had none that remembers
         if self.reference is not None:
             self.reference.restore(load_file(checkpoint / REFERENCE))
+        if self.updates.any:
+            self.updates.restore(load_file(checkpoint / UPDATES))
         if (opened := checkpoint / COLLECTION).is_file():
             self.opened = collection_file.load(opened)
             self.begins = remembered.get("begins", step - step % len(self.opened.steps))  # of old, all had as many steps
