@@ -50,6 +50,8 @@ def begun() -> str:
 def summary(recipe: Recipe) -> str:
     """What is trained, in a few words."""
     written = [stage for stage in recipe.stages if stage.round in (None, 1)]
-    names = [stage.algorithm.label for stage in written] or [recipe.algorithm.label]
+    names = [one.algorithm.label if one.merge is None else f"merge by {one.merge.method}" for one in written] or [
+        recipe.algorithm.label
+    ]
     times = f", {recipe.rounds.times} times over," if recipe.rounds is not None else ""
     return f"{', then '.join(names)}{times} on {recipe.model.label}"

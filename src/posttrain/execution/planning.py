@@ -9,8 +9,9 @@ from posttrain.execution.folder.same_recipe import check_folder, check_ground
 from posttrain.execution.numbers import settled
 from posttrain.execution.prepare.arguments import check_arguments
 from posttrain.execution.prepare.preparation import prepare
+from posttrain.execution.use.merged import check_places
 from posttrain.recipe.code import check_code
-from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.recipe import Recipe, Stage
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import hearing
 
@@ -32,7 +33,7 @@ def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
     """The same of a recipe whose code and folder have been looked at."""
     if recipe.stages:  # later stages start from models that are not there yet, of the same kind as the first
         written = [stage for stage in recipe.stages if stage.round in (None, 1)]
-        plans = {stage.name: planned(_from_the_first(stage, recipe), permissions) for stage in written}
+        plans = {stage.name: _of_stage(stage, recipe, permissions) for stage in written}
         stages = {f"{name}: {key}": value for name, rows in plans.items() for key, value in rows.items()}
         return {**({} if recipe.rounds is None else {"rounds": recipe.rounds.told}), **stages}
     recipe = settled(recipe)
@@ -42,6 +43,13 @@ def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
         check_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
     told = {"warnings": [one.sentence for one in heard]} if heard else {}
     return {**prepared.plan(), **told}
+
+
+def _of_stage(stage: Stage, whole: Recipe, permissions: Permissions) -> dict[str, Any]:
+    if stage.merge is None:
+        return planned(_from_the_first(stage, whole), permissions)
+    check_places(stage.merge.places, made=[one.output_dir for one in whole.stages])
+    return {"merge": stage.merge.told, "output": stage.output_dir}
 
 
 def _from_the_first(stage: Recipe, whole: Recipe) -> Recipe:

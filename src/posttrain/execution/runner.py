@@ -33,9 +33,10 @@ from posttrain.execution.prepare.before import collected
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.report.leaving import leave_card, leave_page
 from posttrain.execution.training import make_trainer, sampled_ahead
+from posttrain.execution.use.merged_stage import merge_stage
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
-from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.recipe import Recipe, Stage
 from posttrain.rollout.make import make_engine
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import Told, hearing, tell
@@ -94,6 +95,8 @@ def run(
             if recipe.stages:
                 return _run_stages(recipe, listeners, permissions)
             with hearing() as heard:
+                if isinstance(recipe, Stage) and recipe.merge is not None:
+                    return _merged(recipe, listeners, permissions, interruption, heard)
                 return _run(recipe, listeners, permissions, interruption, heard)
 
 
@@ -165,6 +168,19 @@ def _run(
             if untouched and (trainer is None or not trainer.began):
                 clear(folder)
             raise
+
+
+def _merged(
+    stage: Stage, listeners: Sequence[Listener], permissions: Permissions, interruption: Interruption, heard: list[Told]
+) -> RunResult:
+    folder, files = Path(stage.output_dir), RunFiles(Path(stage.output_dir))
+    _on_main(check_folder, folder, stage)
+    with _kept(heard, files):
+        merge_stage(stage, listeners, permissions, interruption, lambda: write(folder / "recipe.yaml", _as_yaml(stage)))
+    if ranks.is_main():
+        leave_card(folder)
+    start, last = ranks.broadcast(evaluations(folder) if ranks.is_main() else ({}, {}), "the evaluations")
+    return RunResult(folder, last, start, warnings=files.warnings())
 
 
 def _on_main(function: Callable[..., T], *arguments: Any) -> T:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from posttrain.algorithms import AnyAlgorithm
 from posttrain.data.transforms import TransformedData
 from posttrain.errors import RecipeError
+from posttrain.model.merging.kinds import AnyMerge
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentences
 from posttrain.recipe.mixtures import check_mixture
@@ -253,8 +254,9 @@ class Stage(Recipe):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     """By which its results are told; the algorithm's if not set."""
     origin: Annotated[str, Field(alias="from")] = "previous"
-    """The model that it starts from: previous, which the stage before it has trained; base, that of the top level; or what a
-    stage before it, by name, has trained."""
+    """What it starts from: previous, the model of the stage before it; base, the top level's; or that of an earlier stage."""
+    merge: AnyMerge | None = None
+    """Models that become one, in place of training: by a method of `posttrain list merges`. What it makes is evaluated."""
     round: Count | None = None
     """Which of the rounds it is of; filled in."""
     stages: list[Any] = Field([], max_length=0)

@@ -54,8 +54,15 @@ class Stage:
 
     @property
     def algorithm(self) -> str:
-        """Its name in the recipe."""
+        """Its name in the recipe; of a stage that merges models, that and how."""
+        if self.merges:
+            return f"merge-{self.recipe['merge'].get('method')}"
         return str((self.recipe.get("algorithm") or {}).get("name", "?"))
+
+    @property
+    def merges(self) -> bool:
+        """Whether it merges models, and makes no step."""
+        return isinstance(self.recipe.get("merge"), Mapping)
 
     @property
     def is_finished(self) -> bool:
@@ -70,7 +77,7 @@ class Stage:
     @property
     def planned(self) -> int | None:
         """Its steps, where the recipe says them."""
-        return (self.recipe.get("training") or {}).get("max_steps")
+        return None if self.merges else (self.recipe.get("training") or {}).get("max_steps")
 
     def sets(self) -> list[str]:
         """The evaluation sets whose answers are kept."""
@@ -132,7 +139,9 @@ class Record:
         """Finished; or how far it is."""
         if (self.folder / "final").is_dir():
             return "finished"
-        begun = [stage for stage in self.stages if stage.steps] or list(self.stages[:1])
+        begun = [stage for stage in self.stages if stage.steps or (stage.merges and stage.is_finished)] or list(
+            self.stages[:1]
+        )
         planned = len(self.recipe.get("stages") or ()) or 1
         stage = begun[-1]
         of = f" of {stage.planned}" if stage.planned else ""
@@ -155,7 +164,7 @@ class Record:
         """Evaluations at the points that a table shows: the start, and the end of each stage, by title."""
         ends: dict[str, Line] = {}
         for stage in self.stages:
-            if stage.evaluations and (step := stage.evaluations[-1]["step"]) > 0:
+            if stage.evaluations and ((step := stage.evaluations[-1]["step"]) > 0 or stage.merges):
                 where = "" if stage.is_finished else f", at step {step}"
                 ends[f"after {stage.name}{where}" if len(self.stages) > 1 else f"last{where}"] = stage.evaluations[-1]
         return {"start": self.start, **ends} if self.start else ends

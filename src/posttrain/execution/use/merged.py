@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,19 @@ def _checked(given: Mapping[str, Any]) -> MergeConfig:
         key = found.where[-1] if found.where and found.where[-1] != given["method"] else ""
         option = {"models": "", "": ""}.get(key, f" --{key}")
         raise RecipeError(f"merge{option}: {found.message}{'' if found.message.endswith('?') else '.'}") from None
+
+
+def check_places(places: Sequence[str], *, made: Sequence[str]) -> None:
+    """Whether models that are to be merged are there, but for those that earlier stages will have made.
+
+    Raises:
+        SetupError: one is not, or two of them do not fit together.
+    """
+    from posttrain.model.merging.folder import check_models
+
+    there = [place for place in places if place not in {f"{folder}/final" for folder in made}]
+    if there:
+        check_models([local(place) for place in dict.fromkeys(there)])
 
 
 def merge_chosen(config: MergeConfig, chosen: Mapping[str, Chosen], output: Path) -> list[str]:

@@ -79,6 +79,7 @@ def _names(values: Values, stages: Sequence[Values]) -> list[Any]:
     names: list[Any] = []
     for number, stage in enumerate(stages if values.get("stages") else (), 1):
         algorithm = over("algorithm", values.get("algorithm"), stage.get("algorithm", {}))
+        algorithm = {"name": "merge"} if stage.get("merge") else algorithm
         names.append(stage.get("name") or name_of_stage(algorithm, number, names))
     return names or [None]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from posttrain.recipe.resolve.merging import with_merged
 from posttrain.recipe.resolve.named import name_of_stage
 from posttrain.recipe.resolve.over import OF_THE_TASK, over
 from posttrain.recipe.resolve.replay import with_replayed
@@ -16,7 +17,7 @@ OF_ALL_STAGES = ("processes", "mode")
 """What a stage keeps of `distributed`: the processes are started once."""
 ORIGINS = ("previous", "base")
 """Where a stage starts from, beside the names of stages."""
-OF_ONE_STAGE = ("name", "model", "output_dir", "from", "round", "seed", "rounds")
+OF_ONE_STAGE = ("name", "model", "output_dir", "from", "merge", "round", "seed", "rounds")
 Values = dict[str, Any]
 
 
@@ -42,7 +43,10 @@ def with_stages(values: Values) -> Values:
         folders = {name: one["output_dir"] for one in whole for name in (one["name"], plain_name(one))}
         merged = with_writers(merged, number, folders)
         merged["name"] = _name(merged, number, [one["name"] for one in whole])
-        merged = _with_model(merged, stage, base, whole, folders)
+        if merged.get("merge") is None:
+            merged = _with_model(merged, stage, base, whole, folders)
+        else:
+            merged = with_merged(merged, stage, base, whole, folders)
         merged["output_dir"] = f"{base.get('output_dir')}/{number}-{merged['name']}"
         merged = with_earlier_rounds(merged, whole, values.get("rounds"))
         whole.append(with_replayed(whole, merged))
@@ -52,7 +56,7 @@ def with_stages(values: Values) -> Values:
 
 def _name(stage: Values, number: int, taken: Sequence[str]) -> Any:
     if "name" not in stage:
-        return name_of_stage(stage.get("algorithm"), number, taken)
+        return name_of_stage({"name": "merge"} if stage.get("merge") else stage.get("algorithm"), number, taken)
     if stage["name"] in ORIGINS:
         raise ValueError(f"stages.{number - 1}.name: {stage['name']} says where a stage starts from: take another name")
     if stage["name"] in taken:
