@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lokr": {"r": 4},
     "miss": {"r": 4},
     "oft": {"options": {"oft_block_size": 8}},
-    "osf": {"r": 8},
+    "osf": {"options": {"effective_rank": 8}},
     "peanut": {"r": 4},
     "psoft": {"r": 4},
     "pvera": {"r": 8},

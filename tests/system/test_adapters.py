@@ -83,11 +83,12 @@ def test_a_run_goes_on_as_if_never_broken_off(case: str, make_trainer: Callable[
         )
 
     whole = trainer(save_strategy="steps", save_steps=2)
-    start = {name: tensor.detach().clone() for name, tensor in whole.model.state_dict().items()}
-    trained = {name for name, tensor in whole.model.state_dict(keep_vars=True).items() if tensor.requires_grad}
+    model: Any = whole.model
+    start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    trained = {name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.requires_grad}
     whole.train()
     expected = ended(whole)
-    changed = {name for name, tensor in whole.model.state_dict().items() if not torch.equal(tensor.cpu(), start[name])}
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor.cpu(), start[name])}
     assert changed and changed <= trained
     again = trainer()
     again.run_files.resume_at(2)

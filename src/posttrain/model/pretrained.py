@@ -228,9 +228,15 @@ def with_adapter(model: Any, folder: Path, base: str, *, key: str = "") -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise SetupError(f"{f'{key}: t' if key else 'T'}here is no adapter in {folder.absolute()} (adapter_config.json).")
     _check_no_pickles(folder)
-    kind = str(PeftConfig.from_pretrained(str(folder)).peft_type).rpartition(".")[2].lower()
+    described = PeftConfig.from_pretrained(str(folder))
+    kind, init = str(described.peft_type).rpartition(".")[2].lower(), str(getattr(described, "init_lora_weights", ""))
     if kind in REFUSED:
         raise SetupError(f"{folder}: an adapter of kind {kind} is not supported: {REFUSED[kind]}.")
+    if init.startswith("pissa_niter"):
+        raise SetupError(
+            f"{folder}: it was begun with {init}, by random numbers that it does not hold, so that nobody can tell what was "
+            "taken out of its base. Take final/ or best/ of its run: the adapter there is plain LoRA."
+        )
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except (ValueError, RuntimeError, OSError) as error:

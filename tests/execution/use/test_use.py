@@ -160,6 +160,13 @@ def test_the_command_that_serves(ran: Path, posttrain: Command, monkeypatch: pyt
     assert f"serve {ran / 'final'} --host" in posttrain("serve", str(ran), "--engine", "hf", "--dry-run")[1]
     code, _, err = posttrain("serve", str(ran), "--at", "adapter", "--engine", "hf", "--dry-run")
     assert code == 4 and "Merge it" in err
+    config = ran / "checkpoint-2" / "adapter_config.json"
+    plain = json.loads(config.read_text())
+    for other in ({"peft_type": "OFT"}, {"use_dora": True}, {"init_lora_weights": "pissa"}):
+        config.write_text(json.dumps({**plain, **other}))
+        code, _, err = posttrain("serve", str(ran), "--at", "checkpoint-2", "--engine", "vllm", "--dry-run")
+        assert code == 4 and "Merge it" in err
+    config.write_text(json.dumps(plain))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = posttrain("serve", str(ran), "--engine", "vllm", "--dry-run")
     assert code == 4 and "pip install 'posttrain[vllm]'" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from adapters import CASES, OPTIONS, adapter, moved
+from posttrain.errors import SetupError
 from posttrain.model.adapters.merging import own_names
 from posttrain.model.load import load
 from posttrain.model.saving import save_model
@@ -74,3 +76,21 @@ def test_final_and_the_adapter_beside_it_are_one_model(case: str, tmp_path: Path
     again, _ = load(start.model_copy(update={"adapter": further}), seed=4)
     torch.testing.assert_close(logits(again), logits(model), rtol=0, atol=NATS)
     assert any(p.requires_grad for p in again.parameters())
+
+
+def test_what_cannot_be_gone_on_with_is_refused(tmp_path: Path) -> None:
+    """An init by random numbers leaves in a checkpoint's adapter no trace of what it took out of the base."""
+    base, tokenizer = small(None)
+    save_model(base, tokenizer, tmp_path / "base")
+    model, _ = load(ModelConfig(name=str(tmp_path / "base"), adapter=adapter("pissa_niter_4")), seed=0)
+    model.save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(SetupError, match="plain LoRA"):
+        load(ModelConfig(name=str(tmp_path / "checkpoint")), seed=0)
+    config = tmp_path / "checkpoint" / "adapter_config.json"
+    config.write_text(json.dumps({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "task_type": "CAUSAL_LM"}))
+    further = Adapter.model_validate({"continue": str(tmp_path / "checkpoint")})
+    with pytest.raises(SetupError, match="virtual tokens"):
+        load(ModelConfig(name=str(tmp_path / "base"), adapter=further), seed=0)
+    nowhere = Adapter.model_validate({"continue": str(tmp_path / "nowhere")})
+    with pytest.raises(SetupError, match=r"model\.adapter\.continue: there is no adapter"):
+        load(ModelConfig(name=str(tmp_path / "base"), adapter=nowhere), seed=0)

@@ -19,7 +19,7 @@ from posttrain.recipe import Recipe
 from posttrain.recipe.beside import files_beside
 from posttrain.recipe.code import parts_of
 from posttrain.settings.data import PathSource
-from posttrain.settings.model import ModelConfig, TeacherConfig
+from posttrain.settings.model import Adapter, ModelConfig, TeacherConfig
 from posttrain.train.watch.redaction import shareable
 
 Place = Literal["docker", "slurm", "kubernetes"]
@@ -161,9 +161,10 @@ def _data(recipe: Recipe) -> list[str]:
 
 def _models(recipe: Recipe) -> list[str]:
     """Those that are folders here, by no whole path."""
-    kinds = (ModelConfig, TeacherConfig)
-    parts = [part for part in parts_of(recipe) if isinstance(part, kinds)]
-    named = [one for part in parts for one in (part.name, getattr(part, "adapter", None)) if isinstance(one, str)]
+    kinds = (ModelConfig, TeacherConfig, Adapter)
+    keys = ("name", "adapter", "continue_from")
+    found = [getattr(part, key, None) for part in parts_of(recipe) if isinstance(part, kinds) for key in keys]
+    named = [one for one in found if isinstance(one, str)]
     return [name for name in dict.fromkeys(named) if not os.path.isabs(name) and os.path.isdir(name)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from posttrain.errors import RecipeError, SetupError
 from posttrain.execution.use.chosen import Chosen
+from posttrain.settings.adapters.kinds import changes_base
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM has room for."""
@@ -43,6 +44,17 @@ def command(chosen: Chosen, engine: str | None, *, host: str, port: int, options
     return [*transformers, "serve", chosen.place, "--host", host, "--port", str(port), *options]
 
 
+def _unserved(described: Any) -> str | None:
+    """What vLLM, which has LoRA added in each pass, cannot serve of an adapter."""
+    kind = str(described.get("peft_type", "LORA")).lower()
+    if kind != "lora":
+        return f"is an adapter of kind {kind}, and vLLM serves LoRA"
+    if changes_base(described.get("init_lora_weights")):
+        return f"was begun with {described['init_lora_weights']}, which has changed its base: vLLM would serve another one"
+    more = [one for one in ("use_dora", "modules_to_save", "trainable_token_indices") if described.get(one)]
+    return f"is LoRA with {more[0]}, which vLLM does not serve" if more else None
+
+
 def _vllm(chosen: Chosen) -> list[str]:
     import torch
 
@@ -53,6 +65,8 @@ def _vllm(chosen: Chosen) -> list[str]:
         return [*server, "--model", chosen.place, "--served-model-name", name, *plain]
     try:
         described = json.loads((Path(chosen.place) / "adapter_config.json").read_text())
+        if (fault := _unserved(described)) is not None:
+            raise SetupError(f"serve --engine vllm: {chosen.place} {fault}. Merge it: posttrain merge.")
         base, rank = described.get("base_model_name_or_path"), int(described.get("r", 8))
     except (ValueError, AttributeError, TypeError, OSError) as error:
         raise SetupError(f"{chosen.place}/adapter_config.json cannot be read: {error}") from None

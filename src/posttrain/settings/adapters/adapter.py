@@ -73,7 +73,7 @@ class Adapter(Config):
             return kind
         if kind in REFUSED:
             raise ValueError(f"{kind} is not offered: {REFUSED[kind]}")
-        near = nearest(kind, (*BY_NAME, *REFUSED))
+        near = nearest(kind, BY_NAME)
         raise ValueError(f"there is no kind {kind!r}" + (f"; did you mean {near}?" if near else f": {', '.join(BY_NAME)}"))
 
     @field_validator("continue_from")

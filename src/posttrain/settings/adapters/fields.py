@@ -14,11 +14,18 @@ from posttrain.settings.adapters.kinds import AdapterKind
 def _fields(module: str, config: str) -> frozenset[str]:
     found = find_spec("peft")
     assert found is not None and found.origin is not None  # it is a requirement
-    path = Path(found.origin).parent / "tuners" / module / "config.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    of_class = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == config)
-    fields = [node for node in of_class.body if isinstance(node, ast.AnnAssign)]
-    return frozenset(field.target.id for field in fields if isinstance(field.target, ast.Name))
+    tuners = Path(found.origin).parent / "tuners"
+    files = (tuners / module / "config.py", tuners / "lycoris_utils.py")  # the second has a base of two kinds
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
+    classes = {node.name: node for tree in reversed(trees) for node in tree.body if isinstance(node, ast.ClassDef)}
+    named, fields = [config], set[str]()
+    while named:
+        of_class = classes.get(named.pop())  # PeftConfig is none of these
+        for node in of_class.body if of_class is not None else ():
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                fields.add(node.target.id)
+        named += [base.id for base in of_class.bases if isinstance(base, ast.Name)] if of_class is not None else []
+    return frozenset(fields)
 
 
 def fields_of(kind: AdapterKind) -> frozenset[str]:
@@ -30,7 +37,7 @@ def field_of(kind: AdapterKind, key: str) -> str | None:
     """What peft calls a key of `model.adapter` in the config of this kind; None: it has no such thing."""
     own = fields_of(kind)
     names = {
-        "r": ("r", "effective_rank"),
+        "r": ("r",),
         "alpha": ("lora_alpha", "alpha", f"{kind.module}_alpha"),
         "dropout": ("lora_dropout", f"{kind.module}_dropout", "module_dropout"),
         "target_modules": ("target_modules",),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from posttrain.distributed import ranks
 from posttrain.errors import CheckpointError
+from posttrain.model.adapters.subspaces import keep_subspaces
 from posttrain.model.frozen.reference import Reference
 from posttrain.train.anchor import Anchor
 from posttrain.train.checkpoint import collection_file
@@ -48,7 +49,8 @@ class RunState:
         self.evaluation_due = False
 
     def follow(self, policy: Any, step: int) -> None:
-        """Moves the reference after a step, where it moves."""
+        """Brings what an adapter keeps back to its place after a step, and moves the reference, where it moves."""
+        keep_subspaces(policy)
         if self.reference is not None:
             self.reference.follow(policy, step)
 
