@@ -25,6 +25,7 @@ from posttrain.data.transforms import TRANSFORMS
 from posttrain.model.merging.kinds import BY_NAME
 from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.kinds import REWARDS
+from posttrain.settings.adapters.kinds import BY_NAME as ADAPTERS
 from posttrain.settings.doors.kinds import name_of
 from posttrain.train.schedules import SCHEDULES
 
@@ -57,6 +58,8 @@ class Here(Strict):
     transform: str | None = None
     schedule: str | None = None
     merge: str | None = None
+    adapter: str | None = None
+    """A kind of model.adapter."""
     recipe: str | None = None
     """The name of one in recipes/."""
     set: list[str] = []
@@ -66,7 +69,16 @@ class Here(Strict):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Here:
-        one_of = (self.algorithm, self.reward, self.transform, self.schedule, self.merge, self.recipe, self.absent)
+        one_of = (
+            self.algorithm,
+            self.reward,
+            self.transform,
+            self.schedule,
+            self.merge,
+            self.adapter,
+            self.recipe,
+            self.absent,
+        )
         assert sum(one is not None for one in one_of) == 1
         assert self.algorithm is not None or not self.options, "options are of an algorithm"
         assert self.recipe is not None or not self.set, "set is of a recipe"
@@ -88,7 +100,8 @@ class Method(Strict):
 
     @model_validator(mode="after")
     def _says_what_proves_it(self) -> Method:
-        built = self.here.algorithm or self.here.reward or self.here.transform or self.here.schedule or self.here.merge
+        here = self.here
+        built = here.algorithm or here.reward or here.transform or here.schedule or here.merge or here.adapter
         assert not built or self.test, f"{self.name}: a method is there only if a test shows its effect"
         assert not (self.here.absent and self.test), f"{self.name}: what is not there has no test"
         assert self.case is None or self.test, f"{self.name}: a case is of a test"
@@ -132,7 +145,7 @@ def _here(method: Method) -> str:
     if here.absent:
         return f"*{ABSENT}*: {here.absent}"
     options = ", ".join(f"{name}: {_written(value)}" for name, value in here.options.items())
-    kinds = {name: getattr(here, name) for name in ("reward", "transform", "schedule", "merge", "recipe")}
+    kinds = {name: getattr(here, name) for name in ("reward", "transform", "schedule", "merge", "adapter", "recipe")}
     said = f"`{here.algorithm}`" if here.algorithm else next(f"{kind} `{name}`" for kind, name in kinds.items() if name)
     said += f" with `{options}`" if options else "".join(f", `{one}`" for one in here.set)
     return f"{said}; {method.note}" if method.note else said
@@ -201,7 +214,8 @@ def fault_of_test(method: Method) -> str | None:
 def names(method: Method) -> list[str]:
     """Under which a test knows it: its name, if it is no reward; that of a reward, or of what it builds."""
     if method.here.reward is None:
-        named = (method.here.algorithm, method.here.transform, method.here.schedule, method.here.merge)
+        here = method.here
+        named = (here.algorithm, here.transform, here.schedule, here.merge, here.adapter)
         return [name for name in named if name]
     return [
         method.here.reward,
@@ -226,6 +240,8 @@ def fault_of_place(method: Method) -> str | None:
         return f"no schedule {here.schedule}"
     if here.merge and here.merge not in BY_NAME:
         return f"no merge {here.merge}"
+    if here.adapter and here.adapter not in ADAPTERS:
+        return f"no adapter {here.adapter}"
     if here.transform and here.transform not in map(name_of, TRANSFORMS):
         return f"no transform {here.transform}"
     return f"no reward {here.reward}" if here.reward and here.reward not in map(name_of, REWARDS) else None
