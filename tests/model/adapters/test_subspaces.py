@@ -10,7 +10,7 @@ import torch
 
 from adapters import adapter
 from posttrain import PostTrainer
-from posttrain.train import run_state
+from posttrain.train.checkpoint import run_state
 from tiny import make_model
 
 STEPS = 20
