@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from posttrain import MajorityVote
 from posttrain.data.rows import Problem
 from posttrain.estimator.batch import Request
-from posttrain.execution.evaluation import Estimate, estimate, evaluate, majority, pass_at_k
+from posttrain.execution.evaluation import Estimate, estimate, evaluate, majority, pass_at_k, wilson
 from posttrain.rewards.grading import Grade, MathVerify, Verdict
 from posttrain.rollout.engine import Completion, Sampling
 from posttrain.telling import hearing
@@ -54,15 +55,22 @@ def test_an_interval_of_equal_lengths_is_a_point(values: list[float]) -> None:
     assert estimate(values, shares=False) == Estimate(values[0], values[0], values[0])
 
 
-@pytest.mark.parametrize(("n", "high"), [(8, 0.3694), (48, 0.0740), (1, 0.975)])
-def test_none_right_of_n_and_all_right_of_n_have_an_exact_interval(n: int, high: float) -> None:
-    """0 of n: up to the p at which so little has a chance of 2.5 %, (1 - p)^n."""
+@pytest.mark.parametrize(("n", "high"), [(8, 0.3244), (48, 0.0741), (1, 0.7935)])
+def test_none_right_of_n_and_all_right_of_n_have_an_interval(n: int, high: float) -> None:
     none, all_ = estimate([0.0] * n), estimate([1.0] * n)
     assert (none.mean, none.low, none.high) == (0.0, 0.0, pytest.approx(high, abs=5e-5))
-    assert (1 - none.high) ** n == pytest.approx(0.025)
     assert (all_.mean, all_.low, all_.high) == (1.0, pytest.approx(1 - high, abs=5e-5), 1.0)
     half = estimate([0.5] * n)
     assert 0 < half.low < 0.5 < half.high < 1
+
+
+def test_few_that_are_right_or_wrong_have_wilsons_interval() -> None:
+    """As scipy has it; of more, or of shares between, the bootstrap's is kept."""
+    for right, n in ((1, 8), (14, 29)):
+        found, there = estimate([1.0] * right + [0.0] * (n - right)), binomtest(right, n).proportion_ci(method="wilson")
+        assert (found.low, found.high) == pytest.approx((there.low, there.high), abs=1e-12)
+    many = estimate([1.0] + [0.0] * 29)
+    assert many.low == 0.0 and many.high != pytest.approx(wilson(1 / 30, 30)[1], abs=1e-3)
 
 
 def test_an_interval_agrees_with_the_normal_one() -> None:

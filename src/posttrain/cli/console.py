@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +17,9 @@ from posttrain.telling import Told
 from posttrain.train.watch.names import place_of
 from posttrain.train.watch.records import Listener
 from posttrain.train.watch.redaction import shareable
+
+if TYPE_CHECKING:
+    from posttrain.execution.study.paired import Paired
 
 TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
 PLAIN_LINES = 20  # of a whole run, where there is no terminal
@@ -157,6 +160,21 @@ def runs_table(outcomes: Mapping[str, Outcome]) -> Table:
     table.title = "Runs"
     for name in ("steps", "tokens", "tokens_trained", "tokens_generated", "seconds"):
         table.add_row(name.replace("_", " "), *(f"{getattr(outcome, name):,.0f}" for outcome in outcomes.values()))
+    return table
+
+
+def pairs_table(pairs: Mapping[tuple[str, str, str], Paired]) -> Table:
+    """Runs held against each other, problem by problem."""
+    caption = (
+        "shares of right answers, the first run less the second, on problems that both answered; 95 % bootstrap intervals; "
+        "p of sign flips, with Holm's correction over all, and of McNemar's exact test for one answer each"
+    )
+    table = Table("set", "runs", "win, tie, lose", "difference", "p", "Holm", "McNemar", title="Pairs", caption=caption)
+    for (name, one, other), found in pairs.items():
+        difference = f"{found.difference:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+        ps = ("" if p is None else f"{p:.2g}" for p in (found.p, found.holm, found.mcnemar))
+        counts = f"{found.won}, {found.tied}, {found.lost}"
+        table.add_row(Text(name), Text(f"{one} less {other}"), counts, difference, *ps)
     return table
 
 

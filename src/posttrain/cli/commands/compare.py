@@ -27,7 +27,17 @@ def compare(
         unknown = [name for name in what if not (Path(name) / "recipe.yaml").is_file()]
         if unknown:
             raise RecipeError(f"compare: {unknown[0]} is neither a study (.yaml) nor the folder of a run.")
-        out.print(console.runs_table({name: Outcome.of(Path(name)) for name in what}))
+        from posttrain.execution.study.paired import compared
+        from posttrain.telling import hearing
+
+        folders = {name: Path(name) for name in dict.fromkeys(what)}
+        out.print(console.runs_table({name: Outcome.of(folder) for name, folder in folders.items()}))
+        with hearing() as heard:
+            pairs = compared(folders)
+        if pairs:
+            out.print(console.pairs_table(pairs))
+        for told in heard:
+            say(told.sentence)
         return
     if len(what) > 1:
         raise RecipeError("compare: one study, or folders of runs, are expected.")
