@@ -74,6 +74,8 @@ def make_trainer(
             stop_when=recipe.training.stop_when,
             distributed=recipe.distributed,
             reference=recipe.model.reference,
+            trainable=recipe.training.trainable,
+            update=recipe.training.update,
             schedule=None if schedule is None else built_schedule(schedule, recipe.training.learning_rate),
         ),
         watching=Watching(

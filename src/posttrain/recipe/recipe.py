@@ -15,6 +15,7 @@ from posttrain.model.merging.kinds import AnyMerge
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentences
 from posttrain.recipe.mixtures import check_mixture
+from posttrain.recipe.moves import check_moves
 from posttrain.recipe.resolve.over import is_in_vain
 from posttrain.recipe.resolve.resolved import resolved
 from posttrain.recipe.resolve.rounds import Rounds
@@ -101,6 +102,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _can_follow(self) -> Recipe:
+        check_moves(self.model, self.training, self.distributed)
         if self.model.reference.refresh and (self.distributed.shares_parameters or self.distributed.by_deepspeed):
             raise ValueError(
                 f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "

@@ -13,6 +13,8 @@ from posttrain.settings.trainer.arguments import extra_fault
 from posttrain.settings.trainer.optimizers import optimizer_fault
 from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
 from posttrain.train.schedules import SCHEDULES, AnySchedule
+from posttrain.train.updates import AnyUpdate, UpdateConfig
+from posttrain.train.updates.trainable import AnyTrainable
 
 Scheduler = Literal[
     "linear",
@@ -76,6 +78,10 @@ class TrainingConfig(Config):
     """Gradients of a larger norm are scaled down to it; 0: none are."""
     bf16: bool | None = None
     """Another name of model.compute: true is bfloat16, false float32."""
+    trainable: AnyTrainable | None = None
+    """Which of the model's parameters are trained, all of the time or in turns; all of them if not set."""
+    update: list[AnyUpdate] = []
+    """What happens to gradients before each step, and to weights after it, beside what the optimizer does; in this order."""
     gradient_checkpointing: bool | None = None
     """Layers are computed again in the backward pass, for memory; if not set, where an estimate says that it is needed."""
     save_every: Annotated[int, Field(ge=0)] | None = None
@@ -135,6 +141,14 @@ class TrainingConfig(Config):
             except ValueError as error:
                 raise ValueError(f"schedule: {error}") from error
         return self
+
+    @field_validator("update")
+    @classmethod
+    def _each_stands_once(cls, update: list[UpdateConfig]) -> list[UpdateConfig]:
+        names = [one.name for one in update]
+        if again := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{again[0]} stands there {names.count(again[0])} times: each rule stands once")
+        return update
 
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainingConfig:

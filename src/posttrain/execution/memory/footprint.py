@@ -110,6 +110,7 @@ def _sizes(recipe: Recipe, model: Any, teachers: Collection[Any], *, reference: 
     sizes: dict[str, Any] = {"trained": sum(p.numel() for p in trained), "frozen": frozen}
     sizes["number"] = cast or trained[0].element_size()
     sizes["teacher"] = sum(p.numel() * (cast or p.element_size()) for one in teachers for p in one.parameters())
+    sizes["copies"] = sizes["trained"] * sizes["number"] * sum(rule.copies for rule in recipe.training.update)
     moves = recipe.model.reference.refresh > 0
     adapter = recipe.model.adapter
     if reference and adapter is not None and (moves or not adapter.starts_exactly):  # a copy, which shares the base

@@ -45,10 +45,11 @@ def held(
     frozen: float = 0,
     reference: float = 0,
     teacher: float = 0,
+    copies: float = 0,
     on_device: bool = False,
 ) -> Held:
-    """By the mode, of T trained parameters of `number` bytes each, on G processes; frozen ones, a reference and a teacher
-    have so many bytes in all.
+    """By the mode, of T trained parameters of `number` bytes each, on G processes; frozen ones, a reference, a teacher,
+    and copies of trained ones that update rules keep, have so many bytes in all.
 
     Trained weights are T·number, gradients T·number, and the optimizer T·2·number, or T·12 for DeepSpeed, whose float32 copy
     has its moments beside it. A mode divides by G what it shares out; what it offloads is 0 where `on_device` asks for the
@@ -66,7 +67,7 @@ def held(
     return Held(
         weights=(trained * number + frozen) * of_model,
         gradients=trained * number * (share if shared >= 2 else 1),
-        optimizer=trained * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1),
+        optimizer=trained * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1) + copies,
         reference=reference * of_model,
         teacher=teacher * of_model,
     )

@@ -46,6 +46,8 @@ from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
 from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.given.teachers import known_to
+from posttrain.train.updates._applied import freeze
+from posttrain.train.updates._applied import told as moves_told
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class Prepared:
             "algorithm": repr(self.algorithm),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            **moves_told(self.model, self.recipe.training.trainable, self.recipe.training.update, self.recipe.seed),
             **teachers_told(self.recipe, self.teachers),
             **described(self.recipe),
             "questions" if needs.rollouts else "training rows": self.sets.size,
@@ -225,6 +228,8 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
         model, tokenizer = load(recipe.model, seed=recipe.seed, masters=not has_own_masters(recipe))
+        if recipe.training.trainable is not None:
+            freeze(model, recipe.training.trainable, recipe.seed)
         teachers = made_teachers(recipe, algorithm.needs, tokenizer, permissions)
         [teacher] = teachers.values() or [model]
         check_writers(recipe, permissions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -188,3 +189,21 @@ def applied(execution: Execution, model: nn.Module, *, seed: int, world: int) ->
     if made.any:
         made.start(model)
     return made
+
+
+def told(model: nn.Module, trainable: TrainableConfig | None, updates: Sequence[UpdateConfig], seed: int) -> dict[str, str]:
+    """What is trained of a model, and by which rules beside the optimizer's, for a plan."""
+    found = dict[str, str]()
+    if trainable is not None:
+        found["what is trained"] = _written(trainable.model_dump())
+        if trainable.in_turns:
+            shapes = shapes_of(model)
+            number = sum(math.prod(shapes[name]) for name in chosen_of(model, trainable, seed, 1))
+            found["what is trained"] += f": {number:,} parameters in the first step"
+    if updates:
+        found["update rules"] = ", ".join(_written(rule.model_dump()) for rule in updates)
+    return found
+
+
+def _written(options: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in options.items()) + "}"

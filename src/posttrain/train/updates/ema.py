@@ -14,6 +14,7 @@ from pydantic import Field
 from posttrain.train.updates._update import Named, Update, UpdateConfig
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -52,7 +53,7 @@ class _Average(Update):
             own.copy_(state[name])
 
 
-def _wide(own: Tensor) -> object:
-    import torch
+def _wide(own: Tensor) -> torch.dtype:
+    from torch import float32, promote_types
 
-    return torch.promote_types(own.dtype, torch.float32)
+    return promote_types(own.dtype, float32)

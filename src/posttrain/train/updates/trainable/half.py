@@ -16,10 +16,12 @@ class Half(TrainableConfig):
     """Half of each layer's matrices and norms are trained, drawn by the run's seed."""
 
     rule: Literal["half"] = "half"
+    draw: int = 0
+    """Another number draws another half: of a later stage, which the paper draws anew."""
 
     def chosen(self, shapes: Shapes, seed: int, step: int) -> set[str]:
         """Embeddings, and half of each layer."""
-        rng, layers = Random(f"half {seed}"), layers_of(shapes)
+        rng, layers = Random(f"half {seed} {self.draw}"), layers_of(shapes)
         more = {*rng.sample(range(len(layers)), len(layers) // 2)}  # where an odd number is halved upwards
         found = outside(shapes)
         for number, names in enumerate(layers):

@@ -1,0 +1,33 @@
+"""Whether what is trained, and what happens to it beside the optimizer's step, goes with a recipe's model and mode."""
+
+from __future__ import annotations
+
+from posttrain.recipe.training import TrainingConfig
+from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.model import ModelConfig
+
+
+def check_moves(model: ModelConfig, training: TrainingConfig, distributed: DistributedConfig) -> None:
+    """Refuses rules that are of something else.
+
+    Raises:
+        ValueError: the key, and what to do.
+    """
+    trainable, adapter = training.trainable, model.adapter
+    if trainable is not None and adapter is not None:
+        raise ValueError(
+            "training.trainable: it chooses of the model's own parameters, and model.adapter is trained in their place: "
+            "leave one of them out (model.adapter.target_modules chooses where an adapter is)"
+        )
+    for rule in training.update:
+        if rule.of_adapters and adapter is None:
+            raise ValueError(f"training.update: {rule.name}: it is of a LoRA adapter's matrices: set model.adapter")
+        if rule.of_whole_models and adapter is not None:
+            raise ValueError(f"training.update: {rule.name}: it is of parameters that model.adapter leaves as they are")
+    asks = "training.update" if training.update else "training.trainable"
+    by_steps = training.update or (trainable is not None and trainable.in_turns)
+    if by_steps and (distributed.shares_parameters or distributed.by_deepspeed):
+        raise ValueError(
+            f"{asks}: each process needs the whole of the model and of the optimizer's state, and mode "
+            f"{distributed.mode} shares them out: take mode ddp"
+        )
