@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cases import Case
 from posttrain import build_algorithm
 from posttrain.algorithms import ALGORITHMS
+from posttrain.cli.commands import COMMANDS
 from posttrain.data.transforms import TRANSFORMS
 from posttrain.model.merging.kinds import BY_NAME
 from posttrain.recipe.recipe import load_recipe
@@ -60,6 +61,8 @@ class Here(Strict):
     merge: str | None = None
     adapter: str | None = None
     """A kind of model.adapter."""
+    command: str | None = None
+    """What is given to posttrain."""
     recipe: str | None = None
     """The name of one in recipes/."""
     set: list[str] = []
@@ -76,6 +79,7 @@ class Here(Strict):
             self.schedule,
             self.merge,
             self.adapter,
+            self.command,
             self.recipe,
             self.absent,
         )
@@ -101,7 +105,7 @@ class Method(Strict):
     @model_validator(mode="after")
     def _says_what_proves_it(self) -> Method:
         here = self.here
-        built = here.algorithm or here.reward or here.transform or here.schedule or here.merge or here.adapter
+        built = here.algorithm or here.reward or here.transform or here.schedule or here.merge or here.adapter or here.command
         assert not built or self.test, f"{self.name}: a method is there only if a test shows its effect"
         assert not (self.here.absent and self.test), f"{self.name}: what is not there has no test"
         assert self.case is None or self.test, f"{self.name}: a case is of a test"
@@ -145,7 +149,9 @@ def _here(method: Method) -> str:
     if here.absent:
         return f"*{ABSENT}*: {here.absent}"
     options = ", ".join(f"{name}: {_written(value)}" for name, value in here.options.items())
-    kinds = {name: getattr(here, name) for name in ("reward", "transform", "schedule", "merge", "adapter", "recipe")}
+    kinds = {
+        name: getattr(here, name) for name in ("reward", "transform", "schedule", "merge", "adapter", "command", "recipe")
+    }
     said = f"`{here.algorithm}`" if here.algorithm else next(f"{kind} `{name}`" for kind, name in kinds.items() if name)
     said += f" with `{options}`" if options else "".join(f", `{one}`" for one in here.set)
     return f"{said}; {method.note}" if method.note else said
@@ -242,6 +248,8 @@ def fault_of_place(method: Method) -> str | None:
         return f"no merge {here.merge}"
     if here.adapter and here.adapter not in ADAPTERS:
         return f"no adapter {here.adapter}"
+    if here.command and here.command.split()[0] not in dict(COMMANDS):
+        return f"no command {here.command}"
     if here.transform and here.transform not in map(name_of, TRANSFORMS):
         return f"no transform {here.transform}"
     return f"no reward {here.reward}" if here.reward and here.reward not in map(name_of, REWARDS) else None

@@ -19,6 +19,7 @@ from posttrain.train.watch.records import Listener
 from posttrain.train.watch.redaction import shareable
 
 if TYPE_CHECKING:
+    from posttrain.execution.study.continual import Continual
     from posttrain.execution.study.paired import Paired
 
 TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
@@ -175,6 +176,27 @@ def pairs_table(pairs: Mapping[tuple[str, str, str], Paired]) -> Table:
         ps = ("" if p is None else f"{p:.2g}" for p in (found.p, found.holm, found.mcnemar))
         counts = f"{found.won}, {found.tied}, {found.lost}"
         table.add_row(Text(name), Text(f"{one} less {other}"), counts, difference, *ps)
+    return table
+
+
+def matrix_table(name: str, found: Continual, stages: Sequence[str]) -> Table:
+    """The accuracies of a run after each of its stages."""
+    table = Table("", *(Column(Text(one)) for one in (*found.tasks, *found.general)), title=Text(f"{name}: pass@1"))
+    for title, row in zip(("start", *(f"after {stage}" for stage in stages)), found.matrix, strict=True):
+        table.add_row(Text(title), *(f"{value:.4g}" for value in row))
+    return table
+
+
+def continual_table(found: Mapping[str, Continual]) -> Table:
+    """What runs over a sequence of tasks have kept."""
+    caption = (
+        "average: after the last stage; forgetting: from the best before it; backward: after the last stage less after the "
+        "task's own; forward: before the task's own stage less the start; general: the last less the start"
+    )
+    table = Table("", *(Column(Text(name)) for name in found), title="Over the sequence", caption=caption)
+    metrics = {name: one.metrics for name, one in found.items()}
+    for metric in dict.fromkeys(metric for one in metrics.values() for metric in one):
+        table.add_row(metric, *(f"{one[metric]:.4g}" for one in metrics.values()))
     return table
 
 
