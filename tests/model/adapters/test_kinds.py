@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
 from adapters import CASES, OPTIONS, adapter, moved
 from posttrain.errors import SetupError
 from posttrain.model.adapters.merging import own_names
 from posttrain.model.load import load
+from posttrain.model.proofs.rows import ProbeRows
+from posttrain.model.proofs.start import reference_of
 from posttrain.model.saving import save_model
+from posttrain.model.scoring import Scorer
 from posttrain.model.weights import described_weights, engine_weights
 from posttrain.settings.adapters.kinds import BY_NAME
 from posttrain.settings.model import Adapter, ModelConfig
+from posttrain.telling import hearing
 from tiny import make_model
 
 SOME = ("dora", "ia3", "ln_tuning", "oft", "vera", "osf", "pissa", "rslora by olora", "a whole head beside", "tokens beside")
@@ -55,6 +60,30 @@ def test_a_fresh_one_changes_nothing_and_a_trained_one_is_in_the_weights(case: s
     torch.testing.assert_close(logits(plain), after, rtol=0, atol=NATS)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed <= trained
+
+
+@pytest.mark.parametrize("case", ["pissa", "oft"])
+def test_the_reference_is_the_start_and_stays(case: str) -> None:
+    """A copy where the base was changed, which shares what is frozen; else the model without its adapter."""
+    plain, (model, tokenizer) = small(None)[0], small(case)
+    with hearing() as heard:
+        reference = reference_of(model, len(tokenizer), shared_out=False)
+    assert reference.is_policy == (case == "oft") and len(heard) == (case == "pissa")
+    held = {id(p) for p in reference._model.parameters()} - {id(p) for p in model.parameters()}
+    assert len(held) == (0 if case == "oft" else sum(p.requires_grad for p in model.parameters()))
+    reference.place(Accelerator(cpu=True), None)
+    moved(model)
+    rows = ProbeRows.of((), len(tokenizer))
+    inputs, mask = rows.inputs()
+    there = reference.logp(inputs, mask, Scorer("whole"))[mask]
+    torch.testing.assert_close(there, rows.logp(plain), rtol=0, atol=NATS)
+    assert float((there - rows.logp(model)).abs().max()) > 1e-3
+
+
+def test_what_peft_warns_of_is_told() -> None:
+    with hearing() as heard:
+        make_model(dtype="float32", adapter=Adapter(kind="oft", options={"oft_block_size": 5}))
+    assert any("oft_block_size" in one.sentence for one in heard)
 
 
 def test_every_kind_has_a_case() -> None:

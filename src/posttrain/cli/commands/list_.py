@@ -77,7 +77,8 @@ def _adapters() -> Table:
 
     table = Table(Column("adapter", no_wrap=True), "fields of peft")
     for kind in KINDS:
-        own = sorted(fields_of(kind) - REFUSED_OPTIONS.keys() - kind.fixed.keys())
+        others = {option for one in KINDS if one.module == kind.module for option in one.fixed}
+        own = sorted(fields_of(kind) - REFUSED_OPTIONS.keys() - others)
         table.add_row(kind.name, Text(f"peft's {kind.config}: {', '.join(own)}"))
     table.add_section()
     for name, reason in REFUSED.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -24,13 +25,17 @@ def with_fresh_adapter(model: Any, adapter: Adapter, *, seed: int, label: str) -
 
     rows = None if adapter.starts_exactly else ProbeRows.of((), model.get_input_embeddings().num_embeddings)
     before = None if rows is None else rows.logp(model)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         torch.manual_seed(seed)
         try:
             made = get_peft_model(model, _config(adapter.known)(**adapter.for_peft()))
         except Exception as error:  # whatever peft finds wrong with its options
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SetupError(f"{label}: the adapter does not fit: {reason}") from error
+    for one in dict.fromkeys(str(warning.message) for warning in warned if issubclass(warning.category, UserWarning)):
+        if "tie_word_embeddings" not in one:  # which `untie` sees to
+            tell("adapter-made", f"{label}, adapter {adapter.label}: peft says: {one}")
     if adapter.changes_base:
         keep_beginning(made)
     if rows is not None and before is not None:

@@ -20,8 +20,9 @@ def keep_subspaces(model: Any) -> None:
         return
     from peft.tuners.osf.layer import OSFLayer
 
-    for layer in model.modules():
-        for name, trained in getattr(layer, "osf_svd_params", {}).items() if isinstance(layer, OSFLayer) else ():
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, OSFLayer)]
+    for layer in layers:
+        for name, trained in layer.osf_svd_params.items():
             frozen: dict[str, Tensor] = dict(layer.named_buffers())
             up, across = frozen.get(f"_osf_U_high.{name}"), frozen.get(f"_osf_V_high.{name}")
             _keep(trained["U_low"], frozen[f"_osf_U_low_init.{name}"], up)

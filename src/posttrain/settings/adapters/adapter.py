@@ -110,7 +110,7 @@ class Adapter(Config):
         if option in OWN_FIELDS:
             return f"{option} is not for a recipe: posttrain sets it"
         twin = next((one for one in BY_NAME.values() if one.module == kind.module and option in one.fixed), None)
-        if twin is not None and kind.name == LORA:
+        if twin is not None:
             return f"{option} is kind: {twin.name}"
         if option not in own:
             near = nearest(option, own - kind.fixed.keys() - REFUSED_OPTIONS.keys())
