@@ -30,6 +30,7 @@ from posttrain.estimator.trial import try_out
 from posttrain.rewards.kinds import REWARDS
 from posttrain.settings.doors import code
 from posttrain.settings.doors.kinds import Kind, name_of
+from posttrain.train.optimizers import KIND as OPTIMIZER
 from posttrain.train.schedules import KIND as SCHEDULE
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,10 @@ def schedules() -> str:
     return "\n".join(lines)
 
 
+def optimizers() -> str:
+    return all_of(OPTIMIZER)
+
+
 def transforms() -> str:
     return all_of(TRANSFORM)
 
@@ -123,7 +128,7 @@ def summary(config: type[Any]) -> str:
 GENERATED: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
     "CONTRIBUTING.md": (("map", the_map),),
     "docs/rewards.md": (("rewards", rewards),),
-    "docs/architecture.md": (("schedules", schedules),),
+    "docs/architecture.md": (("schedules", schedules), ("optimizers", optimizers)),
     "docs/data.md": (("transforms", transforms),),
 }
 """What stands between `<!-- word -->` and `<!-- /word -->` in a document."""

@@ -28,6 +28,7 @@ from posttrain.recipe.recipe import load_recipe
 from posttrain.rewards.kinds import REWARDS
 from posttrain.settings.adapters.kinds import BY_NAME as ADAPTERS
 from posttrain.settings.doors.kinds import name_of
+from posttrain.train.optimizers import OPTIMIZERS
 from posttrain.train.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,7 @@ class Here(Strict):
     """A kind of model.adapter."""
     command: str | None = None
     """What is given to posttrain."""
+    optimizer: str | None = None
     recipe: str | None = None
     """The name of one in recipes/."""
     set: list[str] = []
@@ -72,17 +74,19 @@ class Here(Strict):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Here:
-        one_of = (
-            self.algorithm,
-            self.reward,
-            self.transform,
-            self.schedule,
-            self.merge,
-            self.adapter,
-            self.command,
-            self.recipe,
-            self.absent,
+        kinds = (
+            "algorithm",
+            "reward",
+            "transform",
+            "schedule",
+            "optimizer",
+            "merge",
+            "adapter",
+            "command",
+            "recipe",
+            "absent",
         )
+        one_of = [getattr(self, kind) for kind in kinds]
         assert sum(one is not None for one in one_of) == 1
         assert self.algorithm is not None or not self.options, "options are of an algorithm"
         assert self.recipe is not None or not self.set, "set is of a recipe"
@@ -104,8 +108,8 @@ class Method(Strict):
 
     @model_validator(mode="after")
     def _says_what_proves_it(self) -> Method:
-        here = self.here
-        built = here.algorithm or here.reward or here.transform or here.schedule or here.merge or here.adapter or here.command
+        kinds = ("algorithm", "reward", "transform", "schedule", "optimizer", "merge", "adapter", "command")
+        built = any(getattr(self.here, kind) for kind in kinds)
         assert not built or self.test, f"{self.name}: a method is there only if a test shows its effect"
         assert not (self.here.absent and self.test), f"{self.name}: what is not there has no test"
         assert self.case is None or self.test, f"{self.name}: a case is of a test"
@@ -149,9 +153,8 @@ def _here(method: Method) -> str:
     if here.absent:
         return f"*{ABSENT}*: {here.absent}"
     options = ", ".join(f"{name}: {_written(value)}" for name, value in here.options.items())
-    kinds = {
-        name: getattr(here, name) for name in ("reward", "transform", "schedule", "merge", "adapter", "command", "recipe")
-    }
+    named = ("reward", "transform", "schedule", "optimizer", "merge", "adapter", "command", "recipe")
+    kinds = {name: getattr(here, name) for name in named}
     said = f"`{here.algorithm}`" if here.algorithm else next(f"{kind} `{name}`" for kind, name in kinds.items() if name)
     said += f" with `{options}`" if options else "".join(f", `{one}`" for one in here.set)
     return f"{said}; {method.note}" if method.note else said
@@ -220,9 +223,8 @@ def fault_of_test(method: Method) -> str | None:
 def names(method: Method) -> list[str]:
     """Under which a test knows it: its name, if it is no reward; that of a reward, or of what it builds."""
     if method.here.reward is None:
-        here = method.here
-        named = (here.algorithm, here.transform, here.schedule, here.merge, here.adapter)
-        return [name for name in named if name]
+        kinds = ("algorithm", "transform", "schedule", "optimizer", "merge", "adapter")
+        return [name for kind in kinds if (name := getattr(method.here, kind))]
     return [
         method.here.reward,
         *(one.build.__annotations__["return"] for one in REWARDS if name_of(one) == method.here.reward),
@@ -242,6 +244,8 @@ def fault_of_place(method: Method) -> str | None:
             load_recipe(path, here.set)
     except ValueError as error:
         return str(error)
+    if here.optimizer and here.optimizer not in map(name_of, OPTIMIZERS):
+        return f"no optimizer {here.optimizer}"
     if here.schedule and here.schedule not in map(name_of, SCHEDULES):
         return f"no schedule {here.schedule}"
     if here.merge and here.merge not in BY_NAME:

@@ -29,11 +29,12 @@ def training(**values: Any) -> dict[str, Any]:
 
 
 def optimizer(name: str) -> dict[str, Any]:
-    return training(extra={"optim": name, "optim_target_modules": ["attn"]})
+    return training(lr_scheduler_type="constant", extra={"optim": name, "optim_target_modules": ["attn"]})
 
 
 CASES = [
     *((training(report_to=[name]), package, f"training.report_to: {name} needs") for name, package in TRACKERS.items()),
+    (training(optimizer={"name": "adamw_8bit"}), "bitsandbytes", "training.optimizer: adamw_8bit needs"),
     *((optimizer(name), module, f"training.extra.optim: {name} needs") for name, (module, _) in PACKAGE_OF.items()),
     ({"eval": {}, "distributed": {"mode": "zero2", "processes": 2}}, "deepspeed", "distributed.mode: zero2 needs"),
     (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from posttrain.errors import RecipeError
 from posttrain.execution.folder.same_recipe import check_folder, check_ground
 from posttrain.execution.numbers import settled
 from posttrain.execution.prepare.arguments import check_arguments
@@ -41,8 +42,21 @@ def planned(recipe: Recipe, permissions: Permissions) -> dict[str, Any]:
         prepared = prepare(recipe, permissions)
         prepared.close()
         check_arguments(recipe, prepared.steps, checkpointing=prepared.footprint().checkpointing.on)
+        rates = _rates(recipe, prepared.model)
     told = {"warnings": [one.sentence for one in heard]} if heard else {}
-    return {**prepared.plan(), **told}
+    return {**prepared.plan(), **rates, **told}
+
+
+def _rates(recipe: Recipe, model: Any) -> dict[str, Any]:
+    """Which parameters have which learning rate, where the recipe says so."""
+    from posttrain.train.optimizers._groups import rates_of, told
+
+    if not recipe.training.parameters:
+        return {}
+    try:
+        return {"parameters": told(rates_of(model, recipe.training.parameters, recipe.training.learning_rate))}
+    except ValueError as error:
+        raise RecipeError(f"training.{error}") from error
 
 
 def _of_stage(stage: Stage, whole: Recipe, permissions: Permissions) -> dict[str, Any]:

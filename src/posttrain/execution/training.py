@@ -73,6 +73,8 @@ def make_trainer(
             budget=recipe.training.budget,
             stop_when=recipe.training.stop_when,
             distributed=recipe.distributed,
+            optimizer=recipe.training.optimizer,
+            parameters=recipe.training.parameters,
             reference=recipe.model.reference,
             trainable=recipe.training.trainable,
             update=recipe.training.update,

@@ -16,6 +16,7 @@ from posttrain.rewards.options import Judged
 from posttrain.settings.doors.code import digest, fingerprint
 from posttrain.settings.doors.door import Door
 from posttrain.settings.doors.permissions import Permissions
+from posttrain.train.optimizers.function import FunctionOptimizer
 from posttrain.train.schedules import built_schedule
 from posttrain.train.schedules.table import Table
 
@@ -50,6 +51,11 @@ def try_code(recipe: Recipe) -> None:
             reward.build(Judged(recipe.data.judged, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
     if recipe.training.schedule is not None:
         built_schedule(recipe.training.schedule, recipe.training.learning_rate)
+    if isinstance(recipe.training.optimizer, FunctionOptimizer):
+        try:
+            recipe.training.optimizer.check()
+        except ValueError as error:
+            raise RecipeError(f"training.optimizer: {error}") from error
     for number, transform in enumerate(recipe.data.transforms):
         if isinstance(transform, Door):
             built_transform(transform, number)

@@ -31,3 +31,8 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
             f"{asks}: each process needs the whole of the model and of the optimizer's state, and mode "
             f"{distributed.mode} shares them out: take mode ddp"
         )
+    if adapter is not None and distributed.mode != "ddp" and not adapter.is_plain:
+        raise ValueError(
+            f"distributed.mode: {distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
+            "layers alone; others take mode ddp"
+        )

@@ -38,6 +38,9 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     optimizer = recipe.training.extra.get("optim")
     if optimizer in PACKAGE_OF:
         yield f"training.extra.optim: {optimizer}", *PACKAGE_OF[optimizer]
+    named = recipe.training.optimizer
+    if named is not None and named.package is not None:
+        yield f"training.optimizer: {named.name}", *named.package
     if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
         yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
     for source in (*recipe.data.sources.values(), recipe.data.demonstrations, *recipe.data.eval.values()):

@@ -20,7 +20,7 @@ from posttrain.recipe.resolve.over import is_in_vain
 from posttrain.recipe.resolve.resolved import resolved
 from posttrain.recipe.resolve.rounds import Rounds
 from posttrain.recipe.source import YamlSource
-from posttrain.recipe.training import TrainingConfig
+from posttrain.recipe.training import TrainingConfig, check_optimizer
 from posttrain.recipe.traits import Traits
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import with_verdict
@@ -103,15 +103,11 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _can_follow(self) -> Recipe:
         check_moves(self.model, self.training, self.distributed)
+        check_optimizer(self.training, self.distributed.mode, samples=self.rollout is not None)
         if self.model.reference.refresh and (self.distributed.shares_parameters or self.distributed.by_deepspeed):
             raise ValueError(
                 f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "
                 f"{self.distributed.mode} has not: take mode ddp"
-            )
-        if self.model.adapter is not None and self.distributed.mode != "ddp" and not self.model.adapter.is_plain:
-            raise ValueError(
-                f"distributed.mode: {self.distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
-                "layers alone; others take mode ddp"
             )
         return self
 

@@ -11,7 +11,8 @@ from posttrain.settings.doors.door import Door
 from posttrain.settings.doors.kinds import name_of
 from posttrain.settings.trainer.arguments import extra_fault
 from posttrain.settings.trainer.optimizers import optimizer_fault
-from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
+from posttrain.settings.training import Budget, HeadPath, ParameterRule, RowLayout, StopWhen
+from posttrain.train.optimizers import AnyOptimizer
 from posttrain.train.schedules import SCHEDULES, AnySchedule
 from posttrain.train.updates import AnyUpdate, UpdateConfig
 from posttrain.train.updates.trainable import AnyTrainable
@@ -31,6 +32,7 @@ Scheduler = Literal[
 
 MOST_ROWS = 2**20  # of one optimizer step: more are a slip, and would be read for minutes before anything is said
 MOST_TOKENS = 2**27  # alike
+BETAS = (0.9, 0.999)  # AdamW's, where nothing is said of them
 ROWS = 64  # of one optimizer step, where nothing is said of it
 
 
@@ -66,13 +68,18 @@ class TrainingConfig(Config):
     """One of transformers'; linear where no schedule is given either. Its options go to extra.lr_scheduler_kwargs."""
     schedule: AnySchedule | None = None
     """One of our own, or of yours, in place of lr_scheduler_type."""
+    optimizer: AnyOptimizer | None = None
+    """One by name, in place of extra.optim; AdamW if neither is given."""
+    parameters: list[ParameterRule] = []
+    """Rules for learning rates and weight decays of parameters by name or layer, each over those before it; a schedule scales
+    all learning rates alike."""
     warmup_steps: NonNegative = 0
     """Below 1: a share of all steps."""
     weight_decay: NonNegative = 0.0
+    """Of weights; norms and biases have none."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = BETAS[0]
     """AdamW's."""
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """AdamW's."""
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = BETAS[1]
     """AdamW's."""
     max_grad_norm: NonNegative = 1.0
     """Gradients of a larger norm are scaled down to it; 0: none are."""
@@ -180,6 +187,28 @@ class TrainingConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_one_optimizer(self) -> TrainingConfig:
+        named = "optimizer" if self.optimizer is not None else "parameters" if self.parameters else None
+        if named and (theirs := [key for key in ("optim", "optim_args", "optim_target_modules") if key in self.extra]):
+            raise ValueError(f"{named}: give it or extra.{theirs[0]}, not both (optimizer takes the place of extra.optim)")
+        if self.optimizer is None or self.optimizer.reads_betas:
+            return self
+        unread = "adam_epsilon" in self.extra or (self.adam_beta1, self.adam_beta2) != BETAS
+        if unread:
+            raise ValueError(f"optimizer: {self.optimizer.name} reads no adam_beta1, adam_beta2 or extra.adam_epsilon")
+        return self
+
+    @model_validator(mode="after")
+    def _averages_in_place_of_decay(self) -> TrainingConfig:
+        name = str(self.extra.get("optim"))
+        if name.startswith("schedule_free") and not (self.lr_scheduler_type or "").startswith("constant"):
+            raise ValueError(
+                f"lr_scheduler_type: {name} averages weights in place of a rate that decays: take constant, or "
+                "constant_with_warmup"
+            )
+        return self
+
     @field_validator("extra")
     @classmethod
     def _are_training_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
@@ -189,3 +218,22 @@ class TrainingConfig(Config):
         if (fault := optimizer_fault(extra)) is not None:
             raise ValueError(fault)
         return extra
+
+
+def check_optimizer(training: TrainingConfig, mode: str, *, samples: bool) -> None:
+    """Whether it can have its parameters as a distributed.mode spreads them, and train on rollouts where there are some.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if training.optimizer is not None and training.optimizer.whole_matrices and mode != "ddp":
+        raise ValueError(
+            f"training.optimizer: {training.optimizer.name} needs whole matrices in each process, and mode {mode} spreads "
+            "them or what is kept for them: take mode ddp, or adamw"
+        )
+    theirs = str(training.extra.get("optim"))
+    if samples and theirs.startswith("schedule_free"):
+        raise ValueError(
+            f"training.extra.optim: {theirs} makes its steps from other weights than those that sample, and that log-probs "
+            "are compared with: rollouts take another optimizer"
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from posttrain.settings.base import Config, Count, Positive
+from posttrain.settings.base import Config, Count, NonNegative, Positive
 
 TOKENS, SECONDS = SPENT = ("step/tokens", "step/seconds")
 """What metrics.jsonl says that a step has spent; a budget limits one of them."""
@@ -60,6 +61,55 @@ class StopWhen(Config):
     def __str__(self) -> str:
         return f"{self.metric} above {self.above:g}" if self.above is not None else f"{self.metric} below {self.below:g}"
 
+
+class MatchedRates(Config):
+    """Of the parameters with a name that a pattern is found in."""
+
+    match: Annotated[str, Field(min_length=1)]
+    """A regular expression, looked for in the whole name: embed_tokens|lm_head, or lora_B."""
+    lr: NonNegative | None = None
+    """Their learning rate, in place of training.learning_rate; the schedule scales it alike."""
+    rate: NonNegative | None = None
+    """Or a factor of the learning rate that they have."""
+    weight_decay: NonNegative | None = None
+    """Theirs, in place of training.weight_decay, for norms and biases too, which have none otherwise."""
+
+    @field_validator("match")
+    @classmethod
+    def _is_a_pattern(cls, match: str) -> str:
+        try:
+            re.compile(match)
+        except re.error as error:
+            raise ValueError(f"{match!r} is no regular expression: {error}") from None
+        return match
+
+    @model_validator(mode="after")
+    def _says_something(self) -> MatchedRates:
+        if self.lr is not None and self.rate is not None:
+            raise ValueError("give either lr or rate")
+        if self.lr is None and self.rate is None and self.weight_decay is None:
+            raise ValueError("give lr, rate or weight_decay")
+        return self
+
+
+class LayerRates(Config):
+    """Of each layer, the lower the nearer to the embeddings."""
+
+    layers: Literal["decay"]
+    """The last layer and what comes after it keep the rate that they have; each layer before has a factor of `rate` more, and
+    the embeddings one more than the first layer."""
+    rate: Annotated[float, Field(gt=0, le=1)]
+    """From a layer to the one before."""
+
+
+def _form(rule: Any) -> str:
+    return "by_layer" if (isinstance(rule, dict) and "layers" in rule) or isinstance(rule, LayerRates) else "by_name"
+
+
+ParameterRule = Annotated[
+    Annotated[MatchedRates, Tag("by_name")] | Annotated[LayerRates, Tag("by_layer")], Discriminator(_form)
+]
+"""One of both; several hold in their order, each over those before."""
 
 HeadPath = Literal["one_pass", "two_pass", "whole"]
 """one_pass: scores and gradients of a row of logits while it is there, for algorithms of token scope; two_pass: the backward

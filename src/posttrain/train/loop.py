@@ -1,4 +1,5 @@
-"""transformers' training loop with our own steps in it. With checkpoint/checkpointed.py, all that knows the loop.
+"""transformers' training loop with our own steps in it. With checkpoint/checkpointed.py and optimizers/_optimized.py, all
+that knows the loop.
 
 The parent runs with one batch per optimizer step. `get_batch_samples` turns its ticket into the step's collection;
 `training_step` runs any number of our micro-batches over it, each divided by the counts of the whole step, and lets ranks
@@ -145,13 +146,6 @@ class Loop(Checkpointed):
             model.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-    def _take_weights_of(self, mode: str) -> None:
-        """Schedule-free optimizers train other weights than those that are sampled, evaluated and saved, which all but a step
-        itself sees.
-        """
-        if callable(switch := getattr(self.optimizer, mode, None)):
-            switch()
 
     def _backward(self, model: nn.Module, step: Step) -> Tensor:
         self.run_state.nonfinite.begin(self.state.global_step + 1, step)

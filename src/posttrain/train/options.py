@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.model import MovingReference
-from posttrain.settings.training import Budget, HeadPath, RowLayout, StopWhen
+from posttrain.settings.training import Budget, HeadPath, ParameterRule, RowLayout, StopWhen
+from posttrain.train.optimizers._optimizer import OptimizerConfig
 from posttrain.train.schedules._schedule import Factor
 from posttrain.train.updates import UpdateConfig
 from posttrain.train.updates.trainable import TrainableConfig
@@ -17,8 +18,8 @@ from posttrain.train.watch.records import Listener
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """How steps are made. Nothing here but budget, stop_when, schedule, reference, trainable and update changes what is
-    trained.
+    """How steps are made. Nothing here but budget, stop_when, schedule, optimizer, parameters, reference, trainable and
+    update changes what is trained.
 
     micro_batch_tokens: a bound on the tokens of a micro-batch that the model reads, padding included, beside the rows that
         args names.
@@ -29,6 +30,8 @@ class Execution:
     stop_when: ends the run before max_steps by a metric.
     schedule: of the learning rate, in place of args.lr_scheduler_type; with a budget, its step is the share that is spent, of
         args.max_steps.
+    optimizer: in place of args.optim; learning rate, weight decay, betas and epsilon are those of args.
+    parameters: rules for learning rates and weight decays of parameters by name; the optimizer is AdamW if none is told.
     reference: how the model that log-probs are compared with follows the policy; it stays the start model if not told.
     trainable: which parameters are trained, all of the time or in turns; all of them if not told.
     update: what happens to gradients and weights beside the optimizer's step, in this order.
@@ -42,6 +45,8 @@ class Execution:
     budget: Budget | None = None
     stop_when: StopWhen | None = None
     schedule: Factor | None = None
+    optimizer: OptimizerConfig | None = None
+    parameters: Sequence[ParameterRule] = ()
     reference: MovingReference | None = None
     trainable: TrainableConfig | None = None
     update: Sequence[UpdateConfig] = ()

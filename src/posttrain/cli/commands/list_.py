@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 
 def list_(
-    what: Annotated[str, typer.Argument(metavar="algorithms|rewards|schedules|transforms|adapters|merges|recipes")],
+    what: Annotated[
+        str, typer.Argument(metavar="algorithms|rewards|schedules|optimizers|transforms|adapters|merges|recipes")
+    ],
 ) -> None:
     """Show what there is."""
     listings = {
         "algorithms": _algorithms,
         "rewards": _rewards,
         "schedules": _schedules,
+        "optimizers": _optimizers,
         "transforms": _transforms,
         "adapters": _adapters,
         "merges": _merges,
@@ -63,6 +66,12 @@ def _schedules() -> Table:
     for name, summary in _brought(KIND):
         table.add_row(name, Text(summary))
     return table
+
+
+def _optimizers() -> Table:
+    from posttrain.train.optimizers import KIND
+
+    return _all_of(KIND)
 
 
 def _transforms() -> Table:

@@ -17,10 +17,12 @@ from posttrain.errors import RecipeError
 def show(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME|RUN", help="Of a recipe, algorithm, reward, schedule, transform; or a run's folder."),
+        typer.Argument(
+            metavar="NAME|RUN", help="Of a recipe, algorithm, reward, schedule, optimizer, transform; or a run's folder."
+        ),
     ],
 ) -> None:
-    """Show a recipe as it is written, an algorithm, reward, schedule or transform with its keys, or how far a run is."""
+    """Show a recipe as it is written, an algorithm, reward, schedule, … with its keys, or how far a run is."""
     from posttrain.recipe.by_name import known_recipes, recipe_file
 
     if (Path(name) / "recipe.yaml").is_file():
@@ -35,7 +37,8 @@ def show(
 
         near = nearest(name, [*known_recipes(), *(one for _, members in _members() for one in members)])
         raise RecipeError(
-            f"show {name}: no recipe, algorithm, reward, schedule or transform, and no run's folder; did you mean {near}?"
+            f"show {name}: no recipe, no algorithm, reward, schedule, optimizer or transform, and no run's folder; did you "
+            f"mean {near}?"
         )
     for what, config in found:
         out.print(_keys(f"{what} {name}", config))
@@ -45,12 +48,14 @@ def _members() -> Iterator[tuple[str, dict[str, Any]]]:
     from posttrain.algorithms import KIND as ALGORITHMS
     from posttrain.data.transforms import KIND as TRANSFORMS
     from posttrain.rewards.kinds import KIND as REWARDS
+    from posttrain.train.optimizers import KIND as OPTIMIZERS
     from posttrain.train.schedules import KIND as SCHEDULES
 
     yield from (
         ("algorithm", dict(ALGORITHMS.members)),
         ("reward", dict(REWARDS.members)),
         ("schedule", dict(SCHEDULES.members)),
+        ("optimizer", dict(OPTIMIZERS.members)),
         ("transform", dict(TRANSFORMS.members)),
     )
 

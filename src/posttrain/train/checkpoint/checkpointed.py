@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer
 
 from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded
@@ -21,11 +19,11 @@ from posttrain.telling import hearing
 from posttrain.train.checkpoint import folders as checkpoints
 from posttrain.train.checkpoint import shards
 from posttrain.train.checkpoint.run_state import RunState
-from posttrain.train.options import Execution
+from posttrain.train.optimizers._optimized import Optimized
 from posttrain.train.watch.records import RunFiles
 
 
-class Checkpointed(Trainer):
+class Checkpointed(Optimized):
     """The part of `PostTrainer` that saves, goes on, and ends when it is asked to.
 
     Its constructor sets what is declared here.
@@ -35,11 +33,8 @@ class Checkpointed(Trainer):
     """How the model is spread over the ranks, once it is."""
     evaluated_at: int | None = None
     """The step of the last evaluation in this process."""
-    _progress = 0.0
-    """The share of the run that is done, or of its budget that is spent, where the step begins."""
     run_state: RunState
     run_files: RunFiles
-    _execution: Execution
     _interruption: Interruption | None
     _facts: Mapping[str, Any]
     _keep: int | None
@@ -167,28 +162,3 @@ class Checkpointed(Trainer):
                 self.run_files.evaluate_again(self.state.global_step)
             with self._saving_when_interrupted():
                 self.evaluate()
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """See transformers; of our own where the learning rate has a schedule of ours."""
-        schedule = self._execution.schedule
-        if schedule is not None and self.lr_scheduler is None:
-            warmup, budget = self.args.get_warmup_steps(num_training_steps), self._execution.budget
-
-            def factor(step: int) -> float:  # with a budget, of the share of it that is spent
-                at = step if budget is None else round(self._progress * num_training_steps)
-                return schedule(at, num_training_steps, warmup)
-
-            of: Any = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = LambdaLR(of, factor)
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
-    def _take_rate_of_this_schedule(self) -> None:
-        """The next step's rate is of the schedule as it is now; the checkpoint's is of a run that may have been shorter."""
-        scheduler: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        if not isinstance(scheduler, LambdaLR):
-            return
-        factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-        scheduler._last_lr = [rate * factor(scheduler.last_epoch) for rate, factor in factors]
-        for group, rate in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
-            group["lr"] = rate

@@ -190,7 +190,7 @@ def evaluation_sets(data: Any, algorithm: Algorithm) -> dict[str, Any]:
 
 
 def check_optimizers(model: Any, execution: Execution, theirs: Mapping[str, Any]) -> None:
-    """Refuses an optimizer that would move other parameters than the model's, and two schedules.
+    """Refuses an optimizer that would move other parameters than the model's, and two of them or of schedules.
 
     Raises:
         SetupError: says what to do.
@@ -200,6 +200,8 @@ def check_optimizers(model: Any, execution: Execution, theirs: Mapping[str, Any]
         raise SetupError("optimizers has a schedule, and so has execution: pass one of them.")
     if optimizer is None:
         return
+    if execution.optimizer is not None or execution.parameters:
+        raise SetupError("optimizers has an optimizer, and execution says how one is made: pass one of them.")
     if execution.distributed is not None and execution.distributed.mode != "ddp":
         raise SetupError(
             f"optimizers: {execution.distributed.mode} makes new parameters: pass optimizer_cls_and_kwargs= instead."
