@@ -14,8 +14,8 @@ from posttrain.errors import RecipeError
 from posttrain.model.merging.kinds import AnyMerge
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentences
-from posttrain.recipe.mixtures import check_mixture
-from posttrain.recipe.moves import check_moves
+from posttrain.recipe.fits.mixtures import check_mixture
+from posttrain.recipe.fits.moves import check_moves
 from posttrain.recipe.resolve.over import is_in_vain
 from posttrain.recipe.resolve.resolved import resolved
 from posttrain.recipe.resolve.rounds import Rounds
@@ -104,11 +104,6 @@ class Recipe(Config):
     def _can_follow(self) -> Recipe:
         check_moves(self.model, self.training, self.distributed)
         check_optimizer(self.training, self.distributed.mode, samples=self.rollout is not None)
-        if self.model.reference.refresh and (self.distributed.shares_parameters or self.distributed.by_deepspeed):
-            raise ValueError(
-                f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "
-                f"{self.distributed.mode} has not: take mode ddp"
-            )
         return self
 
     def _check_evaluated(self, key: str, metric: str) -> None:

@@ -36,3 +36,8 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
             f"distributed.mode: {distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
             "layers alone; others take mode ddp"
         )
+    if model.reference.refresh and (distributed.shares_parameters or distributed.by_deepspeed):
+        raise ValueError(
+            f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "
+            f"{distributed.mode} has not: take mode ddp"
+        )

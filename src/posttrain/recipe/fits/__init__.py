@@ -1,0 +1,1 @@
+"""What must go together in a recipe, beside what the algorithm needs."""
