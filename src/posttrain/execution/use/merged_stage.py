@@ -83,7 +83,8 @@ def _evaluate(
             if ranks.is_main():
                 RunFiles(folder).resume_at(-1)
             trainer = make_trainer(prepared, arguments, folder, listeners, engine, None, interruption=interruption, facts={})
-            trainer.evaluate()
+            with trainer.trackers.kept():
+                trainer.evaluate()
         finally:
             engine.close()
     finally:
