@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import peft.tuners as tuners
@@ -10,9 +11,12 @@ from peft import PeftConfig
 from pydantic import ValidationError
 
 from adapters import CASES, adapter
+from posttrain.recipe.fits.moves import check_moves
+from posttrain.recipe.training import TrainingConfig
 from posttrain.settings.adapters.fields import fields_of
 from posttrain.settings.adapters.kinds import BY_NAME, KINDS, REFUSED, REFUSED_OPTIONS
-from posttrain.settings.model import Adapter
+from posttrain.settings.distributed import DistributedConfig
+from posttrain.settings.model import Adapter, ModelConfig
 
 WRONG: dict[str, dict[str, Any]] = {
     "did you mean lora or glora": {"kind": "lorra"},
@@ -65,3 +69,11 @@ def test_todays_form_is_lora_and_what_is_resolved_is_read_again() -> None:
     further = Adapter.model_validate({"continue": "runs/a/final/adapter"})
     assert Adapter.model_validate(further.model_dump(mode="json")) == further and further.kind is None
     assert BY_NAME["oft"].ranked and Adapter(kind="oft", r=4).for_peft()["oft_block_size"] == 0
+
+
+def test_ranks_that_share_a_model_take_plain_lora_alone() -> None:
+    shared = DistributedConfig(mode="fsdp2")
+    for case, fits in {"lora": True, "rslora": True, "dora": False, "pissa": False, "oft": False}.items():
+        model = ModelConfig(name="a/model", adapter=adapter(case))
+        with nullcontext() if fits else pytest.raises(ValueError, match="take mode ddp"):
+            check_moves(model, TrainingConfig(max_steps=1, rows_per_step=1), shared)

@@ -1,4 +1,4 @@
-"""Whether what is trained, and what happens to it beside the optimizer's step, goes with a recipe's model and mode."""
+"""Whether an adapter, what else is trained and what a step is followed by go with a recipe's model and mode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
             "leave one of them out (model.adapter.target_modules chooses where an adapter is)"
         )
     for rule in training.update:
-        if rule.of_adapters and adapter is None:
+        if rule.of_adapters and (adapter is None or not adapter.is_lora):
             raise ValueError(f"training.update: {rule.name}: it is of a LoRA adapter's matrices: set model.adapter")
         if rule.of_whole_models and adapter is not None:
             raise ValueError(f"training.update: {rule.name}: it is of parameters that model.adapter leaves as they are")

@@ -140,6 +140,11 @@ class Adapter(Config):
         return self.kind or f"the adapter of {self.continue_from}"
 
     @property
+    def is_lora(self) -> bool:
+        """It has LoRA's matrices, or what is continued may have them."""
+        return self.kind is None or self.known.module == LORA
+
+    @property
     def changes_base(self) -> bool:
         """Its beginning is taken out of the base, so that without it the model is not the start model."""
         return changes_base(self.init)
