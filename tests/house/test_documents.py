@@ -11,7 +11,7 @@ import runpy
 import shlex
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,6 +32,8 @@ from posttrain.settings.doors import code
 from posttrain.settings.doors.kinds import Kind, name_of
 from posttrain.train.optimizers import KIND as OPTIMIZER
 from posttrain.train.schedules import KIND as SCHEDULE
+from posttrain.train.updates import UPDATES
+from posttrain.train.updates.trainable import TRAINABLE
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))  # where it is run as a script
@@ -117,6 +119,11 @@ def optimizers() -> str:
     return all_of(OPTIMIZER)
 
 
+def listed(rules: Iterable[type[Any]], key: str) -> str:
+    lines = [f"| {key} | what |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{rule.model_fields[key].default}` | {summary(rule)} |" for rule in rules)])
+
+
 def transforms() -> str:
     return all_of(TRANSFORM)
 
@@ -130,6 +137,7 @@ GENERATED: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
     "docs/rewards.md": (("rewards", rewards),),
     "docs/architecture.md": (("schedules", schedules), ("optimizers", optimizers)),
     "docs/data.md": (("transforms", transforms),),
+    "docs/updates.md": (("trainable", lambda: listed(TRAINABLE, "rule")), ("updates", lambda: listed(UPDATES, "name"))),
 }
 """What stands between `<!-- word -->` and `<!-- /word -->` in a document."""
 

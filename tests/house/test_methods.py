@@ -30,6 +30,8 @@ from posttrain.settings.adapters.kinds import BY_NAME as ADAPTERS
 from posttrain.settings.doors.kinds import name_of
 from posttrain.train.optimizers import OPTIMIZERS
 from posttrain.train.schedules import SCHEDULES
+from posttrain.train.updates import UPDATES
+from posttrain.train.updates.trainable import TRAINABLE
 
 ROOT = Path(__file__).parents[2]
 LIST, PAGE = "docs/methods.yaml", "docs/methods.md"
@@ -62,6 +64,10 @@ class Here(Strict):
     merge: str | None = None
     adapter: str | None = None
     """A kind of model.adapter."""
+    update: str | None = None
+    """A rule of training.update."""
+    trainable: str | None = None
+    """A rule of training.trainable."""
     command: str | None = None
     """What is given to posttrain."""
     optimizer: str | None = None
@@ -82,6 +88,8 @@ class Here(Strict):
             "optimizer",
             "merge",
             "adapter",
+            "update",
+            "trainable",
             "command",
             "recipe",
             "absent",
@@ -108,7 +116,18 @@ class Method(Strict):
 
     @model_validator(mode="after")
     def _says_what_proves_it(self) -> Method:
-        kinds = ("algorithm", "reward", "transform", "schedule", "optimizer", "merge", "adapter", "command")
+        kinds = (
+            "algorithm",
+            "reward",
+            "transform",
+            "schedule",
+            "optimizer",
+            "merge",
+            "adapter",
+            "update",
+            "trainable",
+            "command",
+        )
         built = any(getattr(self.here, kind) for kind in kinds)
         assert not built or self.test, f"{self.name}: a method is there only if a test shows its effect"
         assert not (self.here.absent and self.test), f"{self.name}: what is not there has no test"
@@ -153,7 +172,7 @@ def _here(method: Method) -> str:
     if here.absent:
         return f"*{ABSENT}*: {here.absent}"
     options = ", ".join(f"{name}: {_written(value)}" for name, value in here.options.items())
-    named = ("reward", "transform", "schedule", "optimizer", "merge", "adapter", "command", "recipe")
+    named = ("reward", "transform", "schedule", "optimizer", "merge", "adapter", "update", "trainable", "command", "recipe")
     kinds = {name: getattr(here, name) for name in named}
     said = f"`{here.algorithm}`" if here.algorithm else next(f"{kind} `{name}`" for kind, name in kinds.items() if name)
     said += f" with `{options}`" if options else "".join(f", `{one}`" for one in here.set)
@@ -223,7 +242,7 @@ def fault_of_test(method: Method) -> str | None:
 def names(method: Method) -> list[str]:
     """Under which a test knows it: its name, if it is no reward; that of a reward, or of what it builds."""
     if method.here.reward is None:
-        kinds = ("algorithm", "transform", "schedule", "optimizer", "merge", "adapter")
+        kinds = ("algorithm", "transform", "schedule", "optimizer", "merge", "adapter", "update", "trainable")
         return [name for kind in kinds if (name := getattr(method.here, kind))]
     return [
         method.here.reward,
@@ -250,6 +269,10 @@ def fault_of_place(method: Method) -> str | None:
         return f"no schedule {here.schedule}"
     if here.merge and here.merge not in BY_NAME:
         return f"no merge {here.merge}"
+    if here.update and here.update not in map(name_of, UPDATES):
+        return f"no update {here.update}"
+    if here.trainable and here.trainable not in [rule.model_fields["rule"].default for rule in TRAINABLE]:
+        return f"no rule {here.trainable}"
     if here.adapter and here.adapter not in ADAPTERS:
         return f"no adapter {here.adapter}"
     if here.command and here.command.split()[0] not in dict(COMMANDS):

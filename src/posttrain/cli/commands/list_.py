@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="algorithms|rewards|schedules|optimizers|transforms|adapters|merges|recipes")
+        str,
+        typer.Argument(
+            metavar="algorithms|rewards|schedules|optimizers|transforms|adapters|merges|updates|trainable|recipes",
+        ),
     ],
 ) -> None:
     """Show what there is."""
@@ -30,6 +33,8 @@ def list_(
         "transforms": _transforms,
         "adapters": _adapters,
         "merges": _merges,
+        "updates": _updates,
+        "trainable": _trainable,
         "recipes": _recipes,
     }
     if what not in listings:
@@ -72,6 +77,24 @@ def _optimizers() -> Table:
     from posttrain.train.optimizers import KIND
 
     return _all_of(KIND)
+
+
+def _updates() -> Table:
+    from posttrain.train.updates import UPDATES
+
+    table = Table(Column("update", no_wrap=True), "what")
+    for config in UPDATES:
+        table.add_row(config.model_fields["name"].default, Text(_summary(config)))
+    return table
+
+
+def _trainable() -> Table:
+    from posttrain.train.updates.trainable import TRAINABLE
+
+    table = Table(Column("rule", no_wrap=True), "what")
+    for config in TRAINABLE:
+        table.add_row(config.model_fields["rule"].default, Text(_summary(config)))
+    return table
 
 
 def _transforms() -> Table:
