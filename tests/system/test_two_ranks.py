@@ -28,9 +28,9 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 BOUNDS = {"ddp": 1e-9, "fsdp2": 1e-9, "zero2": 3e-3, "zero3": 3e-3}
 """Of the largest difference, by the largest change. DeepSpeed keeps its parameters in float32, and some of these changes are
 a thousandth of the parameters."""
-BESIDES = ["grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None"]
+BESIDES = ["grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None", "half"]
 ALL = {True: NAMES, False: first_of_needs(example_values())}
-CASES = [(mode, name) for mode in BOUNDS for name in [*ALL[mode in MODES_OF_ALL], *BESIDES]]
+CASES = [(mode, name) for mode in BOUNDS for name in [*ALL[mode in MODES_OF_ALL], *BESIDES]] + [("ddp", "rules")]
 Trained = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 

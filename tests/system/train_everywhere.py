@@ -40,6 +40,11 @@ from posttrain.train.collect.demonstrations import DemonstrationCollector, colle
 from posttrain.train.collect.order import order_of
 from posttrain.train.learner import MicroLoss, Step
 from posttrain.train.options import Execution
+from posttrain.train.updates.ema import EMA
+from posttrain.train.updates.l2_sp import L2SP
+from posttrain.train.updates.reptile import Reptile
+from posttrain.train.updates.trainable.half import Half
+from posttrain.train.updates.trainable.lisa import Lisa
 from tiny import make_examples, make_model, make_teacher, parameters
 
 STEPS, ROWS = 3, 8
@@ -130,7 +135,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         "save_strategy": "no",
         "deepspeed": deepspeed_config(distributed, bf16=False) if ranks.world() > 1 else None,
     }
-    needs = algorithm.needs
+    needs, moves = algorithm.needs, options.pop("moves", {})
     told = {"crossed": needs.crossed, "worth": needs.weight, "template": needs.teacher_template}
     rows: Any = make_examples(model, tokenizer, sides=needs.sides, **told)  # type: ignore[arg-type]
     taught: dict[str, Any] = {"teachers": {"wide": make_teacher()}} if algorithm.needs.given_teacher else {}
@@ -141,7 +146,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         tokenizer=tokenizer,
         train_dataset=rows,
         args=TrainingArguments(**{**defaults, **options}),
-        execution=Execution(micro_batch_tokens=150, distributed=distributed, **switches),
+        execution=Execution(micro_batch_tokens=150, distributed=distributed, **moves, **switches),
         **taught,
     )
 
@@ -291,6 +296,10 @@ def main() -> None:
     moved["lora"] = change(adapted).numpy()
     moved["saved"] = saved(adapted, folder / "final").numpy()
     moved["offload"] = change(make_trainer(build_algorithm("sft"), mode, folder, offload=mode != "ddp")).numpy()
+    moved["half"] = change(make_trainer(values["sft"], mode, folder, moves={"trainable": Half()})).numpy()
+    if mode == "ddp":
+        rules = {"trainable": Lisa(layers=1, every=1), "update": [L2SP(strength=1), Reptile(every=2), EMA(decay=0.5)]}
+        moved["rules"] = change(make_trainer(values["sft"], mode, folder, moves=rules)).numpy()
     facts["check refuses"] = mode.startswith("zero") and check_refuses_what_loses_micro_batches(adapted.accelerator)
     for what in (None, "loss", "gradient"):
         moved[f"bad {what}"] = after_a_bad_step(what, mode, folder).numpy()

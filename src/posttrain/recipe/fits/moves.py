@@ -31,6 +31,11 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
             f"{asks}: each process needs the whole of the model and of the optimizer's state, and mode "
             f"{distributed.mode} shares them out: take mode ddp"
         )
+    if by_steps and str(training.extra.get("optim", "")).startswith("schedule_free"):
+        raise ValueError(
+            f"{asks}: extra.optim: {training.extra['optim']} averages weights itself, and trains others than it shows: take "
+            "another optimizer, or leave the rules out"
+        )
     if adapter is not None and distributed.mode != "ddp" and not adapter.is_plain:
         raise ValueError(
             f"distributed.mode: {distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
