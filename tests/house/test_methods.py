@@ -45,6 +45,8 @@ another method. The last column is that test, and the case of it that is meant. 
 is a **recipe**: keys that are there say it, and nothing here shows what it does. What is **not there** says what it would
 take. `docs/algorithms.md` has the parts of each algorithm.
 """
+KINDS = ("reward", "transform", "schedule", "optimizer", "merge", "adapter", "update", "trainable", "command", "recipe")
+"""Fields of `Here` beside an algorithm, and what is absent."""
 THERE, RECIPE, ABSENT = "there", "recipes whose effect is not tested", "not there"
 
 
@@ -80,21 +82,7 @@ class Here(Strict):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Here:
-        kinds = (
-            "algorithm",
-            "reward",
-            "transform",
-            "schedule",
-            "optimizer",
-            "merge",
-            "adapter",
-            "update",
-            "trainable",
-            "command",
-            "recipe",
-            "absent",
-        )
-        one_of = [getattr(self, kind) for kind in kinds]
+        one_of = [getattr(self, kind) for kind in ("algorithm", *KINDS, "absent")]
         assert sum(one is not None for one in one_of) == 1
         assert self.algorithm is not None or not self.options, "options are of an algorithm"
         assert self.recipe is not None or not self.set, "set is of a recipe"
@@ -116,19 +104,7 @@ class Method(Strict):
 
     @model_validator(mode="after")
     def _says_what_proves_it(self) -> Method:
-        kinds = (
-            "algorithm",
-            "reward",
-            "transform",
-            "schedule",
-            "optimizer",
-            "merge",
-            "adapter",
-            "update",
-            "trainable",
-            "command",
-        )
-        built = any(getattr(self.here, kind) for kind in kinds)
+        built = not (self.here.recipe or self.here.absent)
         assert not built or self.test, f"{self.name}: a method is there only if a test shows its effect"
         assert not (self.here.absent and self.test), f"{self.name}: what is not there has no test"
         assert self.case is None or self.test, f"{self.name}: a case is of a test"
@@ -172,8 +148,7 @@ def _here(method: Method) -> str:
     if here.absent:
         return f"*{ABSENT}*: {here.absent}"
     options = ", ".join(f"{name}: {_written(value)}" for name, value in here.options.items())
-    named = ("reward", "transform", "schedule", "optimizer", "merge", "adapter", "update", "trainable", "command", "recipe")
-    kinds = {name: getattr(here, name) for name in named}
+    kinds = {name: getattr(here, name) for name in KINDS}
     said = f"`{here.algorithm}`" if here.algorithm else next(f"{kind} `{name}`" for kind, name in kinds.items() if name)
     said += f" with `{options}`" if options else "".join(f", `{one}`" for one in here.set)
     return f"{said}; {method.note}" if method.note else said
@@ -242,7 +217,7 @@ def fault_of_test(method: Method) -> str | None:
 def names(method: Method) -> list[str]:
     """Under which a test knows it: its name, if it is no reward; that of a reward, or of what it builds."""
     if method.here.reward is None:
-        kinds = ("algorithm", "transform", "schedule", "optimizer", "merge", "adapter", "update", "trainable")
+        kinds = ("algorithm", *(kind for kind in KINDS if kind not in ("reward", "command", "recipe")))
         return [name for kind in kinds if (name := getattr(method.here, kind))]
     return [
         method.here.reward,

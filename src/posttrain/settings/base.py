@@ -22,6 +22,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 WIDEST = 1000  # characters to which a field of a template is padded
 
 
+def _is_a_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_is_a_pattern)]
+"""A regular expression."""
+
+
 def _names_columns(template: str) -> str:
     fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     if not fields or not all(name.isidentifier() for name in fields):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.base import Config, Count, NonNegative, Pattern, Positive
 
 TOKENS, SECONDS = SPENT = ("step/tokens", "step/seconds")
 """What metrics.jsonl says that a step has spent; a budget limits one of them."""
@@ -65,7 +64,7 @@ class StopWhen(Config):
 class MatchedRates(Config):
     """Of the parameters with a name that a pattern is found in."""
 
-    match: Annotated[str, Field(min_length=1)]
+    match: Pattern
     """A regular expression, looked for in the whole name: embed_tokens|lm_head, or lora_B."""
     lr: NonNegative | None = None
     """Their learning rate, in place of training.learning_rate; the schedule scales it alike."""
@@ -73,15 +72,6 @@ class MatchedRates(Config):
     """Or a factor of the learning rate that they have."""
     weight_decay: NonNegative | None = None
     """Theirs, in place of training.weight_decay, for norms and biases too, which have none otherwise."""
-
-    @field_validator("match")
-    @classmethod
-    def _is_a_pattern(cls, match: str) -> str:
-        try:
-            re.compile(match)
-        except re.error as error:
-            raise ValueError(f"{match!r} is no regular expression: {error}") from None
-        return match
 
     @model_validator(mode="after")
     def _says_something(self) -> MatchedRates:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import field_validator
-
+from posttrain.settings.base import Pattern
 from posttrain.train.updates.trainable._trainable import Shapes, TrainableConfig
 
 
@@ -14,17 +13,8 @@ class Match(TrainableConfig):
     """Parameters whose names fit a pattern are trained."""
 
     rule: Literal["match"] = "match"
-    pattern: str
+    pattern: Pattern
     """A regular expression that is looked for in a parameter's name: "mlp|norm", or "layers\\\\.(2|3)\\\\."."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _is_one(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"it is no regular expression: {error}") from error
-        return pattern
 
     def chosen(self, shapes: Shapes, seed: int, step: int) -> set[str]:
         """Those that it is found in."""
