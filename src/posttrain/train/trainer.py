@@ -33,7 +33,8 @@ from posttrain.train.given.teachers import NOBODY, as_teachers, known_to
 from posttrain.train.learner import Learner
 from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
-from posttrain.train.updates._applied import applied, freeze
+from posttrain.train.updates._applied import applied
+from posttrain.train.updates._chosen import freeze
 from posttrain.train.watch.coefficients import Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles

@@ -21,6 +21,7 @@ from posttrain.data.sources import Record
 from posttrain.data.transforms.documents import at_both_ends
 from posttrain.errors import DataError
 from posttrain.model.layout.make import make_layout
+from posttrain.model.proofs.trials import usable_layout
 from posttrain.model.scoring import Scorer
 from posttrain.settings.data import Encoding
 from posttrain.telling import hearing
@@ -265,7 +266,7 @@ def test_of_a_corrupted_text_random_tokens_are_read_and_its_own_are_learnt() -> 
 
 def test_what_predicts_a_corrupted_texts_tokens_has_read_the_random_ones() -> None:
     """Its log-probs against a loop over its tokens; and a collection of it is the same when it is read again."""
-    model, tokens = make_model()
+    (model, tokens), (naive, _) = make_model(), make_model()
     [record] = made([{"name": "corrupt", "rate": 0.5}], records({"text": "the cat sat on a mat"}))
     [[example]] = [Reader(Encoding(), tokens, (tokens.eos_token_id,)).examples([record])[0]]
     [row] = example.rows
@@ -273,8 +274,9 @@ def test_what_predicts_a_corrupted_texts_tokens_has_read_the_random_ones() -> No
     assert np.array_equal(collection.rows[0].read, row.read) and not np.array_equal(row.read, row.completion)
     batch = collection.flat.batch([0])
     with torch.no_grad():
+        assert usable_layout(model, "packed", len(tokens)) == "packed"
         inputs = make_layout("packed", pad_id=0).inputs(collection.rows, batch)
         found = Scorer("whole", 1.0).score(model, inputs, batch.loss_mask).logp[0]
         for t in range(1, len(row.completion)):
-            logits = model(torch.from_numpy(row.read[:t].astype(np.int64))[None]).logits[0, -1]
+            logits = naive(torch.from_numpy(row.read[:t].astype(np.int64))[None]).logits[0, -1]
             assert float(found[t]) == pytest.approx(float(logits.log_softmax(-1)[int(row.completion[t])]), abs=1e-10)

@@ -12,7 +12,7 @@ import torch
 from posttrain import PostTrainer
 from posttrain.errors import SetupError
 from posttrain.settings.model import Adapter
-from posttrain.train.updates._applied import shapes_of
+from posttrain.train.updates._chosen import shapes_of
 from posttrain.train.updates.trainable import TRAINABLE, TrainableConfig
 from posttrain.train.updates.trainable._trainable import layers_of, outside
 from posttrain.train.updates.trainable.blocks import Blocks

@@ -46,8 +46,8 @@ from posttrain.telling import tell
 from posttrain.train.collect.make import check_sampling
 from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.given.teachers import known_to
-from posttrain.train.updates._applied import freeze
-from posttrain.train.updates._applied import told as moves_told
+from posttrain.train.updates._chosen import freeze
+from posttrain.train.updates._chosen import told as moves_told
 
 
 @dataclass(frozen=True)
