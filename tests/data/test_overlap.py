@@ -94,13 +94,17 @@ def test_rows_are_left_out_where_that_is_asked_for_and_of_those_sets_alone() -> 
     assert one.left_out == ("shared_with_evaluation", "8 words in a row of it stand in data.eval.test (data.decontaminate)")
 
 
-@pytest.mark.parametrize(("n", "shared"), [(13, 3), (8, 80)])
-def test_what_gsm8k_shares_with_its_test_part(n: int, shared: int) -> None:
+@pytest.mark.parametrize(("n", "solutions", "shared"), [(13, False, 3), (8, False, 80), (13, True, 3), (8, True, 82)])
+def test_what_gsm8k_shares_with_its_test_part(n: int, solutions: bool, shared: int) -> None:
+    """Questions with questions; and with what is trained on, solutions too, as a run has it."""
     folder = real_data()
 
     def read(part: str) -> list[Record]:
-        lines = (folder / f"gsm8k_{part}.jsonl").read_text().splitlines()
-        return records(*({"prompt": json.loads(line)["question"]} for line in lines))
+        rows = map(json.loads, (folder / f"gsm8k_{part}.jsonl").read_text().splitlines())
+        answers = solutions and part == "train"
+        return records(
+            *({"prompt": row["question"], **({"completion": row["answer"]} if answers else {})} for row in rows)
+        )
 
     one = found(read("train"), read("test"), n)
     assert (one.questions, one.exact, one.ngram) == (1319, 0, shared)
