@@ -102,9 +102,7 @@ def test_what_gsm8k_shares_with_its_test_part(n: int, solutions: bool, shared: i
     def read(part: str) -> list[Record]:
         rows = map(json.loads, (folder / f"gsm8k_{part}.jsonl").read_text().splitlines())
         answers = solutions and part == "train"
-        return records(
-            *({"prompt": row["question"], **({"completion": row["answer"]} if answers else {})} for row in rows)
-        )
+        return records(*({"prompt": row["question"], **({"completion": row["answer"]} if answers else {})} for row in rows))
 
     one = found(read("train"), read("test"), n)
     assert (one.questions, one.exact, one.ngram) == (1319, 0, shared)

@@ -11,21 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import CASES, adapter, moved
-from model.adapters.test_kinds import (
-    small,
-    test_a_fresh_one_changes_nothing_and_a_trained_one_is_in_the_weights,
-    test_final_and_the_adapter_beside_it_are_one_model,
-)
+from adapters import CASES, adapter, assert_folders, assert_weights, moved, small
 from posttrain import HFEngine, PostTrainer, Request, Sampling, VLLMConfig, VLLMEngine
 from posttrain.settings.adapters.kinds import BY_NAME
 from tiny import make_model
 from train.test_resume import differ, ended
 
 pytestmark = pytest.mark.system
-WEIGHTS = test_a_fresh_one_changes_nothing_and_a_trained_one_is_in_the_weights
-FOLDERS = test_final_and_the_adapter_beside_it_are_one_model
-del test_a_fresh_one_changes_nothing_and_a_trained_one_is_in_the_weights, test_final_and_the_adapter_beside_it_are_one_model
 BEGIN_AT_0 = [
     case for case, given in CASES.items() if given.get("kind") is None or BY_NAME[given["kind"]].start != "elsewhere"
 ]
@@ -34,12 +26,12 @@ ENGINES = 1e-4  # nats
 
 @pytest.mark.parametrize("case", BEGIN_AT_0)
 def test_a_fresh_one_changes_nothing(case: str) -> None:
-    WEIGHTS(case)
+    assert_weights(case)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_folders_hold_it(case: str, tmp_path: Path) -> None:
-    FOLDERS(case, tmp_path)
+    assert_folders(case, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -26,18 +26,17 @@ from posttrain.execution.folder.run_folder import (
 )
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US, check_folder, check_ground
 from posttrain.execution.folder.starts import add as add_start
-from posttrain.execution.numbers import computed_in, on_gpu, settled
+from posttrain.execution.numbers import on_gpu, settled
 from posttrain.execution.planning import planned
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.before import collected
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.report.leaving import leave_card, leave_page
-from posttrain.execution.training import make_trainer, sampled_ahead
+from posttrain.execution.training import engine_of, make_trainer, sampled_ahead
 from posttrain.execution.use.merged_stage import merge_stage
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe, Stage
-from posttrain.rollout.make import make_engine
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import Told, hearing, tell
 from posttrain.train.trainer import PostTrainer
@@ -137,14 +136,7 @@ def _run(
                     write(folder / "recipe.yaml", _as_yaml(recipe))
                 prepared = collected(prepared, folder, permissions, listeners)
                 arguments = training_arguments(recipe, prepared.steps, checkpointing=checkpointing)
-            engine = make_engine(
-                recipe.rollout,
-                prepared.model,
-                prepared.tokenizer,
-                compute=computed_in(recipe),
-                allow_remote=permissions.remote_engine,
-                lockstep=recipe.distributed.shares_parameters and ranks.world() > 1,
-            )
+            engine = engine_of(prepared, permissions)
             stack.callback(engine.close)
             if (ahead := sampled_ahead(recipe)) is not None:
                 stack.callback(ahead.close)

@@ -12,12 +12,14 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 from posttrain.distributed import ranks
 from posttrain.execution.evaluation import evaluate
 from posttrain.execution.folder.best import Best
+from posttrain.execution.numbers import computed_in
 from posttrain.execution.prepare.preparation import Prepared
 from posttrain.model.saving import save_model
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.options import Judged
 from posttrain.rollout.engine import RolloutEngine, rest
-from posttrain.rollout.make import sampling_of
+from posttrain.rollout.make import make_engine, sampling_of
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.options import Execution, Watching
 from posttrain.train.schedules import built_schedule
@@ -32,6 +34,23 @@ def sampled_ahead(recipe: Recipe) -> Ahead | None:
         return None
     judged = Judged(recipe.data.judged, rollout.max_tokens)
     return Ahead(rollout.ahead, recipe.algorithm, recipe.rewards, judged, rollout.vllm, leads=ranks.is_main())
+
+
+def engine_of(prepared: Prepared, permissions: Permissions) -> RolloutEngine:
+    """The engine that samples rollouts, or answers of evaluations alone.
+
+    Raises:
+        SetupError, EngineError: as `make_engine`.
+    """
+    recipe = prepared.recipe
+    return make_engine(
+        recipe.rollout,
+        prepared.model,
+        prepared.tokenizer,
+        compute=computed_in(recipe),
+        allow_remote=permissions.remote_engine,
+        lockstep=recipe.distributed.shares_parameters and ranks.world() > 1,
+    )
 
 
 def make_trainer(

@@ -25,7 +25,9 @@ from recipes import SCRATCH, Command, only_warnings, recipe, write
 def text(first: int, tokens: int, prefix: int = 1, weight: bool = False) -> Example:
     ids = np.arange(first, first + tokens, dtype=np.int32)
     worth = ids.astype(np.float32) if weight else None
-    return Example((Row(ids[:0], ids, np.arange(tokens) >= prefix, worth),), f"text {first}")
+    return Example(
+        (Row(ids[:0], ids, np.arange(tokens) >= prefix, worth, inputs=ids + 100 if weight else None),), f"text {first}"
+    )
 
 
 @settings(max_examples=60)
@@ -39,7 +41,8 @@ def test_a_text_in_pieces_is_the_text_and_each_token_has_loss_once(
     assert learnt == row.completion[row.mask].tolist()
     assert all(2 <= len(one.completion) <= length and one.mask.any() and not one.mask[0] for one in cut)
     assert all(one.weight is None or one.weight.tolist() == one.completion.tolist() for one in cut)
-    assert [one.weight is None for one in cut] == [not weight] * len(cut)
+    assert all(one.inputs is None or (one.inputs - 100).tolist() == one.completion.tolist() for one in cut)
+    assert [(one.weight is None, one.inputs is None) for one in cut] == [(not weight, not weight)] * len(cut)
     for before, after in itertools.pairwise(cut):
         assert before.completion[-1] == after.completion[0]
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters import moved
-from model.adapters.test_kinds import small
+from adapters import moved, small
 from posttrain.model.weights import engine_weights
 
 NAME = "model.layers.0.self_attn.q_proj"

@@ -9,16 +9,14 @@ from typing import Any
 
 from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
-from posttrain.execution.numbers import computed_in
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import prepare
-from posttrain.execution.training import make_trainer
+from posttrain.execution.training import engine_of, make_trainer
 from posttrain.execution.use.merged import local
 from posttrain.model.merging.folder import merge_models
 from posttrain.model.proofs import disk
 from posttrain.model.saving import withdraw
 from posttrain.recipe.recipe import Stage
-from posttrain.rollout.make import make_engine
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import tell
 from posttrain.train.watch.records import Listener, RunFiles
@@ -71,14 +69,7 @@ def _evaluate(
     prepared = prepare(stage.model_copy(update={"model": model}), permissions)
     try:
         arguments = training_arguments(prepared.recipe, prepared.steps, checkpointing=False)
-        engine = make_engine(
-            stage.rollout,
-            prepared.model,
-            prepared.tokenizer,
-            compute=computed_in(stage),
-            allow_remote=permissions.remote_engine,
-            lockstep=stage.distributed.shares_parameters and ranks.world() > 1,
-        )
+        engine = engine_of(prepared, permissions)
         try:
             if ranks.is_main():
                 RunFiles(folder).resume_at(-1)
