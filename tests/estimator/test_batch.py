@@ -108,8 +108,9 @@ def test_take_takes_the_rows_of_every_field() -> None:
     per_token = {"behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy", "collision"}
     whole = {"loss_mask", "mark", "tokens", "origin", "version"}
     values = {name: number[:, None].float().expand(4, 3) for name in per_token}
-    values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "origin", "version")}
+    values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "version")}
     values |= {name: number[:, None].expand(4, 3) > 1 for name in ("loss_mask", "mark")}
+    values["origin"] = (2 - number[:, None].clamp(max=2)).expand(4, 3)
     batch = Batch(**values, **{name: make() for name, make in per_row.items()}, progress=0.5)
     taken, rows = batch.take([3, 1]), [3, 1]
     for name in per_token | whole | set(per_row) - {"rewards_by_name"}:
@@ -134,3 +135,10 @@ def test_units_of_another_size_are_refused_by_the_loss() -> None:
         batch = Batch(loss_mask=mask, chosen=torch.arange(6) % unit == 0, unit=unit)
         with pytest.raises(ValueError, match=f"the batch has units of {unit}"):
             policy_gradient_loss(build_algorithm(name), torch.zeros(6, 2), batch)
+
+
+def test_what_others_wrote_carries_no_loss() -> None:
+    origin = torch.tensor([[Origin.ROLLOUT, Origin.OTHER, Origin.ROLLOUT]])
+    batch = Batch(loss_mask=origin == Origin.ROLLOUT, origin=origin)
+    with pytest.raises(ValueError, match="OTHER: what others wrote is read, and never learnt"):
+        batch.replace(loss_mask=torch.ones(1, 3, dtype=torch.bool))

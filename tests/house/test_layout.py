@@ -33,6 +33,7 @@ CATALOGUES = (
     "model/adapters",
     "model/merging/kinds",
     "rewards/kinds",
+    "environments/calls",
     "environments/kinds",
     "train/schedules",
     "train/optimizers",
@@ -119,7 +120,7 @@ def too_large(root: Path) -> list[str]:
     large: list[str] = []
     for folder in sorted(folders):
         name = folder.relative_to(root).as_posix()
-        entries = {path.name for path in folder.iterdir()} - {"__init__.py", "py.typed", "__pycache__"}
+        entries = {path.name for path in folder.iterdir()} - {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
         if name in CATALOGUES:
             entries = {entry for entry in entries if not entry.startswith("_")}
         most = TOP if folder == root else CATALOGUE if name in CATALOGUES else FOLDER

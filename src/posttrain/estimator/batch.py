@@ -24,28 +24,33 @@ A capped token no longer has the exact gradient; `ratio/capped_fraction` counts 
 
 
 class Origin(IntEnum):
-    """Who wrote a token: the policy's sampler, or a demonstration."""
+    """Who wrote a token: the policy's sampler, a demonstration, or somebody else whom nobody learns from: what an environment
+    answers, and what a template writes around it.
+    """
 
     ROLLOUT = 0
     DEMO = 1
+    OTHER = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """Completions of one collection, or of a part of it, padded on the right to [B, T].
 
-    Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO: NaN is
-    never used as a sign. `old_logp=None` means the current policy, detached. `version` is that of the weights that sampled a
-    token, and of no meaning on demonstrations; None: those that are trained. `weight` is what the data say that a row or a
-    token is worth; `Algorithm.credit` makes advantages of it. `mark` are tokens that `prepare` has chosen. `collision` is the
-    log of the sum of the squared probabilities, of the policy as it is. `anchor` is one number for the whole step, made
-    before its first micro-batch. `baseline` is what an answer to the row's question is worth. `taught` are rows beside which
-    there is a right one for their teacher (`Needs.shows_right`). `coefficients` are those that follow what is measured
-    (`Adaptive`), by their names; None: nobody keeps them, and each is where it starts. So many rows in a row are a `unit`,
-    whose first one is `chosen` where there are preferences; then 1 means 2.
+    Only `loss_mask` is required. Where nobody sampled a token its `behavior_logp` is 0 and its origin is DEMO or OTHER:
+    NaN is never used as a sign. OTHER never carries loss. `old_logp=None` means the current policy, detached. `version`
+    is that of the weights that sampled a token, and of no meaning on demonstrations; None: those that are trained.
+    `weight` is what the data say that a row or a token is worth; `Algorithm.credit` makes advantages of it. `mark` are
+    tokens that `prepare` has chosen. `collision` is the log of the sum of the squared probabilities, of the policy as it
+    is. `anchor` is one number for the whole step, made before its first micro-batch. `baseline` is what an answer to the
+    row's question is worth. `taught` are rows beside which there is a right one for their teacher (`Needs.shows_right`).
+    `coefficients` are those that follow what is measured (`Adaptive`), by their names; None: nobody keeps them, and each
+    is where it starts. So many rows in a row are a `unit`, whose first one is `chosen` where there are preferences; then
+    1 means 2.
 
     Raises:
-        ValueError: a field has another shape than [B, T] or [B], units are not whole, or `chosen` is not the first of each.
+        ValueError: a field has another shape than [B, T] or [B], units are not whole, `chosen` is not the first of each, or
+            a token of OTHER carries loss (looked at on the CPU, where batches are made).
     """
 
     loss_mask: Bool[Tensor, "B T"]
@@ -84,6 +89,10 @@ class Batch:
         if self.group is None:  # pyright: ignore[reportUnnecessaryComparison]
             object.__setattr__(self, "group", torch.arange(rows, device=device))
         self._check_shapes()
+        if device.type == "cpu" and bool((self.loss_mask & (self.origin == Origin.OTHER)).any()):
+            raise ValueError(
+                "Batch.loss_mask is True on a token of Origin.OTHER: what others wrote is read, and never learnt."
+            )
         if self.chosen is not None and self.unit == 1:
             object.__setattr__(self, "unit", 2)
         if rows % self.unit:
@@ -187,8 +196,9 @@ class Question:
 class Request:
     """What a rollout engine is asked for: `n` completions of `prompt` + `prefix`, both token ids.
 
-    A prefix comes back as DEMO tokens at the head of its row. `question` is the id that seeds are made of. `temperature` is
-    its own, in place of that at which all is sampled; 0 asks for the most probable tokens.
+    A prefix comes back as DEMO tokens at the head of its row. `question` is the id that seeds are made of, with `turn`, which
+    of the answers in a conversation it is, and `sample`, the number of the first of the n. `temperature` and `max_tokens` are
+    its own, in place of those of all; at temperature 0 the most probable tokens are asked for.
     """
 
     prompt: Sequence[int]
@@ -196,3 +206,6 @@ class Request:
     n: int = 1
     question: int = 0
     temperature: float | None = None
+    max_tokens: int | None = None
+    turn: int = 0
+    sample: int = 0

@@ -19,7 +19,7 @@ from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
 from posttrain.model.tokenizer import eos_ids
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed, temperature_of
+from posttrain.rollout.engine import Completion, Sampling, check_requests, limit_of, room_of, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
 
 PAGE = 256  # tokens of a block of the cache
@@ -92,11 +92,11 @@ class ContinuousEngine:
             **options,
         )
         on_cpu = model.device.type == "cpu"
-        needed = sum(n * (1 + (len(request.prompt) + sampling.max_tokens) // PAGE) for request in requests)
+        needed = sum(n * (1 + (len(request.prompt) + limit_of(request, sampling)) // PAGE) for request in requests)
         batching = ContinuousBatchingConfig(
             page_size=PAGE,
             return_logprobs=True,
-            seed=sample_seed(sampling, requests[0].question, n) % 2**32,
+            seed=sample_seed(sampling, requests[0].question, n, requests[0].turn) % 2**32,
             num_blocks=min(needed, CPU_TOKENS // PAGE) if on_cpu else None,
             drop_unsupported_processors=False,
         )
@@ -106,7 +106,7 @@ class ContinuousEngine:
                 names = [
                     manager.add_request(
                         [*request.prompt, *request.prefix],
-                        max_new_tokens=sampling.max_tokens - len(request.prefix),
+                        max_new_tokens=room_of(request, sampling),
                         eos_token_id=how.eos_token_id,
                     )
                     for request in requests

@@ -107,6 +107,16 @@ def temperature_of(request: Request, sampling: Sampling) -> float:
     return sampling.temperature if request.temperature is None else request.temperature
 
 
+def limit_of(request: Request, sampling: Sampling) -> int:
+    """Tokens of its answer, the prefix among them: its own limit, or that of all."""
+    return sampling.max_tokens if request.max_tokens is None else request.max_tokens
+
+
+def room_of(request: Request, sampling: Sampling) -> int:
+    """Tokens that may be sampled after its prefix."""
+    return limit_of(request, sampling) - len(request.prefix)
+
+
 def check_requests(requests: Sequence[Request], sampling: Sampling, context: int | None) -> None:
     """Refuses what no engine can answer, before anything is sampled. `context` is the model's maximal length.
 
@@ -119,16 +129,19 @@ def check_requests(requests: Sequence[Request], sampling: Sampling, context: int
             raise ValueError(f"request {number} has the temperature {request.temperature:g}; 0 is greedy, and the least")
         if not len(request.prompt) + len(request.prefix):
             raise ValueError(f"request {number} has an empty prompt")
-        if len(request.prefix) >= sampling.max_tokens:
+        if room_of(request, sampling) < 1:
             raise ValueError(f"request {number}: the prefix of {len(request.prefix)} tokens leaves no room in max_tokens")
-        if context is not None and len(request.prompt) + sampling.max_tokens > context:
+        asked = limit_of(request, sampling)
+        if context is not None and len(request.prompt) + asked > context:
             raise ValueError(
-                f"request {number}: a prompt of {len(request.prompt)} tokens and max_tokens {sampling.max_tokens} are over "
+                f"request {number}: a prompt of {len(request.prompt)} tokens and max_tokens {asked} are over "
                 f"the model's context of {context} tokens"
             )
 
 
-def sample_seed(sampling: Sampling, question: int, sample: int) -> int:
-    """The seed of one sample: a hash of (seed, step, question, sample), never a state that others advance."""
-    key = f"{sampling.seed}/{sampling.step}/{question}/{sample}".encode()
+def sample_seed(sampling: Sampling, question: int, sample: int, turn: int = 0) -> int:
+    """The seed of one sample: a hash of (seed, step, question, sample) and of the turn of a conversation from the second on,
+    never a state that others advance.
+    """
+    key = f"{sampling.seed}/{sampling.step}/{question}/{sample}{f'/{turn}' if turn else ''}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")

@@ -21,7 +21,7 @@ from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
 from posttrain.model.tokenizer import eos_ids
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed, temperature_of
+from posttrain.rollout.engine import Completion, Sampling, check_requests, limit_of, room_of, sample_seed, temperature_of
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing
 TOKENS = 2**16  # of prompts and answers at a time: the cache of an 8 B model in float32 is then 17 GB
@@ -73,7 +73,7 @@ class HFEngine:
         training = self._model.training
         self._model.eval()
         try:
-            for part in _parts(requests, sampling.max_tokens):
+            for part in _parts(requests, sampling):
                 self._sample([(requests[i], samples[i]) for i in part], sampling)
             self._run_along()
         finally:
@@ -149,24 +149,26 @@ class HFEngine:
 
 
 def _samples(number: int, request: Request, sampling: Sampling) -> list[_Sample]:
-    room, heat = sampling.max_tokens - len(request.prefix), temperature_of(request, sampling)
-    seeds = (sample_seed(sampling, request.question, sample) for sample in range(request.n))
+    room, heat = room_of(request, sampling), temperature_of(request, sampling)
+    numbers = range(request.sample, request.sample + request.n)
+    seeds = (sample_seed(sampling, request.question, sample, request.turn) for sample in numbers)
     return [_Sample(number, np.random.Generator(np.random.Philox(key=seed)).random(room), room, heat) for seed in seeds]
 
 
-def _parts(requests: Sequence[Request], max_tokens: int) -> list[list[int]]:
+def _parts(requests: Sequence[Request], sampling: Sampling) -> list[list[int]]:
     """Requests of like length together, as many as the bounds on rows and tokens allow."""
 
     def length(i: int) -> int:
         return len(requests[i].prompt) + len(requests[i].prefix)
 
     parts: list[list[int]] = []
-    rows = 0
+    rows = room = 0
     for i in sorted(range(len(requests)), key=length):
-        rows += requests[i].n
-        if not parts or rows > ROWS or rows * (length(i) + max_tokens) > TOKENS:
+        rows, own = rows + requests[i].n, limit_of(requests[i], sampling)
+        room = max(room, own)
+        if not parts or rows > ROWS or rows * (length(i) + room) > TOKENS:
             parts.append([])
-            rows = requests[i].n
+            rows, room = requests[i].n, own
         parts[-1].append(i)
     return parts
 

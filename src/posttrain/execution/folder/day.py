@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import yaml
 
-from posttrain.data.encoding.day import today
+from posttrain.data.encoding.template import today
 from posttrain.recipe.recipe import Recipe
 
 R = TypeVar("R", bound=Recipe)

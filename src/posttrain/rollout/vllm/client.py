@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from posttrain.errors import EngineError
 from posttrain.estimator.batch import Request
-from posttrain.rollout.engine import Completion, Sampling, check_requests, sample_seed, temperature_of
+from posttrain.rollout.engine import Completion, Sampling, check_requests, room_of, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
 from posttrain.rollout.vllm.backend import Answer, Ask, Backend, sampling_options
 from posttrain.settings.rollout import VLLM_TEMPERATURE
@@ -52,12 +52,12 @@ class VLLMClient:
         asks = [
             Ask(
                 [*request.prompt, *request.prefix],
-                sampling.max_tokens - len(request.prefix),
-                sample_seed(sampling, request.question, sample) >> 1,  # vLLM's are of 63 bits
+                room_of(request, sampling),
+                sample_seed(sampling, request.question, sample, request.turn) >> 1,  # vLLM's are of 63 bits
                 request.temperature,
             )
             for request in requests
-            for sample in range(request.n)
+            for sample in range(request.sample, request.sample + request.n)
         ]
         if not asks:
             return [[] for _ in requests]

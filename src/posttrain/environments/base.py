@@ -1,0 +1,77 @@
+"""What an environment is: it answers text with messages. Token ids are never its business. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Message = Mapping[str, str]
+"""A role and a content, as in conversations of the data; and the name of a tool, where it is a tool that answers."""
+End = Literal["done", "max_turns", "max_tokens", "context", "invalid", "deadline", "fault"]
+"""Why an episode ended: the environment said so; a limit of turns, of the policy's tokens, or of the context; too many turns
+in a row without a call that could be read; or it failed, which is nobody's answer: `deadline` and `fault`."""
+FAILED: frozenset[End] = frozenset(("deadline", "fault"))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the policy sees first. `tools` are JSON schemas, which the chat template is given; none for plain text."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool that the policy calls with these arguments; or `fault`, why what it wrote is no call."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the policy wrote. `text` is made of its ids, once; `thinking` is what stands before the end of its thoughts, where
+    the format cuts them off, and is then not in `text`. A turn that was cut off (`finish` is length) has no calls.
+    """
+
+    text: str
+    thinking: str | None = None
+    calls: Sequence[Call] = ()
+    finish: Literal["stop", "length"] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What came of a turn: others' words, none where it is over; and what the turn is paid, if anything.
+
+    `info` is plain data for rewards and transcripts, and never seen by the policy; of the last step `correct` is the verdict
+    and `answer` what was answered, where the environment knows them.
+    """
+
+    messages: Sequence[Message] = ()
+    reward: float | None = None
+    done: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Environment(Protocol):
+    """One object, one episode.
+
+    What a bad call, an unknown tool or a wrong argument yields is a message: it is the policy's own fault, and graded. What
+    an exception or a missed deadline yields is a failure: the row is masked and counted, and never graded 0.
+    """
+
+    async def reset(self, columns: Mapping[str, Any], seed: int) -> Start:
+        """The beginning, a function of the row's columns and the seed alone."""
+        ...
+
+    async def step(self, turn: Turn) -> Step:
+        """What comes of a turn."""
+        ...
+
+    async def close(self) -> None:
+        """Frees what it holds."""
+        ...

@@ -1,0 +1,30 @@
+"""All environments: one file (its config, and what it does) and one line here for each."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any
+
+from posttrain.environments.kinds.echo import EchoConfig
+from posttrain.environments.kinds.guess import GuessConfig
+from posttrain.environments.options import EnvironmentConfig
+from posttrain.settings.doors.kinds import Kind
+
+ENVIRONMENTS: tuple[type[EnvironmentConfig], ...] = (
+    GuessConfig,
+    EchoConfig,
+)
+
+
+def _installed_environment(point: EntryPoint, brought: Any) -> type[EnvironmentConfig]:
+    raise ValueError(f"{point.value} is no config class with build")
+
+
+KIND = Kind(
+    "environment", group="posttrain.environments", base=EnvironmentConfig, members=ENVIRONMENTS, wrap=_installed_environment
+)
+
+if TYPE_CHECKING:
+    AnyEnvironment = EnvironmentConfig
+else:
+    AnyEnvironment = KIND.field

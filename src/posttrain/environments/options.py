@@ -1,0 +1,67 @@
+"""What every environment can be told in a recipe. No torch here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from posttrain.environments.base import Environment
+from posttrain.environments.calls import AnyFormat
+from posttrain.rewards.values import MAX_WEIGHT
+from posttrain.settings.base import Config, Count, Positive, Share
+
+Limit = Literal["max_turns", "max_tokens", "context"]
+
+
+class EnvironmentConfig(Config, ABC):
+    """What every environment can be told."""
+
+    says_right: ClassVar[bool] = False
+    """It can say which episodes are right."""
+    makes_tasks: ClassVar[bool] = False
+    """It makes tasks of its own, which a source `{environment: {rows: …}}` asks for."""
+
+    name: str
+    """Which environment; the other keys here are its options."""
+    max_turns: Count
+    """Turns of the policy, after which an episode ends."""
+    turn_tokens: Count | None = None
+    """Tokens of one turn of the policy; rollout.max_tokens, which is all that it writes in an episode, if not set."""
+    observation_tokens: Count = 512
+    """Tokens of what the environment says after a turn; more of them are cut out of its middle, and counted."""
+    format: AnyFormat = "none"
+    """How the policy writes calls of tools; none: the environment reads its text."""
+    max_invalid: Count = 3
+    """Turns in a row with a call that cannot be read, or that calls no tool, after which an episode ends; where there are
+    tools."""
+    before: str = ""
+    """Text before what the environment says, where there is no chat template (data.chat_template: false)."""
+    after: str = ""
+    """Text after it."""
+    deadline: Positive = 30.0
+    """Seconds that the environment has for the beginning, and for each turn."""
+    concurrency: Count = 64
+    """Environments that work at a time."""
+    max_error_rate: Share = 0.2
+    """A run whose environment fails more often (deadline, an exception) ends with exit code 7; failed episodes are in no
+    group's baseline, and carry no loss."""
+    mask: list[Limit] = []
+    """Limits whose episodes carry no loss, and stay in their group's baseline; none: the reward says what they are worth."""
+    weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
+    """Of the sum of what an episode's turns were paid, among the rewards; 0 only watches."""
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name
+
+    @abstractmethod
+    def build(self) -> Callable[[], Environment]:
+        """What makes the environment of each episode.
+
+        Raises:
+            SetupError: it does not start.
+        """
