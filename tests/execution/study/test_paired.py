@@ -29,7 +29,27 @@ def test_a_pair_by_hand() -> None:
 
 def test_runs_that_are_alike_are_no_news() -> None:
     found = paired([1.0, 0.0, 1.0], [1.0, 0.0, 1.0])
-    assert (found.difference, found.low, found.high, found.p, found.mcnemar) == (0, 0, 0, 1, 1)
+    assert (found.difference, found.p, found.mcnemar) == (0, 1, 1)
+    assert -found.low == found.high == pytest.approx(1.96**2 / (3 + 1.96**2), abs=1e-4)
+
+
+def tango(won: int, lost: int, problems: int, difference: float) -> float:
+    """The score of a difference of paired proportions, which is normal (Tango 1998, equations 22 to 25)."""
+    b = -won - lost + (2 * problems - won + lost) * difference
+    least = ((b * b + 8 * problems * lost * difference * (1 - difference)) ** 0.5 - b) / (4 * problems)
+    return (won - lost - problems * difference) / (problems * (2 * least + difference * (1 - difference))) ** 0.5
+
+
+@pytest.mark.parametrize("n", [1, 5, 48, 1000])
+def test_where_all_differ_alike_the_interval_is_the_score_interval_and_not_a_point(n: int) -> None:
+    z = stats.norm.ppf(0.975)
+    alike, better, worse, half = (
+        paired([one] * n, [other] * n, resamples=9) for one, other in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (1.0, 0.5))
+    )
+    assert tango(0, 0, n, alike.high) == pytest.approx(-z) and alike.low == -alike.high
+    assert tango(n, 0, n, better.low) == pytest.approx(z) and better.high == 1
+    assert (worse.low, worse.high) == (-1, pytest.approx(-better.low))
+    assert half.low < half.difference == 0.5 < half.high <= 1, "what is no verdict may be any other gap"
 
 
 def test_p_is_uniform_where_both_are_alike() -> None:

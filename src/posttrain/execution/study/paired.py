@@ -24,8 +24,9 @@ Scores = Mapping[str, float]
 class Paired:
     """One run's scores less another's, problem by problem.
 
-    low, high: of the mean difference, a 95 % bootstrap over problems. p: of sign flips, how often a difference is so large if
-    both are alike. mcnemar: the same by McNemar's exact test, where each score is 0 or 1. holm: `p` among those of a table.
+    low, high: of the mean difference, a 95 % bootstrap over problems; where all differ alike, `of_one_gap`. p: of sign flips,
+    how often a difference is so large if both are alike. mcnemar: the same by McNemar's exact test, where each score is 0 or
+    1. holm: `p` among those of a table.
     """
 
     won: int
@@ -58,9 +59,12 @@ def paired(scores: Sequence[float], others: Sequence[float], *, resamples: int =
     won, lost = int((gaps > 0).sum()), int((gaps < 0).sum())
     mean = float(gaps.mean())
     if not won + lost:
-        return Paired(0, len(gaps), 0, 0.0, 0.0, 0.0, 1.0, mcnemar=1.0 if _are_verdicts(one, other) else None)
-    low = high = mean
-    if len({*gaps.tolist()}) > 1:
+        return Paired(
+            0, len(gaps), 0, 0.0, *of_one_gap(0.0, len(gaps)), 1.0, mcnemar=1.0 if _are_verdicts(one, other) else None
+        )
+    if len({*gaps.tolist()}) == 1:
+        low, high = of_one_gap(mean, len(gaps))
+    else:
         drawn = stats.bootstrap(
             (gaps,), np.mean, n_resamples=resamples, confidence_level=CONFIDENCE, method="percentile", batch=100, rng=seed
         )
@@ -68,6 +72,18 @@ def paired(scores: Sequence[float], others: Sequence[float], *, resamples: int =
     exact = float(stats.binomtest(won, won + lost).pvalue) if _are_verdicts(one, other) else None
     p = _by_flips(gaps[gaps != 0], resamples, seed)  # the signs of others make no difference
     return Paired(won, len(gaps) - won - lost, lost, mean, low, high, p, exact)
+
+
+def of_one_gap(gap: float, problems: int) -> tuple[float, float]:
+    """The 95 % interval of a mean difference where all problems have the same, from -1 to 1, and a bootstrap has no width.
+
+    Where no problem in n is another one, up to a share u = z² / (n + z²) of all may be, Wilson's bound for 0 of n, and those
+    differ by -1 or by 1 at the most. Of verdicts this is the score interval for paired proportions (Tango, Statistics in
+    Medicine 17, 1998): from -u to u where all are tied, from 1 - 2u to 1 where all are won.
+    """
+    square = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    others = square / (problems + square)
+    return gap - others * (1 + gap), gap + others * (1 - gap)
 
 
 def _by_flips(gaps: Any, resamples: int, seed: int) -> float:
