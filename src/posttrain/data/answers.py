@@ -45,15 +45,15 @@ class AnswerText:
         self._tags = {i for token, i in special.items() if any(token in tag for pair in _PAIRS for tag in pair)}
         self._dropped = sorted((token for token, i in special.items() if i not in self._tags), key=len, reverse=True)
 
-    def of(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Ids) -> str:
+    def of(self, asked: Ids, columns: Mapping[str, Any], tokens: Ids) -> str:
         """What `tokens` say after the prompt `asked` of a row."""
         return self.prefill(asked, columns) + self._decoded(tokens)
 
-    def raw(self, asked: Sequence[int], columns: Mapping[str, Any], tokens: Ids) -> str:
+    def raw(self, asked: Ids, columns: Mapping[str, Any], tokens: Ids) -> str:
         """The same with all special tokens, those that end an answer among them."""
         return self.prefill(asked, columns) + self._tokenizer.decode(_ids(tokens), skip_special_tokens=False)
 
-    def prefill(self, asked: Sequence[int], columns: Mapping[str, Any]) -> str:
+    def prefill(self, asked: Ids, columns: Mapping[str, Any]) -> str:
         """The beginning of the answer that stands in the prompt: tags at its end, or a turn that is to be continued."""
         prompt = columns.get("prompt")
         last = prompt[-1] if is_conversation(prompt) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
@@ -18,6 +18,8 @@ from posttrain.estimator.batch import Request
 from posttrain.rewards.grading import Grade, Grader, Verdict, classes, graded
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.telling import tell
+from posttrain.train.collect.episodes.episode import Episode
+from posttrain.train.collect.episodes.player import Asked, Player
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -46,6 +48,8 @@ class Answer:
     value: str | None
     tokens: int
     finish: str
+    episode: Mapping[str, Any] | None = None
+    """Its turns and how it ended, where an environment answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Evaluation:
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """The answers, for a file."""
-        return (asdict(answer) for group in self.answers for answer in group)
+        rows = (asdict(answer) for group in self.answers for answer in group)
+        return ({**row, **(row.pop("episode") or {})} for row in rows)
 
 
 def evaluate(
@@ -78,6 +83,7 @@ def evaluate(
     *,
     samples: int,
     ks: Sequence[int] = (),
+    player: Player | None = None,
 ) -> Evaluation:
     """Samples `samples` answers to every problem and grades them: each rank its share of the problems, and all get the same.
 
@@ -85,11 +91,18 @@ def evaluate(
     C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1); majority@n grades the most frequent answer, ties shared; equal
     answers vote together, as for the reward majority_vote. An answer that was cut off is none, unless the grader reads such.
     Failed grades are in none of them, and a problem with nothing but failed grades is left out.
+
+    With a `player` these are of episodes, judged by the environment where it says what is right, and else by their last turn.
     """
     mine = ranks.my_share(range(len(problems)))
-    sampled = engine.generate([Request(problems[i].prompt, n=samples, question=i) for i in mine], sampling)
-    text = AnswerText(tokenizer)
-    share = [_graded(problems[i], group, text, grader) for i, group in zip(mine, sampled, strict=True)]
+    if player is None:
+        sampled = engine.generate([Request(problems[i].prompt, n=samples, question=i) for i in mine], sampling)
+        text = AnswerText(tokenizer)
+        share = [_graded(problems[i], group, text, grader) for i, group in zip(mine, sampled, strict=True)]
+    else:
+        asked = [Asked(i, problems[i].prompt, problems[i].columns, samples) for i in mine]
+        played = zip(mine, player.play(asked, sampling), strict=True)
+        share = [_judged(problems[i], group, grader) for i, group in played]
     answers = ranks.all_shares(share, "the answers of an evaluation")
     groups = [[Grade(a.verdict, a.value) for a in group if not a.verdict.failed] for group in answers]
     groups = [group for group in groups if group]
@@ -112,7 +125,12 @@ def evaluate(
             f"More than half of an evaluation's answers were cut off at max_tokens {sampling.max_tokens}: they have no "
             "answer and count as not right. Raise it, or name what ends an answer in stop.",
         )
-    estimates = {name: estimate(values, shares=name != "length") for name, values in scores.items() if values}
+    if player is not None:
+        every = [answer.episode for answer in flat if answer.episode is not None]
+        scores["turns"] = [float(np.mean([len(a.episode["turns"]) for a in group if a.episode])) for group in answers]
+        ends = Counter(one["end"] for one in every)
+        shares |= {f"end/{end}": count / len(every) for end, count in sorted(ends.items())}
+    estimates = {name: estimate(values, shares=name not in ("length", "turns")) for name, values in scores.items() if values}
     return Evaluation(estimates, shares, answers)
 
 
@@ -163,6 +181,35 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     middle, half = share + z**2 / (2 * n), z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
+
+
+def _judged(problem: Problem, episodes: Sequence[Episode], grader: Grader) -> list[Answer]:
+    """A problem's episodes."""
+    prompt, reference = prompt_text(problem.columns["prompt"]), str(problem.columns.get("answer", ""))
+    answers = list[Answer]()
+    for one in episodes:
+        info = one.played[-1].step.info if one.played else {}
+        if one.failed:
+            grade = Grade(Verdict.TIMEOUT if one.end == "deadline" else Verdict.CRASH, None)
+        elif info.get("correct") is not None:
+            value = info.get("answer")
+            grade = Grade(Verdict.RIGHT if info["correct"] else Verdict.WRONG, None if value is None else str(value))
+        else:
+            grade = graded(grader, one.last.text, prompt, reference, finished=one.last.finish == "stop")
+        answers.append(
+            Answer(
+                problem.where,
+                prompt,
+                one.last.text,
+                reference,
+                grade.verdict,
+                grade.value,
+                one.tokens,
+                "length" if one.cut_off else "stop",
+                one.shown(),
+            )
+        )
+    return answers
 
 
 def _graded(problem: Problem, completions: Sequence[Completion], text: AnswerText, grader: Grader) -> list[Answer]:

@@ -32,7 +32,7 @@ from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.before import collected
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.report.leaving import leave_card, leave_page
-from posttrain.execution.training import engine_of, make_trainer, sampled_ahead
+from posttrain.execution.training import engine_of, make_trainer, player_of, sampled_ahead
 from posttrain.execution.use.merged_stage import merge_stage
 from posttrain.model.saving import copy_folder, save_model, withdraw
 from posttrain.recipe.code import check_code
@@ -140,13 +140,15 @@ def _run(
             stack.callback(engine.close)
             if (ahead := sampled_ahead(recipe)) is not None:
                 stack.callback(ahead.close)
+            if (player := player_of(prepared, engine)) is not None:
+                stack.callback(player.close)
             facts = {**prepared.facts(), "processes": ranks.world()}
             if checkpoint is not None:
                 notes = check_facts(checkpoint, facts)
                 for sentence in notes:
                     tell("facts", sentence)
             trainer = make_trainer(
-                prepared, arguments, folder, listeners, engine, ahead, interruption=interruption, facts=facts
+                prepared, arguments, folder, listeners, engine, ahead, player, interruption=interruption, facts=facts
             )
             if ranks.is_main():
                 withdraw(folder / "final")  # of a run that is longer now

@@ -21,6 +21,8 @@ from posttrain.rollout.engine import RolloutEngine, rest
 from posttrain.rollout.make import make_engine, sampling_of
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.collect.ahead.sampler import Ahead
+from posttrain.train.collect.episodes.make import make_player
+from posttrain.train.collect.episodes.player import Player
 from posttrain.train.options import Execution, Watching
 from posttrain.train.schedules import built_schedule
 from posttrain.train.trainer import PostTrainer
@@ -53,6 +55,27 @@ def engine_of(prepared: Prepared, permissions: Permissions) -> RolloutEngine:
     )
 
 
+def player_of(prepared: Prepared, engine: RolloutEngine) -> Player | None:
+    """What plays the episodes of a recipe that has an environment.
+
+    Raises:
+        SetupError: as `make_player`.
+    """
+    recipe, rollout = prepared.recipe, prepared.recipe.rollout
+    if recipe.environment is None:
+        return None
+    return make_player(
+        recipe.environment,
+        engine,
+        prepared.model,
+        prepared.tokenizer,
+        recipe.data,
+        served=rollout.vllm.max_model_len if rollout is not None and rollout.engine == "vllm" else None,
+        tools=prepared.sets.tools,
+        lockstep=recipe.distributed.shares_parameters and ranks.world() > 1,
+    )
+
+
 def make_trainer(
     prepared: Prepared,
     arguments: TrainingArguments,
@@ -60,6 +83,7 @@ def make_trainer(
     listeners: Sequence[Listener],
     engine: RolloutEngine,
     ahead: Ahead | None,
+    player: Player | None,
     **options: Any,
 ) -> PostTrainer:
     """The trainer that the recipe asks for; `options` are more of its own."""
@@ -77,6 +101,7 @@ def make_trainer(
             "mask_cut_off": recipe.rollout.mask_cut_off,
             "resamples": recipe.rollout.resamples,
             "ahead": ahead,
+            "player": player,
             "replay": recipe.rollout.replay,
             "encoding": recipe.data,
         }
@@ -101,7 +126,7 @@ def make_trainer(
         ),
         watching=Watching(
             listeners=listeners,
-            sample_evaluation=partial(_sample, prepared, folder, engine, ahead) if prepared.sets.problems else None,
+            sample_evaluation=partial(_sample, prepared, folder, engine, ahead, player) if prepared.sets.problems else None,
             start_metrics=start_metrics,
             evaluate_first=bool(prepared.sets.held_out or prepared.sets.problems),
         ),
@@ -120,7 +145,9 @@ def make_trainer(
     return trainer
 
 
-def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahead | None, step: int) -> dict[str, float]:
+def _sample(
+    prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahead | None, player: Player | None, step: int
+) -> dict[str, float]:
     config, metrics = prepared.recipe.eval, dict[str, float]()
     if ahead is not None:
         ahead.rest()
@@ -134,6 +161,7 @@ def _sample(prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahea
             sampling_of(config, config.seed),
             samples=config.samples,
             ks=config.k,
+            player=player,
         )
         metrics.update(result.metrics(f"eval/{name}"))
         if ranks.is_main():

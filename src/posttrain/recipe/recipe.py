@@ -10,12 +10,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from posttrain.algorithms import AnyAlgorithm
 from posttrain.data.transforms import TransformedData
+from posttrain.environments.kinds import AnyEnvironment
 from posttrain.errors import RecipeError
 from posttrain.model.merging.kinds import AnyMerge
 from posttrain.recipe.by_name import recipe_file
 from posttrain.recipe.faults import sentences
+from posttrain.recipe.fits.episodes import check_environment, check_played
 from posttrain.recipe.fits.mixtures import check_mixture
 from posttrain.recipe.fits.moves import check_moves
+from posttrain.recipe.fits.teachers import check_served
 from posttrain.recipe.resolve.over import is_in_vain
 from posttrain.recipe.resolve.resolved import resolved
 from posttrain.recipe.resolve.rounds import Rounds
@@ -49,6 +52,8 @@ class Recipe(Config):
     """What it is trained and evaluated on."""
     rewards: list[AnyReward] = []
     """How answers are judged; a generated task brings its own verifier, and math_verify grades other evaluations."""
+    environment: AnyEnvironment | None = None
+    """What answers the policy back, where rollouts are conversations of several turns, with tools or without."""
     rollout: RolloutConfig | None = None
     """How completions are sampled, for algorithms that train on them."""
     training: TrainingConfig
@@ -97,6 +102,7 @@ class Recipe(Config):
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
+        check_environment(self.environment, self.data, self.rollout, self.eval)
         check_mixture(self.data, [reward.name for reward in self.rewards], self.training)
         return self
 
@@ -147,12 +153,14 @@ class Recipe(Config):
 
     def _check_rewards(self, traits: Traits) -> None:
         name = self.algorithm.label
-        if traits.learns_from_rewards and not self.rewards and not isinstance(self.data.judged, Generated):
+        judges = self.rewards or self.environment or isinstance(self.data.judged, Generated)
+        if traits.learns_from_rewards and not judges:
             raise ValueError(f"rewards: {name} learns from rewards: add [{{name: math_verify, verdict: true}}]")
         reads = traits.reads_verdict or not traits.learns_from_rewards
         if self.rewards and not reads and not any(reward.weight for reward in self.rewards):
             raise ValueError("rewards: each has weight: 0, and nothing would be learnt")
-        if self.rewards and traits.reads_verdict and not any(reward.verdict for reward in self.rewards):
+        verdict = any(reward.verdict for reward in self.rewards) or (self.environment and self.environment.says_right)
+        if self.rewards and traits.reads_verdict and not verdict:
             raise ValueError(f"rewards: {name} asks which rollouts are right: mark a reward that can say so, verdict: true")
         weights, names = getattr(self.algorithm, "reward_weights", None), {reward.label for reward in self.rewards}
         if weights is not None and names and weights.keys() != names:
@@ -210,6 +218,7 @@ class Recipe(Config):
         """
         try:
             self.check_fit(Traits.of_value(algorithm))
+            check_played(self.environment, self.algorithm.label, algorithm.needs)
         except ValueError as error:
             raise RecipeError(str(error)) from error
         if self.model.reference.refresh and not algorithm.needs.reference:
@@ -222,7 +231,7 @@ class Recipe(Config):
                     "algorithm.teacher_template out; a function takes the parameter teacher_template, which the recipe fills"
                 )
             if teacher.url is not None:
-                self._check_served(f"model.teachers.{name}.url", algorithm)
+                check_served(f"model.teachers.{name}.url", self.algorithm.label, algorithm.needs, self.rollout)
         if self.rollout is None:
             return
         given = {"rollouts": self.rollout.n, "updates": self.rollout.rows // self.training.rows}
@@ -232,13 +241,6 @@ class Recipe(Config):
                     f"algorithm: {self.algorithm.label} asks for {asked} {name} (Needs.{name}), and the recipe makes "
                     f"{number}: let it take the parameter {name}, which the recipe fills"
                 )
-
-    def _check_served(self, key: str, algorithm: Algorithm) -> None:
-        who = self.algorithm.label
-        if algorithm.needs.teacher == "full":
-            raise RecipeError(f"{key}: {who} compares whole distributions, and a server gives log-probs of tokens: give name")
-        if self.rollout is not None and self.rollout.temperature != 1:
-            raise RecipeError(f"{key}: a server gives log-probs at temperature 1: set rollout.temperature: 1, or give name")
 
 
 class Stage(Recipe):

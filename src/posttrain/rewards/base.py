@@ -39,7 +39,8 @@ class Group:
 
     `finished` is False where max_tokens cut a completion off; `columns` are those of the question's row. The last `beside` of
     the completions are judged with the others, and are none of what was sampled: a reward that compares answers leaves
-    them out.
+    them out. Where an environment answers, `episodes` has of each completion its `turns` (`text`, `calls`, `others`,
+    `reward`, `info`), its `end` and, where it failed, the `fault`; the completion is the text of its last turn.
     """
 
     completions: Sequence[str]
@@ -48,6 +49,7 @@ class Group:
     columns: Mapping[str, Any]
     raw: Sequence[str] = ()
     beside: int = 0
+    episodes: Sequence[Mapping[str, Any]] = ()
 
     def texts(self, *, special_tokens: bool) -> Sequence[str]:
         """The completions, with all special tokens or without."""

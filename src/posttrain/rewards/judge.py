@@ -112,6 +112,7 @@ def _copy(group: Group) -> Group:
         columns=copy.deepcopy(dict(group.columns)),
         raw=Lazily(lambda: group.raw),
         beside=group.beside,
+        episodes=copy.deepcopy(list(group.episodes)),
     )
 
 

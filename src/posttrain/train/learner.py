@@ -27,8 +27,7 @@ from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Rows
 from posttrain.model.scoring import Scorer, Scores
 from posttrain.train.anchor import make_anchor
-from posttrain.train.collect.collection import Collection
-from posttrain.train.collect.counted import Counted
+from posttrain.train.collect.collection import Collection, Counted
 from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.collect.flat import Flat
 from posttrain.train.watch.metrics import gap_shares

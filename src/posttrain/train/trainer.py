@@ -21,6 +21,7 @@ from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig
 from posttrain.train.checkpoint.run_state import RunState
 from posttrain.train.collect.ahead.sampler import Ahead
+from posttrain.train.collect.episodes.player import Player
 from posttrain.train.collect.make import collected_data
 from posttrain.train.collect.order import Mixed, Rule, examples_of_epochs
 from posttrain.train.collect.rollouts import RESAMPLES
@@ -68,6 +69,8 @@ class PostTrainer(Loop):
             chat template if not given.
         resamples: rounds of replacing groups without signal, where the algorithm asks for it.
         ahead: rollouts are sampled beside training, over the servers of `engine`; whoever made it closes it.
+        player: plays episodes with an environment over `engine`, which are then the rollouts; whoever made it closes it. What
+            it pays is a reward among the others.
         replay: rollouts of earlier collections come back in later ones.
         mixed: the sources that prepared rows are of, end to end, if there are several.
         order: of the rows of one source in each pass over it (`train.collect.order.rules`); a random one if not told.
@@ -104,6 +107,7 @@ class PostTrainer(Loop):
         teachers: Mapping[str, Any] = NOBODY,
         encoding: Encoding | None = None,
         ahead: Ahead | None = None,
+        player: Player | None = None,
         replay: ReplayConfig | None = None,
         mixed: Mixed | None = None,
         order: Rule | None = None,
@@ -156,6 +160,7 @@ class PostTrainer(Loop):
             mask_cut_off=mask_cut_off,
             resamples=resamples,
             ahead=ahead,
+            player=player,
             replay=replay,
             epochs=args.num_train_epochs if args.max_steps <= 0 else None,
             steps=args.max_steps,

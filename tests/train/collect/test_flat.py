@@ -19,8 +19,7 @@ from posttrain.estimator.batch import PER_TOKEN
 from posttrain.estimator.transfer import at_once
 from posttrain.rewards.kinds.repetition import repeated
 from posttrain.train.checkpoint import collection_file
-from posttrain.train.collect.collection import Collection
-from posttrain.train.collect.counted import Counted
+from posttrain.train.collect.collection import Collection, Counted
 from posttrain.train.collect.flat import HUGE_PAGES_FROM, Flat
 
 LENGTHS = (3, 0, 7, 1, 5, 2)
@@ -113,7 +112,7 @@ def test_counts_and_signal_of_parts_are_those_of_the_whole(name: str, monkeypatc
     algorithm, whole = build_algorithm(name, **options), padded().replace(advantage=None)
     whole = whole.replace(advantage=torch.tensor([0.0, 1, -1, 0, 2, 0])[:, None].expand(6, 7))
     made = collection(padded()).with_batch(whole)
-    monkeypatch.setattr("posttrain.train.collect.counted.ROWS", 2)
+    monkeypatch.setattr("posttrain.train.collect.collection.ROWS", 2)
     counted = Counted.of(algorithm, made, range(6))
     assert counted.counts == algorithm.counts(whole) and counted.carries == algorithm.has_signal(whole).tolist()
     assert counted.sampled == int((whole.loss_mask & (whole.origin == 0)).sum()) > 0

@@ -6,21 +6,15 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from posttrain.data.encoding.text import pattern
 from posttrain.data.rows import BadRow
+from posttrain.settings.data.day import today
 
 Message = dict[str, Any]
 _ASKED, _ANSWERED = "Qzaskedzq", "Qzansweredzq"  # what no template looks for
 _QUESTION, _ANSWER = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}
-
-
-@cache
-def today() -> datetime.date:
-    """The day on which this process first asked, which templates write where nobody names one."""
-    return datetime.date.today()
 
 
 class Template:

@@ -13,7 +13,8 @@ from posttrain.data.sources.formats import shaped
 from posttrain.data.sources.record import Record
 from posttrain.data.tasks import generate
 from posttrain.errors import DataError
-from posttrain.settings.data import GymSource, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.data import EnvironmentSource, GymSource, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.data.sources import Tasks
 
 __all__ = ["Record", "read", "records_of"]
 
@@ -28,6 +29,8 @@ def read(source: Source) -> Iterator[Record]:
         return _task(source)
     if isinstance(source, GymSource):
         return gym.records(source)
+    if isinstance(source, EnvironmentSource):
+        return _tasks(source.environment)
     raw = _path(source) if isinstance(source, PathSource) else _hub(source)
     return (shaped(record, source.format) for record in _mapped(itertools.islice(raw, source.limit), source))
 
@@ -79,6 +82,13 @@ def _task(source: TaskSource) -> Iterator[Record]:
             )
     except ValueError as error:
         raise DataError(str(error)) from None
+
+
+def _tasks(asked: Tasks) -> Iterator[Record]:
+    """Which tasks are asked for: the environment makes them."""
+    for number in range(asked.rows):
+        columns = {"split": asked.split, "seed": asked.seed, "number": number}
+        yield Record(f"environment/{asked.split}:{number + 1}", columns)
 
 
 def _path(source: PathSource) -> Iterator[Record]:

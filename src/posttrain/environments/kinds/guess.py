@@ -11,7 +11,6 @@ from pydantic import Field
 from posttrain.environments.base import Environment, Start, Step, Turn
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.options import EnvironmentConfig
-from posttrain.settings.base import Template
 
 
 class GuessConfig(EnvironmentConfig):
@@ -25,7 +24,7 @@ class GuessConfig(EnvironmentConfig):
     name: Literal["guess"] = "guess"
     size: Annotated[int, Field(ge=2, le=10**9)] = 10
     """How many numbers there are. All splits have the same."""
-    question: Template = "Guess a number from 0 to {last}. Answer with the number alone."
+    question: str = "Guess a number from 0 to {last}. Answer with the number alone."
     """What the policy is asked; {last} is the greatest number."""
     dense: bool = False
     """Pay -1/max_turns for each guess that is wrong; else 1 for the right one, and nothing for others."""
@@ -45,7 +44,7 @@ class Guess:
         """See `Environment`."""
         size = self._config.size
         self._secret = int(columns["secret"]) if "secret" in columns else drawn(columns, lambda draw: _number(draw, size))
-        return Start([{"role": "user", "content": self._config.question.format(last=size - 1)}])
+        return Start([{"role": "user", "content": self._config.question.replace("{last}", str(size - 1))}])
 
     async def step(self, turn: Turn) -> Step:
         """See `Environment`."""

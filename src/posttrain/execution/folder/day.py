@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import yaml
 
-from posttrain.data.encoding.template import today
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.data.day import today
 
 R = TypeVar("R", bound=Recipe)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from posttrain.data.overlap import Overlaps
 from posttrain.data.sources import Record
 from posttrain.data.transforms import Transforms
+from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.mixture import parts, records_of
 from posttrain.recipe import Recipe
 from posttrain.settings.data import DataConfig
@@ -19,20 +20,26 @@ class Passage:
         recipe: whose transforms they are.
         looked: looks for the questions of its evaluation sets.
         made: what is trained on, where it is made; the rows of its sources if not given.
+        begin: how the recipe's environment begins with each, where there is one; what it says first is then the prompt.
     """
 
-    def __init__(self, recipe: Recipe, looked: Overlaps, made: Sequence[Record] | None = None) -> None:
-        self._recipe, self._looked, self._made = recipe, looked, made
+    def __init__(
+        self, recipe: Recipe, looked: Overlaps, made: Sequence[Record] | None = None, begin: Beginnings | None = None
+    ) -> None:
+        self._recipe, self._looked, self._made, self._begin = recipe, looked, made, begin
         self._transforms = Transforms(recipe.data.transforms, seed=recipe.seed, train=self._all)
 
     def trained(self, records: Iterable[Record]) -> Iterator[Record]:
         """What is trained on of a set, looked at as its source has it, and as the transforms make it."""
         before = self._looked.through(records)
-        return self._looked.through(self._transforms.through(before, "train")) if self._recipe.data.transforms else before
+        changes = self._recipe.data.transforms
+        found = self._looked.through(self._transforms.through(before, "train")) if changes else before
+        return found if self._begin is None else self._begin.of(found)
 
     def asked(self, records: Iterable[Record]) -> Sequence[Record]:
         """What is evaluated of a set."""
-        return list(self._transforms.through(records, "eval"))
+        found = self._transforms.through(records, "eval")
+        return list(found if self._begin is None else self._begin.of(found))
 
     def _all(self) -> Iterator[Record]:
         every = all_of(self._recipe.data, self._recipe.seed) if self._made is None else self._made

@@ -11,7 +11,7 @@ from posttrain.distributed import ranks
 from posttrain.distributed.signals import Interruption
 from posttrain.execution.prepare.arguments import training_arguments
 from posttrain.execution.prepare.preparation import prepare
-from posttrain.execution.training import engine_of, make_trainer
+from posttrain.execution.training import engine_of, make_trainer, player_of
 from posttrain.execution.use.merged import local
 from posttrain.model.merging.folder import merge_models
 from posttrain.model.proofs import disk
@@ -70,13 +70,18 @@ def _evaluate(
     try:
         arguments = training_arguments(prepared.recipe, prepared.steps, checkpointing=False)
         engine = engine_of(prepared, permissions)
+        player = player_of(prepared, engine)
         try:
             if ranks.is_main():
                 RunFiles(folder).resume_at(-1)
-            trainer = make_trainer(prepared, arguments, folder, listeners, engine, None, interruption=interruption, facts={})
+            trainer = make_trainer(
+                prepared, arguments, folder, listeners, engine, None, player, interruption=interruption, facts={}
+            )
             with trainer.trackers.kept():
                 trainer.evaluate()
         finally:
+            if player is not None:
+                player.close()
             engine.close()
     finally:
         prepared.close()

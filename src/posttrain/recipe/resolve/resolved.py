@@ -9,8 +9,6 @@ from posttrain.recipe.resolve.rounds import with_rounds
 from posttrain.recipe.resolve.stages import with_stages
 
 NOT_BUILT = {
-    "tools": "tools",
-    "environments": "conversations of several turns with an environment",
     "images": "images",
     "critic": "critics",
 }

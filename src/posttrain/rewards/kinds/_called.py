@@ -79,7 +79,7 @@ def in_trls_form(function: Callable[..., Any], group: Group) -> list[Judgement]:
 
 def trl_arguments(group: Group, *, special_tokens: bool = False) -> dict[str, Any]:
     """What TRL calls a reward function with: a list of an entry for each completion, under each name. And
-    `beside`: whether it is none of what was sampled.
+    `beside`: whether it is none of what was sampled; and `episodes`, where an environment answers.
     """
     rows = len(group.completions)
     return {
@@ -88,6 +88,7 @@ def trl_arguments(group: Group, *, special_tokens: bool = False) -> dict[str, An
         "completions": [_said(text, group.columns["prompt"]) for text in group.texts(special_tokens=special_tokens)],
         "completion_ids": [list(tokens) for tokens in group.tokens],
         "beside": [row >= rows - group.beside for row in range(rows)],
+        **({"episodes": list(group.episodes)} if group.episodes else {}),
     }
 
 

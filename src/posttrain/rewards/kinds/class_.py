@@ -53,6 +53,7 @@ class OwnClass:
             "finished": list(group.finished),
             "raw": list(group.raw),
             "beside": group.beside,
+            "episodes": list(group.episodes),
             "columns": {name: value for name, value in group.columns.items() if name not in withheld},
         }
         reply = self._own.ask({"group": sent, "withheld": withheld})

@@ -12,13 +12,24 @@ from posttrain.settings.data.collect import Chosen, Collect, QuestionValue, Reje
 from posttrain.settings.data.generate import Generate
 from posttrain.settings.data.mixture import REPLAY, Mixture, Replay, Train, sources_in
 from posttrain.settings.data.order import AnyOrder, GrowingOrder
-from posttrain.settings.data.sources import Column, Format, Generated, GymSource, HubSource, PathSource, Source, TaskSource
+from posttrain.settings.data.sources import (
+    Column,
+    EnvironmentSource,
+    Format,
+    Generated,
+    GymSource,
+    HubSource,
+    PathSource,
+    Source,
+    TaskSource,
+)
 
 __all__ = [
     "Column",
     "DataConfig",
     "Decontaminate",
     "Encoding",
+    "EnvironmentSource",
     "Format",
     "Generated",
     "GymSource",

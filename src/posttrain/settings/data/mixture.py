@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from posttrain.settings.base import Config, Count
-from posttrain.settings.data.sources import GymSource, HubSource, PathSource, Source, TaskSource, kind_of
+from posttrain.settings.data.sources import EnvironmentSource, GymSource, HubSource, PathSource, Source, TaskSource, kind_of
 
 OWN, REPLAY = "train", "replay"
 """What rows of earlier stages are called as a source, `replay`, and beside them those of a stage that has one source."""
@@ -123,11 +123,13 @@ Train = Annotated[
     | Annotated[HubSource, Tag("hub source")]
     | Annotated[TaskSource, Tag("task source")]
     | Annotated[GymSource, Tag("gym source")]
+    | Annotated[EnvironmentSource, Tag("environment source")]
     | Annotated[Mixture, Tag("mixture of sources")],
     Discriminator(
         _train_kind,
         custom_error_type="source",
-        custom_error_message="a source has one of the keys path, hub, task, gym; several are mix: {NAME: {path: …, …}}",
+        custom_error_message="a source has one of the keys path, hub, task, gym, environment; several are mix: {NAME: "
+        "{path: …, …}}",
     ),
 ]
 

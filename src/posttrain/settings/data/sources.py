@@ -145,6 +145,24 @@ class GymSource(Config):
         return options
 
 
+class Tasks(Config):
+    """Tasks of the recipe's environment."""
+
+    rows: Count
+    """How many."""
+    split: Literal["train", "validation", "held_out"] = "train"
+    """Tasks of one split are in no other, as far as the environment has enough of them."""
+    seed: int = 0
+    """Other tasks for another one."""
+
+
+class EnvironmentSource(Config):
+    """Tasks that the recipe's environment makes (`environment`), and judges."""
+
+    environment: Tasks
+    """How many, and which."""
+
+
 Generated = TaskSource | GymSource
 """What is made here, with a verifier of its own."""
 
@@ -152,17 +170,18 @@ Generated = TaskSource | GymSource
 def kind_of(source: Any) -> str | None:
     """Which union member a source is of, by its keys."""
     keys = source if isinstance(source, dict) else type(source).model_fields if isinstance(source, Config) else ()
-    return next((f"{kind} source" for kind in ("path", "hub", "task", "gym") if kind in keys), None)
+    return next((f"{kind} source" for kind in ("path", "hub", "task", "gym", "environment") if kind in keys), None)
 
 
 Source = Annotated[
     Annotated[PathSource, Tag("path source")]
     | Annotated[HubSource, Tag("hub source")]
     | Annotated[TaskSource, Tag("task source")]
-    | Annotated[GymSource, Tag("gym source")],
+    | Annotated[GymSource, Tag("gym source")]
+    | Annotated[EnvironmentSource, Tag("environment source")],
     Discriminator(
         kind_of,
         custom_error_type="source",
-        custom_error_message="a source has one of the keys path, hub, task, gym",
+        custom_error_message="a source has one of the keys path, hub, task, gym, environment",
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Asker:
         requests = [request for _, plan in asked for request in plan]
         self._check_temperatures([plan for _, plan in asked])
         answered = self._engine.generate(requests, dataclasses.replace(self._sampling, step=step))
-        self._check(answered)
+        self._check({completion.version for group in answered for completion in group})
         answers = iter(answered)
         return [
             self._judged(
@@ -118,9 +118,8 @@ class Asker:
                     f'{self._sampling.temperature:g}: leave temperatures out, or take Needs(baseline="greedy").'
                 )
 
-    def _check(self, answered: list[list[Completion]]) -> None:
-        others = {completion.version for group in answered for completion in group} - {self.version}
-        if others:
+    def _check(self, versions: Set[int]) -> None:
+        if others := versions - {self.version}:
             raise EngineError(
                 f"The engine sampled from weights of version {min(others)}, and the trainer's are version {self.version}: "
                 "a sync did not arrive. The last checkpoint is whole; the same command resumes from it."

@@ -1,4 +1,4 @@
-"""What optimizer steps train on, and who collects it."""
+"""What optimizer steps train on, what is counted of it before any row is left out, and who collects it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
+from torch import Tensor
+
 from posttrain.data.rows import Row
+from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Batch
+from posttrain.estimator.parts.select import demonstrations, rollouts
 from posttrain.train.collect.flat import Flat
+
+ROWS = 256  # counted at a time, padded to the longest of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +49,30 @@ class Collection:
     def with_batch(self, batch: Batch) -> Collection:
         """The same rows with what this padded batch says of them."""
         return replace(self, flat=Flat.of(batch, self.flat.lengths))
+
+
+@dataclass(slots=True)
+class Counted:
+    """Of some units: which have a row with signal; the algorithm's counts; and the tokens with loss of either origin."""
+
+    carries: list[bool]
+    counts: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    sampled: int = 0
+    demonstrated: int = 0
+
+    @classmethod
+    def of(cls, algorithm: Algorithm, collection: Collection, units: Sequence[int]) -> Counted:
+        """A part of the rows at a time, those of like length together: no part is as wide as the collection."""
+        rows, counted = [collection.units[unit] for unit in units], cls([False] * len(units))
+        for part, batch in collection.flat.parts(rows, ROWS):
+            for name, count in algorithm.counts(batch).items():
+                counted.counts[name] = count + counted.counts.get(name, 0.0)
+            counted.sampled += int(rollouts(batch).sum())
+            counted.demonstrated += int(demonstrations(batch).sum())
+            ends = np.cumsum([len(rows[place]) for place in part])
+            for place, signal in zip(part, np.split(algorithm.has_signal(batch).numpy(), ends[:-1]), strict=True):
+                counted.carries[place] = bool(signal.any())
+        return counted
 
 
 NOTHING: Mapping[int, Collection] = MappingProxyType({})

@@ -11,6 +11,7 @@ from posttrain.data.encoding.teacher import Asked, AskedLater
 from posttrain.data.rows import Example, Problem
 from posttrain.data.rows.stream import Stream
 from posttrain.data.rows.together import in_memory
+from posttrain.environments.reward import paid_by
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.tokenizer import eos_ids
@@ -22,6 +23,7 @@ from posttrain.train.collect.ahead.make import ahead_collector
 from posttrain.train.collect.ahead.sampler import Ahead
 from posttrain.train.collect.collection import Collector
 from posttrain.train.collect.demonstrations import DemonstrationCollector, StreamCollector
+from posttrain.train.collect.episodes.player import Player
 from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.collect.over.beside import BesideDemonstrations
 from posttrain.train.collect.over.pairs import PairCollector
@@ -156,7 +158,8 @@ def rollout_collector(
         RecipeError, SetupError: says what, and what to do.
     """
     needs = algorithm.needs
-    if engine is None or sampling is None or (algorithm.learns_from_rewards and not rewards):
+    player: Player | None = options.get("player")
+    if engine is None or sampling is None or (algorithm.learns_from_rewards and not rewards and player is None):
         asked = "rewards= and sampling=" if algorithm.learns_from_rewards else "sampling="
         raise SetupError(f"{algorithm.name} trains on rollouts: pass {asked}, and an engine= or none.")
     if bool(needs.demonstrations) != bool(demonstrations):
@@ -174,6 +177,8 @@ def rollout_collector(
         )
     check_sampling(algorithm, sampling)
     judges, questions = weighted(rewards), rows // needs.rollouts
+    if player is not None:
+        judges = [*judges, paid_by(player.config, judged=any(judge.verdict for judge in judges))]
     names = [judge.reward.name for judge in judges]
     if len(set(names)) < len(names):
         raise SetupError(f"rewards: {', '.join(names)}: each needs a name of its own, under which it is logged.")

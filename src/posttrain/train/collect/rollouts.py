@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import chain, cycle
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from posttrain.data.answers import AnswerText
-from posttrain.data.encoding.teacher import AskedLater, TeacherPrompts
-from posttrain.data.rows import BadRow, Problem, Row
+from posttrain.data.encoding.teacher import AskedLater
+from posttrain.data.rows import Problem, Row
+from posttrain.environments.base import End
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin, Question
 from posttrain.estimator.parts.plan import branch
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.rewarded import Rewarded
 from posttrain.rollout.engine import RolloutEngine, Sampling, rest
-from posttrain.telling import tell
 from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
+from posttrain.train.collect.episodes.asker import EpisodeAsker
+from posttrain.train.collect.episodes.metrics import episode_metrics
+from posttrain.train.collect.episodes.player import Player
 from posttrain.train.collect.flat import NAMED, Flat
-from posttrain.train.collect.groups import Rollouts, branch_metrics, read_aside, rollout_metrics, shown
+from posttrain.train.collect.groups import Rollouts
+from posttrain.train.collect.groups.metrics import branch_metrics, read_aside, rollout_metrics, shown
+from posttrain.train.collect.groups.taught import taught_of
 from posttrain.train.collect.order import Mixed, Rule, order_of
 
-NOT_TAUGHT = (
-    "A right answer is not shown to the teacher of another where it would then read more tokens than it knows, or names of "
-    "special tokens that cannot be written as text: such answers are not taught (rollout/taught). A smaller "
-    "rollout.max_tokens leaves room."
-)
 RESAMPLES = 8  # rounds in which groups without signal are replaced; DAPO's own code allows ten batches
 
 
@@ -58,6 +57,7 @@ class RolloutCollector:
         end: questions that the run asks in all, replaced ones not counted; None: every step is whole.
         mixed: the sources that they are of, if there are several.
         rule: of the order of one source; a random one if not told.
+        player: plays episodes with an environment, where there is one.
     """
 
     def __init__(
@@ -76,11 +76,14 @@ class RolloutCollector:
         end: int | None = None,
         mixed: Mixed | None = None,
         rule: Rule | None = None,
+        player: Player | None = None,
     ) -> None:
         self._problems, self._algorithm, self._engine = problems, algorithm, engine
         self._sampling, self._text, self._mask_cut_off = sampling, AnswerText(tokenizer), mask_cut_off
         self._teacher = None if asked_later is None else asked_later.prompts(tokenizer)
-        self._asker = Asker(problems, algorithm, engine, rewards, sampling, self._text)
+        given = (problems, algorithm, engine, rewards, sampling, self._text)
+        self._asker = Asker(*given) if player is None else EpisodeAsker(*given, player=player)
+        self._mask: Container[End] = () if player is None else player.config.mask
         self._order = order_of(len(problems), questions, sampling.seed, end, mixed, rule)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
@@ -114,6 +117,7 @@ class RolloutCollector:
         metrics = rollout_metrics(seen, time.monotonic() - started)
         metrics["rollout/sync_seconds"] = synced
         metrics |= branch_metrics(rollouts) if branches else {}
+        metrics |= episode_metrics([episode for group in seen for episode in group.episodes])
         if self._resamples:
             metrics["rollout/replaced_groups"] = float(len(seen) - len(rollouts))
             metrics["rollout/unfilled_groups"] = len(self._without_signal(rollouts, progress)) / len(rollouts)
@@ -195,8 +199,9 @@ class RolloutCollector:
         return [(q, self._algorithm.plan(q, progress, Random(f"{seed}/{step}/{q.id}"))) for q in questions]
 
     def _muted(self, rollouts: Sequence[Rollouts]) -> tuple[int, ...]:
-        cut_off = np.concatenate([group.cut_off for group in rollouts])
-        return tuple(np.flatnonzero(cut_off).tolist()) if self._mask_cut_off else ()
+        cut_off = np.concatenate([group.cut_off & self._mask_cut_off for group in rollouts])
+        ends = [episode.end in self._mask for group in rollouts for episode in group.episodes]
+        return tuple(np.flatnonzero(cut_off | np.array(ends) if ends else cut_off).tolist())
 
     def _without_signal(self, rollouts: Sequence[Rollouts], progress: float) -> list[int]:
         """Groups of which no row carries loss."""
@@ -215,8 +220,10 @@ class RolloutCollector:
         origin = np.full(int(lengths.sum()), Origin.ROLLOUT, np.int8)
         for start, prefix in zip(np.cumsum(lengths) - lengths, prefixes, strict=True):
             origin[start : start + prefix] = Origin.DEMO
+        if rollouts[0].own is not None:
+            origin[~np.concatenate([group.own for group in rollouts if group.own is not None])] = Origin.OTHER
         fields = {
-            "loss_mask": torch.ones(len(origin), dtype=torch.bool),
+            "loss_mask": torch.from_numpy(origin != Origin.OTHER),
             "tokens": torch.from_numpy(np.concatenate([group.tokens for group in rollouts])),
             "origin": torch.from_numpy(origin),
             "behavior_logp": torch.from_numpy(np.concatenate([group.logprobs for group in rollouts])),
@@ -230,16 +237,16 @@ class RolloutCollector:
         return Flat(lengths, fields, progress)
 
     def _collection(self, rollouts: Sequence[Rollouts], progress: float, metrics: dict[str, float]) -> Collection:
-        flat, taught = self._flat(rollouts, progress), self._taught(rollouts)
+        flat, taught = self._flat(rollouts, progress), taught_of(rollouts, self._teacher, self._text)
         if self._teacher is not None:
             flat = flat.replace(taught=torch.tensor([prompt is not None for prompt in taught]))
             metrics["rollout/taught"] = sum(prompt is not None for prompt in taught) / len(taught)
         tokens, owners = flat.fields["tokens"].numpy(), flat.fields["group"].tolist()
         prompts = [np.array(group.problem.prompt, np.int32) for group in rollouts]
-        whole = np.ones(flat.width, np.bool_)
+        learnt = flat.fields["loss_mask"].numpy()
         return Collection(
             rows=tuple(
-                Row(prompts[g], tokens[flat.span(i)], whole[: flat.lengths[i]], teacher_prompt=taught[i])
+                Row(prompts[g], tokens[flat.span(i)], learnt[flat.span(i)], teacher_prompt=taught[i])
                 for i, g in enumerate(owners)
             ),
             units=tuple((i,) for i in range(len(flat))),
@@ -254,34 +261,3 @@ class RolloutCollector:
             metrics=metrics,
             samples=shown(rollouts, self._text),
         )
-
-    def _taught(self, rollouts: Sequence[Rollouts]) -> list[NDArray[np.int32] | None]:
-        """What the teacher of each row is asked in place of its prompt; None where that is the prompt, or where it would be
-        shown another right answer and there is none.
-        """
-        if self._teacher is not None:
-            return [prompt for group in rollouts for prompt in self._shown_right(group, self._teacher)]
-        return [prompt for group in rollouts for prompt in [_ids(group.problem.teacher_prompt)] * len(group)]
-
-    def _shown_right(self, group: Rollouts, teacher: TeacherPrompts) -> list[NDArray[np.int32] | None]:
-        prompts = list[NDArray[np.int32] | None]([None] * len(group))
-        if not group.solved:
-            return prompts
-        asked = group.problem.prompt, group.problem.columns
-        texts = [self._text.of(*asked, group.row(row)) for row in range(len(group))]
-        written = dict[str, NDArray[np.int32]]()
-        for row, answer in enumerate(group.lengths.tolist()):
-            if (right := group.right_beside(row, texts)) is None:
-                continue
-            try:
-                if right not in written:
-                    written[right] = np.asarray(teacher.prompt(group.problem.columns, right)[0], np.int32)
-                teacher.check(written[right], answer)
-                prompts[row] = written[right]
-            except BadRow:
-                tell("not-taught", NOT_TAUGHT)
-        return prompts
-
-
-def _ids(tokens: Sequence[int] | None) -> NDArray[np.int32] | None:
-    return None if tokens is None else np.asarray(tokens, np.int32)

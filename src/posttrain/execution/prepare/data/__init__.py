@@ -18,6 +18,7 @@ from posttrain.data.sources import Record, read
 from posttrain.errors import DataError
 from posttrain.estimator import Algorithm
 from posttrain.execution.prepare.collect.asking import asked_first, room_for
+from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.data.kept import Shelf
 from posttrain.execution.prepare.data.key import depends_on
 from posttrain.execution.prepare.data.sets import Sets
@@ -62,7 +63,8 @@ def read_sets(
     reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
     sets, held = Sets([]), held_of(recipe.data)
     looked = Overlaps(held, words=recipe.data.decontaminate.n, dropping=recipe.data.kept_clean_of)
-    passage, sets.transforms = Passage(recipe, looked), told_of(recipe)
+    begin = None if recipe.environment is None else Beginnings(recipe.environment, recipe.seed)
+    passage, sets.transforms = Passage(recipe, looked, begin=begin), told_of(recipe)
     shelf = Shelf(looked)
     if recipe.data.generates:
         sets.train, sets.reports["train"] = asked_first(recipe, algorithm, model, tokenizer, looked)
@@ -197,7 +199,7 @@ def train_set(
         **room_for(model, recipe.rollout, recipe.rollout.max_tokens, "rollout.max_tokens", teacher),
         needs=wanted.columns,
         numbers=compared_by(algorithm.needs, made=later["values"]),
-        anything=wanted.anything,
+        anything=wanted.anything or recipe.environment is not None,
         demonstrated=demonstrated,
         faults=None if "rejected" in demonstrated else demonstration_faults(rewards, tokenizer),
         teacher=teacher,
@@ -225,7 +227,9 @@ def _evaluated(
         sets.held_out[name], sets.reports[name] = reader.examples(records, **wanted, teacher=teacher, label=label)
     if recipe.eval.samples:
         room = room_for(model, recipe.rollout, recipe.eval.max_tokens, "eval.max_tokens")
-        asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, label=label)
+        judged = recipe.environment is not None and recipe.environment.says_right
+        wanted: dict[str, Any] = {"needs": (), "anything": True} if judged else {}
+        asked, sets.reports[f"{name}/problems"] = reader.problems(records, **room, **wanted, label=label)
         sets.problems[name] = asked[: recipe.eval.limit]
     if name not in sets.held_out and name not in sets.problems:
         lacking = f"no {' + '.join(needs.columns)}" if needs.columns else "no completions"

@@ -93,6 +93,13 @@ class Sets:
         return max((len(one.prompt) for one in self.train if isinstance(one, Problem)), default=0)
 
     @property
+    def tools(self) -> Any:
+        """Those that the first question with tools may call; None where none has any."""
+        every = [self.train, *self.problems.values()]
+        asked = (one.columns for rows in every for one in rows if isinstance(one, Problem))
+        return next((columns["tools"] for columns in asked if columns.get("tools")), None)
+
+    @property
     def first_rows(self) -> list[list[int]]:
         """Token ids of the first rows, on which tokenizers and models that are saved are tried."""
         first = [one.rows[0] if isinstance(one, Example) else one for one in self.train[:ROWS]]

@@ -1,0 +1,53 @@
+"""Rows as their environment begins: what it says first is their prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from posttrain.data.sources import Record
+from posttrain.environments.options import EnvironmentConfig
+from posttrain.environments.sessions import Failure, Sessions
+from posttrain.environments.task import begun, seed_of
+
+TOGETHER = 256  # records
+
+
+class Beginnings:
+    """Begins an episode of each record, to see how it does.
+
+    Args:
+        config: the environment.
+        seed: of the run.
+    """
+
+    def __init__(self, config: EnvironmentConfig, seed: int) -> None:
+        self._config, self._seed = config, seed
+
+    def of(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records with what the policy sees first as their prompt; one that cannot begin has a fault.
+
+        Raises:
+            SetupError: the environment does not start.
+        """
+        left = iter(records)
+        with Sessions.of(self._config) as sessions:
+            while some := list(islice(left, TOGETHER)):
+                yield from self._begun(sessions, some)
+
+    def _begun(self, sessions: Sessions, records: Sequence[Record]) -> Iterator[Record]:
+        able = [one for one in records if one.fault is None]
+        tasks = [(one.columns, seed_of(one.columns, self._seed)) for one in able]
+        started = sessions.reset(tasks)
+        sessions.end([environment for environment, _ in started if environment is not None])
+        starts = iter(zip(tasks, started, strict=True))
+        for one in records:
+            if one.fault is not None:
+                yield one
+                continue
+            (columns, seed), (_, start) = next(starts)
+            if isinstance(start, Failure):
+                yield replace(one, fault=f"the environment does not begin: {start.reason}")
+            else:
+                yield replace(one, columns=begun(columns, seed, start))

@@ -1,0 +1,66 @@
+"""What an environment asks of the rest of a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from posttrain.environments.options import EnvironmentConfig
+from posttrain.settings.data import DataConfig, EnvironmentSource
+from posttrain.settings.evaluation import EvalConfig
+from posttrain.settings.rollout import RolloutConfig
+
+if TYPE_CHECKING:
+    from posttrain.estimator import Needs
+
+
+def check_environment(
+    environment: EnvironmentConfig | None, data: DataConfig, rollout: RolloutConfig | None, evaluation: EvalConfig
+) -> None:
+    """Refuses what has no meaning with an environment, or without one.
+
+    Raises:
+        ValueError: the key, and what to do.
+    """
+    sources = {"data.train": data.train, **{f"data.eval.{name}": source for name, source in data.eval.items()}}
+    asking = [key for key, source in sources.items() if isinstance(source, EnvironmentSource)]
+    if environment is None:
+        if asking:
+            raise ValueError(
+                f"{asking[0]}: it asks the environment for tasks, and there is none: add environment: {{name: …}}"
+            )
+        return
+    if asking and not environment.makes_tasks:
+        raise ValueError(f"{asking[0]}: the environment {environment.label} makes no tasks: give its rows, path: …")
+    if data.collect is not None:
+        raise ValueError("data.collect: what is sampled before training are single answers; with an environment leave it out")
+    if rollout is None:
+        if not evaluation.samples:
+            raise ValueError("environment: nothing is played: add rollout, or eval.samples")
+        return
+    if environment.turn_tokens is not None and environment.turn_tokens > rollout.max_tokens:
+        raise ValueError(
+            f"environment.turn_tokens: {environment.turn_tokens} of a turn are more than rollout.max_tokens, "
+            f"{rollout.max_tokens}, which is all that the policy writes in an episode"
+        )
+    for key, given in (("ahead", rollout.ahead), ("pairs", rollout.pairs), ("replay", rollout.replay)):
+        if given:
+            raise ValueError(f"rollout.{key}: it is of single answers; with an environment leave it out")
+
+
+def check_played(environment: EnvironmentConfig | None, name: str, needs: Needs) -> None:
+    """Refuses algorithms that ask for more than episodes and their rewards.
+
+    Raises:
+        ValueError: what it asks for.
+    """
+    if environment is None:
+        return
+    asked = {
+        "demonstrations": needs.demonstration != "none" or needs.demonstrations or needs.branches,
+        f"the baseline {needs.baseline}": needs.baseline != "none",
+        "a teacher": needs.teacher != "none",
+        "pairs": needs.pairs is not None,
+    }
+    for what, wanted in asked.items():
+        if wanted:
+            raise ValueError(f"environment: {name} learns from {what} beside rollouts, which episodes do not have")

@@ -1,0 +1,1 @@
+"""Rows that are conversations with an environment."""
