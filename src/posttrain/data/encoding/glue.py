@@ -55,9 +55,9 @@ class Glue:
         self._only: TextOnly | None = None
 
     @property
-    def end(self) -> int:
-        """A token that ends answers."""
-        return self._text.ends[0]
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a turn."""
+        return self._text.ends
 
     def check(self, *, tools: Any = None) -> None:
         """That what is written after a turn does not depend on the turns before it.

@@ -97,7 +97,7 @@ class Player:
     @property
     def filler(self) -> int:
         """A token that ends answers, for a row in which nothing was written."""
-        return self._glue.end
+        return self._glue.ends[0]
 
     def close(self) -> None:
         """Ends the environments."""

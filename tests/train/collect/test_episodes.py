@@ -1,0 +1,261 @@
+"""Episodes as rows: one turn is a run of today, what ends an episode, and what an environment does wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from episodes import RandomIds, Scripted, ScriptedConfig, player, row, said
+from posttrain import Origin, Sampling, build_algorithm
+from posttrain.data.reader import Reader
+from posttrain.data.rows import Problem
+from posttrain.data.sources import Record
+from posttrain.environments.base import Environment, Start, Step, Turn
+from posttrain.environments.kinds.echo import EchoConfig
+from posttrain.environments.kinds.guess import GuessConfig
+from posttrain.environments.options import EnvironmentConfig
+from posttrain.environments.reward import paid_by
+from posttrain.environments.task import begun, seed_of
+from posttrain.errors import RewardError
+from posttrain.model.tokenizer import eos_ids
+from posttrain.rewards.base import Weighted
+from posttrain.rollout.hf import HFEngine
+from posttrain.settings.data import Encoding
+from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.episodes.episode import Episode
+from posttrain.train.collect.episodes.player import Asked, Player
+from posttrain.train.collect.rollouts import RolloutCollector
+from tiny import Thirds, make_model
+
+N, QUESTIONS = 4, 3
+PLAIN = Encoding(chat_template=False)
+MODEL, TOKENIZER = make_model()
+ENDS = eos_ids(MODEL, TOKENIZER)
+
+
+def problems(start: Callable[[Mapping[str, Any]], Start] | None = None, number: int = 6) -> list[Problem]:
+    """Questions; with what `start` makes of a row as their prompt, where there is an environment."""
+
+    def columns(i: int) -> dict[str, Any]:
+        made: dict[str, Any] = {"prompt": f"{i}+{i}=", "answer": str(2 * i), "number": i}
+        return made if start is None else begun(made, seed_of(made, 0), start(made))
+
+    reader = Reader(PLAIN, TOKENIZER, ENDS)
+    return reader.problems((Record(f"row {i}", columns(i)) for i in range(number)), needs=(), anything=True)[0]
+
+
+def collected(
+    algorithm: str, plays: Player | None, asked: list[Problem], *rewards: Weighted, max_tokens: int = 6, **options: Any
+) -> Collection:
+    collector = RolloutCollector(
+        asked,
+        build_algorithm(algorithm, rollouts=N, updates=1),
+        HFEngine(MODEL, TOKENIZER),
+        rewards or [Weighted(Thirds())],
+        Sampling(max_tokens=max_tokens, seed=3),
+        TOKENIZER,
+        questions=QUESTIONS,
+        player=plays,
+        **options,
+    )
+    return collector.collect(MODEL, 0, 0.0)
+
+
+def own_prompt(columns: Mapping[str, Any]) -> Start:
+    return Start([{"role": "user", "content": columns["prompt"]}])
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "dapo", "rloo"])
+def test_one_turn_is_a_run_without_an_environment(algorithm: str) -> None:
+    echo = EchoConfig(max_turns=1)
+    plays = player(echo, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+    plain, played = collected(algorithm, None, problems()), collected(algorithm, plays, problems(own_prompt))
+    for name, value in plain.flat.fields.items():
+        assert torch.equal(played.flat.fields[name], value), name
+    assert played.flat.fields.keys() == plain.flat.fields.keys()
+    for one, other in zip(plain.rows, played.rows, strict=True):
+        assert one.prompt.tolist() == other.prompt.tolist() and one.mask.tolist() == other.mask.tolist()
+    timed = ("rollout/seconds", "rollout/tokens_per_second", "rollout/sync_seconds")
+    assert {k: v for k, v in played.metrics.items() if not k.startswith("env/") and k not in timed} == {
+        k: v for k, v in plain.metrics.items() if k not in timed
+    }
+
+
+def test_the_policy_alone_carries_loss_and_engines_agree() -> None:
+    """The log-probs that were sampled are the model's of the whole row, over all turns."""
+    config = GuessConfig(max_turns=3, turn_tokens=3, question="?", before="[", after="]")
+    plays = player(config, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+    task = [{"split": "train", "seed": 0, "number": i} for i in range(6)]
+    asked = [row(one, Start([{"role": "user", "content": "?"}])) for one in task]
+    made = Reader(PLAIN, TOKENIZER, ENDS).problems((Record("", one) for one in asked), needs=(), anything=True)[0]
+    collection = collected("grpo", plays, made, paid_by(config, judged=False), max_tokens=9)
+    batch = collection.batch
+    assert batch.tokens is not None and batch.behavior_logp is not None and batch.reward is not None
+    assert torch.equal(batch.loss_mask, (batch.origin == Origin.ROLLOUT) & batch.loss_mask)
+    others = 0
+    for i, one in enumerate(collection.rows):
+        ids = torch.tensor([[*one.prompt.tolist(), *one.completion.tolist()]])
+        logits = MODEL(ids).logits[0, len(one.prompt) - 1 : -1].double().log_softmax(-1)
+        logp = logits.gather(-1, ids[0, len(one.prompt) :, None])[:, 0].detach()
+        own = torch.from_numpy(one.mask)
+        torch.testing.assert_close(batch.behavior_logp[i, : len(own)][own].double(), logp[own], rtol=0, atol=1e-5)
+        assert not batch.behavior_logp[i, : len(own)][~own].any()
+        assert TOKENIZER.decode(one.completion[~one.mask]) in ("[!]", "[!][!]"), "what it said, between its turns"
+        others += int((~own).sum())
+    assert others > 0 and collection.metrics["env/turns"] > 1 and collection.metrics["env/end/max_turns"] > 0
+    assert collection.samples[0]["turns"][0]["others"] == [{"role": "user", "content": "!"}]
+
+
+def episodes(config: EnvironmentConfig, max_tokens: int = 20, number: int = 8, **options: Any) -> list[Episode]:
+    engine = RandomIds(250, ENDS, longest=3)
+    return played(player(config, engine, TOKENIZER, PLAIN, ENDS, **options), config, max_tokens, number)
+
+
+def played(plays: Player, config: Any, max_tokens: int, number: int) -> list[Episode]:
+    start = Start(getattr(config, "opening", [{"role": "user", "content": "Say."}]), getattr(config, "tools", ()))
+    asked = [Asked(i, [65, 66], row({"number": i}, start), 1) for i in range(number)]
+    groups = plays.play(asked, Sampling(max_tokens=max_tokens))
+    plays.close()
+    return [episode for group in groups for episode in group]
+
+
+def test_what_ends_an_episode() -> None:
+    def goes_on(number: int, turn: int, said_: Turn) -> Step:
+        return said("on", reward=0.5)
+
+    by_turns = episodes(ScriptedConfig(says=goes_on, max_turns=3))
+    assert {(one.end, len(one.played)) for one in by_turns} == {("max_turns", 3)}
+    by_tokens = episodes(ScriptedConfig(says=goes_on, max_turns=99), max_tokens=5)
+    assert {one.end for one in by_tokens} == {"max_tokens"} and all(one.tokens <= 5 for one in by_tokens)
+    assert all(one.played[-1].glue.size == 0 for one in [*by_turns, *by_tokens])
+    by_context = episodes(ScriptedConfig(says=goes_on, max_turns=99), max_tokens=500, context=30)
+    assert {one.end for one in by_context} == {"context"}
+    for one in by_context:
+        assert 2 + len(one.row(0)[0]) <= 30
+    done = episodes(ScriptedConfig(says=lambda n, t, _: said("x") if t < 2 else Step(done=True), max_turns=9))
+    assert {(one.end, len(one.played)) for one in done} == {("done", 2)}
+
+
+def test_turns_without_a_call_end_an_episode_where_there_are_tools() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    config = ScriptedConfig(says=lambda n, t, _: said("?"), max_turns=9, max_invalid=2, tools=[tool])
+    assert {(one.end, len(one.played)) for one in episodes(config)} == {("invalid", 2)}
+
+
+def test_an_observation_is_cut_in_its_middle() -> None:
+    config = ScriptedConfig(says=lambda n, t, _: said("a" * 500 + "z" * 500), max_turns=2, observation_tokens=20)
+    for one in episodes(config):
+        text = TOKENIZER.decode(one.played[0].glue)
+        assert one.played[0].cut and len(one.played[0].glue) == 20
+        assert text.startswith("aaa") and text.endswith("zzz") and " [...] " in text
+
+
+async def hangs() -> None:
+    await asyncio.sleep(3600)
+
+
+HOSTILE: dict[str, Callable[[int], Any]] = {
+    "raises": lambda turn: 1 / 0,
+    "is None": lambda turn: None,
+    "is a string": lambda turn: "on",
+    "pays NaN": lambda turn: said("on", reward=float("nan")),
+    "pays too much": lambda turn: said("on", reward=1e308),
+    "pays text": lambda turn: said("on", reward="much"),  # type: ignore[arg-type]
+    "says nothing": lambda turn: Step(),
+    "says bytes": lambda turn: Step([{"role": "user", "content": b"on"}]),  # type: ignore[dict-item]
+    "has an unknown role": lambda turn: said("on", role="referee"),
+    "says too much": lambda turn: said("x" * (2**24 + 1)),
+    "says half a character": lambda turn: said("\ud800"),
+    "has an info that is no data": lambda turn: said("on", info={"is": object()}),
+}
+
+
+@pytest.mark.parametrize("does", HOSTILE)
+def test_what_an_environment_does_wrong_costs_its_own_episode(does: str) -> None:
+    """One of eight, in its second turn; the others are what they are without it."""
+
+    def says(number: int, turn: int, _: Turn) -> Step:
+        return HOSTILE[does](turn) if (number, turn) == (3, 2) else said("on", reward=0.5)
+
+    usual = episodes(ScriptedConfig(says=lambda n, t, _: said("on", reward=0.5), max_turns=3))
+    found = episodes(ScriptedConfig(says=says, max_turns=3))
+    assert [one.end for one in found] == ["fault" if i == 3 else "max_turns" for i in range(8)]
+    assert found[3].fault and len(found[3].played) == 2
+    for i in (i for i in range(8) if i != 3):
+        for mine, other in zip(found[i].row(0), usual[i].row(0), strict=True):
+            assert mine.tolist() == other.tolist()
+
+
+class Hostile(Scripted):
+    """Does something wrong in one of its methods."""
+
+    def __init__(self, config: ScriptedConfig, where: str) -> None:
+        super().__init__(config)
+        self._where = where
+
+    async def reset(self, columns: Mapping[str, Any], seed: int) -> Start:
+        await self._maybe(columns["number"] == 3, "reset")
+        start = await super().reset(columns, seed)
+        return Start([{"role": "user", "content": "Other."}]) if (self._where, self._seed) == ("differs", 3) else start
+
+    async def step(self, turn: Turn) -> Step:
+        await self._maybe(self._seed == 3, "step")
+        return await super().step(turn)
+
+    async def close(self) -> None:
+        await self._maybe(self._seed == 3, "close")
+
+    async def _maybe(self, mine: bool, place: str) -> None:
+        if mine and self._where.startswith(place):
+            await (hangs() if self._where.endswith("hangs") else self._raises())
+
+    async def _raises(self) -> None:
+        raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    ("where", "end"),
+    [
+        ("reset raises", "fault"),
+        ("reset hangs", "deadline"),
+        ("step raises", "fault"),
+        ("step hangs", "deadline"),
+        ("close raises", "max_turns"),
+        ("differs", "fault"),
+    ],
+)
+def test_failures_are_masked_and_counted(where: str, end: str) -> None:
+    class Config(ScriptedConfig):
+        def build(self) -> Callable[[], Environment]:
+            return lambda: Hostile(self, where)
+
+    config = Config(says=lambda n, t, _: said("on", reward=0.5), max_turns=2, turn_tokens=2, deadline=0.2)
+    plays = player(config, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+    asked = problems(lambda columns: Start(config.opening), number=QUESTIONS + 1)
+    collection = collected("grpo", plays, asked, dataclasses.replace(paid_by(config, judged=True), max_error_rate=1.0))
+    failed = torch.tensor([where.startswith("row 3") for where in collection.where]) & (end != "max_turns")
+    assert collection.batch.reward_mask is not None and torch.equal(collection.batch.reward_mask, ~failed)
+    assert collection.metrics.get(f"env/end/{end}", 0) == pytest.approx(
+        float(failed.double().mean()) if end != "max_turns" else 1.0
+    )
+
+
+def test_too_many_failures_end_the_run() -> None:
+    config = ScriptedConfig(says=lambda n, t, _: HOSTILE["raises"](t), max_turns=2)
+    plays = player(config, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+    with pytest.raises(RewardError, match=r"environment failed on \d+ of the last \d+ .*ZeroDivisionError"):
+        collected("grpo", plays, problems(lambda columns: Start(config.opening)), paid_by(config, judged=True))
+
+
+def test_limits_are_masked_where_the_recipe_says_so() -> None:
+    config = ScriptedConfig(says=lambda n, t, _: said("on", reward=float(n)), max_turns=2, turn_tokens=2, mask=["max_turns"])
+    plays = player(config, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+    collection = collected("grpo", plays, problems(lambda columns: Start(config.opening)), paid_by(config, judged=True))
+    ended = collection.metrics["env/end/max_turns"]
+    assert 0 < ended == len(collection.muted) / len(collection.rows)
+    assert collection.batch.reward_mask is not None and collection.batch.reward_mask.all()
