@@ -30,6 +30,8 @@ class AlgorithmConfig(Config, ABC):
     """Its credit is made of all tokens of a collection together, so that none may be taken out of the loss afterwards."""
     corrects: ClassVar[bool] = False
     """It weighs tokens by how likely they were to their sampler without being told a correction."""
+    beside_rollouts: ClassVar[bool] = False
+    """It learns from something of the question beside its rollouts: a demonstration, a greedy answer, a value."""
     has_teacher: ClassVar[bool] = False
     """It learns from a teacher, one of model.teachers."""
 

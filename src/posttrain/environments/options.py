@@ -48,6 +48,9 @@ class EnvironmentConfig(Config, ABC):
     max_error_rate: Share = 0.2
     """A run whose environment fails more often (deadline, an exception) ends with exit code 7; failed episodes are in no
     group's baseline, and carry no loss."""
+    logp_bound: Positive | None = None
+    """Largest difference, in nats, between the log-prob of a token as it was sampled and as the trainer has it; above it a
+    run ends with exit code 6, for engine and trainer do not read the same tokens. 0.01 if not set, of bfloat16 1."""
     mask: list[Limit] = []
     """Limits whose episodes carry no loss, and stay in their group's baseline; none: the reward says what they are worth."""
     weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0

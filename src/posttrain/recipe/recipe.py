@@ -102,7 +102,7 @@ class Recipe(Config):
         names = [reward.label for reward in self.rewards]
         if len(set(names)) < len(names) or sum(reward.verdict for reward in self.rewards) > 1:
             raise ValueError("rewards: each may stand once, and one of them may have verdict: true")
-        check_environment(self.environment, self.data, self.rollout, self.eval)
+        check_environment(self.environment, self.algorithm, self.data, self.rollout, self.eval)
         check_mixture(self.data, [reward.name for reward in self.rewards], self.training)
         return self
 

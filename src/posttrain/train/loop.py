@@ -30,7 +30,7 @@ from posttrain.train.collect.demonstrations import collect_demonstrations
 from posttrain.train.given.arguments import for_callbacks
 from posttrain.train.learner import Learner, Step
 from posttrain.train.options import Watching
-from posttrain.train.watch.metrics import Shares, gap_metrics, with_intervals
+from posttrain.train.watch.metrics import Shares, check_gap, gap_metrics, with_intervals
 from posttrain.train.watch.records import Listener
 from posttrain.train.watch.trackers import Trackers
 from posttrain.train.watch.watch import Watch
@@ -53,6 +53,8 @@ class Loop(Checkpointed):
     _watch: Watch
     _unread: tuple[Shares, Tensor, int]
     """Of the step: its metrics, whether all in it is finite, and its rollout tokens. They are read once it is done."""
+    _gap_bound: float = math.inf
+    """Nats, of log-probs that an engine has sampled in this step, above which the run ends."""
     _recorded: int | None = None
     _clock = _step_began = 0.0
 
@@ -200,6 +202,8 @@ class Loop(Checkpointed):
         with ranks.waiting(f"the numbers of step {self.state.global_step + 1}"):
             metrics, (norm, all_sound) = shares.total_with(self.accelerator, found, sound)
         self._record.update({name: v for name, v in gap_metrics(metrics, sampled).items() if math.isfinite(v)})
+        if "rollout/length" in self._record:  # these weights have sampled what they train on
+            check_gap(metrics, self._gap_bound, self.state.global_step + 1)
         left_out = not math.isfinite(norm)
         if not self.is_deepspeed_enabled:  # which leaves such a step out itself
             vars(self.optimizer)["_is_overflow"] = left_out  # what accelerate asks before the schedule goes on

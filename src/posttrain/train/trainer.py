@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from posttrain.data.encoding.teacher import asked_by
@@ -208,6 +210,8 @@ class PostTrainer(Loop):
                 frozen.place(self.accelerator, distributed)
         if start.reference is not None and start.reference.moves:
             self.run_state.reference = start.reference
+        bfloat16 = numbers["bf16"] or model.dtype == torch.bfloat16
+        self._gap_bound = math.inf if player is None else player.bound(sampling, bfloat16=bfloat16)
         compared = sampling is not None and algorithm.needs.rollouts
         self._learner = Learner(
             algorithm,

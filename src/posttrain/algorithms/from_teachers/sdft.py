@@ -15,7 +15,7 @@ a capped ratio; here it is whole, the mean is over tokens, and each collection i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from posttrain.algorithms.options import OnSamples
 from posttrain.settings.base import Positive, Share, Template
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 class SDFT(OnSamples):
     """On-policy self-distillation: the model learns what it says once it is shown more than the prompt."""
+
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["sdft"] = "sdft"
     updates: Literal[1] = 1

@@ -22,7 +22,7 @@ ours. The bound kl_max is `opd`'s.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,6 +39,7 @@ class SDPO(Clip, Grouped):
     """Self-distillation policy optimization: the model learns what it says once it is shown a right answer of its own."""
 
     reads_verdict = True
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["sdpo"] = "sdpo"
     teacher_template: Template = "{prompt}\n\nCorrect solution:\n\n{right}\n\nCorrectly solve the original question."

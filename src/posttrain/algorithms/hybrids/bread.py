@@ -15,7 +15,7 @@ each such question. The group that was sampled from the head that is chosen is t
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from posttrain.algorithms.options import Hybrid
 from posttrain.settings.base import NonNegative
@@ -28,6 +28,8 @@ class BREAD(Hybrid):
     """Branched rollouts from expert anchors."""
 
     reads_verdict = True
+    beside_rollouts: ClassVar[bool] = True
+
     name: Literal["bread"] = "bread"
     clip_low: NonNegative = 0.2
     """A token of negative advantage leaves the loss where its ratio is below 1 - this."""

@@ -9,7 +9,7 @@ Every question's demonstration is trained on, whatever its rollouts did; it is i
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from posttrain.algorithms.options import Hybrid
 from posttrain.settings.base import NonNegative
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class GRPOSFT(Hybrid):
     """GRPO with an SFT loss beside it."""
+
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["grpo_sft"] = "grpo_sft"
     sft_coef: NonNegative = 1.0

@@ -26,7 +26,7 @@ paper's notation of all of them: alpha · RL + beta · SFT.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,8 @@ class HPT(Hybrid):
     """Hybrid post-training."""
 
     reads_verdict = True
+    beside_rollouts: ClassVar[bool] = True
+
     name: Literal["hpt"] = "hpt"
     gate: Annotated[int, Field(ge=-1)] = 0
     """Questions with no more right rollouts than this learn from their demonstration; -1: none does."""

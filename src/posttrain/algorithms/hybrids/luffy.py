@@ -9,7 +9,7 @@ The paper's group has 7 rollouts and one demonstration. Its last recipe has neit
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from posttrain.algorithms.options import GroupSize, Hybrid
 from posttrain.settings.base import Count, NonNegative, Positive
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class LUFFY(Hybrid):
     """Learning to reason under off-policy guidance."""
+
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["luffy"] = "luffy"
     rollouts: GroupSize = 7

@@ -12,7 +12,7 @@ the tokens in each micro-batch, so that the gradient depends on how it is cut; t
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,7 @@ class PrefixRFT(Hybrid):
     """Blending SFT and RFT by prefix sampling."""
 
     divides = False
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["prefix_rft"] = "prefix_rft"
     low_start: Share = 0.95

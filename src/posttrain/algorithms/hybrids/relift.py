@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from posttrain.algorithms.options import Hybrid
 from posttrain.settings.base import Count, NonNegative
@@ -32,6 +32,8 @@ class ReLIFT(Hybrid):
     """Reinforcement learning interleaved with fine-tuning on the hardest questions."""
 
     reads_verdict = True
+    beside_rollouts: ClassVar[bool] = True
+
     name: Literal["relift"] = "relift"
     buffer_size: Count = 128
     """Demonstrations of an SFT update, which waits until there are as many."""

@@ -12,7 +12,7 @@ have exp(+H) on demonstrations; this is the paper.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class SRFT(Hybrid):
     """Supervised reinforcement fine-tuning."""
 
     reads_verdict = True
+    beside_rollouts: ClassVar[bool] = True
+
     name: Literal["srft"] = "srft"
     sft_coef: NonNegative = 0.5
     """Weight of the SFT loss, times exp(-H), H the policy's mean entropy on the demonstration."""

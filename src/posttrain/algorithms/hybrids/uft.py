@@ -18,7 +18,7 @@ may show a whole demonstration; ours leaves the last token to be sampled. KL and
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 class UFT(Hybrid):
     """Unified fine-tuning: RL from hints, and a likelihood of the hints."""
+
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["uft"] = "uft"
     rollouts: GroupSize = 4

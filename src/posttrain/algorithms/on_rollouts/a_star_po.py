@@ -11,7 +11,7 @@ is this one.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from posttrain.algorithms.options import OnSamples
 from posttrain.settings.base import Count, Positive
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class AStarPO(OnSamples):
     """Optimal advantage regression."""
+
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["a_star_po"] = "a_star_po"
     rollouts: Count = 1

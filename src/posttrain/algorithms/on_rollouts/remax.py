@@ -10,7 +10,7 @@ Trinity-RFT's code; these take a KL out of what is left of each token's reward, 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from posttrain.algorithms.on_rollouts._row_action import row_action
 from posttrain.algorithms.options import OnRollouts
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class ReMax(OnRollouts):
     """REINFORCE with the greedy answer as baseline."""
+
+    beside_rollouts: ClassVar[bool] = True
 
     name: Literal["remax"] = "remax"
     rollouts: Count = 1

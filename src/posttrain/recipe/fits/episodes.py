@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from posttrain.algorithms.options import AlgorithmConfig
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.settings.data import DataConfig, EnvironmentSource
 from posttrain.settings.evaluation import EvalConfig
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def check_environment(
-    environment: EnvironmentConfig | None, data: DataConfig, rollout: RolloutConfig | None, evaluation: EvalConfig
+    environment: EnvironmentConfig | None,
+    algorithm: AlgorithmConfig,
+    data: DataConfig,
+    rollout: RolloutConfig | None,
+    evaluation: EvalConfig,
 ) -> None:
     """Refuses what has no meaning with an environment, or without one.
 
@@ -41,6 +46,12 @@ def check_environment(
         raise ValueError(
             f"environment.turn_tokens: {environment.turn_tokens} of a turn are more than rollout.max_tokens, "
             f"{rollout.max_tokens}, which is all that the policy writes in an episode"
+        )
+    kind = type(algorithm)
+    if kind.beside_rollouts or kind.has_teacher or kind.takes_demonstrations:
+        raise ValueError(
+            f"environment: {algorithm.label} learns from more than rollouts and their rewards (a demonstration, a greedy "
+            "answer, a value, a teacher), which episodes do not have: take grpo, rloo or another that does not"
         )
     for key, given in (("ahead", rollout.ahead), ("pairs", rollout.pairs), ("replay", rollout.replay)):
         if given:

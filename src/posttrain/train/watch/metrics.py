@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from posttrain.errors import EngineError
 from posttrain.estimator.batch import MAX_LOG_RATIO, Batch, Origin
 
 MAXIMUM = "/max"  # metrics of these names take the maximum; all others add up
@@ -78,6 +79,20 @@ def gap_shares(batch: Batch, own: Float[Tensor, "B T"], tokens: int) -> dict[str
         _WEIGHT: torch.where(select, weight, 0.0).sum(),
         _SQUARE: torch.where(select, weight**2, 0.0).sum(),
     }
+
+
+def check_gap(metrics: Mapping[str, float], bound: float, step: int) -> None:
+    """That the largest gap of a step is within a bound, in nats.
+
+    Raises:
+        EngineError: it is not.
+    """
+    if (gap := metrics.get("logp_diff/max", 0.0)) > bound:
+        raise EngineError(
+            f"Step {step}: a token's log-prob is {gap:.3g} nats off what it was sampled with, over environment.logp_bound "
+            f"{bound:g}: engine and trainer do not read the same tokens, or what others wrote carries loss. No step was made "
+            "with it."
+        )
 
 
 def gap_metrics(total: Mapping[str, float], tokens: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.train.collect.episodes.episode import Episode, Played
 
 EXPECTED = "the turns of a step"  # for which ranks in lockstep wait
+BOUND, BOUND_BFLOAT16 = 1e-2, 1.0  # nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,12 @@ class Player:
     def filler(self) -> int:
         """A token that ends answers, for a row in which nothing was written."""
         return self._glue.ends[0]
+
+    def bound(self, sampling: Sampling | None, *, bfloat16: bool) -> float:
+        """The largest difference, in nats, between log-probs as they were sampled and the trainer's, of all tokens."""
+        if sampling is None or sampling.top_p < 1 or sampling.top_k:
+            return math.inf
+        return self._config.logp_bound or (BOUND_BFLOAT16 if bfloat16 else BOUND)
 
     def close(self) -> None:
         """Ends the environments."""
