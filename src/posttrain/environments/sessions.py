@@ -64,7 +64,7 @@ class Sessions:
                 one = self._make()
             except Exception as error:
                 return None, Failure("fault", as_text(error))
-            return one, await self._guarded(lambda: one.reset(columns, seed), _checked_start)
+            return one, await self._guarded(one, lambda: one.reset(columns, seed), _checked_start)
 
         return self._all([begun(columns, seed) for columns, seed in tasks])
 
@@ -72,7 +72,7 @@ class Sessions:
         """What comes of each turn."""
 
         def taken(one: Environment, turn: Turn) -> Coroutine[Any, Any, Step | Failure]:
-            return self._guarded(lambda: one.step(turn), _checked_step)
+            return self._guarded(one, lambda: one.step(turn), _checked_step)
 
         return self._all([taken(one, turn) for one, turn in turns])
 
@@ -92,7 +92,9 @@ class Sessions:
         self._all([closed(one) for one in environments])
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, and what makes environments, where that can be."""
+        if (end := getattr(self._make, "close", None)) is not None:
+            end()
         if self._loop.is_running():
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ALIVE)
@@ -111,9 +113,12 @@ class Sessions:
 
         return asyncio.run_coroutine_threadsafe(together(), self._loop).result()
 
-    async def _guarded(self, call: Callable[[], Awaitable[Any]], checked: Callable[[Any], T]) -> T | Failure:
+    async def _guarded(
+        self, one: Environment, call: Callable[[], Awaitable[Any]], checked: Callable[[Any], T]
+    ) -> T | Failure:
+        own = getattr(one, "keeps_time", False)
         try:
-            return checked(await asyncio.wait_for(call(), self._deadline))
+            return checked(await (call() if own else asyncio.wait_for(call(), self._deadline)))
         except TimeoutError:
             return Failure("deadline", f"no answer in {self._deadline:g} s")
         except Exception as error:

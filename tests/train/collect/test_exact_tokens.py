@@ -50,7 +50,7 @@ def says(number: int, turns: int, turn: Turn) -> Step:
 
 @pytest.mark.parametrize("name", EACH)
 def test_ids_are_those_that_were_sampled_and_observed(name: str) -> None:
-    tokenizer: Any = read_tokenizer(finished(name))
+    tokenizer: Any = read_tokenizer(str(finished(name)))
     encoding, ends = Encoding(special_tokens="text"), [tokenizer.eos_token_id]
     engine = RandomIds(len(tokenizer), ends)
     config = ScriptedConfig(says=says, max_turns=3, turn_tokens=8)
@@ -80,7 +80,7 @@ def test_ids_are_those_that_were_sampled_and_observed(name: str) -> None:
 @pytest.mark.parametrize("name", EACH)
 def test_a_played_conversation_is_what_its_template_writes(name: str) -> None:
     """Where the model ends its turn as its template does, what follows are ids of the whole, encoded once."""
-    tokenizer: Any = read_tokenizer(finished(name))
+    tokenizer: Any = read_tokenizer(str(finished(name)))
     template, ends = Encoding(), [tokenizer.eos_token_id]
     glue = Glue(tokenizer, template, ends)
     talk = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4."}]

@@ -5,19 +5,25 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from posttrain.environments.kinds.class_ import ClassEnvironment
 from posttrain.environments.kinds.echo import EchoConfig
 from posttrain.environments.kinds.guess import GuessConfig
 from posttrain.environments.options import EnvironmentConfig
+from posttrain.settings.doors.door import installed
 from posttrain.settings.doors.kinds import Kind
 
 ENVIRONMENTS: tuple[type[EnvironmentConfig], ...] = (
     GuessConfig,
     EchoConfig,
+    ClassEnvironment,
 )
 
 
 def _installed_environment(point: EntryPoint, brought: Any) -> type[EnvironmentConfig]:
-    raise ValueError(f"{point.value} is no config class with build")
+    """The config of a class that an installed package brings; its options stand under `options`."""
+    if not isinstance(brought, type):
+        raise ValueError(f"{point.value} is neither a config class with build, nor a class with reset, step and close")
+    return installed(ClassEnvironment, point.name, point.value)
 
 
 KIND = Kind(

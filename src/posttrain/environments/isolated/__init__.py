@@ -1,0 +1,1 @@
+"""Environments of the user's code, in processes of their own."""
