@@ -57,6 +57,11 @@ def test_episodes_are_played_written_evaluated_and_resumed(posttrain: Command, t
     assert len(played) == 2 * 4 * 2 and all(row["verdict"] in ("right", "wrong") and row["turns"] for row in played)
     evaluated = rows(tmp_path / "out/eval.jsonl")[-1]
     assert 1 <= evaluated["eval/held/turns"] <= 3 and 0 <= evaluated["eval/held/pass@1"] <= 1
+    code, shown, _ = posttrain("show", "out", "--episode", "1")
+    assert code == 0 and "tokens of its own" in shown and "user: " in shown
+    assert posttrain("show", "out", "--episode", "99")[0] == 2 == posttrain("show", "grpo", "--episode", "1")[0]
+    code, table, err = posttrain("eval", "out", "--data", "environment:validation", "--limit", "4", "--max-tokens", "6")
+    assert code == 0 and "turns" in table and "end/max_turns" in table, err
     whole = load_file(tmp_path / "out/final/model.safetensors")
     short = posttrain("run", path, "--set", "output_dir=again", "--set", "training.max_steps=2")
     assert short[0] == 0, short

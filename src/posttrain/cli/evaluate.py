@@ -18,9 +18,12 @@ from posttrain.cli.checked import checked
 from posttrain.data.reader import Reader
 from posttrain.data.sources import Record, read
 from posttrain.data.transforms import TransformedData, Transforms
+from posttrain.environments.kinds import AnyEnvironment
+from posttrain.environments.options import EnvironmentConfig
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
 from posttrain.execution.folder.run_folder import make
+from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.passage import all_of
 from posttrain.model.load import context_of, load
 from posttrain.model.tokenizer import eos_ids
@@ -35,6 +38,7 @@ from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.faults import faults
 from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell
+from posttrain.train.collect.episodes.make import make_player
 from posttrain.train.watch.records import JsonLines
 
 TASK_ROWS = 256  # problems of a generated task or a gym where no limit is given
@@ -76,6 +80,7 @@ def answer(asked: Asked) -> Table:
     source = _source(asked, templates.pop("eval", {}))
     records = _transformed(read(source), templates.pop("transforms", []), recipe or {})
     graders = _graders(asked, (recipe or {}).get("rewards", []))
+    environment, player = _environment(recipe or {}), None
     try:
         target = asked.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
         make(target.absolute().parent)
@@ -84,19 +89,30 @@ def answer(asked: Asked) -> Table:
         model, tokenizer = load(checked(ModelConfig, {"name": name, "dtype": asked.dtype}), seed=0)
         if torch.cuda.is_available():
             model = model.cuda()
-        reader = Reader(checked(DataConfig, templates), tokenizer, eos_ids(model, tokenizer), context_of(model))
-        problems, report = reader.problems(records, label=asked.data)
+        data, engine = checked(DataConfig, templates), HFEngine(model, tokenizer)
+        reader = Reader(data, tokenizer, eos_ids(model, tokenizer), context_of(model))
+        wanted: dict[str, Any] = {}
+        if environment is not None:
+            records = Beginnings(environment, (recipe or {}).get("seed", 0)).of(records)
+            wanted = {"needs": () if environment.says_right else ("answer",), "anything": True}
+        problems, report = reader.problems(records, label=asked.data, **wanted)
+        if environment is not None:
+            tools = next((one.columns["tools"] for one in problems if one.columns.get("tools")), None)
+            player = make_player(environment, engine, model, tokenizer, data, tools=tools)
         started = time.monotonic()
         result = evaluate(
-            HFEngine(model, tokenizer),
+            engine,
             tokenizer,
             problems[: config.limit],
             graders.of(source),
             sampling_of(config, config.seed),
             samples=config.samples,
             ks=config.k,
+            player=player,
         )
     finally:
+        if player is not None:
+            player.close()
         graders.close()
     settings = {"model": asked.model, "data": asked.data, **asked.settings, "seconds": time.monotonic() - started}
     left_out = {f"data/{reason}": count for reason, count in report.counters.items()}
@@ -125,6 +141,9 @@ def _source(asked: Asked, of_run: dict[str, Any]) -> Any:
     elif kind == "task" and parts:
         rows = asked.settings["limit"] or TASK_ROWS
         given = {**dict(zip(("task", "split"), [*parts, "held_out"], strict=False)), "rows": rows}
+    elif kind == "environment":
+        rows = asked.settings["limit"] or TASK_ROWS
+        given = {"environment": {"rows": rows, "split": (parts or ["held_out"])[0]}}
     elif kind == "gym" and parts:
         given = {"gym": parts[0], "rows": asked.settings["limit"] or TASK_ROWS, "seed": GYM_SEED}
     elif kind == "hub" and parts:
@@ -154,6 +173,18 @@ def _transformed(records: Iterator[Record], given: list[Any], of_run: dict[str, 
     return Transforms(data.transforms, seed=of_run["seed"], train=lambda: all_of(data, of_run["seed"])).through(
         records, "eval"
     )
+
+
+def _environment(of_run: dict[str, Any]) -> EnvironmentConfig | None:
+    """What the run was played with: it answers here too."""
+    if of_run.get("environment") is None:
+        return None
+    environment = TypeAdapter[Any](AnyEnvironment).validate_python(of_run["environment"])
+    if isinstance(environment, Door) and not environment.trusted:
+        raise RecipeError(
+            f"environment: the run plays with code, {environment.path}, and eval runs none. Evaluate in the run."
+        )
+    return environment
 
 
 def _graders(asked: Asked, of_run: list[Any]) -> Graders:

@@ -200,7 +200,7 @@ def _judged(problem: Problem, episodes: Sequence[Episode], grader: Grader) -> li
             Answer(
                 problem.where,
                 prompt,
-                one.last.text,
+                one.transcript,
                 reference,
                 grade.verdict,
                 grade.value,

@@ -18,16 +18,23 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|RUN", help="Of a recipe, algorithm, reward, schedule, optimizer, transform; or a run's folder."
+            metavar="NAME|RUN",
+            help="Of a recipe, algorithm, reward, environment, schedule, optimizer, transform; or a run's folder.",
         ),
     ],
+    episode: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of a run with an environment: the Nth of its latest transcripts."),
+    ] = None,
 ) -> None:
     """Show a recipe as it is written, an algorithm, reward, schedule, … with its keys, or how far a run is."""
     from posttrain.recipe.by_name import known_recipes, recipe_file
 
     if (Path(name) / "recipe.yaml").is_file():
-        _show_run(Path(name))
+        _show_run(Path(name)) if episode is None else _show_episode(Path(name), episode)
         return
+    if episode is not None:
+        raise RecipeError(f"--episode: transcripts are of a run, and {name} is no run's folder")
     if name in known_recipes():
         out.print(recipe_file(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
         return
@@ -37,8 +44,8 @@ def show(
 
         near = nearest(name, [*known_recipes(), *(one for _, members in _members() for one in members)])
         raise RecipeError(
-            f"show {name}: no recipe, no algorithm, reward, schedule, optimizer or transform, and no run's folder; did you "
-            f"mean {near}?"
+            f"show {name}: no recipe, no algorithm, reward, environment, schedule, optimizer or transform, and no run's "
+            f"folder; did you mean {near}?"
         )
     for what, config in found:
         out.print(_keys(f"{what} {name}", config))
@@ -47,6 +54,7 @@ def show(
 def _members() -> Iterator[tuple[str, dict[str, Any]]]:
     from posttrain.algorithms import KIND as ALGORITHMS
     from posttrain.data.transforms import KIND as TRANSFORMS
+    from posttrain.environments.kinds import KIND as ENVIRONMENTS
     from posttrain.rewards.kinds import KIND as REWARDS
     from posttrain.train.optimizers import KIND as OPTIMIZERS
     from posttrain.train.schedules import KIND as SCHEDULES
@@ -54,6 +62,7 @@ def _members() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from (
         ("algorithm", dict(ALGORITHMS.members)),
         ("reward", dict(REWARDS.members)),
+        ("environment", dict(ENVIRONMENTS.members)),
         ("schedule", dict(SCHEDULES.members)),
         ("optimizer", dict(OPTIMIZERS.members)),
         ("transform", dict(TRANSFORMS.members)),
@@ -91,3 +100,30 @@ def _show_run(folder: Path) -> None:
         out.print(table)
     for told in (line for stage in record.stages for line in stage.warnings):
         say(f"warning: {told['sentence']}")
+
+
+def _show_episode(folder: Path, number: int) -> None:
+    from posttrain.execution.report.record import Record
+
+    kept = Record.of(folder).stages[-1].collected(2)
+    found = [(step, row) for step in [*kept][-1:] for row in kept[step] if "turns" in row]
+    if number > len(found):
+        what = f"there are {len(found)} transcripts of its last step" if found else "no transcript of an episode is kept"
+        raise RecipeError(f"--episode {number}: {what} in {folder}")
+    step, row = found[number - 1]
+    out.print(Text(f"step {step}, {row['where']}: {row['prompt']}", style="bold"))
+    for turn in row["turns"]:
+        own = (turn.get("thinking") or "") + turn["text"]
+        out.print(Text(_printable(own), style="green"), Text("" if turn["finish"] == "stop" else " (cut off)", style="dim"))
+        for said in turn["others"]:
+            out.print(Text(f"  {said.get('name') or said['role']}: {_printable(said['content'])}", style="cyan"))
+        if turn["reward"]:
+            out.print(Text(f"  paid {turn['reward']:.4g}", style="dim"))
+    fault = f" ({row['fault']})" if row.get("fault") else ""
+    graded = f"reward {row['reward']:.4g}" if row["graded"] else "not graded"
+    out.print(Text(f"{row['end']}{fault}: {graded}, {row['tokens']} tokens of its own", style="bold"))
+
+
+def _printable(text: str) -> str:
+    """Without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

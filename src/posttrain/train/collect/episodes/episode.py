@@ -80,6 +80,15 @@ class Episode:
         logprobs = [part for one in self.played for part in (one.logprobs, np.zeros(len(one.glue), np.float32))]
         return np.concatenate(parts), np.concatenate(logprobs), own
 
+    @property
+    def transcript(self) -> str:
+        """All of it as text, others' words under their roles."""
+        said = list[str]()
+        for one in self.played:
+            said.append(one.turn.text if one.turn.thinking is None else f"{one.turn.thinking}{one.turn.text}")
+            said += [f"[{message.get('name') or message['role']}] {message['content']}" for message in one.step.messages]
+        return "\n".join(said)
+
     def shown(self) -> dict[str, Any]:
         """Plain data, for rewards, files and people."""
         return {

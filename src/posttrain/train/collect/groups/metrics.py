@@ -160,7 +160,7 @@ def _row(group: Rollouts, i: int, text: AnswerText) -> dict[str, Any]:
     return {
         "where": problem.where,
         "prompt": prompt_text(problem.columns["prompt"]),
-        "completion": group.episodes[i].last.text
+        "completion": group.episodes[i].transcript
         if group.episodes
         else text.of(problem.prompt, problem.columns, group.row(i)),
         "prefix_tokens": int(group.prefixes[i]),
