@@ -117,7 +117,7 @@ audit: setup
 # and with what studies/NAME.outcomes.jsonl knows of a study that is not done yet
 study: setup $(if $(filter teacher,$(NAME)),runs/teacher_model/final)
 	@mkdir -p runs/$(NAME); ! test -e studies/$(NAME).outcomes.jsonl || test -e runs/$(NAME)/outcomes.jsonl || cp studies/$(NAME).outcomes.jsonl runs/$(NAME)/outcomes.jsonl
-	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/$(NAME).yaml
+	OMP_NUM_THREADS=1 $(BIN)/posttrain compare studies/$(NAME).yaml --allow-code
 	$(BIN)/python studies/page.py $(NAME)
 
 runs/teacher_model/final:

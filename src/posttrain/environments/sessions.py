@@ -96,6 +96,7 @@ class Sessions:
         if (end := getattr(self._make, "close", None)) is not None:
             end()
         if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(_cancelled(), self._loop).result(ALIVE)
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ALIVE)
         if not self._thread.is_alive() and not self._loop.is_closed():
@@ -123,6 +124,14 @@ class Sessions:
             return Failure("deadline", f"no answer in {self._deadline:g} s")
         except Exception as error:
             return Failure("fault", as_text(error))
+
+
+async def _cancelled() -> None:
+    """Ends what is still under way, as where a run is interrupted."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for one in others:
+        one.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _checked_start(given: Any) -> Start:

@@ -26,6 +26,8 @@ class GuessConfig(EnvironmentConfig):
     """How many numbers there are. All splits have the same."""
     question: str = "Guess a number from 0 to {last}. Answer with the number alone."
     """What the policy is asked; {last} is the greatest number."""
+    hints: bool = True
+    """Answer < and >; else every wrong guess is answered !, and what was guessed before is all that helps."""
     dense: bool = False
     """Pay -1/max_turns for each guess that is wrong; else 1 for the right one, and nothing for others."""
 
@@ -55,7 +57,7 @@ class Guess:
         guess = int(said[:20])
         if guess == self._secret:
             return Step(reward=0.0 if self._config.dense else 1.0, done=True, info={"correct": True, "answer": said})
-        hint = "<" if self._secret < guess else ">"
+        hint = ("<" if self._secret < guess else ">") if self._config.hints else "!"
         return Step([{"role": "user", "content": hint}], reward=paid, info={"correct": False, "answer": said})
 
     async def close(self) -> None:
