@@ -7,8 +7,9 @@ import contextlib
 import json
 import math
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from posttrain.environments.base import Environment, Message, Start, Step, Turn
@@ -66,15 +67,15 @@ class Sessions:
                 return None, Failure("fault", as_text(error))
             return one, await self._guarded(one, lambda: one.reset(columns, seed), _checked_start)
 
-        return self._all([begun(columns, seed) for columns, seed in tasks])
+        return self._all([partial(begun, columns, seed) for columns, seed in tasks])
 
     def step(self, turns: Sequence[tuple[Environment, Turn]]) -> list[Step | Failure]:
         """What comes of each turn."""
 
-        def taken(one: Environment, turn: Turn) -> Coroutine[Any, Any, Step | Failure]:
-            return self._guarded(one, lambda: one.step(turn), _checked_step)
+        async def taken(one: Environment, turn: Turn) -> Step | Failure:
+            return await self._guarded(one, lambda: one.step(turn), _checked_step)
 
-        return self._all([taken(one, turn) for one, turn in turns])
+        return self._all([partial(taken, one, turn) for one, turn in turns])
 
     def __enter__(self) -> Sessions:
         return self
@@ -89,7 +90,7 @@ class Sessions:
             with contextlib.suppress(Exception):  # its episode is over
                 await asyncio.wait_for(one.close(), CLOSING)
 
-        self._all([closed(one) for one in environments])
+        self._all([partial(closed, one) for one in environments])
 
     def close(self) -> None:
         """Ends the thread, and what makes environments, where that can be."""
@@ -102,13 +103,13 @@ class Sessions:
         if not self._thread.is_alive() and not self._loop.is_closed():
             self._loop.close()
 
-    def _all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    def _all(self, work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         async def together() -> list[T]:
             gate = asyncio.Semaphore(self._concurrency)
 
-            async def one(part: Awaitable[T]) -> T:
+            async def one(part: Callable[[], Awaitable[T]]) -> T:
                 async with gate:
-                    return await part
+                    return await part()
 
             return list(await asyncio.gather(*(one(part) for part in work)))
 
