@@ -22,6 +22,7 @@ from posttrain.environments.kinds import AnyEnvironment
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
+from posttrain.execution.folder.recipe_file import kept_values
 from posttrain.execution.folder.run_folder import make
 from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.passage import all_of
@@ -126,7 +127,7 @@ def _recipe_of(folder: Path) -> dict[str, Any] | None:
     if not (folder / "recipe.yaml").is_file():
         return None
     try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+        recipe = kept_values(folder)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{folder}/recipe.yaml cannot be read: {error}") from None
     if not isinstance(recipe, dict):

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from posttrain.distributed import ranks
+from posttrain.execution.folder.recipe_file import kept_values
 from posttrain.execution.folder.same_recipe import computing_as
 from posttrain.recipe.recipe import Recipe
 
@@ -46,7 +47,7 @@ def settled(recipe: R) -> R:
 
 def _as_begun(recipe: R) -> R:
     try:
-        values = yaml.safe_load((Path(recipe.output_dir) / "recipe.yaml").read_text())
+        values = kept_values(Path(recipe.output_dir))
         return computing_as(recipe, type(recipe).model_validate(values))
     except (OSError, ValueError, yaml.YAMLError):  # whether it can be read is checked elsewhere
         return recipe

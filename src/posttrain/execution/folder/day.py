@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import yaml
 
+from posttrain.execution.folder.recipe_file import kept_values
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.data.day import today
 
@@ -17,7 +18,7 @@ R = TypeVar("R", bound=Recipe)
 def day_of(folder: Path) -> datetime.date:
     """The day on which the folder's run began; today, where none has."""
     try:
-        values = yaml.safe_load((folder / "recipe.yaml").read_text())
+        values = kept_values(folder)
         return datetime.date.fromisoformat(values["data"]["date"])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # whether it can be read is checked elsewhere
         return today()

