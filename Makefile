@@ -136,7 +136,7 @@ type: setup
 	$(BIN)/pyright
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2 --dist loadfile
 
 test-system: setup setup-vllm setup-deepspeed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -146,7 +146,7 @@ test-lower:
 	$(PYTHON) -m venv .venv-lower
 	.venv-lower/bin/python -m pip install --quiet torch==2.11.0 numpy==2.3.5
 	.venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -m "not system" --numprocesses 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -m "not system" --numprocesses 2 --dist loadfile
 
 
 # the site of the documents, in site/; a link that leads nowhere is an error

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -27,9 +29,12 @@ settings.load_profile("posttrain")
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays: accelerate collects garbage at the start of each training, by looking at all there is."""
+    """What has been imported stays: accelerate collects garbage at the start of each training, by looking at all there is.
+    Where that is done so often, Python does it rarely by itself.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_unconfigure() -> None:
@@ -37,13 +42,22 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
+@pytest.fixture(scope="session")
+def made_commands() -> Callable[[Any], Any]:
+    """What typer makes of the command line, made once: it takes as long as a short run."""
+    from typer.main import get_command
+
+    return cache(get_command)
+
+
 @pytest.fixture
 def posttrain(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    made_commands: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in an empty folder: exit code, stdout, stderr."""
     from posttrain.cli import app
 
+    monkeypatch.setattr("typer.main.get_command", made_commands)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
 
