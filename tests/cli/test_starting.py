@@ -60,6 +60,7 @@ def test_the_first_line_comes_before_torch_is_imported(
     assert done.stdout.startswith(f"posttrain {version('posttrain')} on ") and says in done.stdout.splitlines()[0]
 
 
+@pytest.mark.system
 def test_a_dry_run_imports_what_its_recipe_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sampled = {"algorithm": {"name": "grpo"}, "rollout": {"questions_per_step": 2, "n": 2, "max_tokens": 6}}

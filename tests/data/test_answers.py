@@ -59,11 +59,13 @@ def test_a_well_formed_answer_where_the_template_opens_nothing_opens_itself() ->
     assert judged(tokenizer, f"<think>\n{OPENED}")[1] == 1.0 and judged(tokenizer, OPENED)[1] == 0.0
 
 
+@pytest.mark.system  # its tokenizer takes seconds to load
 def test_a_real_template_that_opens_thinking_gives_a_well_formed_answer_the_form(real_model: Callable[[str], Path]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(real_model("qwen3.5-think"))
     assert judged(tokenizer, OPENED) == (f"<think>\n{OPENED}", 1.0) and judged(tokenizer, "4")[1] == 0.0
 
 
+@pytest.mark.system  # its tokenizer takes seconds to load
 def test_a_real_template_that_closes_thinking_at_once_shows_it_closed(real_model: Callable[[str], Path]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(real_model("qwen3.5-nothink"))
     assert judged(tokenizer, "<answer>4</answer>") == ("<think>\n\n</think>\n\n<answer>4</answer>", 1.0)

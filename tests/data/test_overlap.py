@@ -94,6 +94,7 @@ def test_rows_are_left_out_where_that_is_asked_for_and_of_those_sets_alone() -> 
     assert one.left_out == ("shared_with_evaluation", "8 words in a row of it stand in data.eval.test (data.decontaminate)")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("n", "solutions", "shared"), [(13, False, 3), (8, False, 80), (13, True, 3), (8, True, 82)])
 def test_what_gsm8k_shares_with_its_test_part(n: int, solutions: bool, shared: int) -> None:
     """Questions with questions; and with what is trained on, solutions too, as a run has it."""

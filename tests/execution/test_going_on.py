@@ -38,7 +38,9 @@ def steps(folder: str = "out") -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "by", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.system) for one in (signal.SIGINT, signal.SIGUSR1))]
+)
 def test_a_signal_ends_with_75_and_the_same_command_goes_on(
     by: signal.Signals, posttrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def changes(folder: Path, start: dict[str, Tensor]) -> Tensor:
     return torch.cat([(end[name].double() - start[name].double()).flatten() for name in sorted(start)])
 
 
+@pytest.mark.system
 def test_a_bfloat16_recipe_moves_what_float32_moves(posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the weights that move in float32 training at least 99 % move, and the same way; without masters they do not."""
     begun, tokenizer = load(ModelConfig(from_scratch=TINY, tokenizer="characters"), seed=0)

@@ -180,6 +180,7 @@ def test_one_round_is_the_recipe_itself(posttrain: Command) -> None:
         assert Path("out", name).read_bytes() == Path("one/1-round1", name).read_bytes()
 
 
+@pytest.mark.system
 def test_more_rounds_go_on_from_those_that_were_run(posttrain: Command) -> None:
     def of(times: int, folder: str, **changes: Any) -> str:
         rounds = {"times": times, "data": "accumulate"}

@@ -105,7 +105,13 @@ def test_the_same_again_does_nothing_and_another_recipe_is_refused(posttrain: Co
 
 
 @pytest.mark.parametrize(
-    "lost", [["final"], ["final", "2-grpo/final"], ["final", "2-grpo"], ["final", "2-grpo", "1-sft/final"]]
+    "lost",
+    [
+        ["final"],
+        pytest.param(["final", "2-grpo/final"], marks=pytest.mark.system),
+        pytest.param(["final", "2-grpo"], marks=pytest.mark.system),
+        ["final", "2-grpo", "1-sft/final"],
+    ],
 )
 def test_what_was_interrupted_is_resumed_where_it_was(posttrain: Command, lost: list[str]) -> None:
     path = staged()

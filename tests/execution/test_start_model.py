@@ -110,7 +110,14 @@ def test_lora_of_a_shared_head_is_what_final_and_best_have(posttrain: Command) -
     assert final.config.tie_word_embeddings is best.config.tie_word_embeddings is False
 
 
-@pytest.mark.parametrize("name", ["final.partial", "best.partial", "metrics.jsonl", "eval.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "final.partial",
+        "metrics.jsonl",
+        *(pytest.param(one, marks=pytest.mark.system) for one in ("best.partial", "eval.jsonl")),
+    ],
+)
 def test_a_full_disk_ends_with_exit_8_and_the_same_command_goes_on(
     name: str, posttrain: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

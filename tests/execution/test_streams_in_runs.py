@@ -33,7 +33,7 @@ def steps(folder: str = "out") -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
+@pytest.mark.parametrize("algorithm", ["sft", pytest.param("dpo", marks=pytest.mark.system)])
 def test_a_run_goes_on_where_its_source_was_left(algorithm: str, posttrain: Command) -> None:
     named = {"algorithm": {"name": algorithm}}
     assert posttrain("run", made(10, **named), "--output-dir", "whole")[0] == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SAME = """
 import importlib, pkgutil
 import posttrain
@@ -27,6 +29,7 @@ assert all(getattr(posttrain.estimator, name) is getattr(posttrain, name) for na
 """
 
 
+@pytest.mark.system
 def test_every_public_name_is_the_same_object_before_and_after_all_submodules_are_imported() -> None:
     done = subprocess.run([sys.executable, "-c", SAME], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -86,6 +86,7 @@ def test_right_answers_vote_for_one_value(judge: MathVerify) -> None:
     assert len(grades) == 1 and grades.pop().verdict is Verdict.RIGHT
 
 
+@pytest.mark.system  # its like are in `test_hostile` wherever tests are
 @pytest.mark.parametrize("completion", ["#### 10^{10^{10}}", "\\boxed{9^{9^{9^{9}}}}"])
 def test_a_hostile_answer_is_out_at_its_deadline_and_the_next_is_graded(completion: str) -> None:
     grader = MathVerify(deadline=1.0)

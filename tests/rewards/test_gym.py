@@ -11,16 +11,58 @@ from typing import Any
 
 import pytest
 
-from posttrain.data.sources import read
+from posttrain.data.sources import gym, read
 from posttrain.data.sources.gym import environment
 from posttrain.rewards.base import Group
 from posttrain.rewards.grading import Verdict
+from posttrain.rewards.isolated.pool import Pool
+from posttrain.rewards.kinds import _gym
 from posttrain.rewards.kinds._gym import GymGrader
 from posttrain.rewards.kinds.task import TaskReward
 from posttrain.rewards.options import Judged
 from posttrain.settings.data import GymSource
 
 SOURCE = GymSource(gym="chain_sum", rows=3)
+
+
+class SharedPool(Pool):
+    """One for all graders, whose requests say which gym they ask: its children take a second to start."""
+
+    def close(self) -> None:
+        """It is for the next grader."""
+
+
+EVAL = ("countdown", "string_insertion", "puzzle24", "polynomial_multiplication")
+"""Gyms that give answers to Python's eval, by themselves or by sympy."""
+MADE = """
+import json, sys
+answers, sys.stdout = sys.stdout, sys.stderr
+from posttrain.data.sources.gym_made import questions
+print(json.dumps([questions(json.loads(source))["questions"] for source in json.load(sys.stdin)]), file=answers)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared() -> Iterator[None]:
+    """One process makes the questions of all sources here, and one pool of children judges."""
+    pools = list[SharedPool]()
+
+    def pool(*arguments: Any, **named: Any) -> Pool:
+        pools[:] = pools or [SharedPool(*arguments, **named)]
+        return pools[0]
+
+    asked = [one.model_dump_json() for one in (SOURCE, *(GymSource(gym=name, rows=1) for name in EVAL))]
+    done = subprocess.run(
+        [sys.executable, "-c", MADE], input=json.dumps(asked), env=environment(), capture_output=True, text=True, check=True
+    )
+    made = dict(zip(asked, json.loads(done.stdout), strict=True))
+    gym._by_question.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_gym, "Pool", pool)
+        patch.setattr(gym, "_made", made.__getitem__)
+        yield
+    for one in pools:
+        Pool.close(one)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +109,9 @@ def test_an_answer_that_keeps_the_verifier_busy_is_out_at_its_deadline() -> None
     assert grade.verdict is Verdict.TIMEOUT and again.verdict is Verdict.RIGHT
 
 
-@pytest.mark.parametrize("gym", ["countdown", "string_insertion", "puzzle24", "polynomial_multiplication"])
-def test_an_answer_is_never_run(gym: str, tmp_path: Path) -> None:
-    """These four give answers to Python's eval, by themselves or by sympy."""
-    source = GymSource(gym=gym, rows=1)
+@pytest.mark.parametrize("name", EVAL)
+def test_an_answer_is_never_run(name: str, tmp_path: Path) -> None:
+    source = GymSource(gym=name, rows=1)
     grader = GymGrader(source)
     [record] = read(source)
     made = tmp_path / "made"
@@ -107,6 +148,7 @@ print(json.dumps(found), file=answers)
 """
 
 
+@pytest.mark.system
 def test_every_gym_calls_its_own_answer_right() -> None:
     done = subprocess.run([sys.executable, "-c", EVERY], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

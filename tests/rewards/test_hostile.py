@@ -61,7 +61,7 @@ EXECUTING = [
 ]
 
 
-AT_ONCE = 4
+AT_ONCE = 3
 """Freezing answers, of each form some, that are tried wherever tests are; the others in the system tier."""
 
 

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(DATA is None, reason="POSTTRAIN_TEST_DATA names 
 SETS = ("math500", "aime24", "aime25", "amc23")
 SHARE = 0.98
 SOLUTIONS = 60  # rows of four; studies/graders.py takes all of them
+EACH = pytest.mark.parametrize("each", [pytest.param(1, marks=pytest.mark.system), 5])
+"""Of the rows every so many-th wherever tests are; all in the system tier."""
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +44,36 @@ def test_reference_answers_are_mathematics(grader: MathVerify) -> None:
     assert not any(grader.is_valid(answer) for answer in broken)
 
 
+@EACH
 @pytest.mark.parametrize("name", [*RIGHT, *WRONG])
-def test_rewritten_answers(grader: MathVerify, name: str) -> None:
+def test_rewritten_answers(grader: MathVerify, name: str, each: int) -> None:
     counted, faults = Counter[bool](), list[str]()
-    for row in (row for which in SETS for row in rows(which)):
-        written = {**RIGHT, **WRONG}[name](final_answer(row["answer"]))
-        if written is not None:
-            verdict = grader.grade(written, row["prompt"], row["answer"]).verdict
-            agrees = not verdict.failed and (verdict is Verdict.RIGHT) == (name in RIGHT)
-            counted[agrees] += 1
-            faults += [] if agrees else [f"{row['answer']} as {written}: {verdict}"]
+    given = [(row, {**RIGHT, **WRONG}[name](final_answer(row["answer"]))) for which in SETS for row in rows(which)]
+    for row, written in [(row, written) for row, written in given if written is not None][::each]:
+        verdict = grader.grade(written, row["prompt"], row["answer"]).verdict
+        agrees = not verdict.failed and (verdict is Verdict.RIGHT) == (name in RIGHT)
+        counted[agrees] += 1
+        faults += [] if agrees else [f"{row['answer']} as {written}: {verdict}"]
     assert counted[True] >= SHARE * counted.total(), faults[:10]
     assert counted.total() > 0
 
 
-def test_all_verdicts_of_sampled_solutions(grader: MathVerify) -> None:
+@EACH
+def test_all_verdicts_of_sampled_solutions(grader: MathVerify, each: int) -> None:
     disputed = [
         solution["text"]
-        for row in json_rows()
+        for row in json_rows()[::each]
         for solution in row["solutions"]
         if (grader.grade(solution["text"], row["question"], row["reference"]).verdict is Verdict.RIGHT) != solution["correct"]
     ]
     assert disputed == []
 
 
+@EACH
 @pytest.mark.parametrize("name", RIGHT)
-def test_solutions_whose_answer_is_written_otherwise_keep_their_verdict(grader: MathVerify, name: str) -> None:
+def test_solutions_whose_answer_is_written_otherwise_keep_their_verdict(grader: MathVerify, name: str, each: int) -> None:
     seen = Counter[str]()
-    for row in json_rows(SOLUTIONS):
+    for row in json_rows(SOLUTIONS)[::each]:
         for solution in row["solutions"]:
             body, _, answer = solution["text"].rpartition("A: ")
             written = RIGHT[name](answer.strip()) if body and answer.strip().isdigit() else None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from cases import NAMES, each_needs
+from cases import NAMES
 from posttrain import PostTrainer
 from posttrain.algorithms import KIND
 from posttrain.distributed.signals import Interruption
@@ -98,14 +98,27 @@ def goes_on(make: MakeTrainer, name: str, output: str, step: int, **options: Any
     return ended(again)
 
 
-@each_needs((name, options_of(name)) for name in NAMES)
-def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, options: dict[str, Any], make_trainer: MakeTrainer) -> None:
-    assert options == options_of(name)
-    every = name in ("sft", "dpo", "grpo", "hpt", "prefix_rft", "relift")
-    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1 if every else 3)
+CARRY = ("sft", "dpo", "kto", "grpo", "dapo", "remax", "prefix_rft", "uft", "hpt", "luffy", "chord", "opd", "sdpo", "kd")
+"""Algorithms of every kind that a run carries something of from step to step: wherever tests are; all in the system tier."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.system] * (one not in CARRY)) for one in NAMES])
+def test_a_run_that_goes_on_is_the_uninterrupted_one(name: str, make_trainer: MakeTrainer) -> None:
+    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=3)
+    whole.train()
+    assert not differ(ended(whole), goes_on(make_trainer, name, "run", 3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["grpo", "relift", *(pytest.param(one, marks=pytest.mark.system) for one in ("sft", "dpo", "hpt", "prefix_rft"))],
+)
+def test_it_is_after_each_of_its_steps(name: str, make_trainer: MakeTrainer) -> None:
+    """Within a collection and between two; with what is buffered for later."""
+    whole = trainer(make_trainer, name, "run", save_strategy="steps", save_steps=1)
     whole.train()
     expected = ended(whole)
-    for step in range(1, STEPS) if every else (3,):
+    for step in range(1, STEPS):
         assert not differ(expected, goes_on(make_trainer, name, "run", step)), step
 
 
@@ -181,11 +194,21 @@ def interrupt(trained: PostTrainer, place: str) -> None:
         setattr(owner, name, signalled)
 
 
+@pytest.fixture(scope="module")
+def wholes() -> dict[str, Ended]:
+    """Runs that were never broken off, by their algorithm: each is made once."""
+    return {}
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["sft", "grpo"])
-def test_a_signal_ends_it_with_a_checkpoint_that_goes_on(name: str, place: str, make_trainer: MakeTrainer) -> None:
-    whole = trainer(make_trainer, name, "whole")
-    whole.train()
+def test_a_signal_ends_it_with_a_checkpoint_that_goes_on(
+    name: str, place: str, make_trainer: MakeTrainer, wholes: dict[str, Ended]
+) -> None:
+    if name not in wholes:
+        whole = trainer(make_trainer, name, "whole")
+        whole.train()
+        wholes[name] = ended(whole)
     with Interruption() as interruption:
         options = {"save_strategy": "steps", "save_steps": 4} if place == "saving" else {}
         broken = trainer(make_trainer, name, "broken", trainer_options={"interruption": interruption}, **options)
@@ -195,7 +218,7 @@ def test_a_signal_ends_it_with_a_checkpoint_that_goes_on(name: str, place: str, 
     folder = Path(str(broken.args.output_dir))
     assert [path.name for path in folder.glob("checkpoint-*")] == [f"checkpoint-{PLACES[place]}"]
     for _ in range(2):  # the second time as if the first had been killed before its next checkpoint
-        assert not differ(ended(whole), goes_on(make_trainer, name, "broken", PLACES[place]))
+        assert not differ(wholes[name], goes_on(make_trainer, name, "broken", PLACES[place]))
 
 
 def test_a_signal_before_the_first_step_has_nothing_to_save(make_trainer: MakeTrainer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -37,9 +38,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": Adapter(r=4)},
     "grouped heads": {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1},
 }
-PLAIN: tuple[HeadPath, RowLayout] = ("whole", "padded")
 FAST: tuple[HeadPath, RowLayout] = ("one_pass", "shared")
-"""The model's own logits under autograd, in rows of their own; and what is in effect where nobody says otherwise."""
+"""What is in effect where nobody says otherwise."""
 
 
 def collection(algorithm: Algorithm, model: Any, tokenizer: Any) -> Collection:
@@ -103,6 +103,14 @@ def learnt(
     return total, metrics, {name: p.grad / scale for name, p in policy.named_parameters() if p.grad is not None}
 
 
+@cache
+def plainly(name: str, head: HeadPath, model: str = "full") -> Any:
+    """What a step in rows of their own gives, with which several are compared. Head "whole": the model's own logits under
+    autograd.
+    """
+    return learnt(ALGORITHMS[name], head, "padded", **MODELS[model])
+
+
 def assert_equal(found: Any, expected: Any) -> None:
     (loss, metrics, gradients), (plain_loss, plain_metrics, plain_gradients) = found, expected
     torch.testing.assert_close(loss, plain_loss, rtol=1e-11, atol=1e-12)
@@ -118,22 +126,20 @@ def assert_equal(found: Any, expected: Any) -> None:
 def test_the_fast_path_learns_what_the_plain_one_learns(name: str) -> None:
     algorithm = ALGORITHMS[name]
     by_matrices = algorithm.needs.compares_distributions  # whole distributions are
-    head = "two_pass" if by_matrices else "whole"
-    assert_equal(learnt(algorithm, *FAST), learnt(algorithm, head, "padded"))
+    assert_equal(learnt(algorithm, *FAST), plainly(name, "two_pass" if by_matrices else "whole"))
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", ["grpo", "dpo", "asft"])
 def test_it_does_so_for_every_kind_of_model_and_a_scaled_loss(name: str, model: str) -> None:
-    plain = learnt(ALGORITHMS[name], "two_pass", "padded", **MODELS[model])
-    assert_equal(learnt(ALGORITHMS[name], *FAST, scale=-2.5, **MODELS[model]), plain)
+    assert_equal(learnt(ALGORITHMS[name], *FAST, scale=-2.5, **MODELS[model]), plainly(name, "two_pass", model))
 
 
 @pytest.mark.parametrize("head", ["one_pass", "two_pass", "whole"])
 @pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
 @pytest.mark.parametrize("name", ["grpo", "dpo"])
 def test_switches_combine(name: str, head: HeadPath, layout: RowLayout) -> None:
-    assert_equal(learnt(ALGORITHMS[name], head, layout), learnt(ALGORITHMS[name], *PLAIN))
+    assert_equal(learnt(ALGORITHMS[name], head, layout), plainly(name, "whole"))
 
 
 @pytest.mark.parametrize("layout", ["shared", "packed"])
@@ -142,7 +148,7 @@ def test_the_kernel_for_stretches_of_any_length_learns_the_same(name: str, layou
     """By its formulas; in a model whose heads are grouped."""
     with flash.kernels():
         found = learnt(ALGORITHMS[name], "two_pass", layout, varlen=True, **MODELS["grouped heads"])
-    assert_equal(found, learnt(ALGORITHMS[name], "two_pass", "padded", **MODELS["grouped heads"]))
+    assert_equal(found, plainly(name, "two_pass", "grouped heads"))
 
 
 @pytest.mark.parametrize("name", ["grpo", "dpo"])

@@ -96,7 +96,7 @@ NAIVE = {
 @pytest.mark.parametrize("naive", NAIVE, ids=lambda one: one.__name__)
 def test_a_merge_is_its_formula(naive: Any, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over several blocks; and its folder loads with these tensors."""
-    monkeypatch.setattr("posttrain.model.merging.tensors.BLOCK", 100)
+    monkeypatch.setattr("posttrain.model.merging.tensors.BLOCK", 1000)
     found = merged(three, tmp_path / "out", **NAIVE[naive])
     given = [{name: one.double().numpy() for name, one in tensors(three / place).items()} for place in (BASE, A, B)]
     assert found.keys() == given[0].keys()
