@@ -14,6 +14,7 @@ import yaml
 
 from cases import NAMES
 from posttrain.algorithms.options import OnRollouts
+from posttrain.environments.kinds import KIND as ENVIRONMENTS
 from posttrain.execution.folder.same_recipe import RECIPE_BY_US
 from posttrain.model.load import load
 from posttrain.recipe.recipe import Recipe, load_recipe
@@ -51,7 +52,13 @@ def test_every_recipe_is_valid_and_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("algorithms", NAMES), ("rewards", GRADERS), ("recipes", [path.stem for path in RECIPES])]
+    ("what", "names"),
+    [
+        ("algorithms", NAMES),
+        ("rewards", GRADERS),
+        ("environments", list(ENVIRONMENTS.members)),
+        ("recipes", [path.stem for path in RECIPES]),
+    ],
 )
 def test_list(posttrain: Command, monkeypatch: pytest.MonkeyPatch, what: str, names: Any) -> None:
     monkeypatch.chdir(REPOSITORY)

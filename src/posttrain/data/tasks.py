@@ -58,7 +58,7 @@ def generate(task: str, split: Split, rows: int, seed: int, hard: float = 0.0) -
         level = "ood" if split == "ood" else "hard" if int((row + 1) * hard) > int(row * hard) else "plain"
         for _attempt in range(10_000):
             item = make(rng, level)
-            belongs = split == "ood" or split == _split_of(item.prompt)
+            belongs = split == "ood" or split == split_of(item.prompt)
             if belongs and (split == "train" or item.prompt not in seen):
                 break
         else:
@@ -67,7 +67,8 @@ def generate(task: str, split: Split, rows: int, seed: int, hard: float = 0.0) -
         yield item
 
 
-def _split_of(prompt: str) -> str:
+def split_of(prompt: str) -> str:
+    """The split that a text belongs to, whatever the seed: train, validation or held_out."""
     return _HELD.get(zlib.crc32(prompt.encode()) % _BUCKETS, "train")
 
 

@@ -9,6 +9,7 @@ from posttrain.cli.commands import (
     compare,
     data,
     doctor,
+    env,
     eval_,
     generate,
     init,
@@ -42,4 +43,5 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("show", show.show),
     ("schema", schema.schema),
     ("eval", eval_.eval_),
+    ("env", env.env),
 )

@@ -20,7 +20,7 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="algorithms|rewards|schedules|optimizers|transforms|adapters|merges|updates|trainable|recipes",
+            metavar="algorithms|rewards|environments|schedules|optimizers|transforms|adapters|merges|updates|trainable|recipes",
         ),
     ],
 ) -> None:
@@ -28,6 +28,7 @@ def list_(
     listings = {
         "algorithms": _algorithms,
         "rewards": _rewards,
+        "environments": _environments,
         "schedules": _schedules,
         "optimizers": _optimizers,
         "transforms": _transforms,
@@ -57,6 +58,18 @@ def _rewards() -> Table:
     for name, config in KIND.members.items():
         columns = ", ".join(config.columns) or "no label"
         table.add_row(name, _summary(config), columns, "can be" if config.says_right else "")
+    for name, summary in _brought(KIND):
+        table.add_row(name, Text(summary))
+    return table
+
+
+def _environments() -> Table:
+    from posttrain.environments.kinds import KIND
+
+    table = Table(Column("environment", no_wrap=True), "what", "verdict", "makes tasks")
+    for name, config in KIND.members.items():
+        said = "yes" if config.says_right else ""
+        table.add_row(name, Text(_summary(config)), said, "yes" if config.makes_tasks else "")
     for name, summary in _brought(KIND):
         table.add_row(name, Text(summary))
     return table

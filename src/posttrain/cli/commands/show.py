@@ -27,7 +27,7 @@ def show(
         typer.Option(min=1, metavar="N", help="Of a run with an environment: the Nth of its latest transcripts."),
     ] = None,
 ) -> None:
-    """Show a recipe as it is written, an algorithm, reward, schedule, … with its keys, or how far a run is."""
+    """Show a recipe as it is written, an algorithm, reward, environment, … with its keys, or how far a run is."""
     from posttrain.recipe.by_name import known_recipes, recipe_file
 
     if (Path(name) / "recipe.yaml").is_file():

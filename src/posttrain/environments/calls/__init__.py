@@ -6,16 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from posttrain.environments.base import Call
+from posttrain.environments.calls import hermes, pythonic, qwen3_xml, react, tagged
 from posttrain.rewards.reading import after_thinking
 
 Read = Callable[[str], Sequence[Call]]
-AnyFormat = Literal["none"]
-FORMATS: Mapping[str, Read] = {}
-"""What reads the calls of a turn's text, by the name of the format."""
+AnyFormat = Literal["none", "hermes", "qwen3_xml", "pythonic", "react", "tagged"]
+FORMATS: Mapping[str, Read] = {
+    "hermes": hermes.read,
+    "qwen3_xml": qwen3_xml.read,
+    "pythonic": pythonic.read,
+    "react": react.read,
+    "tagged": tagged.read,
+}
+"""What reads the calls of a turn's text, by the name of the format; of any text, and it never raises. A call that cannot be
+read has a fault; a text without one has none. Thinking is cut off before, by `unthought`."""
 
 
 def unthought(text: str) -> tuple[str | None, str]:
-    """What stands before the end of a turn's last thoughts, its tags among it, and what follows; None where it has none."""
+    """What stands before the end of a turn's last thoughts, its tags among it, and what follows; None where it has none.
+
+    Thoughts that do not end are all of the turn: nothing follows them. Where the template opens them in the prompt, the text
+    begins with that, as `AnswerText.of` has it.
+    """
     rest = after_thinking(text)
     if rest is None:
         return text, ""

@@ -5,15 +5,25 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from posttrain.environments.kinds.calculator import CalculatorConfig
 from posttrain.environments.kinds.class_ import ClassEnvironment
 from posttrain.environments.kinds.echo import EchoConfig
+from posttrain.environments.kinds.grid import GridConfig
 from posttrain.environments.kinds.guess import GuessConfig
+from posttrain.environments.kinds.sql import SqlConfig
+from posttrain.environments.kinds.twenty import TwentyConfig
+from posttrain.environments.kinds.user import UserConfig
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.settings.doors.door import installed
 from posttrain.settings.doors.kinds import Kind
 
 ENVIRONMENTS: tuple[type[EnvironmentConfig], ...] = (
     GuessConfig,
+    TwentyConfig,
+    CalculatorConfig,
+    GridConfig,
+    SqlConfig,
+    UserConfig,
     EchoConfig,
     ClassEnvironment,
 )

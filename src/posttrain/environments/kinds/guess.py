@@ -14,8 +14,9 @@ from posttrain.environments.options import EnvironmentConfig
 
 
 class GuessConfig(EnvironmentConfig):
-    """A number from 0 to size - 1 is guessed; a guess is answered < where the number is smaller, > where it is greater, and !
-    where it is no number.
+    """A number from 0 to size - 1 is guessed, and each guess answered by < or >.
+
+    < where the number is smaller, > where it is greater, and ! where the guess is no number.
     """
 
     says_right: ClassVar[bool] = True

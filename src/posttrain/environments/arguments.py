@@ -1,0 +1,75 @@
+"""Arguments of calls, as formats write them: JSON, or text whose type only the tool's schema knows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from posttrain.environments.base import Call
+
+MAX_CALLS = 32
+"""Of one turn; of more of them the first are read, and then one that is none."""
+MAX_DEPTH = 32
+"""Lists and objects within each other."""
+
+
+class Written(str):
+    """An argument that its format writes without a type, as the text between two tags: a string, a number or JSON."""
+
+    __slots__ = ()
+
+
+def bounded(calls: Iterator[Call]) -> tuple[Call, ...]:
+    """The first MAX_CALLS of them; more are one call with a fault."""
+    first = tuple(islice(calls, MAX_CALLS))
+    more = next(calls, None)
+    return first if more is None else (*first, Call("", fault=f"there are more than {MAX_CALLS} calls in the turn"))
+
+
+def read_json(text: str, at: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at a place, and where it ends.
+
+    Raises:
+        ValueError: there is none; or it has numbers that are none, half a surrogate pair, or is nested deeper than MAX_DEPTH.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}") from None
+    check(value)
+    return value, end
+
+
+def check(value: Any) -> None:
+    """Refuses what could not be written down again.
+
+    Raises:
+        ValueError: see `read_json`.
+    """
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+        for one in level:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{one} is no number of JSON")
+            if isinstance(one, str) and any("\ud800" <= sign <= "\udfff" for sign in one):
+                raise ValueError("a string has half a surrogate pair")
+        level = [inner for one in level for inner in _inner(one)]
+        depth += 1
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return list(value) if isinstance(value, list) else []
+
+
+def _no_number(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)

@@ -1,0 +1,111 @@
+"""Arithmetic in several steps, with a calculator as the tool. Questions are made; or are those of the rows, as GSM8K's."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from random import Random
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from posttrain.environments.base import Environment, Start
+from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question, asked
+from posttrain.environments.kinds._drawn import drawn
+from posttrain.settings.base import Template
+
+LONGEST = 300  # characters of an expression
+DIGITS = 130  # of a number
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_WORDS = {"+": "Add {}.", "-": "Subtract {}.", "*": "Multiply by {}."}
+
+
+class CalculatorConfig(AnsweringConfig):
+    """Arithmetic with the tool calc, the result after ####: chains of + - *, or the rows' own questions.
+
+    A row with the columns prompt and answer is asked its prompt.
+    """
+
+    name: Literal["calculator"] = "calculator"
+    steps: Annotated[int, Field(ge=2, le=20)] = 3
+    """Of a chain that is made, the most; 2 are the fewest."""
+    largest: Annotated[int, Field(ge=9, le=10**6)] = 100
+    """Of its numbers."""
+    words: bool = True
+    """Chains are told in words; else written as 12+7*3=, which is worked out from the left."""
+    question: Template = "{question}\nUse the tool calc for arithmetic. Write the result alone on the last line, after ####."
+    """What the policy is asked; {question} is the task's."""
+
+    def build(self) -> Callable[[], Environment]:
+        """See `EnvironmentConfig`."""
+        return lambda: Calculator(self)
+
+
+class Calculator(Answering):
+    """An `Environment`."""
+
+    _config: CalculatorConfig
+
+    def __init__(self, config: CalculatorConfig) -> None:
+        super().__init__(config, calc)
+
+    async def reset(self, columns: Mapping[str, Any], seed: int) -> Start:
+        """See `Environment`."""
+        return self.begin(asked(columns) or drawn(columns, lambda draw: _chain(draw, self._config), lambda task: task.text))
+
+    def plainly(self, said: str) -> str:
+        """A number; or ! where there is none, so that a tokenizer of few characters is enough."""
+        return said if re.fullmatch(r"-?[\d.]+", said) else "!"
+
+
+def calc(expression: Annotated[str, Field(description="Numbers with + - * / and parentheses.")]) -> str:
+    """Works out an arithmetic expression."""
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", expression.strip().rstrip("=").strip()).replace("×", "*").replace("÷", "/")
+    if len(text) > LONGEST:
+        return f"The expression is longer than {LONGEST} characters."
+    try:
+        return _shown(_value(ast.parse(text, mode="eval").body))
+    except ZeroDivisionError:
+        return "It divides by 0."
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "It is no arithmetic expression of numbers, + - * / and parentheses."
+
+
+def _value(node: ast.expr) -> Fraction:
+    """Of a tree of numbers and the four operators; nothing of it is executed."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        value = Fraction(str(node.value))
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        value = _value(node.operand) * (-1 if isinstance(node.op, ast.USub) else 1)
+    elif isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        value = _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+    else:
+        raise ValueError("not plain arithmetic")
+    if max(abs(value.numerator), value.denominator) >= 10**DIGITS:
+        raise ValueError("too large")
+    return value
+
+
+def _shown(value: Fraction) -> str:
+    """A whole number, or a decimal one of at most 6 places."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    whole, part = divmod(round(abs(value) * 10**6), 10**6)
+    sign = "-" if value < 0 else ""
+    return f"{sign}{whole}.{part:06}".rstrip("0").rstrip(".")
+
+
+def _chain(draw: Random, config: CalculatorConfig) -> Question:
+    value = draw.randint(1, config.largest)
+    told, written = [f"Start with {value}."], str(value)
+    for _ in range(draw.randint(2, config.steps)):
+        sign, other = draw.choice("+-*"), draw.randint(1, config.largest)
+        value = _SIGNS[sign](value, other)
+        told.append(_WORDS[sign].format(other))
+        written += f"{sign}{other}"
+    text = f"{' '.join(told)} What is the result?" if config.words else f"{written}="
+    return Question(text, str(value))
