@@ -244,6 +244,11 @@ def test_a_limit_that_no_policy_can_keep_is_refused() -> None:
         UserConfig(max_turns=4)
 
 
+def test_a_template_with_a_field_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"there is no field \{wall\}, but \{map\}"):
+        GridConfig(max_turns=14, question="{map} {wall}")
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_an_episode_is_a_function_of_its_row(config: EnvironmentConfig) -> None:
     def transcript(columns: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pydantic import Field
 from posttrain.environments.base import Environment, Start
 from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question, asked
 from posttrain.environments.kinds._drawn import drawn
+from posttrain.environments.kinds._templates import fields
 from posttrain.settings.base import Template
 
 LONGEST = 300  # characters of an expression
@@ -37,7 +38,9 @@ class CalculatorConfig(AnsweringConfig):
     """Of its numbers."""
     words: bool = True
     """Chains are told in words; else written as 12+7*3=, which is worked out from the left."""
-    question: Template = "{question}\nUse the tool calc for arithmetic. Write the result alone on the last line, after ####."
+    question: Annotated[Template, fields("question")] = (
+        "{question}\nUse the tool calc for arithmetic. Write the result alone on the last line, after ####."
+    )
     """What the policy is asked; {question} is the task's."""
 
     def build(self) -> Callable[[], Environment]:
