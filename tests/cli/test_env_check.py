@@ -24,7 +24,7 @@ def test_an_environment_that_fails_is_told_with_its_turn_and_exit_code(
     point = EntryPoint("own", "environments.test_trial:Own", "posttrain.environments")
     monkeypatch.setattr(kinds, "entry_points", lambda group: [point] if group == point.group else [])
     code, out, err = posttrain("env", "check", "own")
-    assert code == 7 and "random: episode 0: turn 0: TypeError: 'NoneType' object is not callable" in out
+    assert code == 7 and "random: episode 0: at its beginning: raised TypeError: 'NoneType' object is not callable" in out
     assert "env check own: it fails, or is no function of its rows" in err
 
 
@@ -35,6 +35,10 @@ def test_an_environment_that_fails_is_told_with_its_turn_and_exit_code(
         (["check", "guess", "--set", "size=1"], "--set size=1: size: input should be greater than or equal to 2"),
         (["check", "guess", "--set", "sizes=3"], "--set sizes=3: sizes: unknown key"),
         (["check", "grid", "--set", "size=12"], "a map of size 12 takes 12 turns: max_turns is smaller, 8"),
+        (
+            ["check", "class", "--set", "path=environments.hostile:Counts"],
+            "environments.hostile:Counts. Who trusts it says --allow-code",
+        ),
         (["play", "guess"], "'play'"),
     ],
 )

@@ -244,9 +244,19 @@ def test_a_limit_that_no_policy_can_keep_is_refused() -> None:
         UserConfig(max_turns=4)
 
 
-def test_a_template_with_a_field_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"there is no field \{wall\}, but \{map\}"):
-        GridConfig(max_turns=14, question="{map} {wall}")
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ("{map} {wall}", r"there is no field \{wall\}, but \{map\}"),
+        ("go", r"it lacks \{map\}"),
+        ("{map:>99}", "have no format"),
+        ("{map", r"write \{\{ and \}\} for braces"),
+    ],
+)
+def test_a_template_with_other_fields_or_none_is_refused(question: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        GridConfig(max_turns=14, question=question)
+    assert UserConfig(max_turns=10, question="{{a table}}").question == "{{a table}}"
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
@@ -262,5 +272,5 @@ def test_an_episode_is_a_function_of_its_row(config: EnvironmentConfig) -> None:
 
 
 def test_all_environments_are_here() -> None:
-    assert {config.name for config in CONFIGS} | {"echo"} == set(KIND.members)
+    assert {config.name for config in CONFIGS} | {"echo", "class"} == set(KIND.members)
     assert [name for name, member in KIND.members.items() if not (member.says_right and member.makes_tasks)] == ["echo"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -73,11 +72,6 @@ def one_for_all() -> Callable[[], Callable[[Turn], Step]]:
     return lambda: step
 
 
-def slow(turn: Turn) -> Step:
-    time.sleep(0.002)
-    return Step(HELLO)
-
-
 def fails(turn: Turn) -> Step:
     raise KeyError("lost")
 
@@ -85,19 +79,16 @@ def fails(turn: Turn) -> Step:
 FAULTS: list[tuple[Callable[[], Callable[[Turn], Step]], str]] = [
     (shared_counter(), "played in another order, it differs from turn 1 on"),
     (one_for_all(), "played at once, it differs from turn 1 on"),
-    (lambda: fails, "turn 1: KeyError: 'lost'"),
-    (lambda: slow, "turn 1: it takes longer than its deadline, 0.001 seconds"),
-    (lambda: lambda turn: Step(), "turn 1: ValueError: it says nothing, and is not done"),
-    (lambda: lambda turn: Step([{"content": "x"}]), "turn 1: ValueError: a message has no role or no content"),
-    (lambda: lambda turn: Step(HELLO, reward=float("nan")), "turn 1: ValueError: Out of range float values"),
-    (lambda: lambda turn: Step(HELLO, info={"x": object()}), "turn 1: TypeError: Object of type object"),
+    (lambda: fails, "turn 1: raised KeyError: 'lost'"),
+    (lambda: lambda turn: Step(), "turn 1: step gave no message"),
+    (lambda: lambda turn: Step([{"content": "x"}]), "turn 1: a message is"),
 ]
 
 
 @pytest.mark.parametrize(("says", "fault"), FAULTS, ids=[fault for _, fault in FAULTS])
 def test_what_is_wrong_with_an_environment_is_found(says: Any, fault: str) -> None:
-    trials = tried(Own(max_turns=3, says=says, deadline=0.001 if says() is slow else 30.0))
-    assert all(any(fault in one for one in trial.faults) for trial in trials)
+    trials = tried(Own(max_turns=3, says=says))
+    assert all(any(fault in one for one in trial.faults) for trial in trials), trials
 
 
 @pytest.mark.parametrize("config", [*CONFIGS, Own(max_turns=3, says=own_counter)], ids=lambda config: config.name)

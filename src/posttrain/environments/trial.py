@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 from string import digits
-from typing import Any, TypeVar
+from typing import Any
 
 from posttrain.environments.base import Call, Environment, Start, Step, Turn
 from posttrain.environments.calls import FORMATS
 from posttrain.environments.options import EnvironmentConfig
+from posttrain.environments.sessions import Failure, Sessions
 
 EPISODES = 8
 """Of each policy."""
 ODD = ("", " ", "\0", "####", "<|im_end|>", "{0}", "²", "#" * 1_000, "9" * 5_000, "(" * 1_000, "é\n" * 2_000)
 """What the hostile policy says."""
 
-T = TypeVar("T")
 Policy = Callable[[Random, Start, Sequence[Step]], Turn]
 
 
@@ -51,84 +49,65 @@ def tried(config: EnvironmentConfig) -> list[Trial]:
     Raises:
         SetupError: the environment does not start.
     """
-    make = config.build()
-
-    def one(policy: str, number: int) -> Coroutine[Any, Any, Played]:
-        return _episode(config, make, POLICIES[policy], Random(f"{policy}/{number}"), _row(config, number))
-
-    async def in_turn(policy: str, numbers: Sequence[int]) -> list[Played]:
-        return [await one(policy, number) for number in numbers]
-
-    async def at_once(policy: str) -> list[Played]:
-        return list(await asyncio.gather(*(one(policy, number) for number in range(EPISODES))))
-
-    trials = list[Trial]()
-    for policy in POLICIES:
-        first = asyncio.run(in_turn(policy, range(EPISODES)))
-        others = {
-            "in another order": asyncio.run(in_turn(policy, range(EPISODES)[::-1]))[::-1],
-            "at once": asyncio.run(at_once(policy)),
-        }
-        faults = [f"episode {number}: {one.fault}" for number, one in enumerate(first) if one.fault is not None]
-        for how, episodes in others.items():
-            faults += [f"episode {number}: played {how}, {said}" for number, said in _differences(first, episodes)]
-        trials.append(Trial(policy, first, faults))
+    trials, numbers = list[Trial](), range(EPISODES)
+    with Sessions.of(config) as sessions:
+        for policy in POLICIES:
+            first = [_played(config, sessions, policy, [number])[0] for number in numbers]
+            backwards = [_played(config, sessions, policy, [number])[0] for number in reversed(numbers)]
+            at_once = _played(config, sessions, policy, numbers)
+            faults = [f"episode {number}: {one.fault}" for number, one in enumerate(first) if one.fault is not None]
+            for how, episodes in (("in another order", backwards[::-1]), ("at once", at_once)):
+                faults += [f"episode {number}: played {how}, {said}" for number, said in _differences(first, episodes)]
+            trials.append(Trial(policy, first, faults))
     return trials
+
+
+@dataclass(slots=True)
+class _Live:
+    environment: Environment | None
+    draw: Random
+    start: Start
+    steps: list[Step]
+    fault: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has failed, or said so."""
+        return self.fault is not None or bool(self.steps and self.steps[-1].done)
+
+    def told(self) -> Played:
+        """What others said in it."""
+        lines = [json.dumps(asdict(said), sort_keys=True) for said in (self.start, *self.steps)]
+        right = bool(self.steps and self.steps[-1].info.get("correct"))
+        paid = sum(step.reward or 0.0 for step in self.steps)
+        return Played(lines, paid, bool(self.steps and self.steps[-1].done), right, self.fault)
+
+
+def _played(config: EnvironmentConfig, sessions: Sessions, policy: str, numbers: Sequence[int]) -> list[Played]:
+    """Episodes of these rows, a turn of each at a time."""
+    begun = sessions.reset([(_row(config, number), 0) for number in numbers])
+    lives = list[_Live]()
+    for number, (environment, start) in zip(numbers, begun, strict=True):
+        draw = Random(f"{policy}/{number}")
+        if isinstance(start, Failure):
+            lives.append(_Live(environment, draw, Start(()), [], f"at its beginning: {start.reason}"))
+        else:
+            lives.append(_Live(environment, draw, start, []))
+    for number in range(1, config.max_turns + 1):
+        playing = [(one, one.environment) for one in lives if one.environment is not None and not one.over]
+        turns = [POLICIES[policy](one.draw, one.start, one.steps) for one, _ in playing]
+        steps = sessions.step([(environment, turn) for (_, environment), turn in zip(playing, turns, strict=True)])
+        for (one, _), step in zip(playing, steps, strict=True):
+            if isinstance(step, Failure):
+                one.fault = f"turn {number}: {step.reason}"
+            else:
+                one.steps.append(step)
+    sessions.end([one.environment for one in lives if one.environment is not None])
+    return [one.told() for one in lives]
 
 
 def _row(config: EnvironmentConfig, number: int) -> Mapping[str, Any]:
     return {"split": "train", "seed": 0, "number": number} if config.makes_tasks else {"prompt": f"Say {number}."}
-
-
-async def _episode(
-    config: EnvironmentConfig, make: Callable[[], Environment], policy: Policy, draw: Random, columns: Mapping[str, Any]
-) -> Played:
-    lines, steps, fault = list[str](), list[Step](), None
-    try:
-        environment = make()
-        try:
-            start = await _in_time(config, environment.reset(columns, 0))
-            lines.append(_line(start))
-            while len(steps) < config.max_turns and not (steps and steps[-1].done):
-                await asyncio.sleep(0)
-                steps.append(await _in_time(config, environment.step(policy(draw, start, steps))))
-                lines.append(_line(steps[-1]))
-        finally:
-            await environment.close()
-    except TimeoutError:
-        fault = f"turn {len(lines)}: it takes longer than its deadline, {config.deadline:g} seconds"
-    except Exception as error:  # an environment may fail in any way
-        fault = f"turn {len(lines)}: {type(error).__name__}: {error}"
-    last = steps[-1] if steps else Step()
-    paid = sum(step.reward or 0.0 for step in steps)
-    return Played(lines, paid, last.done, bool(last.info.get("correct")), fault)
-
-
-async def _in_time(config: EnvironmentConfig, answer: Awaitable[T]) -> T:
-    """An answer; also one that leaves others no time is late.
-
-    Raises:
-        TimeoutError: it came after the deadline.
-    """
-    asked = time.monotonic()
-    async with asyncio.timeout(config.deadline):
-        given = await answer
-    if time.monotonic() - asked > config.deadline:
-        raise TimeoutError
-    return given
-
-
-def _line(said: Start | Step) -> str:
-    """What was said, byte for byte.
-
-    Raises:
-        TypeError, ValueError: it is no plain data, has a number that is not finite, or says nothing though it is not over.
-    """
-    if any(not isinstance(message.get(key), str) for message in said.messages for key in ("role", "content")):
-        raise ValueError("a message has no role or no content")
-    if not said.messages and not (isinstance(said, Step) and said.done):
-        raise ValueError("it says nothing, and is not done")
-    return json.dumps(asdict(said), sort_keys=True, allow_nan=False)
 
 
 def _differences(first: Sequence[Played], second: Sequence[Played]) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ from posttrain.environments.base import Call, Message, Start, Step, Turn
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.tools import Function, Tools
 from posttrain.rewards.reading import after_thinking
-from posttrain.settings.base import NonNegative, Template
+from posttrain.settings.base import NonNegative
 
 LONGEST = 200  # characters of an answer that is looked at
 _FINAL = re.compile(r"(?<!#)####(?!#)([^\n]*)")
@@ -27,7 +27,7 @@ class AnsweringConfig(EnvironmentConfig):
     says_right: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
 
-    question: Template
+    question: str
     """What the policy is asked; {question} is the task's."""
     cost: NonNegative = 0.0
     """Of each call."""

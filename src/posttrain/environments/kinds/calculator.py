@@ -16,7 +16,6 @@ from posttrain.environments.base import Environment, Start
 from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question, asked
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
-from posttrain.settings.base import Template
 
 LONGEST = 300  # characters of an expression
 DIGITS = 130  # of a number
@@ -38,7 +37,7 @@ class CalculatorConfig(AnsweringConfig):
     """Of its numbers."""
     words: bool = True
     """Chains are told in words; else written as 12+7*3=, which is worked out from the left."""
-    question: Annotated[Template, fields("question")] = (
+    question: Annotated[str, fields("question", needed=True)] = (
         "{question}\nUse the tool calc for arithmetic. Write the result alone on the last line, after ####."
     )
     """What the policy is asked; {question} is the task's."""

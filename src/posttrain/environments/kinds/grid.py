@@ -14,7 +14,7 @@ from posttrain.environments.base import Environment, Start, Step, Turn
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
 from posttrain.environments.options import EnvironmentConfig
-from posttrain.settings.base import NonNegative, Template
+from posttrain.settings.base import NonNegative
 
 WAYS = {"n": (0, -1), "e": (1, 0), "s": (0, 1), "w": (-1, 0)}
 TAKE = "take"
@@ -39,12 +39,12 @@ class GridConfig(EnvironmentConfig):
     """Beside the wall that the door is in."""
     key_reward: NonNegative = 0.2
     """For the key, once; the goal is 1."""
-    question: Annotated[Template, fields("map")] = (
+    question: Annotated[str, fields("map", needed=True)] = (
         "{map}\nYou are at S, and go to G; D is a door, which opens to who has the key K; # is a wall. Answer with one step, "
         "n, e, s or w, or with take, to take the key."
     )
     """What the policy is asked; {map} has a line for each row."""
-    seen: Annotated[Template, fields("column", "row", "key")] = "{column},{row} {key}"
+    seen: Annotated[str, fields("column", "row", "key")] = "{column},{row} {key}"
     """What it is told after each turn: where it is, from the upper left corner 1,1 on, and K if it has the key, else -."""
 
     @model_validator(mode="after")

@@ -15,7 +15,6 @@ from posttrain.environments.base import Environment, Start
 from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
-from posttrain.settings.base import Template
 
 ROWS, CELL = 20, 60
 """Rows of a result that are shown, and characters of a value."""
@@ -78,7 +77,7 @@ class SqlConfig(AnsweringConfig):
     """In the database."""
     sales: Annotated[int, Field(ge=1, le=200)] = 24
     """In the database."""
-    question: Annotated[Template, fields("question")] = (
+    question: Annotated[str, fields("question", needed=True)] = (
         "There are the tables people(id, name, city), items(id, name, price) and sales(person, item, pieces), whose person "
         "and item are ids.\n{question}\nUse the tool query, and write the answer alone on the last line, after ####."
     )

@@ -15,7 +15,6 @@ from posttrain.environments.base import Environment, Start, Step, Turn
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
 from posttrain.environments.options import EnvironmentConfig
-from posttrain.settings.base import Template
 
 _SAID = re.compile(r"(?:has\s+)?([1-9])\s*\??|(?:is\s+)?([a-z])\s*\??")
 
@@ -34,7 +33,7 @@ class TwentyConfig(EnvironmentConfig):
     """There are 2 to this power things, which as many of their properties tell apart."""
     others: Annotated[int, Field(ge=0, le=5)] = 2
     """Properties beside those, by chance."""
-    question: Annotated[Template, fields("table")] = (
+    question: Annotated[str, fields("table", needed=True)] = (
         "{table}\nEach line is a thing and its properties from 1 on, 1 where it has one. Find the one that I mean: ask "
         "has 1? for a property, or is a? for a thing."
     )

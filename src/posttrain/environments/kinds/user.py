@@ -14,7 +14,7 @@ from posttrain.environments.base import Environment, Start, Step, Turn
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
 from posttrain.environments.options import EnvironmentConfig
-from posttrain.settings.base import NonNegative, Template
+from posttrain.settings.base import NonNegative
 
 SLOTS = {
     "day": ("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
@@ -41,14 +41,14 @@ class UserConfig(EnvironmentConfig):
     name: Literal["user"] = "user"
     again: NonNegative = 0.1
     """What it costs to ask for something that was said."""
-    question: Annotated[Template, fields("slots", "form")] = (
+    question: Annotated[str, fields("slots", "form")] = (
         "A guest wants a table. Ask for the {slots}, one in each turn; then book it, in this form: {form}\n"
         "Guest: I want a table."
     )
     """What the policy is asked; {slots} is what there is to ask for, {form} how it is booked."""
-    said: Annotated[Template, fields("slot", "value")] = "{slot}: {value}."
+    said: Annotated[str, fields("slot", "value")] = "{slot}: {value}."
     """How the user says something."""
-    changed: Annotated[Template, fields("slot", "value")] = "No, {slot}: {value}."
+    changed: Annotated[str, fields("slot", "value")] = "No, {slot}: {value}."
     """How they say that they want something else."""
 
     @model_validator(mode="after")
