@@ -195,7 +195,7 @@ def test_splits_have_no_task_in_common(config: EnvironmentConfig) -> None:
     def shown(columns: dict[str, Any]) -> str:
         environment: Any = config.build()()
         start = asyncio.run(environment.reset(columns, 0))
-        task = getattr(environment, "_task", None) or getattr(environment, "_database", None)
+        task: Any = getattr(environment, "_task", None) or getattr(environment, "_database", None)
         rows = [*task._connection.execute("SELECT * FROM sales")] if hasattr(task, "_connection") else task
         return f"{start.messages} {rows if config.name != 'twenty' else ''}"
 

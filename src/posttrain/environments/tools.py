@@ -54,11 +54,11 @@ class _Tool:
     def __init__(self, function: Function) -> None:
         self._function = function
 
-        @functools.wraps(function)
         def given(**arguments: Any) -> Mapping[str, Any]:
             return arguments
 
-        self._adapter = TypeAdapter[Any](given, config=ConfigDict(strict=True))
+        typed: Any = functools.wraps(function)(given)
+        self._adapter = TypeAdapter[Any](typed, config=ConfigDict(strict=True))
         self._parameters = self._adapter.json_schema()
         for schema in self._parameters["properties"].values():
             schema.pop("title", None)

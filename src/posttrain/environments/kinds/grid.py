@@ -97,9 +97,9 @@ class Map:
 
     def shortest(self) -> list[str] | None:
         """The fewest acts from the start to the goal; None where there is no way."""
-        start = self.find("S") or (0, 0), False
+        start: tuple[Place, bool] = self.find("S") or (0, 0), False
         before: dict[tuple[Place, bool], tuple[tuple[Place, bool], str] | None] = {start: None}
-        waiting = deque([start])
+        waiting = deque[tuple[Place, bool]]([start])
         while waiting:
             state = waiting.popleft()
             if self.at(state[0]) == "G":
