@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from posttrain.cli.checked import checked
+from posttrain.data.encoding.glue import has_tools
 from posttrain.data.reader import Reader
 from posttrain.data.sources import Record, read
 from posttrain.data.transforms import TransformedData, Transforms
@@ -94,7 +95,7 @@ def answer(asked: Asked) -> Table:
         reader = Reader(data, tokenizer, eos_ids(model, tokenizer), context_of(model))
         wanted: dict[str, Any] = {}
         if environment is not None:
-            records = Beginnings(environment, (recipe or {}).get("seed", 0)).of(records)
+            records = Beginnings(environment, (recipe or {}).get("seed", 0), in_words=not has_tools(tokenizer, data)).of(records)
             wanted = {"needs": () if environment.says_right else ("answer",), "anything": True}
         problems, report = reader.problems(records, label=asked.data, **wanted)
         if environment is not None:

@@ -28,6 +28,11 @@ class Glued:
     cut: bool = False
 
 
+def has_tools(tokenizer: Any, config: Encoding) -> bool:
+    """Whether there is a chat template with a place for tools; results of tools are else said by the user."""
+    return bool(config.chat_template and tokenizer.chat_template and Template(tokenizer).mentions("tools"))
+
+
 class Glue:
     """Makes the ids between turns.
 
@@ -52,6 +57,7 @@ class Glue:
             end = self._template.end_of_turn(eos_ids)
             ends += [end] if end is not None and end not in ends else []
         self._text, self._frame, self._limit = Text(tokenizer, ends), (before, after), limit
+        self._has_tools = has_tools(tokenizer, config)
         self._only: TextOnly | None = None
 
     @property
@@ -67,7 +73,7 @@ class Glue:
         """
         if self._template is None:
             return
-        for role in ("user", *(("tool",) if tools else ())):
+        for role in ("user", *(("tool",) if tools and self._has_tools else ())):
             said = {"role": role, "content": _SAID, **({"name": "f"} if role == "tool" else {})}
             calls = [("f", {"a": 1})] if role == "tool" else []
             try:
@@ -105,6 +111,8 @@ class Glue:
         ids: Ids = self._as_text if names else self._text
         kept = self._within_limit(contents, ids)
         said: list[Message] = [{**message, "content": text} for message, text in zip(messages, kept, strict=True)]
+        if not self._has_tools:
+            said, calls, tools = [{**one, "role": "user"} if one["role"] == "tool" else one for one in said], (), None
         if names:
             said = self._as_text.hide(said)
         if self._template is None:

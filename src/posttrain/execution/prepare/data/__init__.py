@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from posttrain.data.columns import compared_by, shown_by, tell_unread
+from posttrain.data.encoding.glue import has_tools
 from posttrain.data.encoding.teacher import Asked
 from posttrain.data.overlap import Overlaps
 from posttrain.data.reader import Away, Reader
@@ -63,7 +64,9 @@ def read_sets(
     reader = Reader(recipe.data, tokenizer, eos_ids(model, tokenizer), context_of(model))
     sets, held = Sets([]), held_of(recipe.data)
     looked = Overlaps(held, words=recipe.data.decontaminate.n, dropping=recipe.data.kept_clean_of)
-    begin = None if recipe.environment is None else Beginnings(recipe.environment, recipe.seed)
+    begin = None
+    if recipe.environment is not None:
+        begin = Beginnings(recipe.environment, recipe.seed, in_words=not has_tools(tokenizer, recipe.data))
     passage, sets.transforms = Passage(recipe, looked, begin=begin), told_of(recipe)
     shelf = Shelf(looked)
     if recipe.data.generates:

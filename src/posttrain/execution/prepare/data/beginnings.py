@@ -7,11 +7,17 @@ from dataclasses import replace
 from itertools import islice
 
 from posttrain.data.sources import Record
+from posttrain.environments.calls import described
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Failure, Sessions
 from posttrain.environments.task import begun, seed_of
+from posttrain.telling import tell
 
 TOGETHER = 256  # records
+IN_WORDS = (
+    "environment: the chat template has no place for tools: they are described in words before the first message, and their "
+    "results are said by the user."
+)
 
 
 class Beginnings:
@@ -20,10 +26,11 @@ class Beginnings:
     Args:
         config: the environment.
         seed: of the run.
+        in_words: tools are described in the first message, for no chat template does it.
     """
 
-    def __init__(self, config: EnvironmentConfig, seed: int) -> None:
-        self._config, self._seed = config, seed
+    def __init__(self, config: EnvironmentConfig, seed: int, *, in_words: bool) -> None:
+        self._config, self._seed, self._in_words = config, seed, in_words
 
     def of(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records with what the policy sees first as their prompt; one that cannot begin has a fault.
@@ -50,4 +57,7 @@ class Beginnings:
             if isinstance(start, Failure):
                 yield replace(one, fault=f"the environment does not begin: {start.reason}")
             else:
-                yield replace(one, columns=begun(columns, seed, start))
+                tools_as = described(self._config.format, start.tools) if self._in_words and start.tools else ""
+                if tools_as:
+                    tell("tools-in-words", IN_WORDS)
+                yield replace(one, columns=begun(columns, seed, start, tools_as))

@@ -117,8 +117,9 @@ class Player:
         Raises:
             EngineError: the engine failed.
         """
-        live = [_Live(one, i, list(one.prompt), one.columns.get("tools")) for one in asked for i in range(one.n)]
-        tasks = [task_of(one.asked.columns) for one in live]
+        of = [(one, task_of(one.columns)) for one in asked]
+        live = [_Live(one, i, list(one.prompt), list(task.tools)) for one, task in of for i in range(one.n)]
+        tasks = [task for one, task in of for _ in range(one.n)]
         given = [(task.columns, task.seed) for task in tasks]
         try:
             for one, task, (environment, start) in zip(live, tasks, self._sessions.reset(given), strict=True):
