@@ -95,7 +95,9 @@ def answer(asked: Asked) -> Table:
         reader = Reader(data, tokenizer, eos_ids(model, tokenizer), context_of(model))
         wanted: dict[str, Any] = {}
         if environment is not None:
-            records = Beginnings(environment, (recipe or {}).get("seed", 0), in_words=not has_tools(tokenizer, data)).of(records)
+            records = Beginnings(environment, (recipe or {}).get("seed", 0), in_words=not has_tools(tokenizer, data)).of(
+                records
+            )
             wanted = {"needs": () if environment.says_right else ("answer",), "anything": True}
         problems, report = reader.problems(records, label=asked.data, **wanted)
         if environment is not None:

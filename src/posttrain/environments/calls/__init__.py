@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from posttrain.environments.base import Call
 from posttrain.environments.calls import hermes, pythonic, qwen3_xml, react, tagged
@@ -20,6 +21,22 @@ FORMATS: Mapping[str, Read] = {
 }
 """What reads the calls of a turn's text, by the name of the format; of any text, and it never raises. A call that cannot be
 read has a fault; a text without one has none. Thinking is cut off before, by `unthought`."""
+
+EXAMPLES: Mapping[str, str] = {
+    "hermes": hermes.EXAMPLE,
+    "qwen3_xml": qwen3_xml.EXAMPLE,
+    "pythonic": pythonic.EXAMPLE,
+    "react": react.EXAMPLE,
+    "tagged": tagged.EXAMPLE,
+}
+
+
+def described(name: AnyFormat, tools: Sequence[Mapping[str, Any]]) -> str:
+    """The tools in words, and how the format calls one; nothing where there is no format."""
+    if name == "none":
+        return ""
+    schemas = "\n".join(json.dumps(one, ensure_ascii=False) for one in tools)
+    return f"You may call these tools, of which each has a JSON schema:\n{schemas}\nA call is written so:\n{EXAMPLES[name]}"
 
 
 def unthought(text: str) -> tuple[str | None, str]:

@@ -20,6 +20,9 @@ from posttrain.environments.base import Call
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
+EXAMPLE = '<tool_call>\n{"name": "NAME", "arguments": {"PARAMETER": VALUE}}\n</tool_call>'
+
+
 def read(text: str) -> Sequence[Call]:
     """The calls of a turn's text."""
     return bounded(_calls(text))

@@ -14,6 +14,7 @@ from posttrain.environments.arguments import bounded
 from posttrain.environments.base import Call
 from posttrain.environments.calls._literals import begins, call_at
 
+EXAMPLE = "[NAME(PARAMETER=VALUE)]"
 _BEGINNING = re.compile(r"\s*(?:<\|python_(?:start|tag)\|>\s*)?\[\s*")
 _COMMA = re.compile(r"\s*,\s*")
 _END = re.compile(r"\s*,?\s*\]")

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from posttrain.environments.arguments import Written, bounded
 from posttrain.environments.base import Call
 
+EXAMPLE = "<tool_call>\n<function=NAME>\n<parameter=PARAMETER>\nVALUE\n</parameter>\n</function>\n</tool_call>"
 _FUNCTION = re.compile(r"<function=([^>\n]{1,200})>")
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]{1,200})>")
 _END = re.compile(r"\s*</function>")

@@ -16,6 +16,7 @@ from posttrain.environments.arguments import Written, bounded, read_json
 from posttrain.environments.base import Call
 from posttrain.environments.calls._literals import begins, call_at
 
+EXAMPLE = 'Action: NAME\nAction Input: {"PARAMETER": VALUE}'
 _IMAGINED = re.compile(r"^[ \t]*Observation(?:[ \t]+\d+)?[ \t]*:", re.MULTILINE)
 _ACTION = re.compile(r"^[ \t]*Action(?:[ \t]+\d+)?[ \t]*:[ \t]*", re.MULTILINE)
 _BRACKETS = re.compile(r"([A-Za-z_][\w.-]{0,199})[ \t]*[\[(]([^\n]*)[\])]\s*$")

@@ -14,6 +14,7 @@ from posttrain.data.answers import ANSWER, THINKING
 from posttrain.environments.arguments import Written, bounded
 from posttrain.environments.base import Call
 
+EXAMPLE = "<NAME>VALUE</NAME>"
 _OPEN = re.compile(r"<([A-Za-z_][\w-]{0,63})>")
 _NO_TOOLS = frozenset(begin.strip("<>") for begin, _ in (*THINKING, ANSWER))
 
