@@ -13,6 +13,7 @@ from posttrain.execution.study.results import read_results, save_results
 from posttrain.execution.study.table import tables
 
 FIGURES = "## Figures"
+ENOUGH = 5  # seeds, below which a study is a pilot
 
 
 def kept(study: StudyConfig) -> set[str]:
@@ -28,7 +29,8 @@ def write(name: str) -> None:
     made = Path(study.output_dir) / "results.json"
     if made.is_file():
         save_results(results, read_results(made), only=kept(study))
-    text = page.read_text().partition(FIGURES)[0] if page.exists() else f"# {name.replace('_', ' ').capitalize()}\n\n"
+    title = f"{'Pilot: ' * (len(study.seeds) < ENOUGH)}{name.replace('_', ' ')}"
+    text = page.read_text().partition(FIGURES)[0] if page.exists() else f"# {title[0].upper()}{title[1:]}\n\n"
     page.write_text(f"{text}{FIGURES}\n\n{tables(study, read_results(results))}")
 
 

@@ -19,7 +19,7 @@ from posttrain.train.watch.records import Listener
 from posttrain.train.watch.redaction import shareable
 
 if TYPE_CHECKING:
-    from posttrain.execution.study.continual import Continual
+    from posttrain.execution.study.continual.measures import Continual
     from posttrain.execution.study.paired import Paired
 
 TABLE_ROWS, LINE = 6, 60  # completions in a table on the terminal, and characters of each
@@ -189,11 +189,9 @@ def matrix_table(name: str, found: Continual, stages: Sequence[str]) -> Table:
 
 def continual_table(found: Mapping[str, Continual]) -> Table:
     """What runs over a sequence of tasks have kept."""
-    caption = (
-        "average: after the last stage; forgetting: from the best before it; backward: after the last stage less after the "
-        "task's own; forward: before the task's own stage less the start; general: the last less the start"
-    )
-    table = Table("", *(Column(Text(name)) for name in found), title="Over the sequence", caption=caption)
+    from posttrain.execution.study.continual.measures import TOLD
+
+    table = Table("", *(Column(Text(name)) for name in found), title="Over the sequence", caption=TOLD)
     metrics = {name: one.metrics for name, one in found.items()}
     for metric in dict.fromkeys(metric for one in metrics.values() for metric in one):
         table.add_row(metric, *(f"{one[metric]:.4g}" for one in metrics.values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import RecipeError
-from posttrain.execution.study.continual import Continual
+from posttrain.execution.study.continual.measures import Continual
 from recipes import Command, in_cells
 
 BY_HAND = (

@@ -19,10 +19,11 @@ from posttrain.errors import RecipeError
 from posttrain.execution.study.config import load_study
 from posttrain.execution.study.drift import drift
 from posttrain.execution.study.execute import report
+from posttrain.execution.study.interval import Interval
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
 from posttrain.execution.study.results import read_results, save_results
-from posttrain.execution.study.table import Interval, tables
+from posttrain.execution.study.table import tables
 from posttrain.settings.doors.permissions import Permissions
 from recipes import Command
 from tiny import make_model

@@ -29,7 +29,7 @@ def compare(
         _runs(what, of_stages, general.split(",") if general is not None else [])
         return
     if of_stages:
-        raise RecipeError("compare --tasks: it is of runs that have stages, and not of a study.")
+        raise RecipeError("compare --tasks: it is of runs that have stages; a study names its tasks in continual.tasks.")
     if len(what) > 1:
         raise RecipeError("compare: one study, or folders of runs, are expected.")
     from posttrain.execution.study.config import load_study
@@ -52,7 +52,7 @@ def compare(
 
 def _runs(what: list[str], tasks: dict[str, str], general: list[str]) -> None:
     from posttrain.cli import console
-    from posttrain.execution.study.continual import Continual
+    from posttrain.execution.study.continual.measures import Continual
     from posttrain.execution.study.outcome import Outcome
     from posttrain.execution.study.paired import compared
     from posttrain.telling import hearing

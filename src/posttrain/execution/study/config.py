@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from posttrain.errors import RecipeError
+from posttrain.execution.study.continual.config import ContinualConfig, check_sequence
 from posttrain.recipe.faults import sentence
 from posttrain.recipe.source import YamlSource
 from posttrain.settings.base import Config
@@ -40,6 +41,8 @@ class StudyConfig(Config):
     budget: Budget
     tuning: Tuning
     seeds: Annotated[list[Seed], Field(min_length=2)]
+    continual: ContinualConfig | None = None
+    """A sequence of tasks that every run trains on, and what it keeps of each; without it all train on `recipe.data`."""
     earlier: str | None = None
     """A set of an earlier task, whose accuracy before and after is shown."""
     drift: str | None = None
@@ -77,6 +80,12 @@ class StudyConfig(Config):
     def _is_held_against_one_of_its_own(self) -> StudyConfig:
         if self.baseline is not None and self.baseline not in self.algorithms:
             raise ValueError(f"baseline: {self.baseline} is none of algorithms ({', '.join(self.algorithms)})")
+        return self
+
+    @model_validator(mode="after")
+    def _is_a_sequence(self) -> StudyConfig:
+        if self.continual is not None:
+            check_sequence(self.continual, self.recipe, list(self.starts.values()), self.algorithms)
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -19,6 +19,9 @@ import torch
 from posttrain.distributed.signals import Interruption, end_with_parent
 from posttrain.errors import Interrupted, NonFiniteError, RecipeError
 from posttrain.execution.study.config import StudyConfig
+from posttrain.execution.study.continual.line import line_of
+from posttrain.execution.study.continual.measures import over_tasks
+from posttrain.execution.study.continual.plots import plot_lines
 from posttrain.execution.study.known import NOT_FINITE, Known
 from posttrain.execution.study.matrix import Matrix, Run
 from posttrain.execution.study.outcome import Outcome
@@ -40,13 +43,15 @@ class Job:
     """A run in a process of its own.
 
     run: the one that it is, if it is no start model. start: the model that it begins from. measured: the set on whose
-    questions the drift from it is measured. may_fail: not being finite is a result of the run, and no error.
+    questions the drift from it is measured. line: the models that are made of its last and an earlier one. may_fail: not
+    being finite is a result of the run, and no error.
     """
 
     recipe: Recipe
     run: Run | None = None
     start: str | None = None
     measured: str | None = None
+    line: Recipe | None = None
     may_fail: bool = False
 
 
@@ -82,7 +87,8 @@ def execute(study: StudyConfig, say: Say = print, *, permissions: Permissions = 
         if not lacking and begun:
             begin("start models", [Job(matrix.start_recipe(start, seed)) for start, seed in sorted(begun)])
         starts = {run: matrix.start_model(run.start, run.seed) for run in missing}
-        begin("runs", [Job(matrix.recipe(run), run, start, study.drift) for run, start in starts.items()])
+        jobs = [Job(matrix.recipe(run), run, start, study.drift, matrix.line(run)) for run, start in starts.items()]
+        begin("runs", jobs)
     return report(study, {run: one for run, one in known.outcomes(final).items() if one is not None}, say)
 
 
@@ -127,6 +133,11 @@ def report(study: StudyConfig, outcomes: Mapping[Run, Outcome], say: Say = print
     no curves.
     """
     folder = Path(study.output_dir)
+    if study.continual is not None:
+        outcomes = {
+            run: replace(one, measures=over_tasks(study.continual, str(run.folder), one).metrics)
+            for run, one in outcomes.items()
+        }
     measured = {
         name for one in outcomes.values() for name in (*one.watched, *(key.removeprefix("eval/") for key in one.after))
     }
@@ -141,6 +152,9 @@ def report(study: StudyConfig, outcomes: Mapping[Run, Outcome], say: Say = print
     for start in study.starts:
         of_start = [run for run in here if run.start == start]
         plot(of_start, list(study.recipe["data"]["eval"]), folder / "plots" / f"{start}.svg")
+        if study.continual is not None and study.continual.anchor is not None:
+            lines = {run: line_of(study.continual, run, one) for run, one in outcomes.items() if run.start == start}
+            plot_lines(study.continual, lines, folder / "plots" / f"{start}-line.svg")
     return folder
 
 
@@ -203,7 +217,9 @@ def _one(job: Job, permissions: Permissions) -> None:
     if _interrupted:
         raise _interrupted[0]
     try:
-        run(job.recipe, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
+        for recipe in (job.recipe, job.line):
+            if recipe is not None:
+                run(recipe, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
     except NonFiniteError as error:
         if not job.may_fail:
             raise

@@ -11,6 +11,8 @@ from typing import Any
 
 from posttrain.errors import RecipeError
 from posttrain.execution.study.config import StudyConfig
+from posttrain.execution.study.continual.measures import MEASURE
+from posttrain.execution.study.continual.recipes import anchored, task_stages
 from posttrain.recipe.code import check_code
 from posttrain.recipe.recipe import Recipe, read_recipe
 from posttrain.recipe.resolve.over import OF_THE_TASK, over
@@ -63,7 +65,8 @@ class Matrix:
         tuning = [self._checked(run) for run in self.tuning()]
         rate = self._study.tuning.learning_rates[0]
         final = [self._checked(run) for pair in self.pairs() for run in self.final(*pair, rate)]
-        for recipe in (*starts, *tuning, *final):
+        lines = [line for pair in self.pairs() for run in self.final(*pair, rate) if (line := self.line(run)) is not None]
+        for recipe in (*starts, *tuning, *final, *lines):
             check_code(recipe, permissions)
         return f"{len(starts)} start models, {len(tuning)} runs to choose learning rates by, {len(final)} to report."
 
@@ -113,15 +116,35 @@ class Matrix:
         Raises:
             RecipeError: names the algorithm, and what is wrong.
         """
+        return self._read(run, self._whole(run))
+
+    def line(self, run: Run) -> Recipe | None:
+        """How the models on the line from an earlier one to a run's last are made and evaluated; None: it is not asked for.
+
+        Raises:
+            RecipeError: as `recipe`.
+        """
+        sequence = self._study.continual
+        if sequence is None or sequence.anchor is None:
+            return None
+        return self._read(run, anchored(sequence.anchor, self._whole(run), str(run.folder)))
+
+    def _whole(self, run: Run) -> dict[str, Any]:
         values = {**self._of_run(run), "output_dir": str(run.folder)}
-        values["model"] = {**values["model"], "name": self.start_model(run.start, run.seed)}
-        return read_recipe(YamlSource(f"algorithms.{run.algorithm}", values, {}, folder=self._study.folder))
+        return {**values, "model": {**values["model"], "name": self.start_model(run.start, run.seed)}}
+
+    def _read(self, run: Run, values: dict[str, Any]) -> Recipe:
+        of_tasks = "" if self._study.continual is None else " over continual.tasks"
+        return read_recipe(YamlSource(f"algorithms.{run.algorithm}{of_tasks}", values, {}, folder=self._study.folder))
 
     def key(self, run: Run) -> str:
         """Of what the study says of a run and of its start model, wherever they lie. Contents of files have no part in it."""
         trained = _is_trained(self._study.starts[run.start])
         start = self._of_start(run.start, run.seed) if trained else self.start_model(run.start, run.seed)
-        said = json.dumps([start, self._of_run(run), self._study.drift], sort_keys=True, default=str)
+        parts = [start, self._of_run(run), self._study.drift]
+        if self._study.continual is not None and self._study.continual.anchor is not None:
+            parts.append(self._study.continual.anchor.model_dump())
+        said = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _of_start(self, start: str, seed: int) -> dict[str, Any]:
@@ -132,9 +155,11 @@ class Matrix:
         values = _merged(self._study.recipe, {key: value for key, value in changes.items() if key != "stages"})
         kept = {key: value for key, value in values.get("model", {}).items() if key in OF_THE_TASK}
         values |= {"model": kept, "seed": run.seed}
-        one = 1 / _rounds(changes)
-        if "stages" in changes:
-            values["stages"] = [self._stage(stage, run, one, len(changes["stages"])) for stage in changes["stages"]]
+        one, stages = 1 / _rounds(changes), changes.get("stages")
+        if self._study.continual is not None:
+            values, stages = task_stages(self._study.continual, values)
+        if stages is not None:
+            values["stages"] = [self._stage(stage, run, one, len(stages)) for stage in stages]
         else:
             values["training"] = {**values.get("training", {}), **self._training(run, one)}
         return values
@@ -143,6 +168,8 @@ class Matrix:
         recipe, asked = self.recipe(run), [("tuning.metrics", metric) for metric in self._study.tuning.metrics]
         if self._study.earlier is not None:
             asked.append(("earlier", f"{self._study.earlier}/pass@1"))
+        if self._study.continual is not None:
+            asked += [("continual", f"{name}/{MEASURE}") for name in self._study.continual.sets.values()]
         sampled, has_loss = sampled_metrics(recipe.eval), recipe.eval.loss and recipe.rollout is None
         for key, metric in asked:
             name = metric.partition("/")[2]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from posttrain.execution.study.continual.recipes import ANCHOR, alpha_of
 from posttrain.train.watch.records import JsonLines
 
 
@@ -15,7 +16,9 @@ from posttrain.train.watch.records import JsonLines
 class Outcome:
     """Of one run: its first and last evaluation, what it spent, how far it went from its start model, and what was watched.
 
-    watched: the mean of every metric of its steps, over those that have it.
+    watched: the mean of every metric of its steps, over those that have it. stages: by its name, the last evaluation of each
+    stage, where the run has any. line: by α, the evaluations of the models on the line to its last. measures: what a study
+    over a sequence of tasks has made of them.
     """
 
     before: dict[str, float]
@@ -28,12 +31,16 @@ class Outcome:
     demonstrated: float
     drift: dict[str, float]
     watched: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    line: dict[str, dict[str, float]] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Outcome:
         """Of a run's folder; the stages of one that has any are added up."""
         parts = stages(folder)
-        evaluations = [line for part in parts for line in JsonLines(part / "eval.jsonl").of_steps()]
+        evaluated = {part: _evaluations(part) for part in parts}
+        evaluations = [line for lines in evaluated.values() for line in lines]
         steps = [line for part in parts for line in JsonLines(part / "metrics.jsonl").of_steps()]
         drift = folder / "drift.json"
         return cls(
@@ -47,7 +54,17 @@ class Outcome:
             demonstrated=sum(line["train/demonstrated"] for line in steps) / max(len(steps), 1),
             drift=json.loads(drift.read_text()) if drift.is_file() else {},
             watched=_means(steps),
+            stages={_name(part): lines[-1] for part, lines in evaluated.items() if lines and part != folder},
+            line={alpha_of(_name(part)): lines[-1] for part in stages(folder / ANCHOR) if (lines := _evaluations(part))},
         )
+
+
+def _name(part: Path) -> str:
+    return part.name.partition("-")[2]
+
+
+def _evaluations(part: Path) -> list[dict[str, Any]]:
+    return JsonLines(part / "eval.jsonl").of_steps()
 
 
 def _means(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -76,5 +93,5 @@ def over_tokens(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             spent += line["step/tokens"]
             at[line["step"]] = spent
             lines.append({**line, "tokens": spent})
-        evaluated += [{**line, "tokens": at[line["step"]]} for line in JsonLines(part / "eval.jsonl").of_steps()]
+        evaluated += [{**line, "tokens": at[line["step"]]} for line in _evaluations(part)]
     return lines, evaluated

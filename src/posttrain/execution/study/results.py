@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from posttrain.errors import RecipeError
 from posttrain.execution.study.matrix import Run
@@ -13,6 +15,7 @@ from posttrain.execution.study.outcome import Outcome
 from posttrain.train.watch.records import write
 
 _MEASURED = ("before", "after", "drift", "watched")
+_AT_POINTS = ("stages", "line")
 
 
 def save_results(path: Path, outcomes: Mapping[Run, Outcome], *, only: Collection[str] | None = None) -> None:
@@ -27,9 +30,15 @@ def save_results(path: Path, outcomes: Mapping[Run, Outcome], *, only: Collectio
     for run, outcome in outcomes.items():
         values = asdict(outcome)
         if only is not None:
-            values |= {kind: {name: value for name, value in values[kind].items() if name in only} for kind in _MEASURED}
+            kept = partial(_kept, only)
+            values |= {kind: kept(values[kind]) for kind in _MEASURED}
+            values |= {kind: {name: kept(one) for name, one in values[kind].items()} for kind in _AT_POINTS}
         lines.append(json.dumps({**asdict(run), "folder": run.folder.as_posix(), **values}))
     write(path, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def _kept(only: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in only}
 
 
 def read_results(path: Path) -> dict[Run, Outcome]:

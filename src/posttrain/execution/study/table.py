@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from scipy import stats
-
 from posttrain.execution.study.config import StudyConfig
+from posttrain.execution.study.continual.tables import average_before, measures, sections, told
+from posttrain.execution.study.interval import cell
 from posttrain.execution.study.matrix import Run
 from posttrain.execution.study.outcome import Outcome
 
 Value = Callable[[Run], float | None]
 Outcomes = Mapping[Run, Outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over seeds and half the width of its 95 % t-interval."""
-
-    mean: float
-    half: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Of values, one for each seed; of one value the width is not known."""
-        mean = float(np.mean(values))
-        if len(values) < 2:
-            return cls(mean, math.nan)
-        return cls(mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)))
 
 
 def tables(study: StudyConfig, outcomes: Outcomes) -> str:
@@ -40,17 +21,24 @@ def tables(study: StudyConfig, outcomes: Outcomes) -> str:
     for start in study.starts:
         of_start = {run: outcome for run, outcome in outcomes.items() if run.start == start}
         columns = _columns(study, of_start)
-        before = [
-            _cell([outcome.before.get(f"eval/{name}") for outcome in _first_of_each_seed(of_start)]) for name in _rated(study)
-        ]
+        before = _before(study, _first_of_each_seed(of_start))
         lines += ["", f"### Start: {start}", ""]
         lines += ["| algorithm | learning rate | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 2)]
         lines.append(f"| *start* | | {' | '.join(before)} |" + " |" * (len(columns) - len(before)))
         for algorithm in study.algorithms:
             mine = [run for run in of_start if run.algorithm == algorithm]
-            cells = [_cell([value(run) for run in mine]) for value in columns.values()]
+            cells = [cell([value(run) for run in mine]) for value in columns.values()]
             lines.append(f"| {algorithm} | {_rate(study, mine[0].learning_rate)} | " + " | ".join(cells) + " |")
+        if study.continual is not None:
+            lines += sections(study.continual, list(study.algorithms), study.baseline, of_start)
     return "\n".join(lines) + "\n"
+
+
+def _before(study: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
+    """The first cells of the start's row; of a sequence of tasks the average alone can be told of it."""
+    if study.continual is not None:
+        return [cell([average_before(study.continual, outcome) for outcome in outcomes])]
+    return [cell([outcome.before.get(f"eval/{name}") for outcome in outcomes]) for name in _rated(study)]
 
 
 def _in_common(study: StudyConfig) -> str:
@@ -67,7 +55,8 @@ def _in_common(study: StudyConfig) -> str:
         "reported; an arrow says that it is the least or the greatest of these."
     )
     against = f" After a minus stands what {study.baseline} reached from the same start: the interval is of the differences."
-    return said + against if study.baseline is not None else said
+    said += against if study.baseline is not None else ""
+    return said if study.continual is None else f"{said} {told(study.continual)}"
 
 
 def _rate(study: StudyConfig, rate: float) -> str:
@@ -97,13 +86,16 @@ def _columns(study: StudyConfig, outcomes: Outcomes) -> dict[str, Value]:
         return lambda run: outcomes[run].watched.get(name)
 
     rated, sets = _rated(study), study.recipe["data"]["eval"]
-    columns: dict[str, Value] = {name.replace("/", " "): after(name) for name in rated}
+    held: dict[str, Value] = {name.replace("/", " "): after(name) for name in rated}
+    against = [name for name in held if name.endswith(" pass@1")]
+    if study.continual is not None:
+        held = {name: values.get for name, values in measures(study.continual, outcomes).items()}
+        against = [*held]
     evaluated = [name for name in study.shown if name.partition("/")[0] in sets]
-    columns |= {name.replace("/", " ", 1): after(name) for name in evaluated}
+    columns = held | {name.replace("/", " ", 1): after(name) for name in evaluated}
     if study.baseline is not None:
-        for name in [*(name for name in rated if name.endswith("/pass@1")), *evaluated]:
-            title = f"{name.replace('/', ' ', 1)} - {study.baseline}"
-            columns[title] = partial(_beyond, after(name), study.baseline, list(outcomes))
+        for title in [*against, *(name.replace("/", " ", 1) for name in evaluated)]:
+            columns[f"{title} - {study.baseline}"] = partial(_beyond, columns[title], study.baseline, list(outcomes))
     if study.earlier is not None:
         name = f"eval/{study.earlier}/pass@1"
         columns[f"{study.earlier}, after - before"] = lambda run: outcomes[run].after[name] - outcomes[run].before[name]
@@ -134,13 +126,3 @@ def _first_of_each_seed(outcomes: Outcomes) -> list[Outcome]:
     for run, outcome in outcomes.items():
         first.setdefault(run.seed, outcome)
     return list(first.values())
-
-
-def _cell(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    interval = Interval.of(known)
-    digits = 0 if abs(interval.mean) >= 100 else 3 if abs(interval.mean) < 10 else 1
-    spread = "" if math.isnan(interval.half) else f" ± {interval.half:.{digits}f}"
-    return f"{interval.mean:,.{digits}f}{spread}"

@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from posttrain.errors import RecipeError
-from posttrain.execution.study.outcome import stages
+from posttrain.execution.study.continual.config import ContinualConfig
+from posttrain.execution.study.outcome import Outcome, stages
 from posttrain.train.watch.records import JsonLines
 
 MEASURE = "pass@1"
 """Of an evaluation set, what stands in the matrix."""
+TOLD = (
+    "average: after the last stage; forgetting: from the best before it; backward: after the last stage less after the "
+    "task's own; forward: before the task's own stage less the start; general: the last less the start"
+)
+"""Of what its measures are, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +80,38 @@ class Continual:
                 f"{folder}: stage {lacking[0]} has no evaluation: set data.eval for all stages, and eval.samples."
             )
         points = [next(iter(lines.values()))[0], *(found[-1] for found in lines.values())]
-        sets = (*tasks.values(), *general)
+        return cls.of_points(str(folder), points, list(tasks.values()), general, measure)
+
+    @classmethod
+    def of_points(
+        cls,
+        where: str,
+        points: Sequence[Mapping[str, float]],
+        tasks: Sequence[str],
+        general: Sequence[str],
+        measure: str = MEASURE,
+    ) -> Continual:
+        """Of evaluations before the first stage and after each, and the sets of the tasks.
+
+        Raises:
+            RecipeError: a measure is not there; it begins with where.
+        """
+        sets = (*tasks, *general)
         for name in sets:
             if not all(f"eval/{name}/{measure}" in point for point in points):
                 known = sorted({key.split("/")[1] for point in points for key in point if key.startswith("eval/")})
                 raise RecipeError(
-                    f"{folder}: {name}/{measure} is not in every stage's evaluation; its sets: {', '.join(known)}."
+                    f"{where}: {name}/{measure} is not in every stage's evaluation; its sets: {', '.join(known)}."
                 )
         rows = tuple(tuple(float(point[f"eval/{name}/{measure}"]) for name in sets) for point in points)
-        return cls(tuple(tasks.values()), tuple(general), rows)
+        return cls(tuple(tasks), tuple(general), rows)
+
+
+def over_tasks(continual: ContinualConfig, where: str, outcome: Outcome) -> Continual:
+    """The matrix of a study's run, whose folder is where.
+
+    Raises:
+        RecipeError: an accuracy was not measured.
+    """
+    points = [outcome.before, *(outcome.stages.get(task.name, {}) for task in continual.tasks)]
+    return Continual.of_points(where, points, list(continual.sets.values()), continual.general)
