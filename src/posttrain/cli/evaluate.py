@@ -20,6 +20,7 @@ from posttrain.data.reader import Reader
 from posttrain.data.sources import Record, read
 from posttrain.data.transforms import TransformedData, Transforms
 from posttrain.environments.kinds import AnyEnvironment
+from posttrain.environments.kinds.class_ import ClassEnvironment
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
@@ -183,8 +184,8 @@ def _environment(of_run: dict[str, Any]) -> EnvironmentConfig | None:
     """What the run was played with: it answers here too."""
     if of_run.get("environment") is None:
         return None
-    environment = TypeAdapter[Any](AnyEnvironment).validate_python(of_run["environment"])
-    if isinstance(environment, Door) and not environment.trusted:
+    environment: EnvironmentConfig = TypeAdapter[Any](AnyEnvironment).validate_python(of_run["environment"])
+    if isinstance(environment, ClassEnvironment) and not environment.trusted:
         raise RecipeError(
             f"environment: the run plays with code, {environment.path}, and eval runs none. Evaluate in the run."
         )

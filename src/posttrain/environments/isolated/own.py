@@ -20,7 +20,9 @@ from posttrain.rewards.values import Refused
 
 
 class Host:
-    """One process, started anew after it failed, asked by one at a time. `born` is how often it was started."""
+    """One process, started anew after it failed, asked by one at a time. What it prints is dropped. `born` is how often it
+    was started.
+    """
 
     def __init__(self, command: list[str]) -> None:
         self._command, self._lock = command, threading.Lock()
@@ -68,7 +70,7 @@ class Host:
         if self._closed:
             raise ChildDied("it was closed")
         if self._child is None:
-            self._child, self.born = Child(self._command), self.born + 1
+            self._child, self.born = Child(self._command, quiet=True), self.born + 1
         return self._child
 
 
