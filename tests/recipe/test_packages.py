@@ -35,6 +35,11 @@ def optimizer(name: str) -> dict[str, Any]:
 CASES = [
     *((training(report_to=[name]), package, f"training.report_to: {name} needs") for name, package in TRACKERS.items()),
     (training(optimizer={"name": "adamw_8bit"}), "bitsandbytes", "training.optimizer: adamw_8bit needs"),
+    (
+        training(optimizer={"name": "schedule_free"}, lr_scheduler_type="constant"),
+        "schedulefree",
+        "training.optimizer: schedule_free needs the package schedulefree: pip install 'posttrain[schedule-free]'",
+    ),
     *((optimizer(name), module, f"training.extra.optim: {name} needs") for name, (module, _) in PACKAGE_OF.items()),
     ({"eval": {}, "distributed": {"mode": "zero2", "processes": 2}}, "deepspeed", "distributed.mode: zero2 needs"),
     (

@@ -30,7 +30,9 @@ BOUNDS = {"ddp": 1e-9, "fsdp2": 1e-9, "zero2": 3e-3, "zero3": 3e-3}
 a thousandth of the parameters."""
 BESIDES = ["grpo of two updates", "prefix_rft of two updates", "uneven", "lora", "offload", "bad None", "half"]
 ALL = {True: NAMES, False: first_of_needs(example_values())}
-CASES = [(mode, name) for mode in BOUNDS for name in [*ALL[mode in MODES_OF_ALL], *BESIDES]] + [("ddp", "rules")]
+CASES = [(mode, name) for mode in BOUNDS for name in [*ALL[mode in MODES_OF_ALL], *BESIDES]] + [
+    ("ddp", rules) for rules in ("rules", "rules that learn")
+]
 Trained = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 

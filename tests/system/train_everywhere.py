@@ -41,8 +41,11 @@ from posttrain.train.collect.order import order_of
 from posttrain.train.learner import MicroLoss, Step
 from posttrain.train.options import Execution
 from posttrain.train.updates.ema import EMA
+from posttrain.train.updates.ewc import EWC
 from posttrain.train.updates.l2_sp import L2SP
+from posttrain.train.updates.momentum_reset import MomentumReset
 from posttrain.train.updates.reptile import Reptile
+from posttrain.train.updates.soft_mask import SoftMask
 from posttrain.train.updates.trainable.half import Half
 from posttrain.train.updates.trainable.lisa import Lisa
 from tiny import make_examples, make_model, make_teacher, parameters
@@ -300,6 +303,11 @@ def main() -> None:
     if mode == "ddp":
         rules = {"trainable": Lisa(layers=1, every=1), "update": [L2SP(strength=1), Reptile(every=2), EMA(decay=0.5)]}
         moved["rules"] = change(make_trainer(values["sft"], mode, folder, moves=rules)).numpy()
+        kept = {rule: make_examples(*make_model(), rows=5) for rule in ("ewc", "soft_mask")}
+        learning = [EWC(strength=10, fisher="sampled"), SoftMask(), MomentumReset(every=2)]
+        rules = {"update": learning, "update_rows": kept}
+        learner = make_trainer(values["sft"], mode, folder, moves=rules, optim_args="momentum=0.9")
+        moved["rules that learn"] = change(learner).numpy()
     facts["check refuses"] = mode.startswith("zero") and check_refuses_what_loses_micro_batches(adapted.accelerator)
     for what in (None, "loss", "gradient"):
         moved[f"bad {what}"] = after_a_bad_step(what, mode, folder).numpy()

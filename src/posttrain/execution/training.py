@@ -122,6 +122,7 @@ def make_trainer(
             reference=recipe.model.reference,
             trainable=recipe.training.trainable,
             update=recipe.training.update,
+            update_rows=prepared.sets.kept_rows,
             schedule=None if schedule is None else built_schedule(schedule, recipe.training.learning_rate),
         ),
         watching=Watching(

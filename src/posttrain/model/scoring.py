@@ -110,6 +110,14 @@ def hidden_states(model: nn.Module, inputs: ModelInputs) -> Float[Tensor, "n H"]
     return _run(model, inputs, lambda hidden: hidden[inputs.row, inputs.position])
 
 
+@torch.no_grad()
+def drawn(model: nn.Module, inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
+    """The same inputs, whose tokens to be scored are drawn from the model's distribution in their places."""
+    own = output_head(model).forward
+    logits = _run(model, inputs, lambda hidden: own(hidden[inputs.row, inputs.position]))
+    return replace(inputs, target=torch.multinomial(logits.float().softmax(-1), 1, generator=generator)[:, 0])
+
+
 def output_head(model: Any) -> Any:
     """The module that makes the model's logits.
 

@@ -43,7 +43,8 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield f"training.optimizer: {named.name}", *named.package
     if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
         yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
-    for source in (*recipe.data.sources.values(), recipe.data.demonstrations, *recipe.data.eval.values()):
+    beside = recipe.data.demonstrations, *recipe.training.kept.values()
+    for source in (*recipe.data.sources.values(), *beside, *recipe.data.eval.values()):
         if isinstance(source, GymSource):
             yield f"gym: {source.gym}", "reasoning_gym", "'posttrain[reasoning-gym]'"
     for sampling in (recipe.rollout, *recipe.data.steps):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
+from posttrain.settings.data.sources import Source
 from posttrain.settings.doors.door import Door
 from posttrain.settings.doors.kinds import name_of
 from posttrain.settings.trainer.arguments import extra_fault
@@ -14,7 +15,7 @@ from posttrain.settings.trainer.optimizers import optimizer_fault
 from posttrain.settings.training import Budget, HeadPath, ParameterRule, RowLayout, StopWhen
 from posttrain.train.optimizers import AnyOptimizer
 from posttrain.train.schedules import SCHEDULES, AnySchedule
-from posttrain.train.updates import AnyUpdate, UpdateConfig
+from posttrain.train.updates import AnyUpdate, LearningConfig, UpdateConfig
 from posttrain.train.updates.trainable import AnyTrainable
 
 Scheduler = Literal[
@@ -123,6 +124,19 @@ class TrainingConfig(Config):
         return self
 
     @property
+    def averages(self) -> str | None:
+        """The optimizer's name, where it averages weights in place of a rate that decays."""
+        theirs = str(self.extra.get("optim"))
+        if self.optimizer is not None:
+            return self.optimizer.name if self.optimizer.own_average else None
+        return theirs if theirs.startswith("schedule_free") else None
+
+    @property
+    def kept(self) -> dict[str, Source]:
+        """Where rows are from that are to be kept, by the rules that learn from them."""
+        return {rule.name: rule.of for rule in self.update if isinstance(rule, LearningConfig) and rule.of is not None}
+
+    @property
     def rows(self) -> int:
         """Of an optimizer step.
 
@@ -155,6 +169,16 @@ class TrainingConfig(Config):
         names = [one.name for one in update]
         if again := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise ValueError(f"{again[0]} stands there {names.count(again[0])} times: each rule stands once")
+        return update
+
+    @field_validator("update")
+    @classmethod
+    def _have_rows_to_learn_from(cls, update: list[UpdateConfig]) -> list[UpdateConfig]:
+        for rule in update:
+            if isinstance(rule, LearningConfig) and rule.of is None:
+                raise ValueError(f"{rule.name}: of: say where rows are from that are to be kept: of: {{path: earlier.jsonl}}")
+            if isinstance(rule, LearningConfig) and getattr(rule.of, "stream", False):
+                raise ValueError(f"{rule.name}: of: stream: only data.train streams: leave stream out")
         return update
 
     @model_validator(mode="after")
@@ -201,8 +225,8 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _averages_in_place_of_decay(self) -> TrainingConfig:
-        name = str(self.extra.get("optim"))
-        if name.startswith("schedule_free") and not (self.lr_scheduler_type or "").startswith("constant"):
+        name = self.averages
+        if name is not None and not (self.lr_scheduler_type or "").startswith("constant"):
             raise ValueError(
                 f"lr_scheduler_type: {name} averages weights in place of a rate that decays: take constant, or "
                 "constant_with_warmup"
@@ -231,9 +255,15 @@ def check_optimizer(training: TrainingConfig, mode: str, *, samples: bool) -> No
             f"training.optimizer: {training.optimizer.name} needs whole matrices in each process, and mode {mode} spreads "
             "them or what is kept for them: take mode ddp, or adamw"
         )
-    theirs = str(training.extra.get("optim"))
-    if samples and theirs.startswith("schedule_free"):
+    averages = training.averages
+    key = "training.optimizer" if training.optimizer is not None else "training.extra.optim"
+    if averages is not None and mode != "ddp":
         raise ValueError(
-            f"training.extra.optim: {theirs} makes its steps from other weights than those that sample, and that log-probs "
+            f"{key}: {averages} goes between the weights that it trains and their average in place, of which mode {mode} "
+            "spreads parts: take mode ddp, or adamw"
+        )
+    if samples and averages is not None:
+        raise ValueError(
+            f"{key}: {averages} makes its steps from other weights than those that sample, and that log-probs "
             "are compared with: rollouts take another optimizer"
         )

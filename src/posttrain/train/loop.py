@@ -66,6 +66,9 @@ class Loop(Checkpointed):
         if self.is_deepspeed_enabled:
             check_accumulation(self.accelerator)
         reshard(self.model)  # type: ignore[arg-type]
+        if not self.state.global_step:
+            with self._let_through():
+                self.run_state.updates.learn(self.model)  # type: ignore[arg-type]
         prepared: Any = super()._prepare_for_training(*arguments, **options)
         self.mode = mode_in_effect(self.accelerator, prepared[0])
         check_mode(self._execution.distributed, self.mode)

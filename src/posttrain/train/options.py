@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from posttrain.settings.distributed import DistributedConfig
 from posttrain.settings.model import MovingReference
@@ -35,6 +36,7 @@ class Execution:
     reference: how the model that log-probs are compared with follows the policy; it stays the start model if not told.
     trainable: which parameters are trained, all of the time or in turns; all of them if not told.
     update: what happens to gradients and weights beside the optimizer's step, in this order.
+    update_rows: for each rule of it that learns from rows, by its name, prepared `Example`s or a data set.
     nonfinite_limit: steps in a row that are left out, since something in them is not finite, before the run ends.
     """
 
@@ -50,6 +52,7 @@ class Execution:
     reference: MovingReference | None = None
     trainable: TrainableConfig | None = None
     update: Sequence[UpdateConfig] = ()
+    update_rows: Mapping[str, Any] = field(default_factory=dict[str, Any])
     nonfinite_limit: int = LIMIT
 
 

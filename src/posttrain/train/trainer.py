@@ -38,6 +38,7 @@ from posttrain.train.loop import Loop
 from posttrain.train.options import Execution, Watching
 from posttrain.train.updates._applied import applied
 from posttrain.train.updates._chosen import freeze
+from posttrain.train.updates._rows import row_gradients
 from posttrain.train.watch.coefficients import Coefficients
 from posttrain.train.watch.nonfinite import NonFinite
 from posttrain.train.watch.records import RunFiles
@@ -223,7 +224,13 @@ class PostTrainer(Loop):
             rows=args.per_device_train_batch_size,
             tokens=execution.micro_batch_tokens,
         )
-        self.run_state.updates = applied(execution, model, seed=args.seed, world=args.world_size)
+        kept = {
+            name: as_examples(rows, model, tokenizer, label=f"update_rows {name}")
+            for name, rows in execution.update_rows.items()
+        }
+        how: dict[str, Any] = {"scorer": Scorer(start.head), "layout": start.layout, "accelerator": self.accelerator}
+        learnt = row_gradients(execution, kept, model, seed=args.seed, **how)
+        self.run_state.updates = applied(execution, model, seed=args.seed, world=args.world_size, rows=learnt)
         self.add_callback(self.run_state.updates)
         self.run_state.anchor, self.run_state.coefficients = self._learner.anchor, Coefficients(algorithm.adaptive)
         known = in_memory(data) and not isinstance(given.train, Stream)  # of others a row is a new object whenever it is read

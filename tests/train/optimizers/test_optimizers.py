@@ -33,6 +33,12 @@ MakeTrainer = Callable[..., PostTrainer]
 FREE = [config for config in OPTIMIZERS if config.package is None]
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Recipes of tests are written where they run."""
+    monkeypatch.chdir(tmp_path)
+
+
 def trained(*parameters: nn.Parameter, lr: float, model: Any = None) -> Trained:
     groups = [{"params": list(parameters), "lr": lr, "weight_decay": 0.0}]
     return Trained(groups=groups, betas=(0.9, 0.999), epsilon=1e-8, model=model)
@@ -102,6 +108,20 @@ def test_adopt_converges_where_adam_goes_to_the_worst_point() -> None:
     adopt = minimum(lambda x: Adopt([{"params": x}], beta1=0.0, beta2=beta2, epsilon=1e-6, floor=0.9), gradient, 3000, 0.5)
     adam = minimum(lambda x: torch.optim.Adam(x, betas=(0.0, beta2)), gradient, 3000, 0.5)
     assert adopt < -0.9 and adam > 0.9
+
+
+def test_adopt_converges_on_random_gradients_where_adam_does_not() -> None:
+    """10 with a chance of 0.2, else -1, whose mean is 1.2, so that -1 is the optimum: Adam by a small beta2 hardly tells the
+    rare large gradient from the others, and goes to the worst point.
+    """
+    drawn = torch.rand(2000, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def gradient(t: int) -> float:
+        return 10.0 if drawn[t] < 0.2 else -1.0
+
+    adopt = minimum(lambda x: Adopt([{"params": x}], beta1=0.0, beta2=0.1, epsilon=1e-6, floor=0.9), gradient, 2000, 0.5)
+    adam = minimum(lambda x: torch.optim.Adam(x, betas=(0.0, 0.1)), gradient, 2000, 0.5)
+    assert adopt < -0.8 and adam > 0.8
 
 
 def test_adopts_steps_are_those_of_its_equations() -> None:
@@ -212,6 +232,11 @@ def test_lora_plus_is_a_rate_of_the_b_matrices() -> None:
         ({"optimizer": {"name": "sgd"}, "adam_beta2": 0.9}, "sgd reads no adam_beta1, adam_beta2"),
         ({"optimizer": {"name": "adopt", "momentum": 0.9}}, "momentum: unknown key; there are name, beta1"),
         ({"extra": {"optim": "schedule_free_adamw"}}, "averages weights in place of a rate that decays"),
+        (
+            {"optimizer": {"name": "schedule_free"}},
+            "lr_scheduler_type: schedule_free averages weights in place of a rate that",
+        ),
+        ({"optimizer": {"name": "schedule_free"}, "schedule": {"name": "rex"}}, "take constant, or constant_with_warmup"),
         ({"parameters": [{"match": "a", "lr": -1}]}, "parameters.0.by_name.lr: input should be greater than or equal to 0"),
         ({"parameters": [{"match": "("}]}, "'(' is no regular expression"),
         ({"parameters": [{"match": "a"}]}, "give lr, rate or weight_decay"),
@@ -231,10 +256,23 @@ def test_whole_matrices_are_not_shared_out(name: str) -> None:
         load_recipe(recipe(**values))
 
 
-def test_averaged_weights_and_rollouts_do_not_go_together() -> None:
-    values = {"extra": {"optim": "schedule_free_adamw"}, "lr_scheduler_type": "constant", "max_steps": 2}
-    with pytest.raises(RecipeError, match="schedule_free_adamw makes its steps from other weights"):
+@pytest.mark.parametrize(
+    ("named", "key"),
+    [
+        ({"extra": {"optim": "schedule_free_adamw"}}, "training.extra.optim: schedule_free_adamw"),
+        ({"optimizer": {"name": "schedule_free"}}, "training.optimizer: schedule_free"),
+    ],
+)
+def test_averaged_weights_go_with_neither_rollouts_nor_modes_that_share_out_nor_rules(
+    named: dict[str, Any], key: str
+) -> None:
+    values = {"lr_scheduler_type": "constant", "max_steps": 2, **named}
+    with pytest.raises(RecipeError, match=f"{key} makes its steps from other weights"):
         load_recipe(recipe(algorithm={"name": "grpo"}, rollout={"n": 2, "max_tokens": 4}, training=values))
+    with pytest.raises(RecipeError, match=f"{key} goes between the weights that it trains and their average"):
+        load_recipe(recipe(training=values, distributed={"mode": "fsdp2", "processes": 2}))
+    with pytest.raises(RecipeError, match="averages weights itself, and trains others than it shows"):
+        load_recipe(recipe(training={**values, "update": [{"name": "l2_sp", "strength": 1}]}))
 
 
 def test_a_function_gives_the_optimizer_of_all_that_is_trained(tmp_path: Path) -> None:

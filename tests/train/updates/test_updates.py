@@ -12,18 +12,21 @@ import torch
 from posttrain import PostTrainer
 from posttrain.errors import CheckpointError, SetupError
 from posttrain.settings.model import Adapter
-from posttrain.train.updates import UPDATES, UpdateConfig
+from posttrain.train.updates import UPDATES, LearningConfig, UpdateConfig
 from posttrain.train.updates.ema import EMA
+from posttrain.train.updates.ewc import EWC
 from posttrain.train.updates.inverse_norm import InverseNorm
 from posttrain.train.updates.l2_sp import L2SP
+from posttrain.train.updates.momentum_reset import MomentumReset
 from posttrain.train.updates.new_embeddings import NewEmbeddings
 from posttrain.train.updates.refactor import Refactor
 from posttrain.train.updates.reptile import Reptile
+from posttrain.train.updates.soft_mask import SoftMask
 from posttrain.train.updates.trainable import TrainableConfig
 from posttrain.train.updates.trainable.blocks import Blocks
 from posttrain.train.updates.trainable.lisa import Lisa
 from posttrain.train.updates.trainable.unfreeze import Unfreeze
-from tiny import make_model, parameters
+from tiny import make_examples, make_model, parameters
 from train.test_resume import differ, ended
 
 MakeTrainer = Callable[..., PostTrainer]
@@ -33,12 +36,14 @@ STEPS = 4
 def trainer(
     make: MakeTrainer, *update: UpdateConfig, trainable: TrainableConfig | None = None, output: str = "run", **options: Any
 ) -> PostTrainer:
-    adapter = options.pop("adapter", None)
+    model, tokenizer = make_model(adapter=options.pop("adapter", None), **options.pop("fields", {}))
+    kept = make_examples(model, tokenizer, rows=5)
+    learnt = {rule.name: kept for rule in update if isinstance(rule, LearningConfig)}
     return make(
         "sft",
         output=output,
-        model=make_model(adapter=adapter, **options.pop("fields", {})),
-        trainer_options={"update": update, "trainable": trainable},
+        model=(model, tokenizer),
+        trainer_options={"update": update, "trainable": trainable, "update_rows": learnt},
         **{"max_steps": STEPS, "optim": "adamw_torch", "learning_rate": 1e-2, **options},
     )
 
@@ -61,6 +66,10 @@ PLAIN: dict[str, Sequence[UpdateConfig]] = {
     "reptile": [Reptile(every=1, rate=1)],
     "ema": [EMA(decay=0)],
     "new_embeddings": [NewEmbeddings(every=STEPS + 1)],
+    "ewc": [EWC(strength=0)],
+    "ewc sampled": [EWC(strength=0, fisher="sampled")],
+    "soft_mask": [SoftMask(strength=0)],
+    "momentum_reset": [MomentumReset(every=STEPS + 1)],
 }
 
 
@@ -174,6 +183,7 @@ def test_refactored_matrices_are_balanced_forgotten_and_give_the_same_product() 
 CASES: dict[str, dict[str, Any]] = {
     "weights": {"update": [EMA(decay=0.5), L2SP(strength=1), Reptile(every=2)]},
     "embeddings": {"update": [NewEmbeddings(every=2)]},
+    "kept": {"update": [EWC(strength=1), SoftMask(), MomentumReset(every=3)]},
     "adapter": {"update": [InverseNorm(), Refactor(every=2), EMA()], "adapter": LORA},
     "lisa": {"trainable": Lisa(layers=1, every=2), "update": [EMA()]},
     "blocks": {"trainable": Blocks(every=1)},
@@ -214,6 +224,24 @@ def test_a_checkpoint_of_other_rules_is_refused(make_trainer: MakeTrainer) -> No
     other = trainer(make_trainer, EMA(), **{**saved, "max_steps": 2})
     with pytest.raises(CheckpointError, match="with other update rules"):
         other.train(resume_from_checkpoint=str(folder))
+
+
+def test_after_a_reset_the_optimizer_is_as_new(make_trainer: MakeTrainer) -> None:
+    def stepped(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer, gradient: float) -> torch.Tensor:
+        weight.grad = torch.tensor([gradient, -1.0])
+        optimizer.step()
+        return weight.detach().clone()
+
+    one = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    reset, rule = torch.optim.AdamW([one], lr=0.1), MomentumReset(every=2).build(0)
+    for step, gradient in enumerate((3.0, -1.0), 1):
+        before = stepped(one, reset, gradient)
+        rule.on_weights({"one": one}, reset, step)
+        assert bool(reset.state) == (step == 1)
+    new = torch.nn.Parameter(before)
+    assert torch.equal(stepped(one, reset, 0.5), stepped(new, torch.optim.AdamW([new], lr=0.1), 0.5))
+    with pytest.raises(SetupError, match="keeps nothing that could be forgotten"):
+        trained(make_trainer, MomentumReset(every=1), output="sgd", optim="sgd")
 
 
 def test_a_rule_of_adapters_needs_one(make_trainer: MakeTrainer) -> None:

@@ -31,11 +31,8 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
             f"{asks}: each process needs the whole of the model and of the optimizer's state, and mode "
             f"{distributed.mode} shares them out: take mode ddp"
         )
-    if by_steps and str(training.extra.get("optim", "")).startswith("schedule_free"):
-        raise ValueError(
-            f"{asks}: extra.optim: {training.extra['optim']} averages weights itself, and trains others than it shows: take "
-            "another optimizer, or leave the rules out"
-        )
+    if by_steps:
+        _check_optimizer(training, asks)
     if adapter is not None and distributed.mode != "ddp" and not adapter.is_plain:
         raise ValueError(
             f"distributed.mode: {distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
@@ -45,4 +42,28 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
         raise ValueError(
             f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "
             f"{distributed.mode} has not: take mode ddp"
+        )
+
+
+def _check_optimizer(training: TrainingConfig, asks: str) -> None:
+    """Whether rules can have of it what they take."""
+    own, theirs, trainable = training.optimizer, str(training.extra.get("optim", "")), training.trainable
+    written = f"{asks}: extra.optim: {theirs}" if own is None else f"{asks}: optimizer: {own.name}"
+    if training.averages is not None:
+        raise ValueError(
+            f"{written} averages weights itself, and trains others than it shows: take another optimizer, or leave the rules "
+            "out"
+        )
+    turns = trainable is not None and trainable.in_turns
+    if theirs == "adagrad" and (turns or any(rule.forgets for rule in training.update)):
+        raise ValueError(
+            f"{written} cannot begin anew in the middle of a run, and would have to forget what it remembers: take another "
+            "optimizer"
+        )
+    remembers = theirs != "sgd" or "momentum" in str(training.extra.get("optim_args", ""))
+    of_moments = [rule.name for rule in training.update if rule.of_moments]
+    if of_moments and not (remembers if own is None else own.remembers):
+        raise ValueError(
+            f"{written} without momentum keeps nothing that {of_moments[0]} could take from it: take another optimizer, or "
+            "leave the rule out"
         )

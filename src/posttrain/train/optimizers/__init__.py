@@ -13,9 +13,10 @@ from posttrain.train.optimizers.adamw_8bit import AdamW8bit
 from posttrain.train.optimizers.adopt import ADOPT
 from posttrain.train.optimizers.function import FunctionOptimizer, installed_optimizer
 from posttrain.train.optimizers.muon import Muon
+from posttrain.train.optimizers.schedule_free import ScheduleFree
 from posttrain.train.optimizers.sgd import SGD
 
-OPTIMIZERS: tuple[type[OptimizerConfig], ...] = (AdamW, AdamW8bit, ADOPT, Muon, Adafactor, SGD)
+OPTIMIZERS: tuple[type[OptimizerConfig], ...] = (AdamW, AdamW8bit, ADOPT, Muon, ScheduleFree, Adafactor, SGD)
 
 KIND = Kind(
     "optimizer",

@@ -42,6 +42,11 @@ class OptimizerConfig(Config, ABC):
     name: str
     """Which optimizer; the other keys here are its options."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps something of each parameter from step to step."""
+        return True
+
     @abstractmethod
     def build(self, trained: Trained) -> Optimizer:
         """The optimizer that these options describe.

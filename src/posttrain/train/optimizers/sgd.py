@@ -21,6 +21,11 @@ class SGD(OptimizerConfig):
     nesterov: bool = False
     """The gradient counts once more in the change, after the momentum."""
 
+    @property
+    def remembers(self) -> bool:
+        """The last change, with momentum."""
+        return self.momentum > 0
+
     @model_validator(mode="after")
     def _has_momentum(self) -> SGD:
         if self.nesterov and not self.momentum:

@@ -6,17 +6,30 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from posttrain.train.updates._update import Update, UpdateConfig
+from posttrain.train.updates._update import LearningConfig, Update, UpdateConfig
 from posttrain.train.updates.ema import EMA
+from posttrain.train.updates.ewc import EWC
 from posttrain.train.updates.inverse_norm import InverseNorm
 from posttrain.train.updates.l2_sp import L2SP
+from posttrain.train.updates.momentum_reset import MomentumReset
 from posttrain.train.updates.new_embeddings import NewEmbeddings
 from posttrain.train.updates.refactor import Refactor
 from posttrain.train.updates.reptile import Reptile
+from posttrain.train.updates.soft_mask import SoftMask
 
-__all__ = ["UPDATES", "AnyUpdate", "Update", "UpdateConfig"]
+__all__ = ["UPDATES", "AnyUpdate", "LearningConfig", "Update", "UpdateConfig"]
 
-UPDATES: tuple[type[UpdateConfig], ...] = (EMA, L2SP, Reptile, NewEmbeddings, InverseNorm, Refactor)
+UPDATES: tuple[type[UpdateConfig], ...] = (
+    EMA,
+    L2SP,
+    EWC,
+    SoftMask,
+    Reptile,
+    NewEmbeddings,
+    InverseNorm,
+    Refactor,
+    MomentumReset,
+)
 
 if TYPE_CHECKING:
     AnyUpdate = UpdateConfig

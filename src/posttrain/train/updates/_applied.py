@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from posttrain.errors import CheckpointError, SetupError
 from posttrain.train.options import Execution
 from posttrain.train.updates._chosen import chosen_of
-from posttrain.train.updates._update import Named, UpdateConfig, forget
+from posttrain.train.updates._update import Named, RowGradients, UpdateConfig, forget
 from posttrain.train.updates.trainable import TrainableConfig
 
 
@@ -25,6 +25,7 @@ class Applied(TrainerCallback):
         trainable: what is trained in which step; nothing of it here where it is the same in all.
         seed: of the run.
         alone: there is one process; several meet over all parameters, so that gradients are made and thrown away.
+        rows: that rules learn from at the start, by the rules' names.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Applied(TrainerCallback):
         *,
         seed: int = 0,
         alone: bool = True,
+        rows: Mapping[str, RowGradients] | None = None,
     ) -> None:
-        self._configs, self._seed, self._alone = updates, seed, alone
+        self._configs, self._seed, self._alone, self._rows = updates, seed, alone, rows or {}
         self._rules = [(f"{number}.{config.name}", config.build(seed)) for number, config in enumerate(updates)]
         self._trainable = trainable if trainable is not None and trainable.in_turns else None
         self._names = list[str]()
@@ -57,6 +59,16 @@ class Applied(TrainerCallback):
                 raise SetupError(f"training.update: {config.name}: it is of a LoRA adapter's matrices: set model.adapter.")
         for _, rule in self._rules:
             rule.start(self._named(model))
+
+    def learn(self, model: nn.Module) -> None:
+        """Before the first step of a run that does not go on: what rules learn from rows, by the weights of the start.
+
+        Raises:
+            SetupError: a rule is not of such a model.
+        """
+        for config, (_, rule) in zip(self._configs, self._rules, strict=True):
+            if config.name in self._rows:
+                rule.learn(self._named(model), self._rows[config.name])
 
     def before(self, model: nn.Module, optimizer: Any, step: int) -> None:
         """Before a step's first pass: what it trains takes gradients."""
@@ -142,13 +154,14 @@ class Applied(TrainerCallback):
             named[name].detach().copy_(value)
 
 
-def applied(execution: Execution, model: nn.Module, *, seed: int, world: int) -> Applied:
-    """The rules of a run over so many processes, started.
+def applied(execution: Execution, model: nn.Module, *, seed: int, world: int, rows: Mapping[str, RowGradients]) -> Applied:
+    """The rules of a run over so many processes, started, with the rows that they are to learn from.
 
     Raises:
         SetupError: they need the whole model in each process, or another kind of it.
     """
-    made, mode = Applied(execution.update, execution.trainable, seed=seed, alone=world == 1), execution.distributed
+    made = Applied(execution.update, execution.trainable, seed=seed, alone=world == 1, rows=rows)
+    mode = execution.distributed
     if made.any and mode is not None and (mode.by_deepspeed or (mode.shares_parameters and world > 1)):
         raise SetupError(
             "training.update, and training.trainable by turns, need the whole model in each process, and mode "

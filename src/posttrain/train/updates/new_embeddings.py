@@ -16,6 +16,7 @@ class NewEmbeddings(UpdateConfig):
     """Every so many steps the input embeddings are drawn anew, so that the body learns to live with any."""
 
     of_whole_models = True
+    forgets = True
     name: Literal["new_embeddings"] = "new_embeddings"
     every: Count = 1000
     """Steps."""

@@ -1,6 +1,6 @@
 """Every so many steps LoRA's B A = U S Vᵀ is written anew as B = U √S, A = √S Vᵀ, and the optimizer forgets both: Scalable
 Parameter and Memory Efficient Pretraining for LLM: Recent Algorithmic Advances and Benchmarking (weight refactorization and
-momentum reset, arXiv:2505.22922; title and period recalled). What the model computes stays as it is.
+momentum reset, arXiv:2505.22922; the period is ours). What the model computes stays as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ class Refactor(UpdateConfig):
     """Every so many steps LoRA's matrices are balanced, and the optimizer forgets them."""
 
     of_adapters = True
+    forgets = True
     name: Literal["refactor"] = "refactor"
     every: Count = 200
     """Steps."""

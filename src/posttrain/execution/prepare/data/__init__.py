@@ -80,6 +80,9 @@ def read_sets(
     if (source := recipe.data.demonstrations) is not None:
         shown = reader.examples(passage.trained(read(source)), teacher=teacher, label="data.demonstrations")
         sets.demonstrations, sets.reports["demonstrations"] = shown
+    for rule, source in recipe.training.kept.items():
+        examples = reader.examples(passage.trained(read(source)), label=f"training.update: {rule}: of")
+        sets.kept_rows[rule], sets.reports[f"update/{rule}"] = examples
     for name, records in held.items():
         _evaluated(name, passage.asked(records), recipe, algorithm, model, reader, sets, teacher)
     sets.overlaps, sets.kept = looked.found(), shelf.told
@@ -161,6 +164,9 @@ def _tell_unread(recipe: Recipe, sets: Sets) -> None:
     }
     if recipe.data.demonstrations is not None:
         sources["data.demonstrations"] = (recipe.data.demonstrations, ("demonstrations",))
+    sources |= {
+        f"training.update: {rule}: of": (source, (f"update/{rule}",)) for rule, source in recipe.training.kept.items()
+    }
     sources |= {f"data.eval.{name}": (source, (name, f"{name}/problems")) for name, source in recipe.data.eval.items()}
     for label, (source, names) in sources.items():
         reports = [sets.reports[name] for name in names if name in sets.reports]

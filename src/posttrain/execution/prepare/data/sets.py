@@ -18,13 +18,14 @@ class Sets:
     """All that a recipe's data became: what is trained on, what is evaluated, and what was left out of each.
 
     `candidates` are questions that are sampled before training, where the recipe says so. `demonstrations` are those of a
-    set of their own. `transforms` says what was done to rows before they were encoded, and in which sets; `kept`, which of
-    them lie on disk, and where.
+    set of their own. `kept_rows` are what update rules learn from, by the rules' names. `transforms` says what was done to
+    rows before they were encoded, and in which sets; `kept`, which of them lie on disk, and where.
     """
 
     train: Sequence[Example] | Sequence[Problem]
     candidates: list[Problem] = field(default_factory=list[Problem])
     demonstrations: list[Example] = field(default_factory=list[Example])
+    kept_rows: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
     held_out: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
     problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
     reports: dict[str, DataReport] = field(default_factory=dict[str, DataReport])
@@ -62,6 +63,7 @@ class Sets:
         mixed = {f"data.train.mix.{name}": rows for name, rows in train.items() if name}
         sets: dict[str, Sequence[Any]] = {**(mixed or {"data.train": train.get("", [])})}
         sets |= {"data.demonstrations": self.demonstrations}
+        sets |= {f"training.update.{name}.of": rows for name, rows in self.kept_rows.items()}
         sets |= {f"data.eval.{name}": rows for name, rows in self.held_out.items()}
         sets |= {f"the questions of data.eval.{name}": rows for name, rows in self.problems.items()}
         return {name: digest_of(rows) for name, rows in sets.items() if rows}
@@ -72,7 +74,7 @@ class Sets:
         """
         train: Any = self.train
         questions: Sequence[Problem] = train if isinstance(train[0], Problem) else ()
-        read = [longest_of(rows) for rows in (() if questions else train, self.demonstrations)]
+        read = [longest_of(rows) for rows in (() if questions else train, self.demonstrations, *self.kept_rows.values())]
         asked = [max(len(one.prompt), len(one.teacher_prompt or ()) + shown) for one in questions]
         longest = max([row for row, _ in read] + [prompt + answer for prompt in asked])
         if self.stream is not None:
