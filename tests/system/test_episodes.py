@@ -14,6 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from cases import NAMES, first_of_needs
+from ground.catalogue import MODEL, finished
+from gsm8k import real_data
 from posttrain.algorithms import ALGORITHMS, example_values
 from recipes import Command
 from system.processes import environment
@@ -118,3 +120,32 @@ def test_algorithms_that_learn_from_rollouts_alone_play(name: str, posttrain: Co
 
 def test_those_are_all() -> None:
     assert {"grpo", "rloo", "dapo", "gspo", "cispo", "reinforce_pp"} < {one.name for one in PLAYED} < {*NAMES}
+
+
+def test_a_real_model_plays_by_its_own_template(tmp_path: Path) -> None:
+    """GSM8K's questions with a calculator: what it writes is read, answered, masked and graded, however well it does."""
+    asked = "{question}\nFor each step write a line such as calc(12*3). At the end write #### and the number."
+    path = written(
+        tmp_path,
+        model={"name": str(finished(MODEL)), "dtype": "float32"},
+        environment={"name": "calculator", "question": asked, "max_turns": 3, "turn_tokens": 24},
+        data={"train": {"path": str(real_data() / "gsm8k_train.jsonl"), "columns": {"prompt": "question"}, "limit": 8}},
+        rollout={"questions_per_step": 2, "n": 4, "max_tokens": 72, "log_completions": 1},
+        training={"max_steps": 1, "learning_rate": 1e-6, "save_every": 0},
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "posttrain", "run", path],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for step in metrics(tmp_path):
+        assert step["env/turns"] > 1 and step["logp_diff/max"] < 1e-3 and step["env/faults"] == 0
+        assert step["env/observation_tokens"] > 0 and "reward/environment" in step
+    kept = [json.loads(line) for line in (tmp_path / "out/completions/step-000001.jsonl").read_text().splitlines()]
+    assert all(turn["others"] for one in kept for turn in one["turns"][:-1])
+    assert all(one["correct"] is not None and one["graded"] for one in kept)
