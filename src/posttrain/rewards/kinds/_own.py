@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from posttrain.rewards.isolated.own import longest
 from posttrain.rewards.options import RewardConfig
 from posttrain.settings.doors.code import object_name
-from posttrain.settings.doors.door import Door
+from posttrain.settings.doors.door import DoorToProcess
 
 RESERVED = ("mean", "right_minus_wrong")  # reward/mean and reward/right_minus_wrong are metrics of their own
 
 
-class OwnReward(Door, RewardConfig, ABC):
+class OwnReward(DoorToProcess, RewardConfig, ABC):
     """Of rewards by path, which run in a process of their own."""
 
     says_right = True
@@ -36,12 +35,3 @@ class OwnReward(Door, RewardConfig, ABC):
         if name in RESERVED:
             raise ValueError(f"reward/{name} is another metric: give it another name")
         return path
-
-    @field_validator("options")
-    @classmethod
-    def _are_plain(cls, options: dict[str, Any]) -> dict[str, Any]:
-        try:
-            json.dumps(options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"they go to another process as JSON: {error}") from None
-        return options

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, ValidationInfo, create_model
+from pydantic import AfterValidator, ValidationInfo, create_model, field_validator
 
 from posttrain.settings.base import Config
 from posttrain.settings.doors import code
@@ -52,6 +53,19 @@ class Door(Config):
         if not callable(found):
             raise ValueError(f"{self.path} is {type(found).__name__}, and a function is expected")
         return found
+
+
+class DoorToProcess(Door):
+    """An object that runs in another process, so that its options must be plain data."""
+
+    @field_validator("options")
+    @classmethod
+    def _are_plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"they go to another process as JSON: {error}") from None
+        return options
 
 
 D = TypeVar("D", bound=Door)
