@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: trackers-check docker-check docs setup setup-vllm setup-deepspeed quickstart quickstart-check real-models real-study label-free-study graders-study study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
+.PHONY: trackers-check docker-check docs setup setup-vllm setup-deepspeed setup-quantization quickstart quickstart-check real-models real-study label-free-study graders-study study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,13 @@ setup-deepspeed: $(VENV)/.installed-deepspeed
 
 $(VENV)/.installed-deepspeed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[deepspeed]'
+	touch $@
+
+# not of every environment: wherever it is installed, peft imports it, and it imports torch's compiler
+setup-quantization: $(VENV)/.installed-quantization
+
+$(VENV)/.installed-quantization: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quantization]'
 	touch $@
 
 # test data: a real model, and tokenizers of real families, into POSTTRAIN_REAL_MODELS or the user's cache folder; two minutes, 0.6 GB.
@@ -138,7 +145,7 @@ type: setup
 test: setup
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2 --dist loadfile
 
-test-system: setup setup-vllm setup-deepspeed
+test-system: setup setup-vllm setup-deepspeed setup-quantization
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # the lower end of the supported range, in an environment of its own

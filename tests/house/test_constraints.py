@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("dev", "docs", "deepspeed", "tensorboard")
+EXTRAS = ("dev", "docs", "deepspeed", "quantization", "tensorboard")
 
 
 def pinned(name: str) -> set[str]:

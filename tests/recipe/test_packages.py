@@ -40,6 +40,11 @@ CASES = [
         "schedulefree",
         "training.optimizer: schedule_free needs the package schedulefree: pip install 'posttrain[schedule-free]'",
     ),
+    (
+        {"model": {"name": "a/model", "adapter": {}, "quantization": {"bits": 8}}},
+        "bitsandbytes",
+        "model.quantization: int8 needs the package bitsandbytes: pip install 'posttrain[quantization]'",
+    ),
     *((optimizer(name), module, f"training.extra.optim: {name} needs") for name, (module, _) in PACKAGE_OF.items()),
     ({"eval": {}, "distributed": {"mode": "zero2", "processes": 2}}, "deepspeed", "distributed.mode: zero2 needs"),
     (

@@ -108,7 +108,7 @@ CASES = [
     ),
     Case(("seed: 0", "seed: 0\nnum_generations: 8"), "num_generations: unknown key; here it is rollout.n", 20),
     Case(("  tokenizer:", "  lora_r: 8\n  tokenizer:"), "model.lora_r: unknown key; here it is model.adapter.r", 3),
-    Case(("  tokenizer:", "  load_in_4bit: true\n  tokenizer:"), "unknown key; quantised weights are not supported", 3),
+    Case(("  tokenizer:", "  load_in_4bit: true\n  tokenizer:"), "unknown key; here it is model.quantization", 3),
     Case(("name: dpo", "name: ppo"), "algorithm.name: ppo is unknown; it has a critic, which is not part of this version", 5),
     Case(("name: dpo", "name: GRPO"), "algorithm.name: GRPO is unknown; did you mean grpo?", 5),
     Case(("name: dpo", "name: gpro"), "algorithm.name: gpro is unknown; did you mean grpo, gspo or gmpo?", 5),

@@ -52,7 +52,8 @@ def test_no_name_is_in_the_table_twice_or_one_of_ours_at_its_place() -> None:
     [
         ("learning-rate", "did you mean learning_rate?"),
         ("LR", "here it is training.learning_rate"),
-        ("qlora", "quantised weights are not supported"),
+        ("qlora", "here it is model.quantization"),
+        ("lora_bias", "an adapter trains no biases"),
         ("zzz", "there are learning_rate, rows"),
     ],
 )

@@ -59,6 +59,8 @@ def described(recipe: Recipe) -> dict[str, str]:
     trained = "float64" if saved == "float64" else "float32"
     if has_own_masters(recipe):
         trained = "float32, in a copy that DeepSpeed keeps beside the bfloat16 weights"
+    elif recipe.model.quantization is not None:
+        trained += f", over a frozen base in {recipe.model.quantization.label}"
     elif recipe.model.adapter is not None:
         trained += f", over a frozen base in {saved}"
     return {"computed in": computed, "trained in": trained, "saved as": saved}

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from posttrain.errors import SetupError
+from posttrain.model.adapters.rounded import as_any_other, check_base, make_rounded, noted, when_loading
 from posttrain.model.tokenizer import read_tokenizer
 from posttrain.settings.adapters.kinds import REFUSED
 from posttrain.settings.model import ModelConfig
@@ -19,6 +20,7 @@ from posttrain.telling import tell
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
+_WHOLE = "Name the model that they were made of, and round that: model.quantization beside model.adapter."
 NAMED = 4  # tensors, in a message; the others are counted
 
 
@@ -103,6 +105,9 @@ def _model(config: ModelConfig, dtype: torch.dtype) -> Any:
         own = AutoConfig.from_pretrained(name, **_source(config))
         _change(own, config)
         _check_no_pickles(Path(name))
+        if config.quantization is not None and getattr(own, "quantization_config", None) is not None:
+            raise SetupError(f"{name}: its files are quantised already. {_WHOLE}")
+        rounding = {} if config.quantization is None else when_loading(config.quantization)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             config=own,
@@ -111,6 +116,7 @@ def _model(config: ModelConfig, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
+            **rounding,
             **_source(config),
         )
         model, report = loaded
@@ -120,6 +126,10 @@ def _model(config: ModelConfig, dtype: torch.dtype) -> Any:
         raise SetupError(f"The model {name} cannot be loaded: {_reason(error)}") from error
     _check_report(name, report)
     _mend_generation(name, model)
+    if config.quantization is not None:
+        make_rounded(model, config.quantization, name)
+    elif not all(p.is_floating_point() for p in model.parameters()):
+        raise SetupError(f"{name}: its files are quantised, and were not to be. {_WHOLE}")
     return model
 
 
@@ -211,7 +221,8 @@ def _with_its_base(config: ModelConfig, folder: Path) -> tuple[Any, Any]:
             "folder with the whole model (a run's final/)."
         )
     base = _base_of(folder)
-    model = _model(config.model_copy(update={"name": base}), getattr(torch, config.dtype))
+    of_base = {"name": base, "quantization": noted(folder)}
+    model = _model(config.model_copy(update=of_base), getattr(torch, config.dtype))
     own = (folder / "tokenizer_config.json").is_file()
     return with_adapter(model, folder, base), _tokenizer(config, str(folder) if own else base)
 
@@ -246,6 +257,8 @@ def with_adapter(model: Any, folder: Path, base: str, *, key: str = "") -> Any:
         raise SetupError(
             f"{folder}: the adapter does not fit {base}: only one of them has {listed(there.keys() ^ here.keys())}."
         )
+    check_base(adapted, folder, base)
+    as_any_other(adapted)
     return adapted
 
 

@@ -19,6 +19,7 @@ from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded, whole_copy
 from posttrain.errors import CheckpointError
 from posttrain.model.adapters.merging import own_names
+from posttrain.model.adapters.rounded import quantization_of
 from posttrain.model.adapters.writing import write_adapter
 from posttrain.model.proofs import disk
 from posttrain.model.proofs.saved import saved_fault
@@ -96,9 +97,13 @@ def _keep_apart(fresh: Path, folder: Path, fault: str) -> None:
 
 
 def _save(model: Any, folder: Path, dtype: torch.dtype | None) -> Any:
-    """Writes it, and returns the whole model with its adapter in it, where it has one."""
+    """Writes it, and returns the whole model with its adapter in it, where it has one and all of it has room at once."""
     if not hasattr(model, "merge_and_unload"):
         _as_saved(model, dtype).save_pretrained(folder)
+        return None
+    if quantization_of(model) is not None:
+        _write_whole(model, folder, dtype)
+        write_adapter(model, folder / "adapter")
         return None
     whole = copy.deepcopy(model).merge_and_unload()
     _as_saved(whole, dtype).save_pretrained(folder)
@@ -115,11 +120,18 @@ def _as_saved(model: Any, dtype: torch.dtype | None) -> Any:
 
 
 def _save_gathered(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
+    own = own_names(model)
+    adapter = {name: whole_copy(p).cpu() for name, p in model.named_parameters() if name in own}
+    _write_whole(model, folder, dtype)
+    if adapter and ranks.is_main():
+        write_adapter(model, folder / "adapter", adapter)
+
+
+def _write_whole(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
+    """The model with its adapter in it, a matrix after the other. All ranks that share one call it."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     tied = base.config.tie_word_embeddings
     weights = ((name, tensor) for name, tensor in engine_weights(model, dtype) if not (tied and name == "lm_head.weight"))
-    own = own_names(model)
-    adapter = {name: whole_copy(p).cpu() for name, p in model.named_parameters() if name in own}
     if ranks.is_main():
         folder.mkdir(parents=True)
         config = copy.deepcopy(base.config)
@@ -128,8 +140,6 @@ def _save_gathered(model: Any, folder: Path, dtype: torch.dtype | None) -> None:
         config.save_pretrained(folder)
         base.generation_config.save_pretrained(folder)
         write_shards(weights, folder)
-        if adapter:
-            write_adapter(model, folder / "adapter", adapter)
     for _ in weights:
         pass  # the other ranks take part in the gathering
 

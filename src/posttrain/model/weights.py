@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from posttrain.distributed.sharding import gathered_parameters, is_sharded, shape, size, whole
 from posttrain.errors import SetupError
 from posttrain.model.adapters.merging import PREFIX, adapted_modules, base_of, is_added, merged, own_parameters
+from posttrain.model.adapters.rounded import Rounded, rounded_layers
 
 BUCKET_BYTES = 2**29  # gathered at a time from the ranks that share a model
 SHARD_BYTES = 4 * 2**30  # of a safetensors file; only one is held beside the model
@@ -48,7 +49,7 @@ class Described(NamedTuple):
 
 def described_weights(model: Any, dtype: torch.dtype | None = None) -> list[Described]:
     """All that `engine_weights` gives, in its order, and nothing is gathered."""
-    return [Described(entry.name, entry.dtype(dtype), shape(entry.base)) for entry in _entries(model)]
+    return [Described(entry.name, entry.dtype(dtype), entry.shape) for entry in _entries(model)]
 
 
 def _entries(model: Any) -> list[_Entry]:
@@ -60,9 +61,11 @@ def _entries(model: Any) -> list[_Entry]:
         )
     entries: list[_Entry] = []
     done = set[str]()
+    rounded = dict(rounded_layers(model))
     for name, tensor in model.state_dict(keep_vars=True).items():
+        layer = next((rounded[one] for one in _owners(name) if one in rounded), None)
         if not hasattr(model, "peft_config"):
-            entries.append(_Entry(name, tensor))
+            entries.extend(_of_base(name, tensor, layer))
             continue
         plain = name.removeprefix(PREFIX)
         within = next((one for one in _owners(plain) if one in adapted), None)
@@ -70,7 +73,7 @@ def _entries(model: Any) -> list[_Entry]:
             done.add(within)
             entries.extend(_of_module(within, adapted[within]))
         elif within is None and name.startswith(PREFIX):
-            entries.append(_Entry(plain, tensor))
+            entries.extend(_of_base(plain, tensor, layer))
     if all(entry.name != "lm_head.weight" for entry in entries):
         entries.append(_Entry("lm_head.weight", model.get_output_embeddings().weight))
     return entries
@@ -84,10 +87,20 @@ def _owners(name: str) -> Iterator[str]:
 
 
 def _of_module(name: str, module: Any) -> Iterator[_Entry]:
-    added = is_added(module)
-    for leaf, tensor in base_of(module).state_dict(keep_vars=True).items():
+    added, base = is_added(module), base_of(module)
+    layer = base if isinstance(base, Rounded) else None
+    for leaf, tensor in base.state_dict(keep_vars=True).items():
         changed = not added or leaf == "weight"
-        yield _Entry(f"{name}.{leaf}", tensor, module if changed else None, leaf)
+        for entry in _of_base(f"{name}.{leaf}", tensor, layer):
+            yield replace(entry, module=module if changed else None, leaf=leaf)
+
+
+def _of_base(name: str, tensor: Tensor, layer: Rounded | None) -> Iterator[_Entry]:
+    """Of a rounded layer its weight and bias alone: what it packs beside them is in the weight."""
+    if layer is None or tensor is layer.bias:
+        yield _Entry(name, tensor)
+    elif tensor is layer.weight:
+        yield _Entry(name, tensor, rounded=layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +111,22 @@ class _Entry:
     base: Tensor
     module: Any = None
     leaf: str = ""
+    rounded: Rounded | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape(self.base) if self.rounded is None else (self.rounded.out_features, self.rounded.in_features)
 
     def parts(self) -> list[Tensor]:
         own = [self.base]
         return own if self.module is None else [*own, *own_parameters(self.module)]
 
     def dtype(self, asked: torch.dtype | None) -> torch.dtype:
-        return asked if asked is not None and isinstance(self.base, torch.nn.Parameter) else self.base.dtype
+        own = torch.float32 if self.rounded is not None else self.base.dtype
+        return asked if asked is not None and isinstance(self.base, torch.nn.Parameter) else own
 
     def value(self, dtype: torch.dtype | None) -> Tensor:
-        value = self.base.detach()
+        value = self.base.detach() if self.rounded is None else self.rounded.values()
         if self.module is not None and is_added(self.module):
             value = value + sum(self.module.get_delta_weight(name) for name in self.module.active_adapters)
         elif self.module is not None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from posttrain.errors import SetupError
 from posttrain.recipe.recipe import Recipe
+from posttrain.settings.adapters import quantization
 from posttrain.settings.data import GymSource
 from posttrain.settings.trainer.optimizers import PACKAGE_OF
 
@@ -32,6 +33,8 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     """The key and its value, the package's name in Python, and what is to be installed."""
     for tracker in recipe.training.report_to:
         yield f"training.report_to: {tracker}", TRACKERS[tracker], TRACKERS[tracker]
+    if (rounded := recipe.model.quantization) is not None:
+        yield f"model.quantization: {rounded.label}", quantization.PACKAGE, quantization.INSTALL
     for one in recipe.data.transforms:
         if one.package is not None:
             yield f"data.transforms: {one.label}", one.package, f"'posttrain[{one.extra}]'"

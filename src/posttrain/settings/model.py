@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from posttrain.settings.adapters.adapter import Adapter
+from posttrain.settings.adapters.quantization import Quantization
 from posttrain.settings.base import Config, Template, is_address
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -135,6 +136,8 @@ class ModelConfig(Config):
     """As in transformers."""
     adapter: Adapter | None = None
     """Train an adapter; all parameters if not set."""
+    quantization: Quantization | None = None
+    """Of the base below an adapter: QLoRA. Its linear layers are held in few bits, and all else of it in float32."""
     reference: MovingReference = MovingReference()
     """Of algorithms that compare with the start model: whether that follows the policy."""
     config: dict[str, Any] = {}
@@ -170,6 +173,17 @@ class ModelConfig(Config):
     def _computes_as_it_is_held(self) -> ModelConfig:
         if self.dtype == "float64" and self.compute is not None:
             raise ValueError(f"dtype: float64 is computed in float64; leave compute: {self.compute} out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_rounded(self) -> ModelConfig:
+        if self.quantization is None:
+            return self
+        if self.from_scratch is not None:
+            raise ValueError("quantization: it is of a model that was trained before: give its name in place of from_scratch")
+        if self.dtype == "float64":
+            raise ValueError("quantization: dtype: float64 has no use for weights of few bits; leave one of them out")
+        self.quantization.check(self.adapter)
         return self
 
     @property

@@ -23,7 +23,7 @@ KEYS = {
     "training.parameters": "param_groups loraplus_lr_ratio layerwise_lr_decay layer_wise_lr_decay",
     "training.save_every": "save_steps save_freq saves_per_epoch save_strategy",
     "training.report_to": "wandb_project use_wandb trackers logger loggers",
-    "model.compute": "fp16 mixed_precision compute_dtype param_dtype",
+    "model.compute": "fp16 mixed_precision compute_dtype param_dtype bnb_4bit_compute_dtype",
     "training.gradient_checkpointing": "enable_gradient_checkpointing activation_checkpointing",
     "eval.every": "eval_steps test_freq evals_per_epoch eval_strategy evaluation_strategy",
     "model.name": "model_name model_name_or_path base_model model_path pretrain pretrained_model_name_or_path",
@@ -33,6 +33,10 @@ KEYS = {
     "model.adapter.dropout": "lora_dropout",
     "model.adapter.target_modules": "lora_target lora_target_modules lora_modules modules",
     "model.dtype": "torch_dtype precision",
+    "model.quantization": "load_in_4bit load_in_8bit qlora quantization_config quant_config bnb_config",
+    "model.quantization.bits": "quantization_bit quantization_bits",
+    "model.quantization.type": "bnb_4bit_quant_type quantization_type quant_type",
+    "model.quantization.double": "bnb_4bit_use_double_quant double_quantization use_double_quant use_nested_quant",
     "model.attn_implementation": "flash_attn flash_attention use_flash_attention_2",
     "model.config": "model_kwargs model_init_kwargs override_config",
     "data.max_tokens": "max_length max_seq_length max_seq_len sequence_len cutoff_len max_len",
@@ -62,7 +66,7 @@ KEYS = {
 OURS = {name: key for key, names in KEYS.items() for name in names.split()}
 LACKING = {
     **dict.fromkeys(
-        ("load_in_4bit", "load_in_8bit", "quantization_bit", "quantization", "qlora"), "quantised weights are not supported"
+        ("quantization_method", "quant_method"), "quantised weights are bitsandbytes' alone, by model.quantization"
     ),
     **dict.fromkeys(("critic_learning_rate", "critic", "value_model"), "no algorithm of this version has a critic"),
     "lora_bias": "an adapter trains no biases",

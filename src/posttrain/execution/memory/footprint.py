@@ -13,6 +13,7 @@ from posttrain.execution.memory.activations import Activations, Lora, Shape, act
 from posttrain.execution.memory.process import Checkpointing, Held, Room, checkpointing, held, room
 from posttrain.execution.numbers import computed_in, has_own_masters, on_gpu
 from posttrain.model.adapters.merging import adapted_modules
+from posttrain.model.adapters.rounded import rounded_layers
 from posttrain.model.frozen.reference import only_multiplied
 from posttrain.recipe.recipe import Recipe
 from posttrain.telling import tell
@@ -107,6 +108,7 @@ def _sizes(recipe: Recipe, model: Any, teachers: Collection[Any], *, reference: 
     cast = 2 if has_own_masters(recipe) else None  # DeepSpeed casts all parameters
     trained = [p for p in model.parameters() if p.requires_grad]
     frozen = sum(p.numel() * (cast or p.element_size()) for p in model.parameters() if not p.requires_grad)
+    frozen += sum(layer.scale_bytes for _, layer in rounded_layers(model))
     sizes: dict[str, Any] = {"trained": sum(p.numel() for p in trained), "frozen": frozen}
     sizes["number"] = cast or trained[0].element_size()
     sizes["teacher"] = sum(p.numel() * (cast or p.element_size()) for one in teachers for p in one.parameters())

@@ -28,6 +28,7 @@ from posttrain.execution.prepare.mixture import mean_tokens, mixed_of, told
 from posttrain.execution.prepare.order import check_order, fed, rule_of, tell_long, told_of
 from posttrain.execution.prepare.over_steps import check_stored, over_steps
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
+from posttrain.model.adapters.rounded import weight_count
 from posttrain.model.load import load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
@@ -178,7 +179,7 @@ class Prepared:
             }
         return {
             "algorithm": repr(self.algorithm),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": weight_count(self.model),
             "trainable parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             **moves_told(self.model, self.recipe.training.trainable, self.recipe.training.update, self.recipe.seed),
             **teachers_told(self.recipe, self.teachers),

@@ -10,6 +10,7 @@ from pathlib import Path
 from posttrain.errors import RecipeError, SetupError
 from posttrain.execution.use.chosen import Chosen
 from posttrain.settings.adapters.kinds import changes_base
+from posttrain.settings.adapters.quantization import NOTE
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM has room for."""
@@ -65,6 +66,11 @@ def _vllm(chosen: Chosen) -> list[str]:
         return [*server, "--model", chosen.place, "--served-model-name", name, *plain]
     try:
         described = json.loads((Path(chosen.place) / "adapter_config.json").read_text())
+        if (Path(chosen.place) / NOTE).is_file():
+            raise SetupError(
+                f"serve --engine vllm: {chosen.place} was trained over a base of few bits, and vLLM would serve another one. "
+                "Merge it: posttrain merge."
+            )
         if (fault := _unserved(described)) is not None:
             raise SetupError(f"serve --engine vllm: {chosen.place} {fault}. Merge it: posttrain merge.")
         base, rank = described.get("base_model_name_or_path"), int(described.get("r", 8))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from posttrain.errors import SetupError
+from posttrain.model.adapters.rounded import as_any_other
 from posttrain.model.adapters.writing import keep_beginning
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
 from posttrain.settings.adapters.adapter import Adapter
@@ -42,6 +43,7 @@ def with_fresh_adapter(model: Any, adapter: Adapter, *, seed: int, label: str) -
         here = rows.logp(made)
         if not agree(before, here, model):
             _tell_where(adapter, largest(before, here), label)
+    as_any_other(made)
     return made
 
 

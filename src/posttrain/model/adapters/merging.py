@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.errors import SetupError
+from posttrain.model.adapters.rounded import Rounded
 
 PREFIX = "base_model.model."
 """Before the names of the base's modules in a model with an adapter; what has none is the adapter's own."""
@@ -79,6 +80,8 @@ def merged(module: Any) -> dict[str, Tensor]:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if isinstance(base_of(module), Rounded):
+        module = _over_whole(module)
     base = {id(t) for t in _tensors(base_of(module))}
     apart = copy.deepcopy(module, {id(t): t for t in _tensors(module) if id(t) not in base})
     try:
@@ -91,6 +94,19 @@ def merged(module: Any) -> dict[str, Tensor]:
             f"The adapter cannot be merged into the weights, which engines and final/ need: {type(module).__name__} says "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
+
+
+def _over_whole(module: Any) -> Any:
+    """A layer of LoRA over rounded weights, as one over the matrix that they stand for; its own tensors are the same."""
+    from peft.tuners.lora.layer import Linear
+
+    base: Any = base_of(module)
+    whole = nn.Linear(base.in_features, base.out_features, base.bias is not None, device="meta")
+    whole.weight, whole.bias = nn.Parameter(base.values(), requires_grad=False), base.bias
+    own = {id(t): t for t in _tensors(module)}
+    over = copy.deepcopy(module, {**own, id(base): whole})
+    over.__class__ = Linear
+    return over
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posttrain.model.adapters.rounded import write_note
+
 BEGINNING = "adapter_beginning"
 """The attribute of a model with the LoRA matrices that an init has taken out of the base."""
 
@@ -38,6 +40,7 @@ def write_adapter(model: Any, folder: Path, gathered: Mapping[str, Tensor] | Non
         model.save_pretrained(folder, state_dict=dict(gathered) if gathered is not None else _state(model))
     finally:
         model.peft_config[name] = before
+    write_note(model, folder)
 
 
 def _state(model: Any) -> dict[str, Tensor] | None:

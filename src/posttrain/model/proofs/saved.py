@@ -15,6 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from posttrain.distributed import ranks
 from posttrain.distributed.deepspeed import loaded_whole
 from posttrain.distributed.sharding import is_sharded
+from posttrain.model.adapters.rounded import quantization_of
 from posttrain.model.adapters.writing import adapter_state
 from posttrain.model.proofs.files import files_fault
 from posttrain.model.proofs.rows import ProbeRows, agree, largest
@@ -45,7 +46,8 @@ def saved_fault(
     """
     adapted = hasattr(model, "peft_config")
     fault = files_fault(folder, _expected(model, merged, dtype), aliases(model), merged=adapted)
-    if fault is None and merged is not None and adapted:
+    rounded = quantization_of(model) is not None
+    if fault is None and adapted and (merged is not None or (rounded and ranks.is_main())):
         fault = files_fault(folder / "adapter", adapter_state(model).items())
     fault = ranks.broadcast(fault, "the proof of the files")
     if fault is None and ranks.is_main():
@@ -65,7 +67,7 @@ def checkpoint_fault(folder: Path, model: Any) -> str | None:
 
 def _expected(model: Any, merged: Any, dtype: torch.dtype | None) -> Weights:
     """What was to be written: adapters are added here to one matrix at a time, apart from peft's way of merging them."""
-    if is_sharded(model):
+    if is_sharded(model) or quantization_of(model) is not None:
         return engine_weights(model, dtype)
     whole = model if merged is None else merged
     state = whole.state_dict()

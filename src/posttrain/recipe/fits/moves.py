@@ -38,6 +38,11 @@ def check_moves(model: ModelConfig, training: TrainingConfig, distributed: Distr
             f"distributed.mode: {distributed.mode}: with it the adapter can be plain LoRA (lora, rslora) on linear "
             "layers alone; others take mode ddp"
         )
+    if model.quantization is not None and distributed.mode != "ddp":
+        raise ValueError(
+            f"distributed.mode: {distributed.mode}: weights of few bits (model.quantization) are whole in each process: take "
+            "mode ddp"
+        )
     if model.reference.refresh and (distributed.shares_parameters or distributed.by_deepspeed):
         raise ValueError(
             f"model.reference.refresh: the reference follows a policy of which each process has the whole, and mode "

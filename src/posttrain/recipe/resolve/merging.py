@@ -9,7 +9,7 @@ from typing import Any
 from posttrain.model.merging.kinds import BY_NAME, OverBase
 from posttrain.recipe.resolve.over import OF_THE_TASK
 
-KEPT = [name for name in OF_THE_TASK if name not in ("adapter", "reference")]
+KEPT = [name for name in OF_THE_TASK if name not in ("adapter", "quantization", "reference")]
 """Of the top level's `model`: what is merged is whole, and nothing is trained."""
 OF_TRAINING = ("collect", "replay", "earlier_rounds")
 FOLLOWS = ("algorithm", "data", "rewards", "rollout", "training", "eval")

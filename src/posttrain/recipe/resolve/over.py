@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-OF_THE_TASK = ("dtype", "compute", "attn_implementation", "adapter", "reference", "teachers")
+OF_THE_TASK = ("dtype", "compute", "attn_implementation", "adapter", "quantization", "reference", "teachers")
 """What a later stage keeps of the top level's `model`; the model itself is the one that the stage before it trained."""
 
 

@@ -92,7 +92,7 @@ INITS = ("gaussian", "orthogonal", "mica", *CHANGED_BASE)
 REFUSED_INITS = {
     "corda": "it needs products of activations on sample rows, by peft's preprocess_corda, before the adapter is made",
     "eva": "it needs activations on sample rows, by peft's initialize_lora_eva_weights, before training",
-    "loftq": "it is of a quantised base, which is not supported",
+    "loftq": "it rounds the base in its own way, and has not been proved here; model.quantization goes with gaussian",
     "lora_ga": "it needs gradients on sample rows, by peft's preprocess_loraga, before the adapter is made",
 }
 
@@ -120,11 +120,11 @@ REFUSED_OPTIONS = {
     "megatron_config": "it is of Megatron's layers",
     "megatron_core": "it is of Megatron's layers",
     "monteclora_config": "it draws weights anew in each pass and adds to the loss, which is the algorithm's",
-    "qalora_group_size": "it is of a quantised base, which is not supported",
+    "qalora_group_size": "it is of a base that GPTQ has quantised, which cannot be had; model.quantization takes plain LoRA",
     "runtime_config": "it says where an adapter runs, which posttrain does",
     "target_parameters": "it is of experts' parameters, and has not been proved here",
     "use_bdlora": "it is of engines that share out an adapter, and has not been proved here",
-    "use_qalora": "it is of a quantised base, which is not supported",
+    "use_qalora": "it is of a base that GPTQ has quantised, which cannot be had; model.quantization takes plain LoRA",
     "velora_config": "peft saves no direction that it takes of the first batch, so that a run could not go on as it was",
 }
 """Options of peft that are not offered, and why."""

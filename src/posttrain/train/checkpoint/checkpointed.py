@@ -13,6 +13,7 @@ from posttrain.distributed import ranks
 from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import CheckpointError, Interrupted
+from posttrain.model.adapters.rounded import write_note
 from posttrain.model.head.workspace import WORKSPACE
 from posttrain.model.proofs.saved import checkpoint_fault
 from posttrain.telling import hearing
@@ -106,6 +107,7 @@ class Checkpointed(Optimized):
                 super(Checkpointed, self)._save_checkpoint(model, trial)
                 if ranks.is_main():
                     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle, with tokens in it; nobody reads it
+                    write_note(self.model, staging)
                 self._prove(staging)
             self.run_state.save(staging, step)
 

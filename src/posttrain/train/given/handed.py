@@ -14,6 +14,7 @@ from posttrain.data.rows.stream import Stream
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.trial import try_out
+from posttrain.model.adapters.rounded import quantization_of
 from posttrain.model.load import load
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.kinds._called import as_reward
@@ -107,6 +108,11 @@ def model_and_tokenizer(model: Any, tokenizer: Any, adapter: Any, *, seed: int) 
         if isinstance(model, PeftModel):
             raise SetupError("peft_config: the model has an adapter already: pass one of them.")
         model = get_peft_model(model, adapter)
+    if quantization_of(model) is None and not all(p.is_floating_point() for p in model.parameters()):
+        raise SetupError(
+            "model: it holds quantised weights, which engines and folders could not be given whole. Load it as a recipe "
+            "does, by model.quantization: posttrain.model.load.load(ModelConfig(name=…, adapter=…, quantization=…), seed=0)."
+        )
     return model, tokenizer
 
 

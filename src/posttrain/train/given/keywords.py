@@ -39,7 +39,7 @@ INSTEAD = {
     "num_generations": "an option of the algorithm: build_algorithm(name, rollouts=…)",
     "packing": "rows are packed by themselves: execution=Execution(layout=…)",
     "preprocess_logits_for_metrics": _METRICS,
-    "quantization_config": "load the model with it, and pass the model with peft_config=",
+    "quantization_config": "a recipe's model.quantization beside model.adapter",
     "ref_model": "the reference is the model as it is handed over",
     "reward_model": _REWARDS,
     "reward_processing_classes": _REWARDS,
