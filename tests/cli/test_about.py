@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,10 @@ def test_a_shell_completes_commands_and_options(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_of_a_shell_is_shown(shell: str, posttrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_completion_of_a_shell_is_shown(
+    shell: str, posttrain: Command, monkeypatch: pytest.MonkeyPatch, made_commands: Any
+) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    monkeypatch.setattr("typer.main.get_command", made_commands.__wrapped__)  # which reads that as it is made
     code, out, err = posttrain("--show-completion", shell)
     assert (code, err) == (0, "") and f"complete_{shell}" in out and "_POSTTRAIN_COMPLETE" in out

@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,7 @@ from posttrain.telling import hearing
 from tiny import make_model
 from train.test_resume import differ, ended
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra quantization is not installed"),
-]
+pytestmark = pytest.mark.system
 TYPES: dict[str, dict[str, Any]] = {
     "nf4": {"bits": 4, "type": "nf4"},
     "fp4": {"bits": 4, "type": "fp4"},
