@@ -94,6 +94,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "data.train: the environment echo makes no tasks",
     ),
     "tasks without an environment": ({"environment": None}, "it asks the environment for tasks, and there is none"),
+    "tasks to be kept": (
+        {"training": {"max_steps": 2, "update": [{"name": "ewc", "strength": 1, "of": {"environment": {"rows": 3}}}]}},
+        "tasks of an environment are no rows to learn from",
+    ),
     "an algorithm over demonstrations": (
         {"algorithm": {"name": "sft"}, "rollout": None, "training": {"max_steps": 2, "rows_per_step": 4}},
         "environment: nothing is played",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, NonNegative, Positive
-from posttrain.settings.data.sources import Source
+from posttrain.settings.data.sources import EnvironmentSource, Source
 from posttrain.settings.doors.door import Door
 from posttrain.settings.doors.kinds import name_of
 from posttrain.settings.trainer.arguments import extra_fault
@@ -179,6 +179,10 @@ class TrainingConfig(Config):
                 raise ValueError(f"{rule.name}: of: say where rows are from that are to be kept: of: {{path: earlier.jsonl}}")
             if isinstance(rule, LearningConfig) and getattr(rule.of, "stream", False):
                 raise ValueError(f"{rule.name}: of: stream: only data.train streams: leave stream out")
+            if isinstance(rule, LearningConfig) and isinstance(rule.of, EnvironmentSource):
+                raise ValueError(
+                    f"{rule.name}: of: tasks of an environment are no rows to learn from: give path, hub or task"
+                )
         return update
 
     @model_validator(mode="after")

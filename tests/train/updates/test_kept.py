@@ -51,7 +51,7 @@ def losses(model: Any, tokenizer: Any, *, own: int | None = None) -> list[torch.
     return found
 
 
-@pytest.mark.parametrize("fisher", ["sampled"])
+@pytest.mark.parametrize("fisher", ["empirical", "sampled"])
 def test_the_fisher_information_is_the_mean_of_squared_gradients_of_rows(fisher: Any, make_trainer: MakeTrainer) -> None:
     one = trainer(make_trainer, EWC(strength=1, fisher=fisher))
     model: Any = one.model.eval()  # type: ignore[union-attr]
@@ -89,6 +89,47 @@ def test_weights_go_back_by_what_they_matter(make_trainer: MakeTrainer) -> None:
     moved, share = parameters(plain.model) - start, (RATE * strength * fisher).clamp(max=1)
     torch.testing.assert_close(parameters(one.model) - start, moved * (1 - share), rtol=0, atol=1e-12)
     assert (share == 1).any() and (share < 0.5).any()
+
+
+def gates(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Of each head and neuron the mean gradient by a gate of ones on it, by forward hooks."""
+    heads, found, hooks = model.config.num_attention_heads, dict[str, torch.Tensor](), []
+    for number, layer in enumerate(model.model.layers):
+        for name, module, units in (
+            ("self_attn.o_proj", layer.self_attn.o_proj, heads),
+            ("mlp.down_proj", layer.mlp.down_proj, layer.mlp.down_proj.in_features),
+        ):
+            gate = torch.ones(units, dtype=torch.float64, requires_grad=True)
+            found[f"model.layers.{number}.{name}.weight"] = gate
+
+            def gated(module: Any, given: Any, gate: torch.Tensor = gate) -> Any:
+                return (given[0] * gate.repeat_interleave(module.in_features // len(gate)),)
+
+            hooks.append(module.register_forward_pre_hook(gated))
+    gradients = [torch.autograd.grad(loss, list(found.values())) for loss in losses(model, tokenizer)]
+    for hook in hooks:
+        hook.remove()
+    return {name: sum(of) / ROWS for name, *of in zip(found, *gradients, strict=True)}  # type: ignore[misc]
+
+
+def test_importances_are_those_of_gates(make_trainer: MakeTrainer) -> None:
+    one = trainer(make_trainer, SoftMask(), fields=HEADS)
+    model: Any = one.model.eval()  # type: ignore[union-attr]
+    wanted = {name: ((of - of.mean()) / of.std()).tanh().abs() for name, of in gates(model, one.processing_class).items()}
+    one.train()
+    found = learnt(one)
+    for name, of in wanted.items():
+        columns = dict(model.named_parameters())[name].shape[1]
+        own = of.repeat_interleave(columns // len(of))
+        torch.testing.assert_close(found[name][0], own, rtol=1e-7, atol=1e-10)
+        before = name.removesuffix("o_proj.weight").removesuffix("down_proj.weight")
+        for maker in ("q_proj", "gate_proj", "up_proj"):
+            for part in ("weight", "bias"):
+                if (of_rows := found.get(f"{before}{maker}.{part}")) is not None:
+                    torch.testing.assert_close(of_rows.flatten(), own, rtol=1e-7, atol=1e-10)
+        if (keys := found.get(f"{before}k_proj.weight")) is not None:
+            torch.testing.assert_close(keys[:: len(keys) // 2, 0], of.view(2, 2).amax(1), rtol=1e-7, atol=1e-10)
+    assert len(found) == 2 * (4 + 3 + 3)  # matrices, and biases of q, k, v, of two layers
 
 
 def test_a_unit_changes_by_what_it_does_not_matter(make_trainer: MakeTrainer) -> None:

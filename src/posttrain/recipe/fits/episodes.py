@@ -28,6 +28,8 @@ def check_environment(
     """
     sources = {"data.train": data.train, **{f"data.eval.{name}": source for name, source in data.eval.items()}}
     asking = [key for key, source in sources.items() if isinstance(source, EnvironmentSource)]
+    if isinstance(data.demonstrations, EnvironmentSource):
+        raise ValueError("data.demonstrations: an environment makes tasks, and no demonstrations: give path or hub")
     if environment is None:
         if asking:
             raise ValueError(
@@ -51,7 +53,7 @@ def check_environment(
     if kind.beside_rollouts or kind.has_teacher or kind.takes_demonstrations:
         raise ValueError(
             f"environment: {algorithm.label} learns from more than rollouts and their rewards (a demonstration, a greedy "
-            "answer, a value, a teacher), which episodes do not have: take grpo, rloo or another that does not"
+            "answer, a value, a teacher), which episodes do not have: take one that learns from these alone"
         )
     for key, given in (("ahead", rollout.ahead), ("pairs", rollout.pairs), ("replay", rollout.replay)):
         if given:
