@@ -74,7 +74,7 @@ class Map:
         rows = text.strip().split("\n")
         if len({len(row) for row in rows}) != 1 or not set("".join(rows)) <= set(MARKS):
             raise ValueError(f"a map has rows of one length, of the marks {MARKS}")
-        if any(text.count(mark) != 1 for mark in "SG") or any(text.count(mark) > 1 for mark in "KD"):
+        if any(text.count(mark) != 1 for mark in "SG") or any(text.count(mark) > 1 for mark in ("K", "D")):
             raise ValueError("a map has one start S and one goal G, and no more than one key K and one door D")
         return cls(rows)
 

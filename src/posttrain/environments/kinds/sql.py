@@ -51,7 +51,7 @@ _NAMES = (
     "Pia",
 )
 _CITIES = ("Bern", "Graz", "Lyon", "Oslo", "Rome", "Turin")
-_ITEMS = ("apples", "bread", "cheese", "dates", "eggs", "figs", "grapes", "honey")
+_ITEMS = ("apples", "beans", "cheese", "dates", "eggs", "figs", "grapes", "honey")
 _KINDS = (
     ("How many people live in {city}?", "SELECT count(*) FROM people WHERE city = '{city}'"),
     ("How many pieces of {item} were sold?", "{sold} WHERE items.name = '{item}'"),
