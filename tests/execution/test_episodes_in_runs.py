@@ -14,7 +14,7 @@ from posttrain.algorithms import ALGORITHMS, example_values
 from posttrain.environments.kinds.echo import EchoConfig
 from posttrain.recipe.fits.episodes import check_played
 from posttrain.train.collect.episodes.episode import Episode
-from recipes import SCRATCH, Command, recipe
+from recipes import SCRATCH, Command, in_cells, recipe
 
 GUESS = {"name": "guess", "question": "?", "max_turns": 3, "turn_tokens": 2}
 MODEL = {**SCRATCH, "tokenizer": {"characters": "0123456789<>!?"}}
@@ -45,6 +45,8 @@ def test_episodes_are_played_written_evaluated_and_resumed(posttrain: Command, t
     held = {"chat_template": False, "train": {"environment": {"rows": 20}}}
     held["eval"] = {"held": {"environment": {"rows": 4, "split": "held_out"}}}
     path = guessing(data=held, eval={"samples": 2, "max_tokens": 6})
+    code, plan, err = posttrain("run", path, "--dry-run", "--output-dir", "planned")
+    assert code == 0 and "guess: at most 3 turns, each answered by at most 512 tokens" in in_cells(plan), err
     code, _, err = posttrain("run", path)
     assert code == 0, err
     metrics = rows(tmp_path / "out/metrics.jsonl")

@@ -61,6 +61,11 @@ class EnvironmentConfig(Config, ABC):
         """What it is called."""
         return self.name
 
+    @property
+    def observed(self) -> int:
+        """Tokens that the environment says in an episode, at most, without what a template writes around them."""
+        return (self.max_turns - 1) * self.observation_tokens
+
     @abstractmethod
     def build(self) -> Callable[[], Environment]:
         """What makes the environment of each episode.

@@ -1,15 +1,24 @@
-"""What a run carries from one collection to the next, for its plan."""
+"""What a run carries from one collection to the next, and from one turn to the next, for its plan."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from posttrain.environments.options import EnvironmentConfig
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.needs import Needs
 from posttrain.recipe import Recipe
 from posttrain.rewards.make import named
 from posttrain.rewards.options import Judged
 from posttrain.train.collect.over.replay import check_replay, replayed
+
+
+def played(environment: EnvironmentConfig | None) -> dict[str, Any]:
+    """What a recipe's environment may do to an episode, where it has one: the tokens of an answer are then all of its own."""
+    if environment is None:
+        return {}
+    said = f", each answered by at most {environment.observation_tokens} tokens"
+    return {"environment": f"{environment.label}: at most {environment.max_turns} turns{said}"}
 
 
 def over_steps(recipe: Recipe, needs: Needs) -> dict[str, Any]:

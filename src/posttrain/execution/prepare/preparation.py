@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,10 +27,10 @@ from posttrain.execution.prepare.growing import grown
 from posttrain.execution.prepare.growing import told as lengths_told
 from posttrain.execution.prepare.mixture import mean_tokens, mixed_of, told
 from posttrain.execution.prepare.order import check_order, fed, rule_of, tell_long, told_of
-from posttrain.execution.prepare.over_steps import check_stored, over_steps
+from posttrain.execution.prepare.over_steps import check_stored, over_steps, played
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.adapters.rounded import weight_count
-from posttrain.model.load import load, outline
+from posttrain.model.load import context_of, load, outline
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.tokenizer import eos_ids
@@ -133,7 +134,9 @@ class Prepared:
         """Tokens of the longest row, its answer whole, and of the longest prompt, as student or teacher read them."""
         before = max((step.max_tokens for step in self.recipe.data.steps), default=0)
         answer = self.recipe.rollout.max_tokens if self.recipe.rollout else before
-        return self.sets.longest(answer, shown=answer if self.algorithm.needs.shows_right else 0)
+        if self.recipe.environment is not None:
+            answer = min(answer + self.recipe.environment.observed, context_of(self.model) or math.inf)
+        return self.sets.longest(int(answer), shown=answer if self.algorithm.needs.shows_right else 0)
 
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""
@@ -175,6 +178,7 @@ class Prepared:
                 "steps per collection": needs.updates,
                 "tokens of the longest prompt": self.sets.longest_question,
                 "tokens of an answer, at most": self.recipe.rollout.max_tokens,
+                **played(self.recipe.environment),
                 **({"collections sampled ahead": ahead} if (ahead := self.recipe.rollout.ahead) else {}),
             }
         return {
