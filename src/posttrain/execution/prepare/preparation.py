@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -135,8 +134,9 @@ class Prepared:
         before = max((step.max_tokens for step in self.recipe.data.steps), default=0)
         answer = self.recipe.rollout.max_tokens if self.recipe.rollout else before
         if self.recipe.environment is not None:
-            answer = min(answer + self.recipe.environment.observed, context_of(self.model) or math.inf)
-        return self.sets.longest(int(answer), shown=answer if self.algorithm.needs.shows_right else 0)
+            whole = answer + self.recipe.environment.observed
+            answer = min(whole, context_of(self.model) or whole)
+        return self.sets.longest(answer, shown=answer if self.algorithm.needs.shows_right else 0)
 
     def footprint(self) -> Footprint:
         """What each process of the run takes of its memory, by the formulas."""
