@@ -104,6 +104,8 @@ def test_a_recipe_names_one_and_may_only_with_leave(
         training={"max_steps": 1},
     )
     assert posttrain("run", path)[0] == 2
+    code, _, err = posttrain("validate", path, "--allow-code", "--set", f"environment.path={FILE}:Nobody")
+    assert code == 4 and "there is no such object" in err
     code, _, err = posttrain("run", path, "--allow-code")
     assert code == 0, err
     [first, *_] = (json.loads(line) for line in Path("out/completions/step-000001.jsonl").read_text().splitlines())

@@ -57,6 +57,7 @@ def test_episodes_are_played_written_evaluated_and_resumed(posttrain: Command, t
     assert all(len(turn["text"]) <= 2 and turn["others"][0]["content"] in "<>!" for turn in first["turns"][:-1])
     played = [row for file in (tmp_path / "out/completions").glob("eval-held-*") for row in rows(file)]
     assert len(played) == 2 * 4 * 2 and all(row["verdict"] in ("right", "wrong") and row["turns"] for row in played)
+    assert all("episode" not in row for row in played)
     evaluated = rows(tmp_path / "out/eval.jsonl")[-1]
     assert 1 <= evaluated["eval/held/turns"] <= 3 and 0 <= evaluated["eval/held/pass@1"] <= 1
     code, shown, _ = posttrain("show", "out", "--episode", "1")

@@ -83,7 +83,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("mode", ["in_process", "server"])
 def test_engines_and_the_trainer_agree_over_all_turns(tmp_path: Path, mode: str) -> None:
-    command(tmp_path, "--set", f"rollout.vllm={{mode: {mode}, max_num_seqs: 65}}", "--set", "rollout.engine=vllm")
+    over = (f"rollout.vllm={{mode: {mode}, max_num_seqs: 65}}", "rollout.engine=vllm", "training.max_steps=2")
+    command(tmp_path, *(word for change in over for word in ("--set", change)))
     for step in metrics(tmp_path):
         assert step["env/turns"] > 1.5 and step["logp_diff/max"] < 1e-4, step
 
@@ -128,9 +129,9 @@ def test_a_real_model_plays_by_its_own_template(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         model={"name": str(finished(MODEL)), "dtype": "float32"},
-        environment={"name": "calculator", "question": asked, "max_turns": 3, "turn_tokens": 24},
+        environment={"name": "calculator", "question": asked, "max_turns": 2, "turn_tokens": 16},
         data={"train": {"path": str(real_data() / "gsm8k_train.jsonl"), "columns": {"prompt": "question"}, "limit": 8}},
-        rollout={"questions_per_step": 2, "n": 4, "max_tokens": 72, "log_completions": 1},
+        rollout={"questions_per_step": 1, "n": 4, "max_tokens": 32, "log_completions": 1},
         training={"max_steps": 1, "learning_rate": 1e-6, "save_every": 0},
     )
     done = subprocess.run(

@@ -70,8 +70,10 @@ class Evaluation:
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """The answers, for a file."""
-        rows = (asdict(answer) for group in self.answers for answer in group)
-        return ({**row, **(row.pop("episode") or {})} for row in rows)
+        for answer in (answer for group in self.answers for answer in group):
+            row = asdict(answer)
+            episode = row.pop("episode") or {}
+            yield {**row, **episode}
 
 
 def evaluate(

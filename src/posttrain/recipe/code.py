@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from posttrain.algorithms import built
 from posttrain.data.transforms import built_transform
+from posttrain.environments.sessions import Sessions
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import Recipe
 from posttrain.rewards.options import Judged
@@ -49,6 +50,8 @@ def try_code(recipe: Recipe) -> None:
     for reward in recipe.rewards:
         if isinstance(reward, Door):
             reward.build(Judged(recipe.data.judged, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
+    if isinstance(recipe.environment, Door):
+        Sessions.of(recipe.environment).close()
     if recipe.training.schedule is not None:
         built_schedule(recipe.training.schedule, recipe.training.learning_rate)
     if isinstance(recipe.training.optimizer, FunctionOptimizer):
