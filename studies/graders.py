@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from posttrain.rewards.grading import MathVerify, Verdict
-from posttrain.rewards.reading import final_answer
+from posttrain.rewards.reading.answers import final_answer
 from rewards.rewritings import RIGHT, WRONG
 from rewards.test_hostile import FREEZING
 from rewards.test_reading import FORMS

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.environments.arguments import MAX_CALLS, MAX_DEPTH, Written
 from posttrain.environments.base import Call
-from posttrain.environments.calls import FORMATS, AnyFormat, unthought
+from posttrain.rewards.reading.arguments import MAX_CALLS, MAX_DEPTH, Written
+from posttrain.rewards.reading.calls import FORMATS, AnyFormat, unthought
 
 HERMES = '<tool_call>\n{"name": "calc", "arguments": {"expression": "3*4"}}\n</tool_call>'
 XML = "<tool_call>\n<function=calc>\n<parameter=expression>\n3*4\n</parameter>\n</function>\n</tool_call>"

@@ -8,9 +8,9 @@ from typing import Annotated
 import pytest
 from pydantic import Field, TypeAdapter
 
-from posttrain.environments.arguments import Written
 from posttrain.environments.base import Call
 from posttrain.environments.tools import SHOWN, Tools
+from posttrain.rewards.reading.arguments import Written
 
 
 def calc(expression: Annotated[str, Field(description="What is worked out.")], digits: int = 2) -> str:

@@ -33,7 +33,7 @@ CATALOGUES = (
     "model/adapters",
     "model/merging/kinds",
     "rewards/kinds",
-    "environments/calls",
+    "rewards/reading/calls",
     "environments/kinds",
     "train/schedules",
     "train/optimizers",

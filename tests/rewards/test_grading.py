@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.rewards.grading import GRADERS, ExactMatch, MathVerify, TaskGrader, Verdict
-from posttrain.rewards.reading import final_answer
+from posttrain.rewards.reading.answers import final_answer
 from rewards.used import used
 
 DATA = os.environ.get("POSTTRAIN_TEST_DATA")

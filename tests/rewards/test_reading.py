@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.rewards.grading import MathVerify
-from posttrain.rewards.reading import TAGS, final_answer, read
+from posttrain.rewards.reading.answers import TAGS, final_answer, read
 
 DATA = os.environ.get("POSTTRAIN_TEST_DATA")
 FORMS = {

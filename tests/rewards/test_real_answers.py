@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from posttrain.rewards.grading import MathVerify, Verdict
-from posttrain.rewards.reading import final_answer
+from posttrain.rewards.reading.answers import final_answer
 from rewards.rewritings import RIGHT, WRONG
 
 DATA = os.environ.get("POSTTRAIN_TEST_DATA")

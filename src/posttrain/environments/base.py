@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from posttrain.rewards.reading.arguments import Call
+
+__all__ = ["FAILED", "Call", "End", "Environment", "Message", "Start", "Step", "Turn"]
+
 Message = Mapping[str, str]
 """A role and a content, as in conversations of the data; and the name of a tool, where it is a tool that answers."""
 End = Literal["done", "max_turns", "max_tokens", "context", "invalid", "deadline", "fault"]
@@ -20,15 +24,6 @@ class Start:
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A tool that the policy calls with these arguments; or `fault`, why what it wrote is no call."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

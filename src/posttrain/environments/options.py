@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from posttrain.environments.base import Environment
-from posttrain.environments.calls import AnyFormat
+from posttrain.rewards.reading.calls import AnyFormat
 from posttrain.rewards.values import MAX_WEIGHT
 from posttrain.settings.base import Config, Count, Positive, Share
 

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
-from posttrain.environments.arguments import Written, read_json
 from posttrain.environments.base import Call, Message
+from posttrain.rewards.reading.arguments import Written, read_json
 
 Function = Callable[..., str | Awaitable[str]]
 _CONSTANTS = {"True": True, "False": False, "None": None}

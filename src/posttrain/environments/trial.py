@@ -11,9 +11,9 @@ from string import digits
 from typing import Any
 
 from posttrain.environments.base import Call, Environment, Start, Step, Turn
-from posttrain.environments.calls import FORMATS
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Failure, Sessions
+from posttrain.rewards.reading.calls import FORMATS
 
 EPISODES = 8
 """Of each policy."""

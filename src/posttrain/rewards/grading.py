@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from posttrain.data.tasks import TASKS
 from posttrain.rewards.isolated.child import ChildDied
 from posttrain.rewards.isolated.pool import Pool
-from posttrain.rewards.reading import final_answer, read
+from posttrain.rewards.reading.answers import final_answer, read
 
 DEADLINE = 2.0  # seconds of the child's own for one answer; an ordinary one takes 2 ms
 

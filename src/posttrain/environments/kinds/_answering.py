@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from posttrain.environments.arguments import Written
 from posttrain.environments.base import Call, Message, Start, Step, Turn
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.tools import Function, Tools
-from posttrain.rewards.reading import after_thinking
+from posttrain.rewards.reading.answers import after_thinking
+from posttrain.rewards.reading.arguments import Written
 from posttrain.settings.base import NonNegative
 
 LONGEST = 200  # characters of an answer that is looked at

@@ -12,7 +12,7 @@ from posttrain.rewards.base import Judgement
 from posttrain.rewards.grading import MathVerify
 from posttrain.rewards.isolated.child import ChildDied
 from posttrain.rewards.options import RewardConfig
-from posttrain.rewards.reading import after_thinking, last_box
+from posttrain.rewards.reading.answers import after_thinking, last_box
 
 PATTERN_DEADLINE = 1.0  # seconds of processor time for one completion
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from posttrain.rewards.base import Group, Judgement
 from posttrain.rewards.options import Judged, RewardConfig
-from posttrain.rewards.reading import last_box
+from posttrain.rewards.reading.answers import last_box
 from posttrain.rewards.values import Refused
 
 LONGEST = 200  # characters of an expression

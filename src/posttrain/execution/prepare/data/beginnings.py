@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import islice
 
 from posttrain.data.sources import Record
-from posttrain.environments.calls import described
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Failure, Sessions
 from posttrain.environments.task import begun, seed_of
+from posttrain.rewards.reading.calls import described
 from posttrain.telling import tell
 
 TOGETHER = 256  # records

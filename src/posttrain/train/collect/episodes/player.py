@@ -14,11 +14,11 @@ from posttrain.data.encoding.glue import Glue
 from posttrain.data.rows import BadRow
 from posttrain.distributed.ranks import any_of
 from posttrain.environments.base import End, Environment, Step, Turn
-from posttrain.environments.calls import FORMATS, unthought
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Failure, Sessions
 from posttrain.environments.task import task_of
 from posttrain.estimator.batch import Request
+from posttrain.rewards.reading.calls import FORMATS, unthought
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
 from posttrain.train.collect.episodes.episode import Episode, Played
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from posttrain.environments.arguments import MAX_DEPTH, check
-from posttrain.environments.base import Call
+from posttrain.rewards.reading.arguments import MAX_DEPTH, Call, check
 
 _NAME = re.compile(r"([A-Za-z_][\w.-]{0,199})\s*\(")
 _KEY = re.compile(r"([A-Za-z_]\w{0,199})\s*=(?!=)\s*")

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from posttrain.environments.arguments import bounded, read_json
-from posttrain.environments.base import Call
+from posttrain.rewards.reading.arguments import Call, bounded, read_json
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 

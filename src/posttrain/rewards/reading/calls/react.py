@@ -12,9 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from posttrain.environments.arguments import Written, bounded, read_json
-from posttrain.environments.base import Call
-from posttrain.environments.calls._literals import begins, call_at
+from posttrain.rewards.reading.arguments import Call, Written, bounded, read_json
+from posttrain.rewards.reading.calls._literals import begins, call_at
 
 EXAMPLE = 'Action: NAME\nAction Input: {"PARAMETER": VALUE}'
 _IMAGINED = re.compile(r"^[ \t]*Observation(?:[ \t]+\d+)?[ \t]*:", re.MULTILINE)

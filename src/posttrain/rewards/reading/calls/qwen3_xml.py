@@ -16,8 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from posttrain.environments.arguments import Written, bounded
-from posttrain.environments.base import Call
+from posttrain.rewards.reading.arguments import Call, Written, bounded
 
 EXAMPLE = "<tool_call>\n<function=NAME>\n<parameter=PARAMETER>\nVALUE\n</parameter>\n</function>\n</tool_call>"
 _FUNCTION = re.compile(r"<function=([^>\n]{1,200})>")

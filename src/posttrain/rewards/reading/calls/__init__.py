@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from posttrain.environments.base import Call
-from posttrain.environments.calls import hermes, pythonic, qwen3_xml, react, tagged
-from posttrain.rewards.reading import after_thinking
+from posttrain.rewards.reading.answers import after_thinking
+from posttrain.rewards.reading.arguments import Call
+from posttrain.rewards.reading.calls import hermes, pythonic, qwen3_xml, react, tagged
 
 Read = Callable[[str], Sequence[Call]]
 AnyFormat = Literal["none", "hermes", "qwen3_xml", "pythonic", "react", "tagged"]

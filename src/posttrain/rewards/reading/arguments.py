@@ -1,19 +1,27 @@
-"""Arguments of calls, as formats write them: JSON, or text whose type only the tool's schema knows."""
+"""Calls of tools and their arguments, as formats write them: JSON, or text whose type only the tool's schema knows."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
-
-from posttrain.environments.base import Call
 
 MAX_CALLS = 32
 """Of one turn; of more of them the first are read, and then one that is none."""
 MAX_DEPTH = 32
 """Lists and objects within each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool that the policy calls with these arguments; or `fault`, why what it wrote is no call."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fault: str | None = None
 
 
 class Written(str):

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from posttrain.environments.arguments import bounded
-from posttrain.environments.base import Call
-from posttrain.environments.calls._literals import begins, call_at
+from posttrain.rewards.reading.arguments import Call, bounded
+from posttrain.rewards.reading.calls._literals import begins, call_at
 
 EXAMPLE = "[NAME(PARAMETER=VALUE)]"
 _BEGINNING = re.compile(r"\s*(?:<\|python_(?:start|tag)\|>\s*)?\[\s*")

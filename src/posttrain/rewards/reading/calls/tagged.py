@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from posttrain.data.answers import ANSWER, THINKING
-from posttrain.environments.arguments import Written, bounded
-from posttrain.environments.base import Call
+from posttrain.rewards.reading.arguments import Call, Written, bounded
 
 EXAMPLE = "<NAME>VALUE</NAME>"
 _OPEN = re.compile(r"<([A-Za-z_][\w-]{0,63})>")

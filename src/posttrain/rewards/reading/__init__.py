@@ -1,0 +1,1 @@
+"""What a completion says, read: its answer, and its calls of tools."""
