@@ -106,9 +106,10 @@ def test_take_takes_the_rows_of_every_field() -> None:
         "rewards_by_name": lambda: {"format": number.float()},
     }
     per_token = {"behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight", "entropy", "collision"}
-    whole = {"loss_mask", "mark", "tokens", "origin", "version"}
+    per_token |= {"token_reward"}
+    whole = {"loss_mask", "mark", "tokens", "origin", "version", "turn"}
     values = {name: number[:, None].float().expand(4, 3) for name in per_token}
-    values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "version")}
+    values |= {name: number[:, None].expand(4, 3) for name in ("tokens", "version", "turn")}
     values |= {name: number[:, None].expand(4, 3) > 1 for name in ("loss_mask", "mark")}
     values["origin"] = (2 - number[:, None].clamp(max=2)).expand(4, 3)
     batch = Batch(**values, **{name: make() for name, make in per_row.items()}, progress=0.5)

@@ -107,6 +107,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an algorithm with demonstrations": ({"algorithm": {"name": "hpt"}}, "environment: hpt learns from more than rollouts"),
     "a greedy baseline": ({"algorithm": {"name": "remax"}}, "environment: remax learns from more than rollouts"),
+    "returns of whole answers": (
+        {"environment": {**GUESS, "credit": "returns"}, "algorithm": {"name": "opo"}},
+        "environment.credit: returns are of turns, and opo makes its credit of whole answers",
+    ),
+    "a credit that is biased": (
+        {"environment": {**GUESS, "credit": "turn_index"}},
+        "turn_index is biased: each turn's own pay less",
+    ),
+    "a discount of nothing": ({"environment": {**GUESS, "gamma": 0.9}}, "gamma: nothing is discounted"),
     "samples of before": (
         {"rollout": {"questions_per_step": 2, "n": 4, "max_tokens": 6, "replay": {"size": 8, "share": 0.5}}},
         "rollout.replay",
@@ -119,6 +128,16 @@ def test_what_does_not_go_together_is_refused(posttrain: Command, what: str) -> 
     changes, says = WRONG[what]
     code, _, err = posttrain("validate", guessing(**changes))
     assert code == 2 and says in err, err
+
+
+def test_turns_can_be_paid_one_by_one(posttrain: Command, tmp_path: Path) -> None:
+    paid = {**GUESS, "dense": True, "credit": "returns", "gamma": 0.9}
+    path = guessing(environment=paid, algorithm={"name": "dapo"}, training={"max_steps": 2, "learning_rate": 1.0e-2})
+    code, plan, err = posttrain("run", path, "--dry-run", "--output-dir", "planned")
+    assert code == 0 and "returns(gamma=0.9, eps=0.0001, varying=True)" in in_cells(plan), err
+    code, _, err = posttrain("run", path)
+    assert code == 0, err
+    assert all(line["grad_norm"] > 0 for line in rows(tmp_path / "out/metrics.jsonl"))
 
 
 def test_a_row_that_cannot_begin_is_told_by_its_place(posttrain: Command) -> None:

@@ -32,6 +32,8 @@ class AlgorithmConfig(Config, ABC):
     """It weighs tokens by how likely they were to their sampler without being told a correction."""
     beside_rollouts: ClassVar[bool] = False
     """It learns from something of the question beside its rollouts: a demonstration, a greedy answer, a value."""
+    whole_rows: ClassVar[bool] = False
+    """Its credit is of whole answers, and there is none of the turns of an episode."""
     has_teacher: ClassVar[bool] = False
     """It learns from a teacher, one of model.teachers."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from posttrain.environments.base import Environment
 from posttrain.rewards.reading.calls import AnyFormat
@@ -14,6 +14,12 @@ from posttrain.rewards.values import MAX_WEIGHT
 from posttrain.settings.base import Config, Count, Positive, Share
 
 Limit = Literal["max_turns", "max_tokens", "context"]
+BIASED = {
+    "reached": "the mean of those episodes alone that came to a turn is of what the policy has chosen",
+    "turn_index": "each turn's own pay less the mean over the turns of its number leaves out what a turn does to later ones",
+    "turn_rows": "an episode of more turns would count more",
+}
+"""Credits that others have, and that do not follow the gradient of the expected reward; each with the reason."""
 
 
 class EnvironmentConfig(Config, ABC):
@@ -55,6 +61,25 @@ class EnvironmentConfig(Config, ABC):
     """Limits whose episodes carry no loss, and stay in their group's baseline; none: the reward says what they are worth."""
     weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
     """Of the sum of what an episode's turns were paid, among the rewards; 0 only watches."""
+
+    credit: Literal["outcome", "returns"] = "outcome"
+    """Whether all turns of an episode have its whole reward as their credit, or each turn what was paid from it on; the
+    rewards of `rewards` are paid for the last turn. Both are unbiased; returns have less noise where turns are paid."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """With `credit: returns`: what a turn is paid counts this much less with every turn before it."""
+
+    @field_validator("credit", mode="before")
+    @classmethod
+    def _is_unbiased(cls, credit: Any) -> Any:
+        if isinstance(credit, str) and (reason := BIASED.get(credit)):
+            raise ValueError(f"{credit} is biased: {reason}; returns are not")
+        return credit
+
+    @model_validator(mode="after")
+    def _gamma_is_read(self) -> EnvironmentConfig:
+        if self.gamma < 1 and self.credit == "outcome":
+            raise ValueError("gamma: nothing is discounted with credit: outcome: set credit: returns")
+        return self
 
     @property
     def label(self) -> str:

@@ -43,10 +43,11 @@ class Batch:
     `weight` is what the data say that a row or a token is worth; `Algorithm.credit` makes advantages of it. `mark` are
     tokens that `prepare` has chosen. `collision` is the log of the sum of the squared probabilities, of the policy as it
     is. `anchor` is one number for the whole step, made before its first micro-batch. `baseline` is what an answer to the
-    row's question is worth. `taught` are rows beside which there is a right one for their teacher (`Needs.shows_right`).
-    `coefficients` are those that follow what is measured (`Adaptive`), by their names; None: nobody keeps them, and each
-    is where it starts. So many rows in a row are a `unit`, whose first one is `chosen` where there are preferences; then
-    1 means 2.
+    row's question is worth. In an episode `turn` is which turn of the policy's a token is of, from 1 on, and 0 where others
+    wrote; `token_reward` is what a turn was paid, on the turn's last token, and 0 elsewhere. `taught` are rows beside which
+    there is a right one for their teacher (`Needs.shows_right`). `coefficients` are those that follow what is measured
+    (`Adaptive`), by their names; None: nobody keeps them, and each is where it starts. So many rows in a row are a `unit`,
+    whose first one is `chosen` where there are preferences; then 1 means 2.
 
     Raises:
         ValueError: a field has another shape than [B, T] or [B], units are not whole, `chosen` is not the first of each, or
@@ -66,6 +67,8 @@ class Batch:
     collision: Float[Tensor, "B T"] | None = None
     version: Int[Tensor, "B T"] | None = None
     mark: Bool[Tensor, "B T"] | None = None
+    turn: Int[Tensor, "B T"] | None = None
+    token_reward: Float[Tensor, "B T"] | None = None
     group: Int[Tensor, " B"] = None  # type: ignore[assignment]  # every row its own group
     reward: Float[Tensor, " B"] | None = None
     rewards_by_name: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict[str, Tensor])
@@ -159,7 +162,7 @@ class Batch:
 PER_TOKEN = frozenset(
     (
         "loss_mask", "tokens", "origin", "behavior_logp", "old_logp", "ref_logp", "teacher_logp", "advantage", "weight",
-        "entropy", "collision", "version", "mark",
+        "entropy", "collision", "version", "mark", "turn", "token_reward",
     )
 )  # fmt: skip
 """The fields of a batch that are [B, T]."""

@@ -18,6 +18,8 @@ ASKED_BY = {
     "weight": 'weight="weight"',
     "anchor": "anchor=…",
     "baseline": 'baseline="greedy" or "value"',
+    "turn": "turns=True",
+    "token_reward": "turns=True",
 }
 """How `Needs` asks for a field of the batch."""
 
@@ -98,6 +100,7 @@ class Needs:
     collected_entropy: the collecting policy's, of demonstrated prefixes or of whole rows.
     collision: the log of the sum of the squared probabilities at each token, of the policy as it is.
     verdict: which rollouts are right, beside their rewards.
+    turns: the turns of episodes are paid one by one: Batch.turn and Batch.token_reward.
     memory: what the collector remembers over steps: none, window (of several updates), or a buffer, which takes
     demonstration="row" and verdict=True.
     resample: groups without signal are replaced, a bounded number of times.
@@ -131,6 +134,7 @@ class Needs:
     shows_right: bool = False
     collected_entropy: Literal["none", "prefix", "rows"] = "none"
     verdict: bool = False
+    turns: bool = False
     memory: Literal["none", "window"] | Buffer = "none"
     resample: bool = False
     branches: bool = False

@@ -87,6 +87,8 @@ def _batch(algorithm: Algorithm) -> tuple[Batch, Float[Tensor, "B T"], torch.Gen
         chosen=number % needs.unit == 0 if needs.preference else None,
         anchor=torch.full((rows,), 0.1, dtype=torch.float64) if needs.anchor != "none" else None,
         baseline=drawn(rows) if needs.baseline != "none" else None,
+        turn=(1 + torch.arange(TOKENS) // 2).expand(shape).contiguous() if needs.turns else None,
+        token_reward=drawn(*shape) * (torch.arange(TOKENS) % 2) if needs.turns else None,
         taught=number % 3 > 0 if needs.shows_right else None,
         progress=0.5,
         coefficients={one.name: one.start for one in algorithm.adaptive},

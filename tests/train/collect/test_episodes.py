@@ -21,12 +21,14 @@ from posttrain.environments.kinds.guess import GuessConfig
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.reward import paid_by
 from posttrain.environments.task import begun, seed_of
-from posttrain.errors import RewardError
+from posttrain.errors import RewardError, SetupError
+from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.tokenizer import eos_ids
 from posttrain.rewards.base import Weighted
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.data import Encoding
 from posttrain.train.collect.collection import Collection
+from posttrain.train.collect.episodes.credit import credited
 from posttrain.train.collect.episodes.episode import Episode
 from posttrain.train.collect.episodes.player import Asked, Player
 from posttrain.train.collect.rollouts import RolloutCollector
@@ -50,11 +52,16 @@ def problems(start: Callable[[Mapping[str, Any]], Start] | None = None, number: 
 
 
 def collected(
-    algorithm: str, plays: Player | None, asked: list[Problem], *rewards: Weighted, max_tokens: int = 6, **options: Any
+    algorithm: str | Algorithm,
+    plays: Player | None,
+    asked: list[Problem],
+    *rewards: Weighted,
+    max_tokens: int = 6,
+    **options: Any,
 ) -> Collection:
     collector = RolloutCollector(
         asked,
-        build_algorithm(algorithm, rollouts=N, updates=1),
+        build_algorithm(algorithm, rollouts=N, updates=1) if isinstance(algorithm, str) else algorithm,
         HFEngine(MODEL, TOKENIZER),
         rewards or [Weighted(Thirds())],
         Sampling(max_tokens=max_tokens, seed=3),
@@ -109,6 +116,39 @@ def test_the_policy_alone_carries_loss_and_engines_agree() -> None:
         others += int((~own).sum())
     assert others > 0 and collection.metrics["env/turns"] > 1 and collection.metrics["env/end/max_turns"] > 0
     assert collection.samples[0]["turns"][0]["others"] == [{"role": "user", "content": "!"}]
+
+
+def test_turns_are_paid_one_by_one() -> None:
+    """Numbers of turns where the policy wrote, what each was paid at its end, times its weight; what rewards say, last."""
+    opening = [{"role": "user", "content": "?"}]
+    config = ScriptedConfig(
+        says=lambda n, t, turn: said("!", reward=float(1 + len(turn.text) % 3)),
+        opening=opening,
+        max_turns=3,
+        turn_tokens=2,
+        credit="returns",
+        weight=2,
+    )
+    plays = player(config, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+    task = [row({"number": i}, Start(opening)) for i in range(6)]
+    made = Reader(PLAIN, TOKENIZER, ENDS).problems((Record("", one) for one in task), needs=(), anything=True)[0]
+    algorithm = credited(build_algorithm("rloo", rollouts=N, kl_coef=0.0), config)
+    rewards = (paid_by(config, judged=False), Weighted(Thirds()))
+    batch = collected(algorithm, plays, made, *rewards, max_tokens=6).batch
+    assert batch.turn is not None and batch.token_reward is not None and batch.reward is not None
+    assert torch.equal(batch.turn > 0, batch.loss_mask) and int(batch.turn.max()) == 3
+    ends = batch.token_reward != 0
+    assert set(batch.token_reward[ends].tolist()) == {4.0, 6.0}  # of one and of two characters
+    assert torch.equal(batch.token_reward.sum(-1), 2 * batch.rewards_by_name["environment"])
+    assert all(len(set(row[row > 0].tolist())) == int(end.sum()) for row, end in zip(batch.turn, ends, strict=True))
+    prepared = algorithm.prepare(batch)
+    assert prepared.advantage is not None and not prepared.advantage[~batch.loss_mask].any()
+    first = torch.stack([row[numbers == 1][0] for row, numbers in zip(prepared.advantage, batch.turn, strict=True)])
+    rows = build_algorithm("rloo", rollouts=N, kl_coef=0.0).prepare(batch).advantage
+    assert rows is not None and torch.allclose(first, rows[:, 0], rtol=0, atol=1e-12)
+    assert (prepared.advantage - rows)[batch.turn == 2].abs().max() > 0.01
+    with pytest.raises(SetupError, match="without an environment there are none"):
+        collected(algorithm, None, problems())
 
 
 def episodes(config: EnvironmentConfig, max_tokens: int = 20, number: int = 8, **options: Any) -> list[Episode]:

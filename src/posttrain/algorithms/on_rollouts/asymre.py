@@ -23,6 +23,7 @@ class AsymRE(OnGroups):
     """A baseline below the mean."""
 
     divides = False
+    whole_rows = True
 
     name: Literal["asymre"] = "asymre"
     shift: NonNegative = 0.1

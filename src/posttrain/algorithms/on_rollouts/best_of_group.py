@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class BestOfGroup(Clipped):
     """Only the best answer of a group is learnt from."""
 
+    whole_rows = True
+
     name: Literal["best_of_group"] = "best_of_group"
     std: bool = True
     """The lead is divided by the std of the group's rewards."""

@@ -23,6 +23,7 @@ class FGRPO(Clipped):
     """GRPO that forgets what is solved."""
 
     reads_verdict = True
+    whole_rows = True
 
     name: Literal["f_grpo"] = "f_grpo"
     power: NonNegative = 1.0

@@ -22,6 +22,7 @@ class GDPO(Clipped):
     """Group reward-decoupled normalization."""
 
     measures_tokens = True
+    whole_rows = True
 
     name: Literal["gdpo"] = "gdpo"
     kl_in: Literal["loss"] = "loss"

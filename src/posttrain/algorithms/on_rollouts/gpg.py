@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class GPG(OnGroups):
     """Group policy gradient."""
 
+    whole_rows = True
+
     name: Literal["gpg"] = "gpg"
     updates: Literal[1] = 1
     kl_in: Literal["loss"] = "loss"

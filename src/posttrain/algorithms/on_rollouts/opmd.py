@@ -24,6 +24,7 @@ class OPMD(OnGroups):
     """A baseline of the best answers, and a small step."""
 
     divides = False
+    whole_rows = True
 
     name: Literal["opmd"] = "opmd"
     temperature: Positive = 1.0

@@ -20,6 +20,7 @@ class OPO(OnGroups):
     """On-policy optimization with the optimal baseline."""
 
     divides = False
+    whole_rows = True
 
     name: Literal["opo"] = "opo"
     updates: Literal[1] = 1

@@ -28,6 +28,7 @@ class P3O(OnGroups):
 
     corrects = True
     measures_tokens = True
+    whole_rows = True
 
     name: Literal["p3o"] = "p3o"
     updates: Literal[1] = 1

@@ -27,6 +27,7 @@ class PassK(Clipped):
     reads_verdict = True
     reads_rewards = False
     divides = False
+    whole_rows = True
 
     name: Literal["pass_k"] = "pass_k"
     kl_in: Literal["loss"] = "loss"

@@ -26,6 +26,7 @@ class ReinforcePP(Clip, OnRollouts):
     """PPO's clip with whitened returns, and no critic."""
 
     measures_tokens = True
+    whole_rows = True
 
     name: Literal["reinforce_pp"] = "reinforce_pp"
     kl_coef: KLCoefficient = 0.01

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class TOPR(OnRollouts):
     """Tapered off-policy REINFORCE."""
 
+    whole_rows = True
+
     name: Literal["topr"] = "topr"
     baseline: float = 0.0
     """Taken from every reward: answers below it are pushed down."""

@@ -44,6 +44,7 @@ from posttrain.rollout.vllm.backend import check_usable
 from posttrain.settings.data.order import GrowingOrder
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import tell
+from posttrain.train.collect.episodes.credit import credited
 from posttrain.train.collect.make import check_sampling
 from posttrain.train.collect.order import Mixed, Order, Rule, examples_of_epochs, order_of
 from posttrain.train.given.teachers import known_to
@@ -277,7 +278,7 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     check_code(recipe, permissions)
-    algorithm = built(recipe.algorithm)
+    algorithm = credited(built(recipe.algorithm), recipe.environment)
     recipe.check_built(algorithm)
     check_asked(recipe, algorithm.needs)
     learns = algorithm.learns_from_rewards

@@ -55,6 +55,11 @@ def check_environment(
             f"environment: {algorithm.label} learns from more than rollouts and their rewards (a demonstration, a greedy "
             "answer, a value, a teacher), which episodes do not have: take one that learns from these alone"
         )
+    if environment.credit == "returns" and kind.whole_rows:
+        raise ValueError(
+            f"environment.credit: returns are of turns, and {algorithm.label} makes its credit of whole answers: take grpo, "
+            "dr_grpo, dapo or rloo, or credit: outcome"
+        )
     for key, given in (("ahead", rollout.ahead), ("pairs", rollout.pairs), ("replay", rollout.replay)):
         if given:
             raise ValueError(f"rollout.{key}: it is of single answers; with an environment leave it out")
@@ -67,6 +72,10 @@ def check_played(environment: EnvironmentConfig | None, name: str, needs: Needs)
         ValueError: what it asks for.
     """
     if environment is None:
+        if needs.turns:
+            raise ValueError(
+                f"environment: {name} has turns paid one by one, and there are none: add environment: {{name: …}}"
+            )
         return
     asked = {
         "demonstrations": needs.demonstration != "none" or needs.demonstrations or needs.branches,

@@ -16,6 +16,7 @@ from posttrain.data.answers import AnswerText
 from posttrain.data.encoding.teacher import AskedLater
 from posttrain.data.rows import Problem, Row
 from posttrain.environments.base import End
+from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin, Question
 from posttrain.estimator.parts.plan import branch
@@ -25,6 +26,7 @@ from posttrain.rollout.engine import RolloutEngine, Sampling, rest
 from posttrain.train.collect.asking import Asked, Asker
 from posttrain.train.collect.collection import NOTHING, Collection
 from posttrain.train.collect.episodes.asker import EpisodeAsker
+from posttrain.train.collect.episodes.credit import turn_fields
 from posttrain.train.collect.episodes.metrics import episode_metrics
 from posttrain.train.collect.episodes.player import Player
 from posttrain.train.collect.flat import NAMED, Flat
@@ -58,6 +60,9 @@ class RolloutCollector:
         mixed: the sources that they are of, if there are several.
         rule: of the order of one source; a random one if not told.
         player: plays episodes with an environment, where there is one.
+
+    Raises:
+        SetupError: the algorithm asks for turns, and there is no player.
     """
 
     def __init__(
@@ -84,6 +89,9 @@ class RolloutCollector:
         given = (problems, algorithm, engine, rewards, sampling, self._text)
         self._asker = Asker(*given) if player is None else EpisodeAsker(*given, player=player)
         self._mask: Container[End] = () if player is None else player.config.mask
+        self._turn_weight = None if not algorithm.needs.turns or player is None else player.config.weight
+        if algorithm.needs.turns and player is None:
+            raise SetupError(f"{algorithm.name} has turns paid one by one, and without an environment there are none.")
         self._order = order_of(len(problems), questions, sampling.seed, end, mixed, rule)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
@@ -234,6 +242,8 @@ class RolloutCollector:
             **({} if rewarded.correct is None else {"correct": rewarded.correct}),
             **({"baseline": torch.tensor([one or 0.0 for one in worth], dtype=torch.float64)} if worth else {}),
         }
+        if self._turn_weight is not None:
+            fields |= turn_fields([episode for group in rollouts for episode in group.episodes], self._turn_weight)
         return Flat(lengths, fields, progress)
 
     def _collection(self, rollouts: Sequence[Rollouts], progress: float, metrics: dict[str, float]) -> Collection:

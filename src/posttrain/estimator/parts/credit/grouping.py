@@ -24,13 +24,14 @@ def graded_rewards(batch: Batch) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"
     return torch.where(graded, batch.reward, 0.0), graded
 
 
-def _index(group: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+def index_of(group: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """The groups numbered from 0 on, in the order of their numbers."""
     return torch.unique(group, return_inverse=True)[1]  # pyright: ignore
 
 
 def group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     """On every row the sum over its group."""
-    index = _index(group)
+    index = index_of(group)
     return torch.zeros_like(values).index_add_(0, index, values)[index]
 
 
@@ -65,7 +66,7 @@ def spread(batch: Batch, per_row: Float[Tensor, " B"]) -> Batch:
 
 def group_max(values: Float[Tensor, " B"], group: Int[Tensor, " B"], among: Bool[Tensor, " B"]) -> Float[Tensor, " B"]:
     """On every row the largest of its group's values, of the rows `among`; -inf where there is none."""
-    index, lowest = _index(group), torch.full_like(values, -torch.inf)
+    index, lowest = index_of(group), torch.full_like(values, -torch.inf)
     return lowest.scatter_reduce(0, index, torch.where(among, values, lowest), "amax")[index]
 
 
