@@ -100,6 +100,46 @@ def test_two_ranks_play_what_one_plays(tmp_path: Path, plain: Path, mode: str) -
         torch.testing.assert_close(weights(tmp_path)[name], value, rtol=0, atol=2e-5)
 
 
+SHAKY = """
+from pathlib import Path
+from posttrain.environments.kinds.guess import GuessConfig
+
+
+class Shaky:
+    def __init__(self, left):
+        self.plain, self.left = GuessConfig(question="?", max_turns=4).build()(), Path(left)
+
+    async def reset(self, columns, seed):
+        self.file = self.left / str(columns["number"])
+        return await self.plain.reset(columns, seed)
+
+    async def step(self, turn):
+        if int(self.file.name) % 4 == 1 and not self.file.exists():
+            self.file.touch()
+            raise RuntimeError("once")
+        return await self.plain.step(turn)
+
+    async def close(self):
+        await self.plain.close()
+"""
+
+
+def test_ranks_in_lockstep_play_again_what_failed_on_one(tmp_path: Path, plain: Path) -> None:
+    (tmp_path / "own.py").write_text(SHAKY)
+    (tmp_path / "left").mkdir()
+    shaky = {**SMALL["environment"], "name": "class", "path": "own.py:Shaky", "options": {"left": str(tmp_path / "left")}}
+    del shaky["question"]
+    changes = f"environment={json.dumps({**shaky, 'retries': 2})}", "distributed={mode: fsdp2, processes: 2}"
+    command(tmp_path, "--allow-code", *(word for change in changes for word in ("--set", change)))
+    found = metrics(tmp_path)
+    assert all(step["env/faults"] == 0 for step in found) and any(step["env/retried"] > 0 for step in found)
+    for one, two in zip(metrics(plain), found, strict=True):
+        for name in ("env/turns", "reward/mean", "rollout/tokens"):
+            assert one[name] == two[name], name
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(tmp_path)[name], value, rtol=0, atol=2e-5)
+
+
 def test_a_run_that_is_killed_in_mid_episode_goes_on(tmp_path: Path, plain: Path) -> None:
     words = [sys.executable, "-c", KILLED, "run", written(tmp_path)]
     done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, timeout=300, check=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from posttrain.rewards.reading.arguments import Call
 
@@ -69,4 +69,25 @@ class Environment(Protocol):
 
     async def close(self) -> None:
         """Frees what it holds."""
+        ...
+
+
+@runtime_checkable
+class KeepsTime(Protocol):
+    """An environment that ends itself what takes too long, as one does that waits for a process with others: nobody else
+    measures its calls.
+    """
+
+    @property
+    def keeps_time(self) -> Literal[True]:
+        """Says so."""
+        ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """What makes environments and holds something for all of them, as processes, until the run ends."""
+
+    def close(self) -> None:
+        """Frees it."""
         ...

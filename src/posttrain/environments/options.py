@@ -51,6 +51,9 @@ class EnvironmentConfig(Config, ABC):
     """Seconds that the environment has for the beginning, and for each turn."""
     concurrency: Count = 64
     """Environments that work at a time."""
+    retries: Annotated[int, Field(ge=0, le=3)] = 0
+    """How often an episode that failed is played again, from its beginning and with the same seeds, before it counts as
+    failed. A network is worth it; a bug of the environment fails each time."""
     max_error_rate: Share = 0.2
     """A run whose environment fails more often (deadline, an exception) ends with exit code 7; failed episodes are in no
     group's baseline, and carry no loss."""
@@ -85,6 +88,11 @@ class EnvironmentConfig(Config, ABC):
     def label(self) -> str:
         """What it is called."""
         return self.name
+
+    @property
+    def at_once(self) -> int | None:
+        """Episodes that it can have at a time; None: any number."""
+        return None
 
     @property
     def observed(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from posttrain.environments.base import Environment, Message, Start, Step, Turn
+from posttrain.environments.base import Closes, Environment, KeepsTime, Message, Start, Step, Turn
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.rewards.values import MAX_SCORE, Refused, as_text
 
@@ -94,8 +94,8 @@ class Sessions:
 
     def close(self) -> None:
         """Ends the thread, and what makes environments, where that can be."""
-        if (end := getattr(self._make, "close", None)) is not None:
-            end()
+        if isinstance(self._make, Closes):
+            self._make.close()
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(_cancelled(), self._loop).result(ALIVE)
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -118,7 +118,7 @@ class Sessions:
     async def _guarded(
         self, one: Environment, call: Callable[[], Awaitable[Any]], checked: Callable[[Any], T]
     ) -> T | Failure:
-        own = getattr(one, "keeps_time", False)
+        own = isinstance(one, KeepsTime)
         try:
             return checked(await (call() if own else asyncio.wait_for(call(), self._deadline)))
         except TimeoutError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from posttrain.settings.data import Encoding
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.episodes.credit import credited
 from posttrain.train.collect.episodes.episode import Episode
+from posttrain.train.collect.episodes.metrics import episode_metrics
 from posttrain.train.collect.episodes.player import Asked, Player
 from posttrain.train.collect.rollouts import RolloutCollector
 from tiny import Thirds, make_model
@@ -283,6 +285,83 @@ def test_failures_are_masked_and_counted(where: str, end: str) -> None:
     assert collection.metrics.get(f"env/end/{end}", 0) == pytest.approx(
         float(failed.double().mean()) if end != "max_turns" else 1.0
     )
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "is late to begin"])
+def test_what_failed_by_chance_is_played_again(how: str, tmp_path: Path) -> None:
+    """Once for each of some rows, which it knows by a file that it leaves: afterwards all is what it is without that."""
+
+    class Shaky(Scripted):
+        async def reset(self, columns: Mapping[str, Any], seed: int) -> Start:
+            start = await super().reset(columns, seed)
+            await self._may_fail("is late to begin")
+            return start
+
+        async def step(self, turn: Turn) -> Step:
+            if self._turns == 1:
+                await self._may_fail(how if how != "is late to begin" else "")
+            return await super().step(turn)
+
+        async def _may_fail(self, now: str) -> None:
+            left = tmp_path / str(self._seed)
+            if now == how and self._seed % 3 == 1 and not left.exists():
+                left.touch()
+                await hangs() if how != "raises" else 1 / 0
+
+    class Config(ScriptedConfig):
+        def build(self) -> Callable[[], Environment]:
+            return lambda: Shaky(self)
+
+    given: dict[str, Any] = {"says": lambda n, t, _: said("on", reward=float(n)), "max_turns": 3, "deadline": 0.2}
+    usual, found = episodes(ScriptedConfig(**given)), episodes(Config(**given, retries=1))
+    assert [one.retried for one in found] == [int(i % 3 == 1) for i in range(8)] and len(list(tmp_path.iterdir())) == 3
+    for one, other in zip(found, usual, strict=True):
+        assert one.end == other.end and one.version == other.version and one.shown()["turns"] == other.shown()["turns"]
+        for mine, theirs in zip(one.row(0), other.row(0), strict=True):
+            assert mine.tolist() == theirs.tolist()
+    assert episode_metrics(found)["env/retried"] == 3 / 8 and found[1].shown()["retried"] == 1
+    assert episode_metrics(found)["env/faults"] == 0 == episode_metrics(usual)["env/retried"]
+
+
+def test_a_bug_of_the_environment_fails_each_time() -> None:
+    tried = list[int]()
+
+    def says(number: int, turn: int, _: Turn) -> Step:
+        if (number, turn) == (3, 2):
+            tried.append(number)
+        return HOSTILE["raises"](turn) if (number, turn) == (3, 2) else said("on")
+
+    found = episodes(ScriptedConfig(says=says, max_turns=3, retries=3))
+    assert [(one.end, one.retried) for one in found] == [("fault", 3) if i == 3 else ("max_turns", 0) for i in range(8)]
+    assert len(tried) == 4
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_an_environment_that_has_room_for_few_plays_them_in_turn(most: int) -> None:
+    living, highest = 0, 0
+
+    class Counted(Scripted):
+        async def reset(self, columns: Mapping[str, Any], seed: int) -> Start:
+            nonlocal living, highest
+            living += 1
+            highest = max(highest, living)
+            return await super().reset(columns, seed)
+
+        async def close(self) -> None:
+            nonlocal living
+            living -= 1
+
+    class Config(ScriptedConfig):
+        at_once: ClassVar[int] = most  # type: ignore[assignment]
+
+        def build(self) -> Callable[[], Environment]:
+            return lambda: Counted(self)
+
+    given: dict[str, Any] = {"says": lambda n, t, _: said("on", reward=float(n)), "max_turns": 3}
+    usual, found = episodes(ScriptedConfig(**given)), episodes(Config(**given))
+    assert (living, highest) == (0, most)
+    for one, other in zip(found, usual, strict=True):
+        assert [part.tolist() for part in one.row(0)] == [part.tolist() for part in other.row(0)]
 
 
 def test_too_many_failures_end_the_run() -> None:

@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.environments.base import Start, Step, Turn
 from posttrain.environments.isolated.plain import of_turn
@@ -107,9 +107,9 @@ class Hosts:
 
 
 class OwnEnvironment:
-    """An `Environment` in a process that may have several. It keeps its own time: waiting for the process is not counted."""
+    """An `Environment` in a process that may have several; one that `KeepsTime`: waiting for the process is not counted."""
 
-    keeps_time = True
+    keeps_time: Literal[True] = True
 
     def __init__(self, host: Host, number: int, deadline: float) -> None:
         self._host, self._number, self._deadline = host, number, deadline

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from posttrain.data.sources import Record
+from posttrain.environments.base import Start
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Failure, Sessions
 from posttrain.environments.task import begun, seed_of
@@ -40,20 +42,24 @@ class Beginnings:
         """
         left = iter(records)
         with Sessions.of(self._config) as sessions:
-            while some := list(islice(left, TOGETHER)):
+            while some := list(islice(left, self._config.at_once or TOGETHER)):
                 yield from self._begun(sessions, some)
 
     def _begun(self, sessions: Sessions, records: Sequence[Record]) -> Iterator[Record]:
         able = [one for one in records if one.fault is None]
         tasks = [(one.columns, seed_of(one.columns, self._seed)) for one in able]
-        started = sessions.reset(tasks)
-        sessions.end([environment for environment, _ in started if environment is not None])
+        started = self._started(sessions, tasks)
+        for _ in range(self._config.retries):
+            failed = [place for place, start in enumerate(started) if isinstance(start, Failure)]
+            again = self._started(sessions, [tasks[place] for place in failed])
+            for place, start in zip(failed, again, strict=True):
+                started[place] = start
         starts = iter(zip(tasks, started, strict=True))
         for one in records:
             if one.fault is not None:
                 yield one
                 continue
-            (columns, seed), (_, start) = next(starts)
+            (columns, seed), start = next(starts)
             if isinstance(start, Failure):
                 yield replace(one, fault=f"the environment does not begin: {start.reason}")
             else:
@@ -61,3 +67,9 @@ class Beginnings:
                 if tools_as:
                     tell("tools-in-words", IN_WORDS)
                 yield replace(one, columns=begun(columns, seed, start, tools_as))
+
+    def _started(self, sessions: Sessions, tasks: Sequence[tuple[Mapping[str, Any], int]]) -> list[Start | Failure]:
+        """How each begins. None is played."""
+        started = sessions.reset(tasks)
+        sessions.end([environment for environment, _ in started if environment is not None])
+        return [start for _, start in started]

@@ -32,7 +32,8 @@ class Played:
 @dataclass(frozen=True, slots=True, eq=False)
 class Episode:
     """What was played, why it ended, and of one that failed the reason. `version` is that of the weights that played. It is
-    `cut_off` where the last turn found no more room in the episode or the context, rather than in its own limit.
+    `cut_off` where the last turn found no more room in the episode or the context, rather than in its own limit. It was
+    `retried` so often: played again from its beginning because it had failed.
     """
 
     played: tuple[Played, ...]
@@ -40,6 +41,7 @@ class Episode:
     version: int
     fault: str | None = None
     cut_off: bool = False
+    retried: int = 0
 
     @property
     def failed(self) -> bool:
@@ -95,6 +97,7 @@ class Episode:
             "turns": [_shown(one) for one in self.played],
             "end": self.end,
             **({"fault": self.fault} if self.fault is not None else {}),
+            **({"retried": self.retried} if self.retried else {}),
         }
 
 

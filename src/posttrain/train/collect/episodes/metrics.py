@@ -9,7 +9,8 @@ from posttrain.train.collect.episodes.episode import Episode
 
 
 def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Turns and others' tokens an episode; shares of why they end and of those that failed; calls a turn, those that could
+    """Turns and others' tokens an episode; shares of why they end, of those that failed and of those that were played
+    again for they had failed; calls a turn, those that could
     not be read; turns that were cut off, and observations that were cut. Nothing where there is no environment.
     """
     if not episodes:
@@ -24,6 +25,7 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         **{f"env/end/{end}": count / number for end, count in sorted(ends.items())},
         "env/turns_cut_off": sum(one.turn.finish == "length" for one in played) / max(len(played), 1),
         "env/faults": sum(one.failed for one in episodes) / number,
+        "env/retried": sum(one.retried > 0 for one in episodes) / number,
         "env/observation_tokens": sum(len(one.glue) for one in played) / number,
         "env/observations_cut": sum(one.cut for one in played) / max(len(played), 1),
         **({"env/calls": len(calls) / len(played)} if calls else {}),

@@ -13,10 +13,10 @@ from posttrain.data.answers import AnswerText
 from posttrain.data.encoding.glue import Glue
 from posttrain.data.rows import BadRow
 from posttrain.distributed.ranks import any_of
-from posttrain.environments.base import End, Environment, Step, Turn
+from posttrain.environments.base import FAILED, End, Environment, Step, Turn
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Failure, Sessions
-from posttrain.environments.task import task_of
+from posttrain.environments.task import Task, task_of
 from posttrain.estimator.batch import Request
 from posttrain.rewards.reading.calls import FORMATS, unthought
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling
@@ -38,12 +38,14 @@ class Asked:
 
 @dataclass(slots=True)
 class _Live:
-    """An episode as it is played. `history` are all ids until now."""
+    """An episode as it is played, for the first time or after it failed so often. `history` are all ids until now."""
 
     asked: Asked
+    task: Task
     sample: int
     history: list[int]
     tools: Any
+    retried: int = 0
     environment: Environment | None = None
     played: list[Played] = field(default_factory=list[Played])
     end: End | None = None
@@ -59,9 +61,13 @@ class _Live:
     def over(self, end: End, fault: str | None = None) -> None:
         self.end, self.fault = end, fault
 
+    def again(self) -> _Live:
+        """The same from its beginning."""
+        return _Live(self.asked, self.task, self.sample, list(self.asked.prompt), self.tools, self.retried + 1)
+
     def done(self) -> Episode:
         assert self.end is not None
-        return Episode(tuple(self.played), self.end, self.version, self.fault, self.cut_off)
+        return Episode(tuple(self.played), self.end, self.version, self.fault, self.cut_off, self.retried)
 
 
 class Player:
@@ -118,21 +124,38 @@ class Player:
             EngineError: the engine failed.
         """
         of = [(one, task_of(one.columns)) for one in asked]
-        live = [_Live(one, i, list(one.prompt), list(task.tools)) for one, task in of for i in range(one.n)]
-        tasks = [task for one, task in of for _ in range(one.n)]
-        given = [(task.columns, task.seed) for task in tasks]
+        live = [_Live(one, task, i, list(one.prompt), list(task.tools)) for one, task in of for i in range(one.n)]
+        self._played(live, sampling)
+        for _ in range(self._config.retries):
+            failed = [place for place, one in enumerate(live) if one.end in FAILED]
+            if not self._goes_on(failed):
+                break
+            again = [live[place].again() for place in failed]
+            self._played(again, sampling)
+            for place, one in zip(failed, again, strict=True):
+                live[place] = one
+        episodes = iter([one.done() for one in live])
+        return [[next(episodes) for _ in range(one.n)] for one in asked]
+
+    def _played(self, live: Sequence[_Live], sampling: Sampling) -> None:
+        """All of them, as many at a time as the environment has room for. Ranks in lockstep do so equally often."""
+        left, most = list(live), self._config.at_once
+        while self._goes_on(left):
+            together, left = left[:most], left[most:] if most is not None else []
+            self._together(together, sampling)
+
+    def _together(self, live: Sequence[_Live], sampling: Sampling) -> None:
+        given = [(one.task.columns, one.task.seed) for one in live]
         try:
-            for one, task, (environment, start) in zip(live, tasks, self._sessions.reset(given), strict=True):
+            for one, (environment, start) in zip(live, self._sessions.reset(given), strict=True):
                 one.environment = environment
                 if isinstance(start, Failure):
                     one.over(start.end, start.reason)
-                elif not task.began_so(start):
+                elif not one.task.began_so(start):
                     one.over("fault", "it began otherwise than before with the same row and seed")
             self._all_turns(live, sampling)
         finally:
             self._sessions.end([one.environment for one in live if one.environment is not None])
-        episodes = iter([one.done() for one in live])
-        return [[next(episodes) for _ in range(one.n)] for one in asked]
 
     def _all_turns(self, live: Sequence[_Live], sampling: Sampling) -> None:
         turn = 0
@@ -145,7 +168,7 @@ class Player:
                 self._answered(one, step, sampling)
             turn += 1
 
-    def _goes_on(self, playing: Sequence[_Live]) -> bool:
+    def _goes_on(self, playing: Sequence[Any]) -> bool:
         return any_of(bool(playing), EXPECTED) if self._lockstep else bool(playing)
 
     def _sampled(self, playing: Sequence[_Live], sampling: Sampling, turn: int) -> list[Completion]:
