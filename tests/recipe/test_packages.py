@@ -32,6 +32,25 @@ def optimizer(name: str) -> dict[str, Any]:
     return training(lr_scheduler_type="constant", extra={"optim": name, "optim_target_modules": ["attn"]})
 
 
+def playing(name: str, **told: Any) -> dict[str, Any]:
+    rollout = {"questions_per_step": 2, "n": 2, "max_tokens": 4}
+    environment = {"name": name, "max_turns": 2, **told}
+    data = {"chat_template": False, "train": {"environment": {"rows": 4}}}
+    return {"algorithm": {"name": "grpo"}, "environment": environment, "data": data, "rollout": rollout, **training()}
+
+
+OTHERS = [
+    (
+        playing("openenv", url="ws://127.0.0.1:1", observation="said"),
+        "websockets",
+        "environment: openenv needs the package websockets: pip install 'posttrain[openenv]'",
+    ),
+    (
+        playing("verifiers", id="some-environment"),
+        "verifiers",
+        "environment: some-environment needs the package verifiers: pip install 'posttrain[verifiers]'",
+    ),
+]
 CASES = [
     *((training(report_to=[name]), package, f"training.report_to: {name} needs") for name, package in TRACKERS.items()),
     (training(optimizer={"name": "adamw_8bit"}), "bitsandbytes", "training.optimizer: adamw_8bit needs"),
@@ -45,6 +64,7 @@ CASES = [
         "bitsandbytes",
         "model.quantization: int8 needs the package bitsandbytes: pip install 'posttrain[quantization]'",
     ),
+    *OTHERS,
     *((optimizer(name), module, f"training.extra.optim: {name} needs") for name, (module, _) in PACKAGE_OF.items()),
     ({"eval": {}, "distributed": {"mode": "zero2", "processes": 2}}, "deepspeed", "distributed.mode: zero2 needs"),
     (

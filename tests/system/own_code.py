@@ -1,10 +1,11 @@
-"""What somebody else's file or package holds: a loss, a reward class, a schedule and a transform."""
+"""What somebody else's file or package holds: a loss, a reward class, a schedule, a transform and an environment."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from posttrain import Group, Judgement
+from posttrain.environments.base import Start, Step, Turn
 from posttrain.estimator import Algorithm, Estimator, Metric, Needs, Term, View
 from posttrain.estimator.parts import advantage, average, denominator, metric
 from posttrain.estimator.parts.credit import baseline
@@ -53,3 +54,21 @@ def steps_down(step: int, steps: int, warmup: int, low: float = 0.5) -> float:
 def shifted(columns: dict[str, Any], rng: Any, by: str = "1+") -> dict[str, Any]:
     """A longer question of the same form."""
     return {**columns, "prompt": by + columns["prompt"]}
+
+
+class Countdown:
+    """Asks for the next lower number, so often."""
+
+    def __init__(self, times: int = 3) -> None:
+        self.left = times
+
+    def reset(self, columns: dict[str, Any], seed: int) -> Start:
+        return Start([{"role": "user", "content": f"{seed % 10}="}])
+
+    def step(self, turn: Turn) -> Step:
+        self.left -= 1
+        right = turn.text.startswith(str(self.left))
+        return Step([{"role": "user", "content": f"{self.left}="}], float(right), not self.left, {"correct": right})
+
+    def close(self) -> None:
+        pass

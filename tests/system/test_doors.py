@@ -43,7 +43,7 @@ RL = {
     "training": {"max_steps": 6, "rows_per_step": 8, "learning_rate": 0.01, "save_every": 2, "schedule": DOWN},
     "output_dir": "runs/rl",
 }
-KINDS = ("algorithms", "rewards", "schedules", "transforms")
+KINDS = ("algorithms", "rewards", "schedules", "transforms", "environments")
 pytestmark = pytest.mark.system
 
 
@@ -236,6 +236,8 @@ even = theirs:Even
 steps_down = theirs:steps_down
 [posttrain.transforms]
 shifted = theirs:shifted
+[posttrain.environments]
+countdown = theirs:Countdown
 """
 
 
@@ -252,7 +254,7 @@ def furnished(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_an_installed_package_brings_is_listed_run_and_gone_on_with(furnished: Path, tmp_path: Path) -> None:
     shell = Shell(furnished, tmp_path)
-    brought = dict(zip(KINDS, ("undecided plain_pg", "even", "steps_down", "shifted"), strict=True))
+    brought = dict(zip(KINDS, ("undecided plain_pg", "even", "steps_down", "shifted", "countdown"), strict=True))
     for kind, names in brought.items():
         code, out, err = shell("list", kind)
         assert (code, err) == (0, "")
@@ -276,6 +278,22 @@ def test_what_an_installed_package_brings_is_listed_run_and_gone_on_with(furnish
     assert "reward/even" in shell.metrics("runs/rl")[0]
     code, out, err = shell("data", "rl.yaml")
     assert code == 0 and "<|user|>0+" in out, err
+
+
+def test_an_environment_of_an_installed_package_is_played_and_checked(furnished: Path, tmp_path: Path) -> None:
+    shell = Shell(furnished, tmp_path)
+    values = {
+        **RL,
+        "environment": {"name": "countdown", "options": {"times": 2}, "max_turns": 3, "turn_tokens": 2},
+        "data": {"chat_template": False, "train": {"environment": {"rows": 8}}},
+        "training": {"max_steps": 2, "learning_rate": 0.01},
+    }
+    (tmp_path / "play.yaml").write_text(yaml.safe_dump({key: value for key, value in values.items() if key != "rewards"}))
+    code, _, err = shell("run", "play.yaml", "--set", "algorithm={name: grpo, kl_coef: 0}")
+    assert code == 0, err
+    assert all(0 < line["env/turns"] <= 2 and line["env/faults"] == 0 for line in shell.metrics("runs/rl"))
+    code, out, err = shell("env", "check", "countdown")
+    assert code == 0 and "none failed" in out, err
 
 
 def test_a_package_that_cannot_be_imported_harms_nobody_else(furnished: Path, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from posttrain.data.reader import Reader
 from posttrain.data.sources import Record, read
 from posttrain.data.transforms import TransformedData, Transforms
 from posttrain.environments.kinds import AnyEnvironment
-from posttrain.environments.kinds.class_ import ClassEnvironment
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.errors import CheckpointError, RecipeError
 from posttrain.execution.evaluation import Evaluation, evaluate
@@ -30,6 +29,7 @@ from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.passage import all_of
 from posttrain.model.load import context_of, load
 from posttrain.model.tokenizer import eos_ids
+from posttrain.recipe.code import own_paths
 from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
@@ -185,9 +185,12 @@ def _environment(of_run: dict[str, Any]) -> EnvironmentConfig | None:
     if of_run.get("environment") is None:
         return None
     environment: EnvironmentConfig = TypeAdapter[Any](AnyEnvironment).validate_python(of_run["environment"])
-    if isinstance(environment, ClassEnvironment) and not environment.trusted:
+    if paths := own_paths(environment):
+        raise RecipeError(f"environment: the run plays with code, {paths[0]}, and eval runs none. Evaluate in the run.")
+    if environment.other_machine is not None:
         raise RecipeError(
-            f"environment: the run plays with code, {environment.path}, and eval runs none. Evaluate in the run."
+            f"environment: the run plays with {environment.other_machine}, on another machine, which eval asks nothing. "
+            "Evaluate in the run."
         )
     return environment
 

@@ -18,6 +18,9 @@ Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help
 AllowRemoteEngine = Annotated[
     bool, typer.Option("--allow-remote-engine", help="A rollout server on another machine may be used.")
 ]
+AllowRemoteEnvironment = Annotated[
+    bool, typer.Option("--allow-remote-environment", help="An environment on another machine may play.")
+]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Code that the recipe names by path may run.")]
 
 

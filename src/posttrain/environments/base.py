@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from posttrain.rewards.reading.arguments import Call
 
-__all__ = ["FAILED", "Call", "End", "Environment", "Message", "Start", "Step", "Turn"]
+__all__ = ["FAILED", "Call", "Closes", "End", "Environment", "KeepsTime", "Message", "Start", "Step", "Turn"]
 
 Message = Mapping[str, str]
 """A role and a content, as in conversations of the data; and the name of a tool, where it is a tool that answers."""

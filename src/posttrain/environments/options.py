@@ -90,6 +90,21 @@ class EnvironmentConfig(Config, ABC):
         return self.name
 
     @property
+    def package(self) -> tuple[str, str] | None:
+        """A package that it needs and this one does not bring, by its name in Python, and what is to be installed."""
+        return None
+
+    @property
+    def foreign_code(self) -> str | None:
+        """Of others' code that it runs, beside the path of a class of yours: what is loaded; it then needs --allow-code."""
+        return None
+
+    @property
+    def other_machine(self) -> str | None:
+        """The address of the other machine that it is on; it then needs --allow-remote-environment."""
+        return None
+
+    @property
     def at_once(self) -> int | None:
         """Episodes that it can have at a time; None: any number."""
         return None

@@ -94,7 +94,7 @@ class Sessions:
 
     def close(self) -> None:
         """Ends the thread, and what makes environments, where that can be."""
-        if isinstance(self._make, Closes):
+        if isinstance(self._make, Closes) and not isinstance(self._make, type):  # a class's close is of its environments
             self._make.close()
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(_cancelled(), self._loop).result(ALIVE)

@@ -72,19 +72,24 @@ class _Tool:
     async def called(self, arguments: Mapping[str, Any]) -> str:
         """Its result, or what is wrong with the arguments."""
         try:
-            checked = self._adapter.validate_python(ArgsKwargs((), self._named(arguments)))
+            checked = self._adapter.validate_python(ArgsKwargs((), named(arguments, self._parameters["properties"])))
         except ValidationError as error:
             faults = [_fault(one["type"], one["loc"], one["msg"]) for one in error.errors(include_input=False)[:FAULTS]]
             return f"{self._function.__name__} was not called: {'; '.join(faults)}."
         result = self._function(**checked)
         return result if isinstance(result, str) else await result
 
-    def _named(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name, also those that came by place; and read, where they came as text."""
-        schemas: Mapping[str, Mapping[str, Any]] = self._parameters["properties"]
-        by_place = {str(place): name for place, name in enumerate(schemas) if name not in arguments}
-        named = {by_place.get(key, key): value for key, value in arguments.items()}
-        return {key: _read(value, schemas.get(key, {})) for key, value in named.items()}
+
+def named(arguments: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Arguments by name, also those that came by place; and read, where they came as text.
+
+    Args:
+        arguments: of a call.
+        schemas: for each parameter of the tool, in order, its JSON schema.
+    """
+    by_place = {str(place): name for place, name in enumerate(schemas) if name not in arguments}
+    by_name = {by_place.get(key, key): value for key, value in arguments.items()}
+    return {key: _read(value, schemas.get(key, {})) for key, value in by_name.items()}
 
 
 def _read(value: Any, schema: Mapping[str, Any]) -> Any:

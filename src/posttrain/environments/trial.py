@@ -44,7 +44,7 @@ class Trial:
 
 
 def tried(config: EnvironmentConfig) -> list[Trial]:
-    """Plays EPISODES of each policy in order, then backwards, then all at once, turn by turn.
+    """Plays EPISODES of each policy in order, then backwards, then all at once, turn by turn, or as many as it has room for.
 
     Raises:
         SetupError: the environment does not start.
@@ -54,7 +54,9 @@ def tried(config: EnvironmentConfig) -> list[Trial]:
         for policy in POLICIES:
             first = [_played(config, sessions, policy, [number])[0] for number in numbers]
             backwards = [_played(config, sessions, policy, [number])[0] for number in reversed(numbers)]
-            at_once = _played(config, sessions, policy, numbers)
+            most = config.at_once or EPISODES
+            parts = [numbers[start : start + most] for start in range(0, EPISODES, most)]
+            at_once = [one for part in parts for one in _played(config, sessions, policy, part)]
             faults = [f"episode {number}: {one.fault}" for number, one in enumerate(first) if one.fault is not None]
             for how, episodes in (("in another order", backwards[::-1]), ("at once", at_once)):
                 faults += [f"episode {number}: played {how}, {said}" for number, said in _differences(first, episodes)]

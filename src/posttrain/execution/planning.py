@@ -11,20 +11,22 @@ from posttrain.execution.numbers import settled
 from posttrain.execution.prepare.arguments import check_arguments
 from posttrain.execution.prepare.preparation import prepare
 from posttrain.execution.use.merged import check_places
-from posttrain.recipe.code import check_code
+from posttrain.recipe.code import check_permitted
 from posttrain.recipe.recipe import Recipe, Stage
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import hearing
 
 
-def plan(recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False) -> dict[str, Any]:
+def plan(
+    recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False, allow_remote_environment: bool = False
+) -> dict[str, Any]:
     """What `run` would do, after all the checks that it makes; nothing is written but rows that are too many for memory.
 
     Raises:
         PosttrainError: as `run` would.
     """
-    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
-    check_code(recipe, permissions)
+    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment)
+    check_permitted(recipe, permissions)
     check_ground(Path(recipe.output_dir))
     check_folder(Path(recipe.output_dir), recipe)
     return planned(recipe, permissions)

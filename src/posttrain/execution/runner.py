@@ -35,7 +35,7 @@ from posttrain.execution.report.leaving import leave_card, leave_page
 from posttrain.execution.training import engine_of, make_trainer, player_of, sampled_ahead
 from posttrain.execution.use.merged_stage import merge_stage
 from posttrain.model.saving import copy_folder, save_model, withdraw
-from posttrain.recipe.code import check_code
+from posttrain.recipe.code import check_permitted
 from posttrain.recipe.recipe import Recipe, Stage
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.telling import Told, hearing, tell
@@ -63,7 +63,12 @@ class RunResult:
 
 
 def run(
-    recipe: Recipe, *, listeners: Sequence[Listener] = (), allow_remote_engine: bool = False, allow_code: bool = False
+    recipe: Recipe,
+    *,
+    listeners: Sequence[Listener] = (),
+    allow_remote_engine: bool = False,
+    allow_code: bool = False,
+    allow_remote_environment: bool = False,
 ) -> RunResult:
     """Trains as the recipe says; the same call resumes an interrupted run, and does nothing for a finished one.
 
@@ -72,13 +77,14 @@ def run(
         listeners: are told of steps and evaluations.
         allow_remote_engine: a rollout server on another machine may be used; whoever reaches it can control it.
         allow_code: code that the recipe names by path may run.
+        allow_remote_environment: an environment on another machine may play; it reads all that the policy writes.
 
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
         Interrupted: a signal came; the same call goes on.
     """
-    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code)
-    check_code(recipe, permissions)
+    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment)
+    check_permitted(recipe, permissions)
     ranks.join(recipe.distributed.timeout, cpu=not on_gpu(recipe))
     folder = Path(recipe.output_dir)
     check_ground(folder)
@@ -210,7 +216,7 @@ def _run_stages(recipe: Recipe, listeners: Sequence[Listener], permissions: Perm
         for number, stage in enumerate(recipe.stages, 1):
             for listener in listeners if ranks.is_main() else ():
                 listener.on_stage(stage.name, number, len(recipe.stages))
-            run(stage, listeners=listeners, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
+            run(stage, listeners=listeners, **permissions.as_options)
     except BaseException:
         if ranks.is_main() and not first.exists():
             clear(folder)

@@ -1,4 +1,6 @@
-"""Which code of the user's a recipe runs: whether it may, and what tells one state of it from another."""
+"""Which code of the user's a recipe runs, and whose machine plays: whether it may; and what tells one state of the code from
+another.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from pydantic import BaseModel
 
 from posttrain.algorithms import built
 from posttrain.data.transforms import built_transform
+from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Sessions
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import Recipe
@@ -22,12 +25,24 @@ from posttrain.train.schedules import built_schedule
 from posttrain.train.schedules.table import Table
 
 
-def check_code(recipe: BaseModel, permissions: Permissions) -> None:
-    """Refuses code of the user's, unless it is allowed. What installed packages bring is allowed: who installs, trusts.
+def check_permitted(recipe: BaseModel, permissions: Permissions) -> None:
+    """Refuses code of the user's, and environments on other machines, unless they are allowed. What installed packages bring
+    is allowed: who installs, trusts.
 
     Raises:
         RecipeError: names it.
     """
+    away = [
+        part.other_machine
+        for part in parts_of(recipe)
+        if isinstance(part, EnvironmentConfig) and part.other_machine is not None
+    ]
+    if away and not permissions.remote_environment:
+        raise RecipeError(
+            f"environment.url: {away[0]} is not on this machine: it would read all that the policy writes, and what it says "
+            "and pays would be trained on. Who wants that says --allow-remote-environment (in Python: "
+            "allow_remote_environment=True of run)."
+        )
     paths = own_paths(recipe)
     if paths and not permissions.code:
         raise RecipeError(
@@ -36,8 +51,11 @@ def check_code(recipe: BaseModel, permissions: Permissions) -> None:
 
 
 def own_paths(recipe: BaseModel) -> list[str]:
-    """The paths that it names; not those that installed packages bring."""
-    return list(dict.fromkeys(part.path for part in parts_of(recipe) if isinstance(part, Door) and not part.trusted))
+    """The paths that it names, and others' environments; not what installed packages bring by an entry point."""
+    parts = list(parts_of(recipe))
+    paths = [part.path for part in parts if isinstance(part, Door) and not part.trusted]
+    others = [part.foreign_code for part in parts if isinstance(part, EnvironmentConfig) and part.foreign_code is not None]
+    return list(dict.fromkeys([*paths, *others]))
 
 
 def try_code(recipe: Recipe) -> None:
@@ -50,8 +68,9 @@ def try_code(recipe: Recipe) -> None:
     for reward in recipe.rewards:
         if isinstance(reward, Door):
             reward.build(Judged(recipe.data.judged, recipe.rollout.max_tokens if recipe.rollout is not None else 1)).close()
-    if isinstance(recipe.environment, Door):
-        Sessions.of(recipe.environment).close()
+    played = recipe.environment
+    if isinstance(played, Door) or (played is not None and played.foreign_code is not None):
+        Sessions.of(played).close()
     if recipe.training.schedule is not None:
         built_schedule(recipe.training.schedule, recipe.training.learning_rate)
     if isinstance(recipe.training.optimizer, FunctionOptimizer):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 
+from posttrain.environments.options import EnvironmentConfig
 from posttrain.errors import SetupError
 from posttrain.recipe.recipe import Recipe
 from posttrain.settings.adapters import quantization
@@ -21,7 +22,19 @@ def check_packages(recipe: Recipe) -> None:
     Raises:
         SetupError: with a line for each package that is missing, and how to install it.
     """
-    asked = dict.fromkeys(need for one in recipe.stages or [recipe] for need in _needs(one))
+    _check(dict.fromkeys(need for one in recipe.stages or [recipe] for need in _needs(one)))
+
+
+def check_of_environment(played: EnvironmentConfig) -> None:
+    """The same of an environment alone.
+
+    Raises:
+        SetupError: its package is missing.
+    """
+    _check(_need(played))
+
+
+def _check(asked: Iterable[tuple[str, str, str]]) -> None:
     lacking = [
         f"{key} needs the package {name}: pip install {install}" for key, name, install in asked if not _is_there(name)
     ]
@@ -46,6 +59,8 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield f"training.optimizer: {named.name}", *named.package
     if recipe.distributed.by_deepspeed and recipe.distributed.processes > 1:
         yield f"distributed.mode: {recipe.distributed.mode}", "deepspeed", "'posttrain[deepspeed]' (or take fsdp2)"
+    if recipe.environment is not None:
+        yield from _need(recipe.environment)
     beside = recipe.data.demonstrations, *recipe.training.kept.values()
     for source in (*recipe.data.sources.values(), *beside, *recipe.data.eval.values()):
         if isinstance(source, GymSource):
@@ -53,6 +68,11 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     for sampling in (recipe.rollout, *recipe.data.steps):
         if sampling is not None and sampling.engine == "vllm" and not sampling.vllm.addresses:
             yield "engine: vllm", "vllm", "'posttrain[vllm]' (on a CPU: make setup-vllm)"
+
+
+def _need(played: EnvironmentConfig) -> Iterator[tuple[str, str, str]]:
+    if played.package is not None:
+        yield f"environment: {played.label}", *played.package
 
 
 def _is_there(package: str) -> bool:

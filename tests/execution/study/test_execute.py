@@ -99,9 +99,10 @@ def test_a_run_that_is_reported_must_be_finite_and_what_is_allowed_reaches_it(mo
             raise NonFiniteError("Step 7")
 
     monkeypatch.setattr("posttrain.execution.runner.run", run)
+    allowed = Permissions(remote_engine=True, code=True, remote_environment=True)
     with pytest.raises(NonFiniteError, match="Step 7"):
-        execute(study(drift=None), say=lambda _: None, permissions=Permissions(remote_engine=True, code=True))
-    assert len(asked) == 3 + 8 + 8 and all(one == {"allow_remote_engine": True, "allow_code": True} for one in asked)
+        execute(study(drift=None), say=lambda _: None, permissions=allowed)
+    assert len(asked) == 3 + 8 + 8 and all(one == allowed.as_options for one in asked)
 
 
 def test_the_callers_environment_stays_and_a_worker_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,6 +336,21 @@ def test_a_bug_of_the_environment_fails_each_time() -> None:
     assert len(tried) == 4
 
 
+def test_a_class_that_makes_environments_is_not_closed_as_one_of_them() -> None:
+    class Config(ScriptedConfig):
+        def build(self) -> Callable[[], Environment]:
+            config = self
+
+            class Made(Scripted):
+                def __init__(self) -> None:
+                    super().__init__(config)
+
+            return Made
+
+    found = episodes(Config(says=lambda n, t, _: said("on"), max_turns=2))
+    assert {one.end for one in found} == {"max_turns"}
+
+
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_an_environment_that_has_room_for_few_plays_them_in_turn(most: int) -> None:
     living, highest = 0, 0

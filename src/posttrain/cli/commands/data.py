@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.options import AllowCode, Overrides, RecipePath, begun, summary
+from posttrain.cli.options import AllowCode, AllowRemoteEnvironment, Overrides, RecipePath, begun, summary
 from posttrain.cli.screen import out, say
 from posttrain.errors import RecipeError
 
@@ -20,15 +20,16 @@ def data(
     html: Annotated[Path | None, typer.Option(help="A file for all of it, with tokens in colours.")] = None,
     stage: Annotated[str | None, typer.Option(help="Of a recipe that has stages; the first, if not given.")] = None,
     allow_code: AllowCode = False,
+    allow_remote_environment: AllowRemoteEnvironment = False,
 ) -> None:
     """Show RECIPE's data as the model reads it: tokens with their mask, what is left out, what repeats, what leaks."""
     from posttrain.recipe import load_recipe
-    from posttrain.recipe.code import check_code
+    from posttrain.recipe.code import check_permitted
     from posttrain.settings.doors.permissions import Permissions
 
     whole = load_recipe(recipe, overrides)  # packages that training needs may be missing here
-    permissions = Permissions(code=allow_code)
-    check_code(whole, permissions)
+    permissions = Permissions(code=allow_code, remote_environment=allow_remote_environment)
+    check_permitted(whole, permissions)
     stages = {one.name: one for one in whole.stages}
     if stage is not None and stage not in stages:
         raise RecipeError(f"data --stage {stage}: the recipe has {', '.join(stages) or 'no stages'}.")

@@ -8,7 +8,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from posttrain.cli.options import AllowCode
+from posttrain.cli.options import AllowCode, AllowRemoteEnvironment
 from posttrain.cli.screen import out, say
 
 if TYPE_CHECKING:
@@ -24,17 +24,20 @@ def env(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the environment, as max_turns=8.")
     ] = None,
     allow_code: AllowCode = False,
+    allow_remote_environment: AllowRemoteEnvironment = False,
 ) -> None:
     """Play episodes of an environment with a random and a hostile policy, in two orders and at once, and compare them byte by
     byte: exit code 7 where it fails, or they differ.
     """
     from posttrain.environments.trial import tried
     from posttrain.errors import RewardError
-    from posttrain.recipe.code import check_code
+    from posttrain.recipe.code import check_permitted
+    from posttrain.recipe.packages import check_of_environment
     from posttrain.settings.doors.permissions import Permissions
 
     config = _config(name, overrides or [])
-    check_code(config, Permissions(code=allow_code))
+    check_permitted(config, Permissions(code=allow_code, remote_environment=allow_remote_environment))
+    check_of_environment(config)
     trials = tried(config)
     table = Table(Column("policy", no_wrap=True), "episodes", "turns", "done", "right", "paid", "faults")
     for trial in trials:

@@ -31,6 +31,9 @@ def launch(
     option: Annotated[list[str], typer.Option(help="One more line of #SBATCH, or word of docker run.")] = [],  # noqa: B006
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Handed on to `posttrain run`.")] = False,
     allow_remote_engine: Annotated[bool, typer.Option("--allow-remote-engine", help="Handed on to `posttrain run`.")] = False,
+    allow_remote_environment: Annotated[
+        bool, typer.Option("--allow-remote-environment", help="Handed on to `posttrain run`.")
+    ] = False,
 ) -> None:
     """Print the file of a job that runs RECIPE and goes on after an interruption (exit code 75); send it, if told to."""
     from posttrain.execution.launch.jobs import SENT_BY, Job, Place, gpus_of, rendered, send
@@ -57,6 +60,7 @@ def launch(
         raise RecipeError(f"--gpus {gpus}: the recipe needs {gpus_of(checked)}: its processes, and those of its engine.")
     handed = [word for given in overrides for word in ("--set", given)]
     handed += ["--allow-code"] * allow_code + ["--allow-remote-engine"] * allow_remote_engine
+    handed += ["--allow-remote-environment"] * allow_remote_environment
     text = rendered(place, job, checked, path, handed, shown=recipe if is_shipped(path) else None)
     if not submit:
         print(text, end="")

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.options import AllowCode, AllowRemoteEngine, Overrides, RecipePath, begun, checked_recipe, summary
+from posttrain.cli.options import (
+    AllowCode,
+    AllowRemoteEngine,
+    AllowRemoteEnvironment,
+    Overrides,
+    RecipePath,
+    begun,
+    checked_recipe,
+    summary,
+)
 from posttrain.cli.screen import out, say
 from posttrain.cli.unforeseen import tracebacks_kept_in
 from posttrain.errors import RecipeError
@@ -24,14 +33,15 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, print the plan, train nothing.")] = False,
     allow_remote_engine: AllowRemoteEngine = False,
     allow_code: AllowCode = False,
+    allow_remote_environment: AllowRemoteEnvironment = False,
 ) -> None:
     """Train as RECIPE says; the same command resumes an interrupted run."""
     from posttrain.execution.folder.lock import check_unlocked
     from posttrain.execution.folder.same_recipe import check_folder, check_ground
-    from posttrain.recipe.code import check_code
+    from posttrain.recipe.code import check_permitted
 
     checked = checked_recipe(recipe, overrides, output_dir, processes)
-    check_code(checked, Permissions(code=allow_code))
+    check_permitted(checked, Permissions(code=allow_code, remote_environment=allow_remote_environment))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not dry_run and int(os.environ.get("RANK", "0")) == 0:
         check_unlocked(Path(checked.output_dir))  # before torch is imported
@@ -47,7 +57,11 @@ def run(
         sys.exit(launch(sys.argv[1:], checked.distributed.processes))
     from posttrain.cli import console
 
-    allowed = {"allow_remote_engine": allow_remote_engine, "allow_code": allow_code}
+    allowed = {
+        "allow_remote_engine": allow_remote_engine,
+        "allow_code": allow_code,
+        "allow_remote_environment": allow_remote_environment,
+    }
     if dry_run:
         from posttrain.execution.planning import plan
 

@@ -18,8 +18,7 @@ METHODS = ("reset", "step", "close")
 
 
 def environments(path: str, options: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
-    """{"of": a number, "reset": [columns, seed]} → {"start": …}; {"of": …, "step": turn} → {"step": …}; {"of": …,
-    "close": true} → {}; or {"error": …}, and then the environment of that number is gone.
+    """What answers the parent, of a class: see `answering`.
 
     Raises:
         Refused: it cannot be loaded, or is no environment.
@@ -35,7 +34,14 @@ def environments(path: str, options: dict[str, Any]) -> Callable[[dict[str, Any]
         inspect.signature(kind).bind(**options)
     except TypeError as error:
         raise Refused(f"{path}: options: {error}") from None
-    loop, living = asyncio.new_event_loop(), dict[int, Any]()
+    return answering(lambda: kind(**options), asyncio.new_event_loop())
+
+
+def answering(make: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> Callable[[dict[str, Any]], Any]:
+    """{"of": a number, "reset": [columns, seed]} → {"start": …}; {"of": …, "step": turn} → {"step": …}; {"of": …,
+    "close": true} → {}; or {"error": …}, and then the environment of that number is gone.
+    """
+    living = dict[int, Any]()
 
     def came(given: Any) -> Any:
         return loop.run_until_complete(given) if inspect.isawaitable(given) else given
@@ -44,7 +50,7 @@ def environments(path: str, options: dict[str, Any]) -> Callable[[dict[str, Any]
         number = request["of"]
         try:
             if "reset" in request:
-                living[number] = one = kind(**options)
+                living[number] = one = make()
                 return {"start": _plain(of_start(came(one.reset(*request["reset"]))))}
             if "step" in request:
                 return {"step": _plain(of_step(came(living[number].step(turn_of(request["step"])))))}

@@ -9,7 +9,7 @@ import itertools
 import json
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from posttrain.environments.base import Start, Step, Turn
@@ -75,21 +75,19 @@ class Host:
 
 
 class Hosts:
-    """Makes environments of a class, dealt to so many processes.
+    """Makes environments, dealt to so many processes.
 
     Args:
-        path: of the class (`posttrain.settings.doors.code`).
-        options: keyword arguments of it.
+        command: of a process that answers as `child.answering` does.
         processes: how many.
         deadline: seconds that one has for an answer in which its process computes or sleeps.
 
     Raises:
-        SetupError: the class cannot be loaded.
+        SetupError: the first process does not start.
     """
 
-    def __init__(self, path: str, options: Mapping[str, Any], *, processes: int, deadline: float) -> None:
-        command = [sys.executable, "-P", "-m", "posttrain.environments.isolated.child", path, json.dumps(dict(options))]
-        self._hosts = [Host(command) for _ in range(processes)]
+    def __init__(self, command: Sequence[str], *, processes: int, deadline: float) -> None:
+        self._hosts = [Host(list(command)) for _ in range(processes)]
         self._turn, self._numbers, self._deadline = itertools.cycle(self._hosts), itertools.count(1), deadline
         try:
             self._hosts[0].start()
@@ -104,6 +102,16 @@ class Hosts:
         """Ends the processes."""
         for host in self._hosts:
             host.close()
+
+
+def of_class(path: str, options: Mapping[str, Any]) -> list[str]:
+    """The command of a process that has environments of a class.
+
+    Args:
+        path: of the class (`posttrain.settings.doors.code`).
+        options: keyword arguments of it.
+    """
+    return [sys.executable, "-P", "-m", "posttrain.environments.isolated.child", path, json.dumps(dict(options))]
 
 
 class OwnEnvironment:

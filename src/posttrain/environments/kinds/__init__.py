@@ -10,9 +10,11 @@ from posttrain.environments.kinds.class_ import ClassEnvironment
 from posttrain.environments.kinds.echo import EchoConfig
 from posttrain.environments.kinds.grid import GridConfig
 from posttrain.environments.kinds.guess import GuessConfig
+from posttrain.environments.kinds.openenv import OpenEnvConfig
 from posttrain.environments.kinds.sql import SqlConfig
 from posttrain.environments.kinds.twenty import TwentyConfig
 from posttrain.environments.kinds.user import UserConfig
+from posttrain.environments.kinds.verifiers import VerifiersConfig
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.settings.doors.door import installed
 from posttrain.settings.doors.kinds import Kind
@@ -26,6 +28,8 @@ ENVIRONMENTS: tuple[type[EnvironmentConfig], ...] = (
     UserConfig,
     EchoConfig,
     ClassEnvironment,
+    OpenEnvConfig,
+    VerifiersConfig,
 )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from posttrain.environments.base import Environment
-from posttrain.environments.isolated.own import Hosts
+from posttrain.environments.isolated.own import Hosts, of_class
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.settings.doors.door import DoorToProcess
 
@@ -28,4 +28,4 @@ class ClassEnvironment(DoorToProcess, EnvironmentConfig):
     def build(self) -> Callable[[], Environment]:
         """With its first process started."""
         processes = min(self.concurrency, os.cpu_count() or 1)
-        return Hosts(self.path, self.options, processes=processes, deadline=self.deadline)
+        return Hosts(of_class(self.path, self.options), processes=processes, deadline=self.deadline)

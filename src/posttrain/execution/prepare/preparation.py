@@ -34,7 +34,7 @@ from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
-from posttrain.recipe.code import check_code, fingerprints
+from posttrain.recipe.code import check_permitted, fingerprints
 from posttrain.recipe.packages import check_packages
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.make import Graders, make_rewards
@@ -277,7 +277,7 @@ def _checked(recipe: Recipe, permissions: Permissions) -> Algorithm:
     """The algorithm, after what can be checked of it before anything is loaded."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    check_code(recipe, permissions)
+    check_permitted(recipe, permissions)
     algorithm = credited(built(recipe.algorithm), recipe.environment)
     recipe.check_built(algorithm)
     check_asked(recipe, algorithm.needs)

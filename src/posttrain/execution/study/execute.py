@@ -219,7 +219,7 @@ def _one(job: Job, permissions: Permissions) -> None:
     try:
         for recipe in (job.recipe, job.line):
             if recipe is not None:
-                run(recipe, allow_remote_engine=permissions.remote_engine, allow_code=permissions.code)
+                run(recipe, **permissions.as_options)
     except NonFiniteError as error:
         if not job.may_fail:
             raise

@@ -13,7 +13,7 @@ from posttrain.errors import RecipeError
 from posttrain.execution.study.config import StudyConfig
 from posttrain.execution.study.continual.measures import MEASURE
 from posttrain.execution.study.continual.recipes import anchored, task_stages
-from posttrain.recipe.code import check_code
+from posttrain.recipe.code import check_permitted
 from posttrain.recipe.recipe import Recipe, read_recipe
 from posttrain.recipe.resolve.over import OF_THE_TASK, over
 from posttrain.recipe.source import YamlSource
@@ -67,7 +67,7 @@ class Matrix:
         final = [self._checked(run) for pair in self.pairs() for run in self.final(*pair, rate)]
         lines = [line for pair in self.pairs() for run in self.final(*pair, rate) if (line := self.line(run)) is not None]
         for recipe in (*starts, *tuning, *final, *lines):
-            check_code(recipe, permissions)
+            check_permitted(recipe, permissions)
         return f"{len(starts)} start models, {len(tuning)} runs to choose learning rates by, {len(final)} to report."
 
     def pairs(self) -> Iterator[tuple[str, str]]:

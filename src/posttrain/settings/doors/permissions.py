@@ -10,8 +10,19 @@ class Permissions:
     """Who starts a run gives them; a recipe cannot.
 
     remote_engine: a rollout server on another machine may be used; whoever reaches it can control it. code: functions and
-    classes that the recipe names by path may run.
+    classes that the recipe names by path may run. remote_environment: an environment on another machine may play; it reads
+    all that the policy writes, and what it says and pays is trained on.
     """
 
     remote_engine: bool = False
     code: bool = False
+    remote_environment: bool = False
+
+    @property
+    def as_options(self) -> dict[str, bool]:
+        """The arguments of `run` that give them."""
+        return {
+            "allow_remote_engine": self.remote_engine,
+            "allow_code": self.code,
+            "allow_remote_environment": self.remote_environment,
+        }
