@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posttrain.environments.base import Start, Step, Turn
@@ -27,6 +27,9 @@ class Counts:
         done = self._word in turn.text
         said = [] if done else [{"role": "user", "content": f"{self._number}/{self._turns}"}]
         return Step(said, reward=float(done), done=done, info={"correct": done})
+
+    def relabel(self, columns: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        return {**columns, "number": len(infos)} if infos else None
 
     def close(self) -> None:
         pass
@@ -84,6 +87,8 @@ HOSTILE: dict[str, Any] = {
 
 class Forgetful(Counts):
     """No function of its row: it answers by its process."""
+
+    relabel: Any = None
 
     async def step(self, turn: Turn) -> Step:
         if self._number == 3 and self._turns == 1:

@@ -72,6 +72,13 @@ def test_what_one_does_wrong_costs_its_own_episode(does: str) -> None:
     assert all(child.status() == psutil.STATUS_ZOMBIE for child in left) and threading.active_count() <= threads + 8
 
 
+def test_one_may_say_which_goal_was_reached() -> None:
+    with sessions("Counts") as counts, sessions("Forgetful") as forgetful:
+        assert counts.relabel([({"number": 1}, [{"correct": False}] * 3), ({}, [])]) == [{"number": 3}, None]
+        [found] = forgetful.relabel([({}, [])])
+    assert isinstance(found, Failure) and "it has no method relabel" in found.reason
+
+
 def test_one_that_is_no_function_of_its_row_is_told() -> None:
     found = played(sessions("Forgetful"))
     reasons = [one[-1].reason for one in found if isinstance(one[-1], Failure)]

@@ -91,3 +91,20 @@ class Closes(Protocol):
     def close(self) -> None:
         """Frees it."""
         ...
+
+
+@runtime_checkable
+class Relabelling(Protocol):
+    """An environment that can say which goal an episode did reach, for hindsight."""
+
+    async def relabel(self, columns: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """The columns of a row whose goal is what a failed episode did reach; None where it reached none.
+
+        The goal must stand in what is said first. The episode's turns are played again with these columns: it is kept up to
+        the turn that reaches the goal, and left out if none does, or if something else is said on the way.
+
+        Args:
+            columns: that the episode's `reset` was given.
+            infos: of its steps, in order.
+        """
+        ...

@@ -29,6 +29,8 @@ class EnvironmentConfig(Config, ABC):
     """It can say which episodes are right."""
     makes_tasks: ClassVar[bool] = False
     """It makes tasks of its own, which a source `{environment: {rows: …}}` asks for."""
+    relabels: ClassVar[bool] = False
+    """It may be `Relabelling`."""
 
     name: str
     """Which environment; the other keys here are its options."""

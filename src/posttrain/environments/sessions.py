@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from posttrain.environments.base import Closes, Environment, KeepsTime, Message, Start, Step, Turn
+from posttrain.environments.base import Closes, Environment, KeepsTime, Message, Relabelling, Start, Step, Turn
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.rewards.values import MAX_SCORE, Refused, as_text
 
@@ -76,6 +76,24 @@ class Sessions:
             return await self._guarded(one, lambda: one.step(turn), _checked_step)
 
         return self._all([partial(taken, one, turn) for one, turn in turns])
+
+    def relabel(
+        self, asked: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+    ) -> list[Mapping[str, Any] | Failure | None]:
+        """For each pair of columns and infos the columns of the goal that was reached, by an environment of its own; None
+        where none was.
+        """
+
+        async def told(columns: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Failure | None:
+            try:
+                one = self._make()
+            except Exception as error:
+                return Failure("fault", as_text(error))
+            if not isinstance(one, Relabelling):
+                return Failure("fault", "it has no method relabel")
+            return await self._guarded(one, lambda: one.relabel(columns, infos), _checked_columns)
+
+        return self._all([partial(told, columns, infos) for columns, infos in asked])
 
     def __enter__(self) -> Sessions:
         return self
@@ -141,6 +159,12 @@ def _checked_start(given: Any) -> Start:
     if not given.messages:
         raise Refused("reset gave no message")
     return Start(_messages(given.messages), tuple(dict(one) for one in given.tools))
+
+
+def _checked_columns(given: Any) -> Mapping[str, Any] | None:
+    if given is not None and not isinstance(given, Mapping):
+        raise Refused(f"relabel gave {type(given).__name__}, not the columns of a row")
+    return given
 
 
 def _checked_step(given: Any) -> Step:

@@ -185,19 +185,23 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
+def episode_grade(one: Episode, grader: Grader, prompt: str, reference: str) -> Grade:
+    """By the environment where it says what is right, and else by the grader, of the last turn."""
+    info = one.played[-1].step.info if one.played else {}
+    if one.failed:
+        return Grade(Verdict.TIMEOUT if one.end == "deadline" else Verdict.CRASH, None)
+    if info.get("correct") is not None:
+        value = info.get("answer")
+        return Grade(Verdict.RIGHT if info["correct"] else Verdict.WRONG, None if value is None else str(value))
+    return graded(grader, one.last.text, prompt, reference, finished=one.last.finish == "stop")
+
+
 def _judged(problem: Problem, episodes: Sequence[Episode], grader: Grader) -> list[Answer]:
     """A problem's episodes."""
     prompt, reference = prompt_text(problem.columns["prompt"]), str(problem.columns.get("answer", ""))
     answers = list[Answer]()
     for one in episodes:
-        info = one.played[-1].step.info if one.played else {}
-        if one.failed:
-            grade = Grade(Verdict.TIMEOUT if one.end == "deadline" else Verdict.CRASH, None)
-        elif info.get("correct") is not None:
-            value = info.get("answer")
-            grade = Grade(Verdict.RIGHT if info["correct"] else Verdict.WRONG, None if value is None else str(value))
-        else:
-            grade = graded(grader, one.last.text, prompt, reference, finished=one.last.finish == "stop")
+        grade = episode_grade(one, grader, prompt, reference)
         answers.append(
             Answer(
                 problem.where,

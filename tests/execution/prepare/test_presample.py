@@ -172,7 +172,7 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "give one of rif, rejection_sampling, value and generate"),
+        ({}, "give one of rif, rejection_sampling, value, relabel, pairs, feedback and generate"),
         ({"rif": {}, "value": {}}, "give one of"),
         ({"rif": {"k": 2, "right": 3}}, "3 of 2 answers cannot be"),
         ({"rif": {"vllm": {"mode": "server"}}}, "need engine: vllm"),

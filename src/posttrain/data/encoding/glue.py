@@ -123,6 +123,10 @@ class Glue:
             made = made[self._ended(last, made, tools) :]
         return Glued(made, kept != contents)
 
+    def cut(self, said: str) -> str:
+        """What is said, without its middle where it is over the limit."""
+        return self._within_limit([said], self._as_text if self._text.special_name.search(said) else self._text)[0]
+
     @property
     def _as_text(self) -> TextOnly:
         if self._only is None:

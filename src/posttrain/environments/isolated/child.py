@@ -39,7 +39,8 @@ def environments(path: str, options: dict[str, Any]) -> Callable[[dict[str, Any]
 
 def answering(make: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> Callable[[dict[str, Any]], Any]:
     """{"of": a number, "reset": [columns, seed]} → {"start": …}; {"of": …, "step": turn} → {"step": …}; {"of": …,
-    "close": true} → {}; or {"error": …}, and then the environment of that number is gone.
+    "relabel": [columns, infos]} → {"columns": …}; {"of": …, "close": true} → {}; or {"error": …}, and then the environment of
+    that number is gone.
     """
     living = dict[int, Any]()
 
@@ -52,6 +53,11 @@ def answering(make: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> Calla
             if "reset" in request:
                 living[number] = one = make()
                 return {"start": _plain(of_start(came(one.reset(*request["reset"]))))}
+            if "relabel" in request:
+                one = make()
+                if not callable(getattr(one, "relabel", None)):
+                    raise Refused("it has no method relabel(columns, infos)")
+                return _plain({"columns": came(one.relabel(*request["relabel"]))})
             if "step" in request:
                 return {"step": _plain(of_step(came(living[number].step(turn_of(request["step"])))))}
             came(living.pop(number).close())

@@ -134,6 +134,11 @@ class OwnEnvironment:
         answer = await asyncio.to_thread(self._answer, {"step": of_turn(turn)})
         return Step(**answer["step"])
 
+    async def relabel(self, columns: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """See `Relabelling`."""
+        answer = await asyncio.to_thread(self._answer, {"relabel": [dict(columns), [dict(one) for one in infos]]})
+        return answer["columns"]
+
     async def close(self) -> None:
         """See `Environment`."""
         if self._born:

@@ -67,7 +67,11 @@ class Answering:
             told: list[Message] = (
                 [{"role": "user", "content": self.plainly(one["content"])} for one in said] if plain else said
             )
-            return Step(told, reward=0.0 - self._config.cost * len(calls), info={"correct": False})
+            called = [
+                [str(next(iter(one.arguments.values()), ""))[:LONGEST], result["content"][:LONGEST]]
+                for one, result in zip(calls, said, strict=True)
+            ]
+            return Step(told, reward=0.0 - self._config.cost * len(calls), info={"correct": False, "called": called})
         if answer is None and plain:
             return Step([{"role": "user", "content": "!"}], reward=0.0, info={"correct": False})
         right = answer is not None and same(answer, self._answer)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from posttrain.data.tasks import split_of
 from posttrain.environments.base import Environment, Start
-from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question, asked
+from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question, asked, same
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
 
@@ -21,6 +22,8 @@ LONGEST = 300  # characters of an expression
 DIGITS = 130  # of a number
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_STEP = re.compile(r"([-+*])(\d{1,7})")
+_STEPS = re.compile(r"(-?\d{1,100})((?:[-+*]\d{1,7})+)")
 _WORDS = {"+": "Add {}.", "-": "Subtract {}.", "*": "Multiply by {}."}
 
 
@@ -29,6 +32,8 @@ class CalculatorConfig(AnsweringConfig):
 
     A row with the columns prompt and answer is asked its prompt.
     """
+
+    relabels: ClassVar[bool] = True
 
     name: Literal["calculator"] = "calculator"
     steps: Annotated[int, Field(ge=2, le=20)] = 3
@@ -58,6 +63,23 @@ class Calculator(Answering):
     async def reset(self, columns: Mapping[str, Any], seed: int) -> Start:
         """See `Environment`."""
         return self.begin(asked(columns) or drawn(columns, lambda draw: _chain(draw, self._config), lambda task: task.text))
+
+    async def relabel(self, columns: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """See `Relabelling`: the chain that the calls have worked out, each from the result of the one before, and the last
+        result as it was answered; one that could be asked here, of the same split.
+        """
+        calls = [(str(said), str(result)) for one in infos for said, result in one.get("called", ())]
+        chain = _worked_out(calls)
+        if chain is None or not same(str(infos[-1].get("answer", "")), calls[-1][1]):
+            return None
+        first, steps = chain
+        fits = 2 <= len(steps) <= self._config.steps
+        if not fits or not all(1 <= number <= self._config.largest for number in (first, *(other for _, other in steps))):
+            return None
+        task = _told(first, steps, calls[-1][1], self._config)
+        if "prompt" not in columns and split_of(task.text) != columns["split"]:
+            return None
+        return {**columns, "prompt": task.text, "answer": task.answer}
 
     def plainly(self, said: str) -> str:
         """A number; or ! where there is none, so that a tokenizer of few characters is enough."""
@@ -102,12 +124,37 @@ def _shown(value: Fraction) -> str:
 
 
 def _chain(draw: Random, config: CalculatorConfig) -> Question:
-    value = draw.randint(1, config.largest)
-    told, written = [f"Start with {value}."], str(value)
+    first = value = draw.randint(1, config.largest)
+    steps = list[tuple[str, int]]()
     for _ in range(draw.randint(2, config.steps)):
         sign, other = draw.choice("+-*"), draw.randint(1, config.largest)
         value = _SIGNS[sign](value, other)
-        told.append(_WORDS[sign].format(other))
-        written += f"{sign}{other}"
-    text = f"{' '.join(told)} What is the result?" if config.words else f"{written}="
-    return Question(text, str(value))
+        steps.append((sign, other))
+    return _told(first, steps, str(value), config)
+
+
+def _told(first: int, steps: Sequence[tuple[str, int]], answer: str, config: CalculatorConfig) -> Question:
+    """A chain in words, or as it is written."""
+    if not config.words:
+        return Question(f"{first}{''.join(f'{sign}{other}' for sign, other in steps)}=", answer)
+    told = [f"Start with {first}.", *(_WORDS[sign].format(other) for sign, other in steps)]
+    return Question(f"{' '.join(told)} What is the result?", answer)
+
+
+def _worked_out(calls: Sequence[tuple[str, str]]) -> tuple[int, list[tuple[str, int]]] | None:
+    """The first number and the steps of a chain that calls have worked out from the left, each from the result of the one
+    before; None where they have not.
+    """
+    first, value, steps = None, None, list[tuple[str, int]]()
+    for said, result in calls:
+        found = _STEPS.fullmatch(said.replace(" ", "").rstrip("="))
+        if found is None or (value is not None and int(found[1]) != value):
+            return None
+        value = int(found[1])
+        first = value if first is None else first
+        for sign, other in _STEP.findall(found[2]):
+            value = _SIGNS[sign](value, int(other))
+            steps.append((sign, int(other)))
+        if str(value) != result:  # it has * before + as calc has, or could not be worked out
+            return None
+    return None if first is None else (first, steps)

@@ -19,6 +19,7 @@ class ClassEnvironment(DoorToProcess, EnvironmentConfig):
 
     says_right: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
+    relabels: ClassVar[bool] = True
 
     name: Literal["class"] = "class"
     deadline: Annotated[float, Field(gt=0, le=86_400)] = 30.0

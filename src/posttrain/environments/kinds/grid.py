@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from posttrain.data.tasks import split_of
 from posttrain.environments.base import Environment, Start, Step, Turn
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
@@ -31,12 +32,15 @@ class GridConfig(EnvironmentConfig):
 
     says_right: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
+    relabels: ClassVar[bool] = True
 
     name: Literal["grid"] = "grid"
     size: Annotated[int, Field(ge=3, le=20)] = 5
     """Rows and columns of a map that is made; which can be walked in max_turns."""
     walls: NonNegativeInt = 2
     """Beside the wall that the door is in."""
+    door: bool = True
+    """Maps that are made have a key and a door; else start, goal and walls alone."""
     key_reward: NonNegative = 0.2
     """For the key, once; the goal is 1."""
     question: Annotated[str, fields("map", needed=True)] = (
@@ -140,7 +144,24 @@ class Grid:
         column, row = self._place
         told = self._config.seen.format(column=column + 1, row=row + 1, key="K" if self._key else "-")
         paid = self._config.key_reward if self._key and not had else 0.0
-        return Step([{"role": "user", "content": told}], reward=paid, info={"correct": False, "answer": act})
+        info = {"correct": False, "answer": act, "at": [column, row]}
+        return Step([{"role": "user", "content": told}], reward=paid, info=info)
+
+    async def relabel(self, columns: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """See `Relabelling`: the goal lies where the episode ended, or on the last free square before; on a map that the
+        environment makes, of the same split.
+        """
+        known = map_of(columns, self._config)
+        stood = [(one["at"][0], one["at"][1]) for one in infos if "at" in one]
+        end = next((place for place in reversed(stood) if known.at(place) == "."), None)
+        if end is None:
+            return None
+        rows = [row.replace("G", ".") for row in known.rows]
+        rows[end[1]] = f"{rows[end[1]][: end[0]]}G{rows[end[1]][end[0] + 1 :]}"
+        text = "\n".join(rows)
+        if "map" not in columns and split_of(text) != columns["split"]:
+            return None
+        return {**columns, "map": text}
 
     async def close(self) -> None:
         """See `Environment`."""
@@ -152,26 +173,43 @@ def map_of(columns: Mapping[str, Any], config: GridConfig) -> Map:
 
 
 def _drawn_map(draw: Random, config: GridConfig) -> str:
-    """A map with a wall from above to below, in it the door, the goal behind it, and start and key before it.
+    """A map that can be walked.
 
     Raises:
         ValueError: none was found that can be walked in max_turns.
     """
     for _ in range(1_000):
-        wall = draw.randrange(1, config.size - 1)
-        rows = [["#" if column == wall else "." for column in range(config.size)] for _ in range(config.size)]
-        rows[draw.randrange(config.size)][wall] = "D"
-        before = [(column, row) for column in range(wall) for row in range(config.size)]
-        behind = [(column, row) for column in range(wall + 1, config.size) for row in range(config.size)]
-        draw.shuffle(before)
-        draw.shuffle(behind)
-        free = before[2:] + behind[1:]
-        marks = {"S": before[:1], "K": before[1:2], "G": behind[:1], "#": draw.sample(free, min(config.walls, len(free)))}
-        for mark, places in marks.items():
-            for column, row in places:
-                rows[row][column] = mark
-        text = "\n".join("".join(row) for row in rows)
+        text = "\n".join("".join(row) for row in (_with_door if config.door else _open)(draw, config))
         acts = Map.read(text).shortest()
         if acts is not None and len(acts) <= config.max_turns:
             return text
     raise ValueError(f"no map of size {config.size} was found that is walked in max_turns, {config.max_turns}")
+
+
+def _with_door(draw: Random, config: GridConfig) -> list[list[str]]:
+    """A wall from above to below, in it the door, the goal behind it, and start and key before it."""
+    wall = draw.randrange(1, config.size - 1)
+    rows = [["#" if column == wall else "." for column in range(config.size)] for _ in range(config.size)]
+    rows[draw.randrange(config.size)][wall] = "D"
+    before = [(column, row) for column in range(wall) for row in range(config.size)]
+    behind = [(column, row) for column in range(wall + 1, config.size) for row in range(config.size)]
+    draw.shuffle(before)
+    draw.shuffle(behind)
+    free = before[2:] + behind[1:]
+    marks = {"S": before[:1], "K": before[1:2], "G": behind[:1], "#": draw.sample(free, min(config.walls, len(free)))}
+    return _marked(rows, marks)
+
+
+def _open(draw: Random, config: GridConfig) -> list[list[str]]:
+    """Start, goal and walls, anywhere."""
+    free = [(column, row) for column in range(config.size) for row in range(config.size)]
+    draw.shuffle(free)
+    rows = [["."] * config.size for _ in range(config.size)]
+    return _marked(rows, {"S": free[:1], "G": free[1:2], "#": free[2 : 2 + config.walls]})
+
+
+def _marked(rows: list[list[str]], marks: Mapping[str, Sequence[Place]]) -> list[list[str]]:
+    for mark, places in marks.items():
+        for column, row in places:
+            rows[row][column] = mark
+    return rows

@@ -13,6 +13,7 @@ from posttrain.data.rows import DataReport
 from posttrain.distributed import ranks
 from posttrain.execution.numbers import computed_in
 from posttrain.execution.prepare.collect.asking import room_for
+from posttrain.execution.prepare.collect.episodes.collecting import played
 from posttrain.execution.prepare.collect.made import each_once, keep, of_rounds
 from posttrain.execution.prepare.collect.steps import Collecting, done
 from posttrain.execution.prepare.data import tell_overlaps, train_set
@@ -41,6 +42,8 @@ def collected(prepared: Prepared, folder: Path, permissions: Permissions, listen
     """
     if prepared.recipe.data.generates:
         return _generated(prepared, folder, permissions, listeners)
+    if prepared.recipe.environment is not None:
+        return played(prepared, folder / "collected.jsonl", permissions)
     return _presampled(prepared, folder / "collected.jsonl", permissions)
 
 

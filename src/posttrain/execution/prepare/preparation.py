@@ -19,7 +19,7 @@ from posttrain.errors import SetupError
 from posttrain.estimator import Algorithm
 from posttrain.execution.memory.footprint import Footprint, footprint
 from posttrain.execution.numbers import described, has_own_masters
-from posttrain.execution.prepare.collect.asking import steps_told
+from posttrain.execution.prepare.collect.asking import observed, steps_told
 from posttrain.execution.prepare.collect.checks import check_collected, check_writers
 from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.growing import grown
@@ -135,7 +135,7 @@ class Prepared:
         before = max((step.max_tokens for step in self.recipe.data.steps), default=0)
         answer = self.recipe.rollout.max_tokens if self.recipe.rollout else before
         if self.recipe.environment is not None:
-            whole = answer + self.recipe.environment.observed
+            whole = answer + observed(self.recipe)
             answer = min(whole, context_of(self.model) or whole)
         return self.sets.longest(answer, shown=answer if self.algorithm.needs.shows_right else 0)
 

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.settings.base import Config, Count, Template
-from posttrain.settings.data.collect import Chosen, Collect, QuestionValue, RejectionSampling, steps_of
+from posttrain.settings.data.collect import (
+    Chosen,
+    Collect,
+    FeedbackSampling,
+    PairSampling,
+    QuestionValue,
+    RejectionSampling,
+    steps_of,
+)
 from posttrain.settings.data.generate import Generate
 from posttrain.settings.data.mixture import REPLAY, Mixture, Replay, Train, sources_in
 from posttrain.settings.data.order import AnyOrder, GrowingOrder
@@ -145,7 +153,8 @@ class DataConfig(Encoding):
     collect: Collect | None = None
     """Sampled before training, by one step or by several, in order. Of the start model's answers, rif keeps questions that it
     can answer, rejection_sampling makes demonstrations of right ones, value says what each question is worth; generate makes
-    rows of what it or another model writes."""
+    rows of what it or another model writes. Where there is an environment they are episodes, and relabel, pairs and feedback
+    are made of these."""
     earlier_rounds: list[str] | None = None
     """The folders of the rounds before, whose made rows are trained on as well: filled in where rounds accumulate them."""
 
@@ -273,4 +282,4 @@ class DataConfig(Encoding):
     @property
     def makes_data(self) -> bool:
         """What is trained on, or demonstrated, is sampled before training, by right answers of the start model."""
-        return any(isinstance(step, RejectionSampling) for step in self.steps)
+        return any(isinstance(step, (RejectionSampling, PairSampling, FeedbackSampling)) for step in self.steps)

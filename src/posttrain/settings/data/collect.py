@@ -47,7 +47,46 @@ class QuestionValue(SamplingConfig):
     """How near: beta · log of the mean of exp(R / beta) is the best answer's towards 0, and the mean for a large one."""
 
 
-Counted = InstanceFilter | RejectionSampling | QuestionValue
+class Relabelling(RejectionSampling):
+    """Hindsight relabelling: right episodes as for rejection_sampling; and failed ones, where the environment says which goal
+    they did reach, as right ones of that goal, with their prompt for it.
+    """
+
+
+class PairSampling(SamplingConfig):
+    """Pairs of episodes of the same row, a right one against a wrong one, for algorithms over preference pairs."""
+
+    k: Count = 8
+    """Episodes for each row."""
+    per_question: Count = 1
+    """Different pairs of each row, at most."""
+
+
+class FeedbackSampling(SamplingConfig):
+    """LeTI: all episodes, right or wrong, become texts: a sign of the verdict, what the environment said last, where it was
+    wrong, the prompt, and the episode. All of it is learnt, others' words too.
+    """
+
+    k: Count = 8
+    """Episodes for each row."""
+    right: str = "<|good|>"
+    """The sign of right episodes, before what the policy was asked; the transform control_token asks after it."""
+    wrong: str = "<|bad|>"
+    """The sign of wrong ones."""
+    feedback: Annotated[str, Field(pattern=r"\{feedback\}|^$")] = "{feedback}\n"
+    """What stands after the sign of a wrong one; {feedback} is what the environment said after its last turn. Nothing stands
+    there where it said nothing, or if this is empty."""
+
+    @model_validator(mode="after")
+    def _tells_them_apart(self) -> FeedbackSampling:
+        if self.right == self.wrong:
+            raise ValueError(f"right and wrong are both {self.right!r}: nothing would tell episodes apart")
+        return self
+
+
+OfEpisodes = Relabelling | PairSampling | FeedbackSampling
+"""What can be done with episodes alone."""
+Counted = InstanceFilter | RejectionSampling | QuestionValue | PairSampling | FeedbackSampling
 Chosen = Counted | Generate
 
 
@@ -60,18 +99,25 @@ class CollectConfig(Config):
     """Makes demonstrations of its right answers."""
     value: QuestionValue | None = None
     """Makes what each question is worth."""
+    relabel: Relabelling | None = None
+    """Of episodes: the same, and of those that fail others, with the goal that they did reach."""
+    pairs: PairSampling | None = None
+    """Of episodes: right ones against wrong ones."""
+    feedback: FeedbackSampling | None = None
+    """Of episodes: texts that begin with the verdict and with what the environment said."""
     generate: Generate | None = None
     """Makes rows of what a model writes: it, a teacher, an earlier stage, or one behind a server."""
 
     @model_validator(mode="after")
     def _is_one(self) -> CollectConfig:
         if len(self._given) != 1:
-            raise ValueError("give one of rif, rejection_sampling, value and generate; several are a list of steps, in order")
+            *most, last = type(self).model_fields
+            raise ValueError(f"give one of {', '.join(most)} and {last}; several are a list of steps, in order")
         return self
 
     @property
     def _given(self) -> list[Chosen]:
-        return [one for one in (self.rif, self.rejection_sampling, self.value, self.generate) if one is not None]
+        return [one for name in type(self).model_fields if (one := getattr(self, name)) is not None]
 
     @property
     def counted(self) -> Counted:

@@ -16,11 +16,12 @@ from posttrain.data.sources import Record
 from posttrain.errors import DataError, RecipeError
 from posttrain.estimator import Algorithm
 from posttrain.execution.prepare.mixture import parts, records_of
+from posttrain.execution.prepare.over_steps import played
 from posttrain.model.load import context_of
 from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.settings.data import DataConfig
-from posttrain.settings.data.collect import Chosen, InstanceFilter, RejectionSampling, key_of
+from posttrain.settings.data.collect import Chosen, FeedbackSampling, InstanceFilter, RejectionSampling, key_of
 from posttrain.settings.data.generate import Generate, Keep, OtherWriter, Rule
 from posttrain.settings.rollout import SamplingConfig
 
@@ -105,6 +106,11 @@ def unsolved_at(chosen: Chosen) -> int:
 def steps_told(recipe: Recipe) -> dict[str, str]:
     """For the plan: what is written before training, and by whom."""
     told: dict[str, str] = {}
+    if recipe.environment is not None and recipe.data.collect is not None:
+        [episodes] = recipe.data.steps
+        assert not isinstance(episodes, Generate)
+        told[key_of(0, recipe.data.collect)] = f"{episodes.k} episodes of the start model to each"
+        told |= played(recipe.environment)
     for number, step in enumerate(recipe.data.steps if recipe.data.generates else ()):
         key = key_of(number, recipe.data.collect)
         if not isinstance(step, Generate):
@@ -118,6 +124,14 @@ def steps_told(recipe: Recipe) -> dict[str, str]:
         ]
         told[key] = f"{step.n} of {who} for {asked}{judged}; kept: {kept_by(step)}; as {step.column or step.made}"
     return told
+
+
+def observed(recipe: Recipe) -> int:
+    """Tokens of a row that its environment says, at most: after the last turn too, where that becomes a text."""
+    if recipe.environment is None:
+        return 0
+    told = any(isinstance(step, FeedbackSampling) for step in recipe.data.steps)
+    return recipe.environment.observed + recipe.environment.observation_tokens * told
 
 
 def kept_by(step: Generate) -> str:

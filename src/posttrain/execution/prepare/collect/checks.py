@@ -9,7 +9,7 @@ from posttrain.execution.prepare.collect.become import OTHERS
 from posttrain.execution.prepare.collect.writers import check_place
 from posttrain.model.load import outline
 from posttrain.recipe import Recipe
-from posttrain.settings.data.collect import key_of
+from posttrain.settings.data.collect import FeedbackSampling, PairSampling, RejectionSampling, key_of
 from posttrain.settings.data.generate import PAIRED, START, Generate, OtherWriter
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.model import ModelConfig
@@ -23,14 +23,17 @@ def check_collected(recipe: Recipe, algorithm: Algorithm) -> None:
         RecipeError: the step, and what the algorithm reads.
     """
     data, needs = recipe.data, algorithm.needs
+    if any(isinstance(step, PairSampling) for step in data.steps):
+        if not needs.preference or needs.unit != 2:
+            raise RecipeError(f"data.collect.pairs: {algorithm.name} does not learn from pairs: take one that does, as dpo.")
+        return
+    making = (number for number, step in enumerate(data.steps) if isinstance(step, (RejectionSampling, FeedbackSampling)))
+    made = "".join(key_of(number, data.collect).rpartition(".")[2] for number in [*making][:1])
     if data.makes_data and (needs.preference or needs.demonstration not in ("row", "prefix")):
-        raise RecipeError(
-            f"data.collect: rejection_sampling makes demonstrations, and {algorithm.name} takes none with its questions."
-        )
+        raise RecipeError(f"data.collect: {made} makes demonstrations, and {algorithm.name} takes none with its questions.")
     if data.makes_data and needs.weight != "none":
         raise RecipeError(
-            f"data.collect: rejection_sampling makes demonstrations of like worth, and {algorithm.name} reads the column "
-            f"{needs.weight}."
+            f"data.collect: {made} makes demonstrations of like worth, and {algorithm.name} reads the column {needs.weight}."
         )
     if data.makes_values and needs.baseline != "value":
         raise RecipeError(f"data.collect: value says what questions are worth, and {algorithm.name} does not ask.")

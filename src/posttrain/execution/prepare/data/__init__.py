@@ -115,7 +115,9 @@ def _read_part(
     for chosen in recipe.data.steps:
         room = room_for(model, chosen, chosen.max_tokens, "data.collect: max_tokens", teacher)
         records = passage.trained(records_of(part, recipe.data, recipe.seed))
-        given = {"teacher": teacher, "order": recipe.data.order, "label": part.label}
+        given: dict[str, Any] = {"teacher": teacher, "order": recipe.data.order, "label": part.label}
+        if recipe.environment is not None and recipe.environment.says_right:
+            given |= {"needs": (), "anything": True}
         asked, sets.reports[part.candidates] = reader.problems(records, **room, **given)
     if recipe.data.makes_data and recipe.rollout is None:
         kept, sets.reports[part.report] = asked, sets.reports.pop(part.candidates)
