@@ -8,14 +8,21 @@ from typing import Any, Literal
 
 from posttrain.data.answers import AnswerText
 from posttrain.data.encoding.glue import Glue
+from posttrain.data.rows import Problem
 from posttrain.environments.base import Environment, Message, Start, Step, Turn
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Sessions
 from posttrain.environments.task import begun, seed_of
+from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Request
+from posttrain.rewards.base import Weighted
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling, room_of, sample_seed
 from posttrain.settings.data import Encoding
+from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.episodes.player import Player
+from posttrain.train.collect.rollouts import RolloutCollector
+
+QUESTIONS = 3
 
 
 class ScriptedConfig(EnvironmentConfig):
@@ -97,3 +104,22 @@ def player(
 def row(columns: Mapping[str, Any], start: Start) -> dict[str, Any]:
     """A row whose environment began so."""
     return begun(columns, seed_of(columns, 0), start)
+
+
+def collection_of(
+    algorithm: Algorithm,
+    engine: RolloutEngine,
+    model: Any,
+    tokenizer: Any,
+    plays: Player | None,
+    asked: Sequence[Problem],
+    *rewards: Weighted,
+    max_tokens: int = 6,
+    **options: Any,
+) -> Collection:
+    """The first collection, played or sampled at once."""
+    sampling = Sampling(max_tokens=max_tokens, seed=3)
+    collector = RolloutCollector(
+        asked, algorithm, engine, rewards, sampling, tokenizer, questions=QUESTIONS, player=plays, **options
+    )
+    return collector.collect(model, 0, 0.0)

@@ -15,16 +15,28 @@ from typing import Any
 import pytest
 import torch
 
-from posttrain import EngineError, Request, Sampling, VLLMConfig, VLLMEngine
+from episodes import QUESTIONS, collection_of, player, row
+from posttrain import EngineError, Request, Sampling, VLLMConfig, VLLMEngine, build_algorithm
+from posttrain.data.reader import Reader
+from posttrain.data.sources import Record
+from posttrain.environments.base import Start
+from posttrain.environments.kinds.echo import EchoConfig
+from posttrain.environments.kinds.guess import GuessConfig
 from posttrain.errors import SetupError
+from posttrain.model.tokenizer import eos_ids
+from posttrain.rewards.base import Weighted
+from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.vllm.server import Server
+from posttrain.settings.data import Encoding
 from posttrain.settings.model import Adapter
 from posttrain.telling import hearing
+from posttrain.train.collect.episodes.player import Asked
 from rollout.engine_contract import EngineContract, Subject, of_model
 from system.processes import gone
-from tiny import make_model
+from tiny import Thirds, make_model
 
 pytestmark = pytest.mark.system
+PLAIN = Encoding(chat_template=False)
 KINDS = {
     "in_process_untied": ({}, VLLMConfig(probe_every=1)),
     "in_process_tied_by_disk": ({"tie_word_embeddings": True}, VLLMConfig(weights="disk", probe_every=1)),
@@ -71,6 +83,55 @@ def test_each_sync_is_proved(loaded: Any) -> None:
         change(model, version)
         engine.sync(model, version)
         assert engine.probe_difference < 1e-4 and engine.version == version
+
+
+def test_one_turn_is_sampled_as_without_an_environment(loaded: Any) -> None:
+    """To the last bit."""
+    engine, model, tokenizer = loaded
+    ends = eos_ids(model, tokenizer)
+    columns = [{"prompt": f"{i}+{i}=", "answer": str(2 * i)} for i in range(QUESTIONS)]
+    asked = [row(one, Start([{"role": "user", "content": one["prompt"]}])) for one in columns]
+    reader = Reader(PLAIN, tokenizer, ends)
+    plain, played = (
+        collection_of(
+            build_algorithm("grpo", rollouts=4, updates=1),
+            engine,
+            model,
+            tokenizer,
+            plays,
+            reader.problems((Record("", one) for one in of), needs=(), anything=True)[0],
+            Weighted(Thirds()),
+        )
+        for plays, of in (
+            (None, columns),
+            (player(EchoConfig(max_turns=1), engine, tokenizer, PLAIN, ends), asked),
+        )
+    )
+    assert plain.flat.fields.keys() == played.flat.fields.keys()
+    for name, value in plain.flat.fields.items():
+        assert torch.equal(played.flat.fields[name], value), name
+
+
+def test_greedy_episodes_are_those_over_transformers(loaded: Any) -> None:
+    engine, model, tokenizer = loaded
+    engine.sync(model, 0)
+    config = GuessConfig(max_turns=4, turn_tokens=5, question="?", before="[", after="]")
+    start = Start([{"role": "user", "content": "?"}])
+    columns = [{"split": "train", "seed": 0, "number": i} for i in range(6)]
+    asked = [
+        Asked(i, tokenizer.encode(f"{i}?", add_special_tokens=False), row(one, start), 1) for i, one in enumerate(columns)
+    ]
+    ours, others = (
+        [
+            [turn.ids.tolist() for turn in group[0].played]
+            for group in player(config, of, tokenizer, PLAIN, eos_ids(model, tokenizer)).play(
+                asked, Sampling(max_tokens=20, temperature=0.0)
+            )
+        ]
+        for of in (engine, HFEngine(model, tokenizer))
+    )
+    assert ours == others and all(len(turns) == 4 for turns in ours)
+    assert len({str(turns) for turns in ours}) > 1
 
 
 def _nothing(*_: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from episodes import RandomIds, Scripted, ScriptedConfig, player, row, said
+from episodes import QUESTIONS, RandomIds, Scripted, ScriptedConfig, collection_of, player, row, said
 from posttrain import Origin, Sampling, build_algorithm
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Problem
@@ -33,10 +33,9 @@ from posttrain.train.collect.episodes.credit import credited
 from posttrain.train.collect.episodes.episode import Episode
 from posttrain.train.collect.episodes.metrics import episode_metrics
 from posttrain.train.collect.episodes.player import Asked, Player
-from posttrain.train.collect.rollouts import RolloutCollector
 from tiny import Thirds, make_model
 
-N, QUESTIONS = 4, 3
+N = 4
 PLAIN = Encoding(chat_template=False)
 MODEL, TOKENIZER = make_model()
 ENDS = eos_ids(MODEL, TOKENIZER)
@@ -54,25 +53,11 @@ def problems(start: Callable[[Mapping[str, Any]], Start] | None = None, number: 
 
 
 def collected(
-    algorithm: str | Algorithm,
-    plays: Player | None,
-    asked: list[Problem],
-    *rewards: Weighted,
-    max_tokens: int = 6,
-    **options: Any,
+    algorithm: str | Algorithm, plays: Player | None, asked: list[Problem], *rewards: Weighted, **options: Any
 ) -> Collection:
-    collector = RolloutCollector(
-        asked,
-        build_algorithm(algorithm, rollouts=N, updates=1) if isinstance(algorithm, str) else algorithm,
-        HFEngine(MODEL, TOKENIZER),
-        rewards or [Weighted(Thirds())],
-        Sampling(max_tokens=max_tokens, seed=3),
-        TOKENIZER,
-        questions=QUESTIONS,
-        player=plays,
-        **options,
-    )
-    return collector.collect(MODEL, 0, 0.0)
+    value = build_algorithm(algorithm, rollouts=N, updates=1) if isinstance(algorithm, str) else algorithm
+    given = rewards or (Weighted(Thirds()),)
+    return collection_of(value, HFEngine(MODEL, TOKENIZER), MODEL, TOKENIZER, plays, asked, *given, **options)
 
 
 def own_prompt(columns: Mapping[str, Any]) -> Start:
