@@ -47,6 +47,8 @@ def test_episodes_are_played_written_evaluated_and_resumed(posttrain: Command, t
     path = guessing(data=held, eval={"samples": 2, "max_tokens": 6})
     code, plan, err = posttrain("run", path, "--dry-run", "--output-dir", "planned")
     assert code == 0 and "guess: at most 3 turns, each answered by at most 512 tokens" in in_cells(plan), err
+    code, seen, err = posttrain("data", path)
+    assert code == 0 and "records read" in seen and "the same as a row before" not in seen, err
     code, _, err = posttrain("run", path)
     assert code == 0, err
     metrics = rows(tmp_path / "out/metrics.jsonl")

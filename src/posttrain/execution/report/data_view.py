@@ -4,6 +4,7 @@ evaluation.
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from posttrain.data.overlap import Overlap
 from posttrain.data.rows import DataReport, Example, Problem, Row
 from posttrain.data.rows.together import by_source
+from posttrain.environments.task import COLUMN
 from posttrain.estimator.needs import SIDES
 from posttrain.execution.prepare.data import Sets
 from posttrain.execution.report.record import spread
@@ -52,7 +54,8 @@ class Shown:
 @dataclass(frozen=True)
 class SetView:
     """One set. rows: of the model. lengths: (from, to, count) of a histogram. repeated: rows whose tokens are those of one
-    before. endless: rows whose learnt part has no end token as its last. loss_share: of all tokens; None for questions.
+    before, and whose task is, where an environment is played. endless: rows whose learnt part has no end token as its last.
+    loss_share: of all tokens; None for questions.
     """
 
     name: str
@@ -107,7 +110,7 @@ def _view(
     for number, one in enumerate(items):
         for _, row in _rows(one):
             sizes.append(len(row))
-            hashes.append(hash(row.prompt.tobytes() + b"|" + row.completion.tobytes()))
+            hashes.append(hash(row.prompt.tobytes() + b"|" + row.completion.tobytes() + _task(one)))
             numbers.append(number)
             learnt += int(row.mask.sum())
             answers += len(row.completion) > 0
@@ -195,6 +198,12 @@ def _character(ids: Sequence[int], mask: Sequence[bool], place: int, tokenizer: 
 def _ends(row: Row, ends: Sequence[int]) -> bool:
     learnt = row.completion[row.mask]
     return len(learnt) > 0 and int(learnt[-1]) in ends
+
+
+def _task(one: Example | Problem) -> bytes:
+    """What an environment is given beside what the model reads first."""
+    task = one.columns.get(COLUMN) if isinstance(one, Problem) else None
+    return b"" if task is None else json.dumps(task["columns"], sort_keys=True, default=str).encode()
 
 
 def _repeated(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
