@@ -151,10 +151,15 @@ lint: setup
 type: setup
 	$(BIN)/pyright
 
-test: setup
+# sources are compiled once, also where Python is told to write nothing down: each command of a test would compile them anew
+.PHONY: compiled
+compiled: setup
+	$(BIN)/python -m compileall -q src tests
+
+test: compiled
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not system" --numprocesses 2 --dist loadfile
 
-test-system: setup setup-vllm setup-deepspeed setup-quantization setup-others
+test-system: compiled setup-vllm setup-deepspeed setup-quantization setup-others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # the lower end of the supported range, in an environment of its own

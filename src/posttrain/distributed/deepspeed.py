@@ -35,6 +35,8 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
         )
     renamed = r"`torch\.distributed\.\w+` is deprecated"  # names by which DeepSpeed calls torch, at every step
     warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
+    if not torch.cuda.is_available():
+        _leave_exchanges_to_gloo()
     away = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     sizes = {
         "reduce_bucket_size": BUCKET,
@@ -55,6 +57,15 @@ def deepspeed_config(config: DistributedConfig, *, bf16: bool) -> dict[str, Any]
         "gradient_accumulation_steps": "auto",
         "train_batch_size": "auto",
     }
+
+
+def _leave_exchanges_to_gloo() -> None:
+    """Ranks on CPUs of one machine: DeepSpeed would compile an exchange of its own when it first starts, which takes a
+    compiler, and some forty seconds.
+    """
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 @contextlib.contextmanager
