@@ -132,6 +132,28 @@ def test_what_does_not_go_together_is_refused(posttrain: Command, what: str) -> 
     assert code == 2 and says in err, err
 
 
+def test_one_turn_is_a_run_without_an_environment_also_where_it_goes_on(posttrain: Command, tmp_path: Path) -> None:
+    """To the last bit."""
+    values: dict[str, Any] = {
+        "environment": None,
+        "data": {"chat_template": False, "train": {"task": "chain", "rows": 20}},
+        "model": SCRATCH,
+        "rewards": [{"name": "length", "max_length": 6}],
+    }
+    path = guessing(**values)
+    code, _, err = posttrain("run", path)
+    assert code == 0, err
+    echo = ("--set", "environment={name: echo, max_turns: 1}", "--set", "output_dir=echo")
+    for steps in (2, 3):
+        code, _, err = posttrain("run", path, *echo, "--set", f"training.max_steps={steps}")
+        assert code == 0, err
+    plain, played = (load_file(tmp_path / name / "final/model.safetensors") for name in ("out", "echo"))
+    for name, value in plain.items():
+        assert np.array_equal(value.numpy(), played[name].numpy()), name
+    for one, other in zip(*(rows(tmp_path / name / "metrics.jsonl") for name in ("out", "echo")), strict=True):
+        assert one["loss"] == other["loss"] and one["reward/mean"] == other["reward/mean"]
+
+
 def test_turns_can_be_paid_one_by_one(posttrain: Command, tmp_path: Path) -> None:
     paid = {**GUESS, "dense": True, "credit": "returns", "gamma": 0.9}
     path = guessing(environment=paid, algorithm={"name": "dapo"}, training={"max_steps": 2, "learning_rate": 1.0e-2})
