@@ -294,3 +294,25 @@ def test_a_function_gives_the_optimizer_of_all_that_is_trained(tmp_path: Path) -
     with pytest.raises(ValueError, match="unexpected keyword argument"):
         FunctionOptimizer(path=f"{tmp_path}/own.py:slow", options={"to": 1}).check()
     assert "function" in KIND.members
+
+
+@pytest.mark.parametrize("config", [*(c() for c in FREE), SGD(momentum=0.9)], ids=lambda c: f"{c.name} {c.remembers}")
+def test_what_an_optimizer_keeps_is_as_it_says(config: OptimizerConfig) -> None:
+    """Of a model that is mostly matrices; the plan of a run adds it up."""
+    model, _ = make_model(dtype="float32")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = built_optimizer(config, trained(*parameters, lr=1e-3, model=model))
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = sum(
+        value.numel() * value.element_size()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor) and value.ndim
+    )
+    found, said = kept / sum(p.numel() for p in parameters), config.state(4)
+    assert (found > 0) == config.remembers and found <= said + 0.5 and (found >= 0.95 * said or config.name == "muon"), (
+        found,
+        said,
+    )

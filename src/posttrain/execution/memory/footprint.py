@@ -28,6 +28,7 @@ class Footprint:
     passing: Activations | None
     there: Room
     checkpointing: Checkpointing
+    optimizer: str
 
     def rows(self) -> dict[str, str]:
         """For a reader."""
@@ -36,7 +37,7 @@ class Footprint:
             sizes = (f"{size / 1e9:.3g} GB" for size in (self.passing.plain, self.passing.checkpointed))
             passing = f"{self.tokens:,} tokens: about {{}}, with gradient checkpointing {{}}".format(*sizes)
         return {
-            "memory of a process, with AdamW": str(self.held),
+            f"memory of a process, with {self.optimizer}": str(self.held),
             "activations of a micro-batch": passing,
             "memory of the device": str(self.there),
             "gradient checkpointing": str(self.checkpointing),
@@ -93,7 +94,8 @@ def footprint(
         decision = Checkpointing(False, "this model has none")
     else:
         decision = checkpointing(wanted, kept, passing, there)
-    return Footprint(held(config, processes, **sizes), tokens, passing, there, decision)
+    name = "AdamW" if training.optimizer is None else training.optimizer.name
+    return Footprint(held(config, processes, **sizes), tokens, passing, there, decision, name)
 
 
 def _sharing(needs: Needs, units: int) -> int:
@@ -111,6 +113,8 @@ def _sizes(recipe: Recipe, model: Any, teachers: Collection[Any], *, reference: 
     frozen += sum(layer.scale_bytes for _, layer in rounded_layers(model))
     sizes: dict[str, Any] = {"trained": sum(p.numel() for p in trained), "frozen": frozen}
     sizes["number"] = cast or trained[0].element_size()
+    if recipe.training.optimizer is not None:
+        sizes["state"] = recipe.training.optimizer.state
     sizes["teacher"] = sum(p.numel() * (cast or p.element_size()) for one in teachers for p in one.parameters())
     sizes["copies"] = sizes["trained"] * sizes["number"] * sum(rule.copies for rule in recipe.training.update)
     moves = recipe.model.reference.refresh > 0

@@ -5,6 +5,7 @@ top needs gradient checkpointing.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -13,13 +14,18 @@ import torch
 from posttrain.execution.memory.activations import Activations
 from posttrain.settings.distributed import DistributedConfig
 
-MASTER = 4  # bytes of a number of the copy that DeepSpeed updates, and of each of its moments
+MASTER = 4  # bytes of a number of the copy that DeepSpeed updates
 USABLE = 0.9  # of a device's memory: what is left over goes to its libraries, to gaps between tensors and to a wrong estimate
+
+
+def of_adamw(number: int) -> float:
+    """Bytes of both moments of a parameter of so many bytes."""
+    return 2.0 * number
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Bytes on each process, with AdamW. Activations, logits, the rollout engine and buffers of exchanges come on top."""
+    """Bytes on each process. Activations, logits, the rollout engine and buffers of exchanges come on top."""
 
     weights: float
     gradients: float
@@ -46,14 +52,15 @@ def held(
     reference: float = 0,
     teacher: float = 0,
     copies: float = 0,
+    state: Callable[[int], float] = of_adamw,
     on_device: bool = False,
 ) -> Held:
     """By the mode, of T trained parameters of `number` bytes each, on G processes; frozen ones, a reference, a teacher,
     and copies of trained ones that update rules keep, have so many bytes in all.
 
-    Trained weights are T·number, gradients T·number, and the optimizer T·2·number, or T·12 for DeepSpeed, whose float32 copy
-    has its moments beside it. A mode divides by G what it shares out; what it offloads is 0 where `on_device` asks for the
-    rest.
+    Trained weights are T·number, gradients T·number, and the optimizer T·state(number), of AdamW T·2·number; for DeepSpeed
+    T·(4 + state(4)), for it updates a float32 copy. A mode divides by G what it shares out; what it offloads is 0 where
+    `on_device` asks for the rest.
 
     Raises:
         ValueError: no processes.
@@ -67,7 +74,7 @@ def held(
     return Held(
         weights=(trained * number + frozen) * of_model,
         gradients=trained * number * (share if shared >= 2 else 1),
-        optimizer=trained * (3 * MASTER if deepspeed else 2 * number) * (share if shared >= 1 else 1) + copies,
+        optimizer=trained * (MASTER + state(MASTER) if deepspeed else state(number)) * (share if shared >= 1 else 1) + copies,
         reference=reference * of_model,
         teacher=teacher * of_model,
     )

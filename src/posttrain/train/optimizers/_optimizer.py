@@ -47,6 +47,10 @@ class OptimizerConfig(Config, ABC):
         """Whether it keeps something of each parameter from step to step."""
         return True
 
+    def state(self, number: int) -> float:
+        """Bytes that it keeps of each parameter that is trained, itself of so many; the most, where parameters differ."""
+        return 2.0 * number
+
     @abstractmethod
     def build(self, trained: Trained) -> Optimizer:
         """The optimizer that these options describe.

@@ -23,6 +23,10 @@ class Adafactor(OptimizerConfig):
     clip: Positive = 1.0
     """The root mean square of a weight's change, before the learning rate, is at most this."""
 
+    def state(self, number: int) -> float:
+        """See `OptimizerConfig`: next to nothing of a matrix."""
+        return 0.0
+
     def build(self, trained: Trained) -> Optimizer:
         """torch's; the learning rate at step t is min(lr, 1 / sqrt(t)) times the root mean square of the weight."""
         from torch import optim

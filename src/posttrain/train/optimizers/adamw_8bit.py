@@ -19,6 +19,10 @@ class AdamW8bit(OptimizerConfig):
     reads_betas: ClassVar[bool] = True
     name: Literal["adamw_8bit"] = "adamw_8bit"
 
+    def state(self, number: int) -> float:
+        """See `OptimizerConfig`: a byte of each moment; those of embeddings are more."""
+        return 2.0
+
     def build(self, trained: Trained) -> Optimizer:
         """The package's."""
         from torch import nn

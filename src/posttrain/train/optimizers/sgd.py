@@ -26,6 +26,10 @@ class SGD(OptimizerConfig):
         """The last change, with momentum."""
         return self.momentum > 0
 
+    def state(self, number: int) -> float:
+        """See `OptimizerConfig`: the last change, with momentum."""
+        return float(number * self.remembers)
+
     @model_validator(mode="after")
     def _has_momentum(self) -> SGD:
         if self.nesterov and not self.momentum:
