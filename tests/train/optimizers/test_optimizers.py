@@ -296,7 +296,11 @@ def test_a_function_gives_the_optimizer_of_all_that_is_trained(tmp_path: Path) -
     assert "function" in KIND.members
 
 
-@pytest.mark.parametrize("config", [*(c() for c in FREE), SGD(momentum=0.9)], ids=lambda c: f"{c.name} {c.remembers}")
+@pytest.mark.parametrize(
+    "config",
+    [*(one.model_validate({"name": name_of(one)}) for one in FREE), SGD(momentum=0.9)],
+    ids=lambda c: f"{c.name} {c.remembers}",
+)
 def test_what_an_optimizer_keeps_is_as_it_says(config: OptimizerConfig) -> None:
     """Of a model that is mostly matrices; the plan of a run adds it up."""
     model, _ = make_model(dtype="float32")
