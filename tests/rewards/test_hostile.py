@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from posttrain.rewards.grading import MathVerify, Verdict
-from posttrain.rewards.isolated import math_child
 from posttrain.rewards.isolated.clock import LONGEST
-from posttrain.rewards.isolated.formulas import LONGEST as LONGEST_TEXT
+from posttrain.rewards.isolated.mathematics import child
+from posttrain.rewards.isolated.mathematics.formulas import LONGEST as LONGEST_TEXT
 from posttrain.rewards.kinds._form import Boxed
 from rewards.test_child import together
 from rewards.used import used, used_by
@@ -111,7 +111,7 @@ def test_its_memory_is_limited(graders: Any) -> None:
     [pid] = graders._pool.pids
     graders.grade("#### 18", "", "18")
     [line] = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max address space")]
-    assert line.split()[3:5] == [str(math_child.MEMORY)] * 2
+    assert line.split()[3:5] == [str(child.MEMORY)] * 2
 
 
 def test_the_working_folder_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

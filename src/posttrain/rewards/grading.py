@@ -147,7 +147,7 @@ class MathVerify:
 
     def __init__(self, deadline: float = DEADLINE, *, only_values: bool = False, reads_cut_off: bool = False) -> None:
         self._deadline, self._only_values, self.reads_cut_off = deadline, only_values, reads_cut_off
-        command = [sys.executable, "-P", "-m", "posttrain.rewards.isolated.math_child"]
+        command = [sys.executable, "-P", "-m", "posttrain.rewards.isolated.mathematics.child"]
         keep = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
         environment = {name: value for name, value in os.environ.items() if name in keep}
         self._pool = Pool(command, what="The grader's process", environment=environment, quiet=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 from math_verify import verify
 
-from posttrain.rewards.isolated import notation
-from posttrain.rewards.isolated.equality import differ, is_value, other_case
-from posttrain.rewards.isolated.formulas import LONGEST, formulas, part, use_the_grammar_alone, valid, words_of
+from posttrain.rewards.isolated.mathematics import notation
+from posttrain.rewards.isolated.mathematics.equality import differ, is_value, other_case
+from posttrain.rewards.isolated.mathematics.formulas import LONGEST, formulas, part, use_the_grammar_alone, valid, words_of
 from posttrain.rewards.isolated.serve import serve
 
 MEMORY = 4 * 2**30  # bytes of address space; sympy and its parser need under 1 GiB

@@ -15,8 +15,8 @@ from latex2sympy2_extended import latex2sympy, normalize_latex
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, parser
 
-from posttrain.rewards.isolated import notation
-from posttrain.rewards.isolated.equality import same_number
+from posttrain.rewards.isolated.mathematics import notation
+from posttrain.rewards.isolated.mathematics.equality import same_number
 
 LONGEST = 2000  # characters of an answer that are read; of prose, the last ones
 _COMMANDS = re.compile(r"\\begin\s*\{\w+\}|\\end\s*\{\w+\}|\\(?:text\w*|[mh]box|math\w\w)\s*\{[^{}]*\}|\\[A-Za-z]+")
