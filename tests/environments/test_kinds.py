@@ -272,5 +272,5 @@ def test_an_episode_is_a_function_of_its_row(config: EnvironmentConfig) -> None:
 
 
 def test_all_environments_are_here() -> None:
-    assert {config.name for config in CONFIGS} | {"echo", "class", "openenv", "verifiers"} == set(KIND.members)
+    assert {config.name for config in CONFIGS} | {"echo", "class", "openenv", "verifiers", "python"} == set(KIND.members)
     assert [name for name, member in KIND.members.items() if not (member.says_right and member.makes_tasks)] == ["echo"]

@@ -29,7 +29,7 @@ from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.passage import all_of
 from posttrain.model.load import context_of, load
 from posttrain.model.tokenizer import eos_ids
-from posttrain.recipe.code import own_paths
+from posttrain.recipe.code import check_jails, own_paths
 from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward
 from posttrain.rewards.make import Graders
@@ -37,6 +37,7 @@ from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.make import sampling_of
 from posttrain.settings.data import DataConfig, Source
 from posttrain.settings.doors.door import Door
+from posttrain.settings.doors.permissions import Permissions
 from posttrain.settings.evaluation import EvalConfig
 from posttrain.settings.faults import faults
 from posttrain.settings.model import ModelConfig
@@ -52,7 +53,8 @@ GYM_SEED = 2**12 - 1  # the last there is
 class Asked:
     """What the command was asked.
 
-    settings: fields of `EvalConfig`. columns: ours=theirs. templates: fields of `DataConfig` in place of the run's.
+    settings: fields of `EvalConfig`. columns: ours=theirs. templates: fields of `DataConfig` in place of the run's. unjailed:
+    see `Permissions`.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Asked:
     templates: dict[str, Any]
     dtype: str
     output: Path | None
+    unjailed: bool
 
 
 def answer(asked: Asked) -> Table:
@@ -83,7 +86,7 @@ def answer(asked: Asked) -> Table:
     source = _source(asked, templates.pop("eval", {}))
     records = _transformed(read(source), templates.pop("transforms", []), recipe or {})
     graders = _graders(asked, (recipe or {}).get("rewards", []))
-    environment, player = _environment(recipe or {}), None
+    environment, player = _environment(recipe or {}, unjailed=asked.unjailed), None
     try:
         target = asked.output or (folder / "eval.jsonl" if recipe is not None else Path("eval.jsonl"))
         make(target.absolute().parent)
@@ -180,7 +183,7 @@ def _transformed(records: Iterator[Record], given: list[Any], of_run: dict[str, 
     )
 
 
-def _environment(of_run: dict[str, Any]) -> EnvironmentConfig | None:
+def _environment(of_run: dict[str, Any], *, unjailed: bool) -> EnvironmentConfig | None:
     """What the run was played with: it answers here too."""
     if of_run.get("environment") is None:
         return None
@@ -192,6 +195,7 @@ def _environment(of_run: dict[str, Any]) -> EnvironmentConfig | None:
             f"environment: the run plays with {environment.other_machine}, on another machine, which eval asks nothing. "
             "Evaluate in the run."
         )
+    check_jails(environment, Permissions(unjailed=unjailed))
     return environment
 
 

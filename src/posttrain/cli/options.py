@@ -21,6 +21,10 @@ AllowRemoteEngine = Annotated[
 AllowRemoteEnvironment = Annotated[
     bool, typer.Option("--allow-remote-environment", help="An environment on another machine may play.")
 ]
+AllowUnjailed = Annotated[
+    bool,
+    typer.Option("--allow-unjailed-code", help="Programs that the policy writes may run where there is no jail."),
+]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Code that the recipe names by path may run.")]
 
 

@@ -18,14 +18,19 @@ from posttrain.telling import hearing
 
 
 def plan(
-    recipe: Recipe, *, allow_remote_engine: bool = False, allow_code: bool = False, allow_remote_environment: bool = False
+    recipe: Recipe,
+    *,
+    allow_remote_engine: bool = False,
+    allow_code: bool = False,
+    allow_remote_environment: bool = False,
+    allow_unjailed_code: bool = False,
 ) -> dict[str, Any]:
     """What `run` would do, after all the checks that it makes; nothing is written but rows that are too many for memory.
 
     Raises:
         PosttrainError: as `run` would.
     """
-    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment)
+    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment, allow_unjailed_code)
     check_permitted(recipe, permissions)
     check_ground(Path(recipe.output_dir))
     check_folder(Path(recipe.output_dir), recipe)

@@ -69,6 +69,7 @@ def run(
     allow_remote_engine: bool = False,
     allow_code: bool = False,
     allow_remote_environment: bool = False,
+    allow_unjailed_code: bool = False,
 ) -> RunResult:
     """Trains as the recipe says; the same call resumes an interrupted run, and does nothing for a finished one.
 
@@ -78,12 +79,13 @@ def run(
         allow_remote_engine: a rollout server on another machine may be used; whoever reaches it can control it.
         allow_code: code that the recipe names by path may run.
         allow_remote_environment: an environment on another machine may play; it reads all that the policy writes.
+        allow_unjailed_code: programs that the policy writes may run with limits alone, where there is no jail.
 
     Raises:
         PosttrainError: of the kind, and with the exit code, of what went wrong.
         Interrupted: a signal came; the same call goes on.
     """
-    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment)
+    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment, allow_unjailed_code)
     check_permitted(recipe, permissions)
     ranks.join(recipe.distributed.timeout, cpu=not on_gpu(recipe))
     folder = Path(recipe.output_dir)

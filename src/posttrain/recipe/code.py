@@ -16,6 +16,8 @@ from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Sessions
 from posttrain.errors import RecipeError
 from posttrain.recipe.recipe import Recipe
+from posttrain.rewards.isolated.jail.levels import allow_unjailed, level_of
+from posttrain.rewards.isolated.jail.options import Jailed
 from posttrain.rewards.options import Judged
 from posttrain.settings.doors.code import digest, fingerprint
 from posttrain.settings.doors.door import Door
@@ -26,12 +28,14 @@ from posttrain.train.schedules.table import Table
 
 
 def check_permitted(recipe: BaseModel, permissions: Permissions) -> None:
-    """Refuses code of the user's, and environments on other machines, unless they are allowed. What installed packages bring
-    is allowed: who installs, trusts.
+    """Refuses code of the user's, environments on other machines, and programs of the policy without a jail, unless they are
+    allowed. What installed packages bring is allowed: who installs, trusts.
 
     Raises:
         RecipeError: names it.
+        SetupError: there is no such jail.
     """
+    check_jails(recipe, permissions)
     away = [
         part.other_machine
         for part in parts_of(recipe)
@@ -48,6 +52,24 @@ def check_permitted(recipe: BaseModel, permissions: Permissions) -> None:
         raise RecipeError(
             f"The recipe runs code: {', '.join(paths)}. Who trusts it says --allow-code (in Python: allow_code=True of run)."
         )
+
+
+def check_jails(recipe: BaseModel, permissions: Permissions) -> None:
+    """Whether this machine has the jails that a recipe asks for.
+
+    Raises:
+        SetupError: it has not; or none, and that programs run without is not allowed.
+    """
+    if permissions.unjailed:
+        allow_unjailed()
+    for part in parts_of(recipe):
+        if isinstance(part, Jailed):
+            level_of(part.jail)
+
+
+def jails(recipe: BaseModel) -> dict[str, str]:
+    """Of each part that runs programs of the policy, the level of its jail."""
+    return {str(getattr(part, "name", "?")): level_of(part.jail) for part in parts_of(recipe) if isinstance(part, Jailed)}
 
 
 def own_paths(recipe: BaseModel) -> list[str]:

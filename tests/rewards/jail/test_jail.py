@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from posttrain.errors import SetupError
+from posttrain.rewards.isolated.child import ChildDied
+from posttrain.rewards.isolated.jail import levels
 from posttrain.rewards.isolated.jail.jail import Jail
 from posttrain.rewards.isolated.jail.kernel import Bounds
 from posttrain.rewards.isolated.jail.levels import LEVELS, offered
@@ -46,6 +51,10 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, s
         yield {"HOME": str(home), "NAME": name, "PORT": str(tcp.getsockname()[1]), "OUTSIDE": str(os.getpid())}
 
 
+def servers() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "jail.server" in " ".join(one.cmdline())]
+
+
 def told(program: str, outside: Mapping[str, str]) -> str:
     for word, value in outside.items():
         program = program.replace(f"<{word}>", value)
@@ -60,8 +69,7 @@ def left(outside: Mapping[str, str], jail: Jail) -> Iterator[None]:
     yield
     assert (home.stat().st_mode, sorted(home.iterdir()), (home / "secret").stat().st_mtime) == before
     assert (home / "secret").read_text() == "hunter2" and not Path("/tmp/written").exists()
-    servers = psutil.Process().children()
-    assert servers and all(not one.children(recursive=True) for one in servers)
+    assert servers() and all(not one.children(recursive=True) for one in servers())
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -79,9 +87,11 @@ def test_no_program_takes_more_than_it_may(name: str, jail: Jail, left: None) ->
     assert len(ran.out) + len(ran.err) < 2**18
 
 
-def test_the_bombs_have_teeth(outside: Mapping[str, str]) -> None:
-    """Without bars the same programs have their way, so that it is the bars that stop them."""
-    jail = Jail("rlimits", BOUNDS, unjailed=True)
+def test_without_bars_the_same_programs_have_their_way(outside: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SetupError, match="--allow-unjailed-code"):
+        Jail("rlimits", BOUNDS)
+    monkeypatch.setattr(levels, "_unjailed", True)
+    jail = Jail("rlimits", BOUNDS)
     for name in ("the users", "the home folder", "by TCP", "to a name", "forks", "other processes"):
         ran = jail.run(told(ESCAPES[name], outside))
         assert "GOT" in ran.out, (name, ran)
@@ -109,8 +119,22 @@ def test_a_program_leaves_nothing_for_the_next(jail: Jail) -> None:
 @pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.system)])
 def test_programs_in_turn_leave_no_zombie_and_no_descriptor(times: int, jail: Jail, left: None) -> None:
     jail.run("")
-    (server,) = (one for one in psutil.Process().children() if "jail.server" in " ".join(one.cmdline()))
+    (server,) = servers()
     before = server.num_fds(), server.memory_info().rss
     for number in range(times):
         assert jail.run(f"print({number})").out == f"{number}\n"
     assert server.num_fds() == before[0] and server.memory_info().rss < before[1] + 2**22
+
+
+def test_a_program_ends_with_who_started_it(jail: Jail) -> None:
+    jail.run("")
+    (server,) = servers()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(jail.run, "import time\ntime.sleep(600)")
+        while not (began := server.children(recursive=True)):
+            time.sleep(0.01)
+        server.kill()
+        with pytest.raises(ChildDied):
+            asked.result(timeout=60)
+    _, alive = psutil.wait_procs(began, timeout=30)
+    assert not alive

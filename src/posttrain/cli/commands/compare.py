@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.options import AllowCode, AllowRemoteEngine, AllowRemoteEnvironment
+from posttrain.cli.options import AllowCode, AllowRemoteEngine, AllowRemoteEnvironment, AllowUnjailed
 from posttrain.cli.screen import out, say
 from posttrain.errors import RecipeError
 
@@ -21,6 +21,7 @@ def compare(
     allow_remote_engine: AllowRemoteEngine = False,
     allow_code: AllowCode = False,
     allow_remote_environment: AllowRemoteEnvironment = False,
+    allow_unjailed_code: AllowUnjailed = False,
 ) -> None:
     """Run what a study still lacks and write its table and plots; or show the results of runs beside each other, and with
     --tasks what their stages forget.
@@ -40,7 +41,7 @@ def compare(
     from posttrain.execution.study.matrix import Matrix
     from posttrain.settings.doors.permissions import Permissions
 
-    permissions = Permissions(remote_engine=allow_remote_engine, code=allow_code, remote_environment=allow_remote_environment)
+    permissions = Permissions(allow_remote_engine, allow_code, allow_remote_environment, allow_unjailed_code)
     if dry_run:
         say(Matrix(study).check(permissions))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.options import AllowCode, AllowRemoteEnvironment, Overrides, RecipePath, begun, summary
+from posttrain.cli.options import AllowCode, AllowRemoteEnvironment, AllowUnjailed, Overrides, RecipePath, begun, summary
 from posttrain.cli.screen import out, say
 from posttrain.errors import RecipeError
 
@@ -21,6 +21,7 @@ def data(
     stage: Annotated[str | None, typer.Option(help="Of a recipe that has stages; the first, if not given.")] = None,
     allow_code: AllowCode = False,
     allow_remote_environment: AllowRemoteEnvironment = False,
+    allow_unjailed_code: AllowUnjailed = False,
 ) -> None:
     """Show RECIPE's data as the model reads it: tokens with their mask, what is left out, what repeats, what leaks."""
     from posttrain.recipe import load_recipe
@@ -28,7 +29,7 @@ def data(
     from posttrain.settings.doors.permissions import Permissions
 
     whole = load_recipe(recipe, overrides)  # packages that training needs may be missing here
-    permissions = Permissions(code=allow_code, remote_environment=allow_remote_environment)
+    permissions = Permissions(code=allow_code, remote_environment=allow_remote_environment, unjailed=allow_unjailed_code)
     check_permitted(whole, permissions)
     stages = {one.name: one for one in whole.stages}
     if stage is not None and stage not in stages:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from posttrain.cli.options import AllowCode, AllowRemoteEnvironment
+from posttrain.cli.options import AllowCode, AllowRemoteEnvironment, AllowUnjailed
 from posttrain.cli.screen import out, say
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def env(
     ] = None,
     allow_code: AllowCode = False,
     allow_remote_environment: AllowRemoteEnvironment = False,
+    allow_unjailed_code: AllowUnjailed = False,
 ) -> None:
     """Play episodes of an environment with a random and a hostile policy, in two orders and at once, and compare them byte by
     byte: exit code 7 where it fails, or they differ.
@@ -36,7 +37,9 @@ def env(
     from posttrain.settings.doors.permissions import Permissions
 
     config = _config(name, overrides or [])
-    check_permitted(config, Permissions(code=allow_code, remote_environment=allow_remote_environment))
+    check_permitted(
+        config, Permissions(code=allow_code, remote_environment=allow_remote_environment, unjailed=allow_unjailed_code)
+    )
     check_of_environment(config)
     trials = tried(config)
     table = Table(Column("policy", no_wrap=True), "episodes", "turns", "done", "right", "paid", "faults")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.options import begun
+from posttrain.cli.options import AllowUnjailed, begun
 from posttrain.cli.screen import out, say
 
 
@@ -30,6 +30,7 @@ def eval_(
     chat_template: Annotated[bool | None, typer.Option(help="In place of the run's; on by default.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     output: Annotated[Path | None, typer.Option(help="eval.jsonl of the run, or here, by default.")] = None,
+    allow_unjailed_code: AllowUnjailed = False,
 ) -> None:
     """Sample answers, grade them, and give pass@1, pass@k, majority@k and length with 95 % intervals."""
     say(f"{begun()}: {model} on {data}: loading torch and transformers, which takes a while at first …")
@@ -56,5 +57,6 @@ def eval_(
         templates={name: value for name, value in templates.items() if value is not None},
         dtype=dtype,
         output=output,
+        unjailed=allow_unjailed_code,
     )
     out.print(answer(asked))

@@ -30,6 +30,7 @@ def launch(
     secret: Annotated[str, typer.Option(help="Kubernetes' secret, whose keys are variables.")] = "posttrain",
     option: Annotated[list[str], typer.Option(help="One more line of #SBATCH, or word of docker run.")] = [],  # noqa: B006
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Handed on to `posttrain run`.")] = False,
+    allow_unjailed_code: Annotated[bool, typer.Option("--allow-unjailed-code", help="Handed on to `posttrain run`.")] = False,
     allow_remote_engine: Annotated[bool, typer.Option("--allow-remote-engine", help="Handed on to `posttrain run`.")] = False,
     allow_remote_environment: Annotated[
         bool, typer.Option("--allow-remote-environment", help="Handed on to `posttrain run`.")
@@ -61,6 +62,7 @@ def launch(
     handed = [word for given in overrides for word in ("--set", given)]
     handed += ["--allow-code"] * allow_code + ["--allow-remote-engine"] * allow_remote_engine
     handed += ["--allow-remote-environment"] * allow_remote_environment
+    handed += ["--allow-unjailed-code"] * allow_unjailed_code
     text = rendered(place, job, checked, path, handed, shown=recipe if is_shipped(path) else None)
     if not submit:
         print(text, end="")

@@ -13,6 +13,7 @@ from posttrain.cli.options import (
     AllowCode,
     AllowRemoteEngine,
     AllowRemoteEnvironment,
+    AllowUnjailed,
     Overrides,
     RecipePath,
     begun,
@@ -34,6 +35,7 @@ def run(
     allow_remote_engine: AllowRemoteEngine = False,
     allow_code: AllowCode = False,
     allow_remote_environment: AllowRemoteEnvironment = False,
+    allow_unjailed_code: AllowUnjailed = False,
 ) -> None:
     """Train as RECIPE says; the same command resumes an interrupted run."""
     from posttrain.execution.folder.lock import check_unlocked
@@ -41,7 +43,9 @@ def run(
     from posttrain.recipe.code import check_permitted
 
     checked = checked_recipe(recipe, overrides, output_dir, processes)
-    check_permitted(checked, Permissions(code=allow_code, remote_environment=allow_remote_environment))
+    check_permitted(
+        checked, Permissions(code=allow_code, remote_environment=allow_remote_environment, unjailed=allow_unjailed_code)
+    )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not dry_run and int(os.environ.get("RANK", "0")) == 0:
         check_unlocked(Path(checked.output_dir))  # before torch is imported
@@ -61,6 +65,7 @@ def run(
         "allow_remote_engine": allow_remote_engine,
         "allow_code": allow_code,
         "allow_remote_environment": allow_remote_environment,
+        "allow_unjailed_code": allow_unjailed_code,
     }
     if dry_run:
         from posttrain.execution.planning import plan

@@ -11,6 +11,7 @@ from posttrain.environments.kinds.echo import EchoConfig
 from posttrain.environments.kinds.grid import GridConfig
 from posttrain.environments.kinds.guess import GuessConfig
 from posttrain.environments.kinds.openenv import OpenEnvConfig
+from posttrain.environments.kinds.python import PythonConfig
 from posttrain.environments.kinds.sql import SqlConfig
 from posttrain.environments.kinds.twenty import TwentyConfig
 from posttrain.environments.kinds.user import UserConfig
@@ -25,6 +26,7 @@ ENVIRONMENTS: tuple[type[EnvironmentConfig], ...] = (
     CalculatorConfig,
     GridConfig,
     SqlConfig,
+    PythonConfig,
     UserConfig,
     EchoConfig,
     ClassEnvironment,

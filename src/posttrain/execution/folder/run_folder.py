@@ -91,6 +91,9 @@ def check_facts(checkpoint: Path, facts: Mapping[str, Any]) -> list[str]:
             f"{checkpoint} was trained on other data: {', '.join(different)} changed since. Bring them back, or choose "
             "another output_dir."
         )
+    then, now = before.get("jails", {}), facts.get("jails", {})
+    for name in [name for name in now if then.get(name, now[name]) != now[name]]:
+        notes.append(f"Programs of {name} ran in the jail {then[name]} before {checkpoint}, and run in {now[name]} now.")
     changed = [path for path, state in facts.get("code", {}).items() if code.get(path, state) != state]
     return notes + [f"{path} changed since {checkpoint} was written: the run goes on with it as it is." for path in changed]
 

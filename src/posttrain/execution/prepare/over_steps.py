@@ -8,6 +8,7 @@ from posttrain.environments.options import EnvironmentConfig
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.needs import Needs
 from posttrain.recipe import Recipe
+from posttrain.recipe.code import jails
 from posttrain.rewards.make import named
 from posttrain.rewards.options import Judged
 from posttrain.train.collect.over.replay import check_replay, replayed
@@ -22,10 +23,11 @@ def played(environment: EnvironmentConfig | None) -> dict[str, Any]:
 
 
 def over_steps(recipe: Recipe, needs: Needs) -> dict[str, Any]:
-    """How the reference follows the policy, when demonstrations that wait are trained on, and which rollouts come back, as
-    far as there are such.
+    """Where programs of the policy run, how the reference follows it, when demonstrations that wait are trained on, and which
+    rollouts come back, as far as there are such.
     """
     moves, buffer, rows = recipe.model.reference, needs.buffer, dict[str, Any]()
+    rows |= {f"programs of {name} run in": f"the jail {level}" for name, level in jails(recipe).items()}
     if moves.refresh:
         rows["the reference follows"] = f"{moves.mix:g} of the policy every {moves.refresh} steps"
     if buffer is not None:

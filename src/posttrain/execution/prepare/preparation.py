@@ -34,7 +34,7 @@ from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
 from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
-from posttrain.recipe.code import check_permitted, fingerprints
+from posttrain.recipe.code import check_permitted, fingerprints, jails
 from posttrain.recipe.packages import check_packages
 from posttrain.rewards.base import Weighted
 from posttrain.rewards.make import Graders, make_rewards
@@ -145,14 +145,14 @@ class Prepared:
 
     def facts(self) -> dict[str, Any]:
         """What a run that goes on must share: a digest of each set of its data, and the start model. What is told if it
-        changed: the state of its code. And versions, to be read by a person.
+        changed: the state of its code, and its jails. And versions, to be read by a person.
         """
         versions = {name: version(name) for name in ("torch", "transformers", "posttrain")}
         model = ranks.broadcast(identity(self.model) if ranks.is_main() else None, "the start model")
         teachers = identities(self.teachers) if ranks.is_main() else {}
         teachers = ranks.broadcast(teachers, "the teachers")
         known = {"data": self.sets.digests, "model": model, "code": fingerprints(self.recipe), "versions": versions}
-        return {**known, "teachers": teachers} if teachers else known
+        return known | {name: value for name, value in (("teachers", teachers), ("jails", jails(self.recipe))) if value}
 
     def plan(self) -> dict[str, Any]:
         """What the run will do, for a reader."""

@@ -19,7 +19,6 @@ from typing import Any
 DEPTH = 50  # of values in each other
 LINE = 2**20  # bytes of a call, or of an answer
 SAID = 2_000  # characters of an error that are told, the last ones of where it was raised
-TESTS = 1_000
 
 
 class Odd(Exception):
@@ -39,7 +38,7 @@ def encoded(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int):
         return ["i", format(int.__index__(value), "x")]
     if isinstance(value, float):
-        return float.__add__(value, 0.0) if value == value and abs(value) != float("inf") else ["n", float.__repr__(value)]
+        return float.__mul__(value, 1.0) if value == value and abs(value) != float("inf") else ["n", float.__repr__(value)]
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, complex):
@@ -67,17 +66,12 @@ def decoded(given: Any) -> Any:
         return KINDS[name](decoded(one) for one in inside)
     if name == "d":
         return {decoded(key): decoded(one) for key, one in inside}
-    single: dict[str, Callable[[str], Any]] = {
-        "i": lambda text: int(text, 16),
-        "n": float,
-        "c": complex,
-        "b": bytes.fromhex,
-        "a": bytearray.fromhex,
-    }
-    return single[name](inside)
+    return SINGLE[name](inside)
 
 
 KINDS: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset}
+SINGLE: dict[str, Any] = {"i": lambda text: int(text, 16), "n": float, "c": complex, "b": bytes.fromhex}
+SINGLE["a"] = bytearray.fromhex
 
 
 def written(file: int, said: Any) -> None:
@@ -102,16 +96,16 @@ def whole(file: int) -> Any:
 
 def run() -> None:
     """Runs a program as Python would, and lets it end as it does."""
-    given = whole(3)
     import types
 
+    given = whole(3)
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     try:
         exec(compile(given["program"], "program.py", "exec"), module.__dict__)
-    except SystemExit:
-        raise
     except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
         print(shown(error, given["program"]), file=sys.stderr)
         sys.stdout.flush()
         os._exit(2 if isinstance(error, SyntaxError) and error.filename == "program.py" else 1)
@@ -201,7 +195,7 @@ class Program:
     def _said(self, *expected: str) -> Any:
         """Its next word, if it is one of these; else it is gone."""
         try:
-            said = None if self.gone else next(self._lines)
+            said: Any = None if self.gone else next(self._lines)
             (key,) = {*said} & {*expected}
             if key == "value":
                 return {key: decoded(said[key])}
@@ -216,10 +210,10 @@ class Program:
 
 def of_program(name: str, text: str) -> BaseException:
     """An exception that a program raised, of the same kind where that is one of Python's own."""
-    kind = getattr(builtins, name, None)
+    kind: Any = getattr(builtins, name, None)
     plain = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, (UnicodeError, ExceptionGroup))
-    error = kind(text) if plain else Exception(f"{name}: {text}")
-    error.of_program = f"{name}: {text}"  # type: ignore[attr-defined]
+    error: Any = kind(text) if plain else Exception(f"{name}: {text}")  # pyright: ignore[reportCallIssue]
+    error.of_program = f"{name}: {text}"
     return error
 
 
@@ -256,7 +250,7 @@ def parsed(given: Any) -> list[tuple[bool, str, Any, set[str]]]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     bound = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     bound |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    bound |= {(one.asname or one.name).split(".")[0] for node in nodes if hasattr(node, "names") for one in imported(node)}
+    bound |= {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
     asked = {node.id for node in nodes if isinstance(node, ast.Name)} - bound - {*dir(builtins)}
     found = list[tuple[bool, str, Any, set[str]]]()
     for group in groups:
@@ -265,12 +259,7 @@ def parsed(given: Any) -> list[tuple[bool, str, Any, set[str]]]:
         found.append((not all(isinstance(one, prepares) for one in group), text, code, asked))
     if not any(tests for tests, *_ in found):
         raise ValueError("there is no test among them")
-    return found[:TESTS]
-
-
-def imported(node: Any) -> list[Any]:
-    """The names of an import."""
-    return [one for one in node.names if hasattr(one, "asname")]
+    return found
 
 
 def tested(program: Program, units: list[tuple[bool, str, Any, set[str]]]) -> tuple[list[str], str]:

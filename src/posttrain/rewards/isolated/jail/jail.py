@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,18 +23,18 @@ class Jail:
     Args:
         asked: the level.
         bounds: of each program.
-        unjailed: limits alone will do.
 
     Raises:
         SetupError: this machine has no such level.
     """
 
-    def __init__(self, asked: Asked = "strongest", bounds: Bounds | None = None, *, unjailed: bool = False) -> None:
+    def __init__(self, asked: Asked = "strongest", bounds: Bounds | None = None) -> None:
         bounds = bounds or Bounds()
-        self.level, self._longest = level_of(asked, unjailed=unjailed), 2 * WALL * bounds.seconds + GRACE + _MORE
+        self.level, self._longest = level_of(asked), 2 * WALL * bounds.seconds + GRACE + _MORE
         command = [sys.executable, "-P", "-m", "posttrain.rewards.isolated.jail.server", self.level, bounded(bounds)]
         keep = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
         environment = {name: value for name, value in os.environ.items() if name in keep}
+        self._at_once = threading.BoundedSemaphore(os.cpu_count() or 1)  # so that none waits long for a processor
         self._pool = Pool(command, what="The jail does not start", environment=environment)
 
     def run(self, program: str, given: str = "") -> Ran:
@@ -57,7 +58,8 @@ class Jail:
         self._pool.close()
 
     def _asked(self, request: dict[str, Any]) -> Any:
-        reply = self._pool.ask(request, self._longest)
+        with self._at_once:
+            reply = self._pool.ask(request, self._longest)
         if "error" in reply:
             raise ChildDied(f"the jail: {reply['error']}")
         return reply

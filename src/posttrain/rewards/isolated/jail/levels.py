@@ -39,6 +39,7 @@ free = {
 print([name for name, what in free.items() if tried(what)])
 """
 """A program that prints by which of these ways it got out; OUTSIDE is the number of a process that it should not see."""
+_unjailed = False
 _DEADLINE = 60.0  # seconds for all of them
 
 
@@ -52,31 +53,35 @@ def offered() -> Mapping[str, str]:
     return json.loads(done.stdout) if done.returncode == 0 else {level: done.stderr.strip()[-300:] for level in LEVELS}
 
 
-def level_of(asked: Asked, *, unjailed: bool = False) -> Level:
+def allow_unjailed() -> None:
+    """From now on programs may run in this process's jails with limits alone, where its user has said so."""
+    global _unjailed
+    _unjailed = True
+
+
+def level_of(asked: Asked) -> Level:
     """The level that is taken.
 
     Args:
-        asked: one, or the strongest that there is.
-        unjailed: limits alone will do, if there is nothing else, or they are asked for.
+        asked: one, or the strongest that there is. Limits alone are taken where they are asked for or there is nothing else,
+            and that is allowed.
 
     Raises:
         SetupError: this machine does not have it, or it is no jail.
     """
     found = offered()
-    if asked in ("full", "bubblewrap", "landlock"):
-        if found[asked]:
-            there = [level for level in LEVELS[:-1] if not found[level]]
-            raise SetupError(
-                f"jail: {asked}: this machine does not have it: {found[asked]}. It has {', '.join(there) or 'none'}; "
-                "leave the key out for the strongest."
-            )
-        return asked
-    jail = next((level for level in LEVELS[:-1] if not found[level]), None) if asked == "strongest" else None
-    if jail is not None:
-        return jail
+    there: list[Level] = [level for level in LEVELS[:-1] if not found[level]]
+    if asked not in ("strongest", "rlimits", *there):
+        raise SetupError(
+            f"jail: {asked}: this machine does not have it: {found[asked]}. It has {', '.join(there) or 'none'}; leave the "
+            "key out for the strongest."
+        )
+    for level in there if asked != "rlimits" else ():
+        if asked in ("strongest", level):
+            return level
     if found["rlimits"]:
         raise SetupError(f"Programs that a model wrote cannot be run here: {found['rlimits']}.")
-    if not unjailed:
+    if not _unjailed:
         lacks = "; ".join(f"{level}: {found[level]}" for level in LEVELS[:-1] if found[level])
         raise SetupError(
             f"Programs that a model wrote would run with limits alone, and could read, write and send whatever you can. "

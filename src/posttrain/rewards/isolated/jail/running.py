@@ -58,9 +58,9 @@ def run(bars: Bars, program: str, given: str) -> Ran:
         until = began + WALL * bars.bounds.seconds
         late = ends.talked(until, OUTPUT)
         code = ended(started, 0.0 if late else until - time.monotonic())
-    said = [ends.heard[end].decode(errors="replace") for end in (out, err)]
+    wrote, told = (ends.heard[end].decode(errors="replace") for end in (out, err))
     why = late or ("time" if code == 128 + signal.SIGXCPU else "exit" if 0 <= code < 128 else "killed")
-    return Ran(why, code, *said, time.monotonic() - began)
+    return Ran(why, code, wrote, told, time.monotonic() - began)
 
 
 def check(bars: Bars, program: str, tests: str | Sequence[str]) -> Mapping[str, Any]:

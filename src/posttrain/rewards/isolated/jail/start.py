@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,29 @@ from typing import Literal, NoReturn
 
 from posttrain.rewards.isolated.jail import filter as calls
 from posttrain.rewards.isolated.jail.kernel import MIB, Bounds, Kernel, limit
-from posttrain.rewards.isolated.jail.places import interpreter, readable
 from posttrain.rewards.isolated.jail.rooms import NOBODY, WORK, enter
 
 Level = Literal["full", "bubblewrap", "landlock", "rlimits"]
+LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+BESIDE = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/urandom")
 _LAST = 4096  # descriptors above are never open
 _ASIDE = 200  # where descriptors are kept while they change places
+
+
+def interpreter() -> str:
+    """The program that is Python, whatever environment this process runs in."""
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def readable() -> Sequence[str]:
+    """Folders and files that it needs, none in another: itself, its library, and the system's."""
+    own = [f"{sys.base_prefix}/{name}" for name in ("lib", "lib64")]
+    there = [place for place in (*LIBRARIES, *own, interpreter(), *BESIDE) if os.path.exists(place)]
+    found = list[str]()
+    for place in sorted(there, key=len):
+        if not any(Path(place).is_relative_to(other) for other in found):
+            found.append(place)
+    return found
 
 
 @dataclass(slots=True)
