@@ -49,7 +49,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The environment that `openenv init` makes, which says back what it is told; it has one session at a time."""
     assert PYTHON.is_file(), "make setup-others"
     folder = tmp_path_factory.mktemp("openenv")
-    subprocess.run([PYTHON.with_name("openenv"), "init", "echo_env"], cwd=folder, check=True, capture_output=True)
+    without_uv = {**os.environ, "PATH": os.defpath}  # which it would have look up packages
+    words = [PYTHON.with_name("openenv"), "init", "echo_env"]
+    subprocess.run(words, cwd=folder, env=without_uv, check=True, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
