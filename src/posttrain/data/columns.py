@@ -191,8 +191,8 @@ class Use:
             whole = {"messages", *tools} if self._is_conversation(given, record) else asked | {"completion"}
             return whole | {*self.needs} | ({*LABELS} if self.unwanted is not False or "forget" in self.needs else set[str]())
         shown = next(([name] for name in self.demonstrated if name in given), [])
-        solution = ["solution"] if "answer" in self.needs and "answer" not in given else []
-        return asked | {*self.needs, *shown, *solution}
+        others = ["solution", "calls"] if "answer" in self.needs and "answer" not in given else []
+        return asked | {*self.needs, *shown, *others}
 
     def _is_conversation(self, given: set[str], record: Record) -> bool:
         """Whether a demonstration is its messages, and not its prompt and completion."""

@@ -1,12 +1,16 @@
-"""The demonstration that a question brings with it, as the tokens of an answer to it; and whether it is a right one."""
+"""The demonstration that a question brings with it, as the tokens of an answer to it, whether it is a right one, and
+what answers are compared with.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from posttrain.data.columns import steps_of
+from posttrain.data.columns import is_number, steps_of
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes
 from posttrain.data.rows import BadRow, DataReport, LongRow, Problem
@@ -112,3 +116,26 @@ def _last(messages: Any) -> str | None:
 
 def _without_messages(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in columns.items() if name != "messages"}
+
+
+def reference_of(columns: Mapping[str, Any]) -> str:
+    """The reference as text: text, a finite number, or a list of one of these; or calls of tools as JSON text.
+
+    Raises:
+        BadRow: there is none.
+    """
+    named = next((name for name in ("answer", "solution", "calls") if columns.get(name) is not None), None)
+    reference = None if named is None else columns[named]
+    if named == "calls" and not isinstance(reference, str):
+        return json.dumps(reference, ensure_ascii=False)
+    if isinstance(reference, (list, tuple)):
+        if len(reference) != 1:
+            raise BadRow(f"answer lists {len(reference)} values, and answers are compared with one")
+        reference = reference[0]
+    if is_number(reference) and math.isfinite(reference):
+        return str(reference)
+    if not isinstance(reference, str):
+        raise BadRow(f"answer must be text or a number, not {reference!r:.40}")
+    if not reference.strip():
+        raise BadRow("answer is empty")
+    return reference

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from posttrain.data.answers import is_conversation
-from posttrain.data.columns import Use, check_columns, is_number, keys_of, number_of
-from posttrain.data.demonstrations import Faults, only_right, read_demonstration
+from posttrain.data.columns import Use, check_columns, keys_of, number_of
+from posttrain.data.demonstrations import Faults, only_right, read_demonstration, reference_of
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.prompts import Notes, tell_counts
 from posttrain.data.encoding.teacher import Asked, TeacherPrompts
@@ -162,7 +161,7 @@ class Reader:
         def encode(record: Record) -> tuple[list[Problem], Notes]:
             columns = use.columns(record)
             if "answer" in needs:
-                columns["answer"] = _answer(columns)
+                columns["answer"] = reference_of(columns)
             for name in needs:
                 if columns.get(name) is None:
                     raise BadRow(f"{name} is missing")
@@ -181,7 +180,8 @@ class Reader:
 
         wanted = [("prompt", *needs)]
         if "answer" in needs:
-            wanted.append(("prompt", *("solution" if name == "answer" else name for name in needs)))
+            others = ("solution", "calls")
+            wanted += [("prompt", *(other if name == "answer" else name for name in needs)) for other in others]
         asked = (_asked(one, bool(demonstrated)) for one in records)
         if teacher is not None:
             asked = (teacher.shown(one, trained=bool(demonstrated)) for one in asked)
@@ -271,24 +271,6 @@ def _asked(record: Record, demonstrated: bool) -> Record:
         return replace(record, columns={**others, "prompt": messages})
     reference = {} if "solution" in others else {"answer": last.get("content")}
     return replace(record, columns={**reference, **others, "prompt": before})
-
-
-def _answer(columns: Mapping[str, Any]) -> str:
-    """The reference as text: text, a finite number, or a list of one of these."""
-    reference = columns.get("answer")
-    if reference is None:
-        reference = columns.get("solution")
-    if isinstance(reference, (list, tuple)):
-        if len(reference) != 1:
-            raise BadRow(f"answer lists {len(reference)} values, and answers are compared with one")
-        reference = reference[0]
-    if is_number(reference) and math.isfinite(reference):
-        return str(reference)
-    if not isinstance(reference, str):
-        raise BadRow(f"answer must be text or a number, not {reference!r:.40}")
-    if not reference.strip():
-        raise BadRow("answer is empty")
-    return reference
 
 
 def _why(report: DataReport) -> str:

@@ -11,10 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
 from posttrain.environments.base import Call, Message
-from posttrain.rewards.reading.arguments import Written, read_json
+from posttrain.rewards.reading.arguments import by_name
 
 Function = Callable[..., str | Awaitable[str]]
-_CONSTANTS = {"True": True, "False": False, "None": None}
 SHOWN = 64  # characters of a name of the policy's that are said back
 FAULTS = 3  # of a call, that are said
 
@@ -72,40 +71,12 @@ class _Tool:
     async def called(self, arguments: Mapping[str, Any]) -> str:
         """Its result, or what is wrong with the arguments."""
         try:
-            checked = self._adapter.validate_python(ArgsKwargs((), named(arguments, self._parameters["properties"])))
+            checked = self._adapter.validate_python(ArgsKwargs((), by_name(arguments, self._parameters["properties"])))
         except ValidationError as error:
             faults = [_fault(one["type"], one["loc"], one["msg"]) for one in error.errors(include_input=False)[:FAULTS]]
             return f"{self._function.__name__} was not called: {'; '.join(faults)}."
         result = self._function(**checked)
         return result if isinstance(result, str) else await result
-
-
-def named(arguments: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Arguments by name, also those that came by place; and read, where they came as text.
-
-    Args:
-        arguments: of a call.
-        schemas: for each parameter of the tool, in order, its JSON schema.
-    """
-    by_place = {str(place): name for place, name in enumerate(schemas) if name not in arguments}
-    by_name = {by_place.get(key, key): value for key, value in arguments.items()}
-    return {key: _read(value, schemas.get(key, {})) for key, value in by_name.items()}
-
-
-def _read(value: Any, schema: Mapping[str, Any]) -> Any:
-    """A `Written` argument as its schema has it: a string where that may be one, else JSON, or a constant of Python."""
-    if not isinstance(value, Written):
-        return value
-    text = value.strip()
-    if any(one.get("type", "string") == "string" for one in schema.get("anyOf", (schema,))):
-        return str(value)
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
-    try:
-        read, end = read_json(text)
-    except ValueError:
-        return str(value)
-    return read if end == len(text) else str(value)
 
 
 def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:

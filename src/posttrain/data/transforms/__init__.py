@@ -17,6 +17,8 @@ from posttrain.data.transforms.denoise import Denoise
 from posttrain.data.transforms.documents import Documents
 from posttrain.data.transforms.feedback import Feedback
 from posttrain.data.transforms.function import FunctionTransform, installed_transform
+from posttrain.data.transforms.mask_failed_calls import MaskFailedCalls
+from posttrain.data.transforms.roles import Roles
 from posttrain.data.transforms.source_tag import SourceTag
 from posttrain.data.transforms.yes_no import YesNo
 from posttrain.settings.data import DataConfig
@@ -35,6 +37,8 @@ TRANSFORMS: tuple[type[TransformConfig], ...] = (
     YesNo,
     Feedback,
     Corrupt,
+    Roles,
+    MaskFailedCalls,
 )
 
 KIND = Kind(

@@ -17,8 +17,8 @@ from typing import Any
 
 from posttrain.environments.base import Call, Start, Step, Turn
 from posttrain.environments.isolated.child import answering
-from posttrain.environments.tools import named
 from posttrain.rewards.isolated.serve import serve
+from posttrain.rewards.reading.arguments import by_name
 from posttrain.rewards.values import Refused, as_text
 
 INSTALL = "pip install 'verifiers==0.3.1'"
@@ -120,7 +120,7 @@ class Episode:
 
         called = {f"call_{len(self._messages)}_{number}": call for number, call in enumerate(turn.calls)}
         calls = [
-            ToolCall(id=key, name=call.name, arguments=json.dumps(named(call.arguments, self._tools.get(call.name, {}))))
+            ToolCall(id=key, name=call.name, arguments=json.dumps(by_name(call.arguments, self._tools.get(call.name, {}))))
             for key, call in called.items()
             if call.fault is None
         ]

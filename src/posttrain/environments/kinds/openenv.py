@@ -18,8 +18,8 @@ from pydantic import AfterValidator, model_validator
 from posttrain.environments.base import Call, Environment, Message, Start, Step, Turn
 from posttrain.environments.kinds._templates import fields
 from posttrain.environments.options import EnvironmentConfig
-from posttrain.environments.tools import named
 from posttrain.errors import SetupError
+from posttrain.rewards.reading.arguments import by_name
 from posttrain.rewards.values import Refused
 from posttrain.settings.base import Count, is_address, is_here
 
@@ -183,7 +183,7 @@ class OpenEnvSession:
             return self._told(f"The call could not be read: {call.fault}.", paid)
         if call.name != tool:
             return self._told(f"There is no tool {call.name[:64]!r}, but {tool}.", paid)
-        action = named(call.arguments, self._schema["properties"])
+        action = by_name(call.arguments, self._schema["properties"])
         try:
             return self._came(await self._data("step", action), "tool", paid)
         except _Invalid as error:

@@ -17,6 +17,7 @@ from posttrain.rewards.kinds.math_verify import MathVerifyReward
 from posttrain.rewards.kinds.overlong import OverlongReward
 from posttrain.rewards.kinds.repetition import RepetitionReward
 from posttrain.rewards.kinds.task import TaskReward
+from posttrain.rewards.kinds.tool_call import ToolCallReward
 from posttrain.rewards.kinds.unit_tests import UnitTestsReward
 from posttrain.rewards.options import RewardConfig
 from posttrain.settings.doors.door import installed
@@ -28,6 +29,7 @@ REWARDS: tuple[type[RewardConfig], ...] = (
     TaskReward,
     CountdownReward,
     UnitTestsReward,
+    ToolCallReward,
     MajorityVoteReward,
     FormatReward,
     LengthReward,

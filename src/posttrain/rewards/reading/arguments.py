@@ -13,6 +13,7 @@ MAX_CALLS = 32
 """Of one turn; of more of them the first are read, and then one that is none."""
 MAX_DEPTH = 32
 """Lists and objects within each other."""
+_CONSTANTS = {"True": True, "False": False, "None": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,34 @@ class Written(str):
     """An argument that its format writes without a type, as the text between two tags: a string, a number or JSON."""
 
     __slots__ = ()
+
+
+def by_name(arguments: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Arguments by name, also those that came by place; and read, where they came as text.
+
+    Args:
+        arguments: of a call.
+        schemas: of the tool's parameters, in their order.
+    """
+    by_place = {str(place): name for place, name in enumerate(schemas) if name not in arguments}
+    named = {by_place.get(key, key): value for key, value in arguments.items()}
+    return {key: _read(value, schemas.get(key, {})) for key, value in named.items()}
+
+
+def _read(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A `Written` argument as its schema has it: a string where that may be one, else JSON, or a constant of Python."""
+    if not isinstance(value, Written):
+        return value
+    if any(one.get("type", "string") == "string" for one in schema.get("anyOf", (schema,))):
+        return str(value)
+    text = value.strip()
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    try:
+        read, end = read_json(text)
+    except ValueError:
+        return str(value)
+    return read if end == len(text) else str(value)
 
 
 def bounded(calls: Iterator[Call]) -> tuple[Call, ...]:

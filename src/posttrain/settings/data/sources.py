@@ -26,6 +26,7 @@ Column = Literal[
     "solution",
     "demonstration",
     "tools",
+    "calls",
     "label",
     "weight",
     "weights",
