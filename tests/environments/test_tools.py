@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from posttrain.environments.base import Call
-from posttrain.environments.tools import SHOWN, Tools
+from posttrain.environments.tools import SHOWN, Failed, Tools
 from posttrain.rewards.reading.arguments import Written
 
 
@@ -64,6 +64,7 @@ def test_results_come_in_the_order_of_the_calls_one_for_each() -> None:
         ("tool", "unknown"),
     ]
     assert messages[0]["content"] == "3" and messages[2]["content"] == "3, 2"
+    assert [message.get("error", False) for message in messages] == [False, True, False, True]
     assert "cut off" in messages[1]["content"] and "calc, total" in messages[3]["content"]
 
 
@@ -82,6 +83,19 @@ def test_results_come_in_the_order_of_the_calls_one_for_each() -> None:
 def test_a_wrong_argument_is_an_observation(arguments: dict[str, object], faults: list[str]) -> None:
     (text,) = said(Call("calc", arguments))
     assert text.startswith("calc was not called: ") and all(fault in text for fault in faults)
+
+
+def test_a_tool_that_says_no_is_an_observation_that_is_marked() -> None:
+    def half(of: int) -> str:
+        """Halves."""
+        return str(of // 2) if of % 2 == 0 else Failed(f"{of} is odd.")
+
+    even, odd, wrong = asyncio.run(
+        Tools(half).answer([Call("half", {"of": 4}), Call("half", {"of": 3}), Call("half", {"of": "4"})])
+    )
+    assert even == {"role": "tool", "name": "half", "content": "2"}
+    assert odd == {"role": "tool", "name": "half", "content": "3 is odd.", "error": True}
+    assert type(odd["content"]) is str and wrong["error"] is True
 
 
 def test_arguments_without_a_name_or_a_type_are_read_by_the_schema() -> None:

@@ -10,8 +10,9 @@ from posttrain.rewards.reading.arguments import Call
 
 __all__ = ["FAILED", "Call", "Closes", "End", "Environment", "KeepsTime", "Message", "Start", "Step", "Turn"]
 
-Message = Mapping[str, str]
-"""A role and a content, as in conversations of the data; and the name of a tool, where it is a tool that answers."""
+Message = Mapping[str, Any]
+"""A role and a content, as in conversations of the data; and the name of a tool, where it is a tool that answers. `error:
+True` says that the turn's call failed; the policy does not see it."""
 End = Literal["done", "max_turns", "max_tokens", "context", "invalid", "deadline", "fault"]
 """Why an episode ended: the environment said so; a limit of turns, of the policy's tokens, or of the context; too many turns
 in a row without a call that could be read; or it failed, which is nobody's answer: `deadline` and `fault`."""

@@ -62,6 +62,9 @@ class EnvironmentConfig(Config, ABC):
     logp_bound: Positive | None = None
     """Largest difference, in nats, between the log-prob of a token as it was sampled and as the trainer has it; above it a
     run ends with exit code 6, for engine and trainer do not read the same tokens. 0.01 if not set, of bfloat16 1."""
+    mask_failed_calls: bool = False
+    """Turns of the policy whose calls failed (they cannot be read, there is no such tool, its arguments are wrong, or it says
+    that there is an error) carry no loss; the episode's reward, and its group's baseline, are what they are without this."""
     mask: list[Limit] = []
     """Limits whose episodes carry no loss, and stay in their group's baseline; none: the reward says what they are worth."""
     weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0

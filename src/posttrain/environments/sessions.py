@@ -188,6 +188,8 @@ def _messages(given: Sequence[Message]) -> tuple[Message, ...]:
     for one in given:
         if not isinstance(one, Mapping) or one.get("role") not in ROLES or not isinstance(one.get("content"), str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise Refused(f"a message is {{role: {' | '.join(ROLES)}, content: text}}, not {str(one)[:60]!r}")
+        if not isinstance(one.get("error", False), bool):
+            raise Refused(f"a message's error is true or false, not {str(one['error'])[:60]!r}")
         size += len(one["content"])
     if size > MOST:
         raise Refused(f"said {size} characters at a time, over {MOST}")

@@ -18,12 +18,19 @@ SHOWN = 64  # characters of a name of the policy's that are said back
 FAULTS = 3  # of a call, that are said
 
 
+class Failed(str):
+    """A result that says why a call failed: told to the policy as any other, and marked (`error: True`)."""
+
+    __slots__ = ()
+
+
 class Tools:
     """The tools of an episode.
 
     Args:
         functions: typed, with a docstring that says what they do, and descriptions in `Annotated[…, Field(description=…)]`.
-            What they return is the observation. What they raise is the environment's failure, and no observation.
+            What they return is the observation, `Failed` where the call failed. What they raise is the environment's
+            failure, and no observation.
     """
 
     def __init__(self, *functions: Function) -> None:
@@ -41,12 +48,13 @@ class Tools:
     async def _answer(self, call: Call) -> Message:
         tool = self._tools.get(call.name)
         if call.fault is not None:
-            said = f"The call could not be read: {call.fault}."
+            said = Failed(f"The call could not be read: {call.fault}.")
         elif tool is None:
-            said = f"There is no tool {call.name[:SHOWN]!r}, but {', '.join(self._tools)}."
+            said = Failed(f"There is no tool {call.name[:SHOWN]!r}, but {', '.join(self._tools)}.")
         else:
             said = await tool.called(call.arguments)
-        return {"role": "tool", "name": call.name if tool is not None else "unknown", "content": said}
+        marked = {"error": True} if isinstance(said, Failed) else {}
+        return {"role": "tool", "name": call.name if tool is not None else "unknown", "content": str(said), **marked}
 
 
 class _Tool:
@@ -74,7 +82,7 @@ class _Tool:
             checked = self._adapter.validate_python(ArgsKwargs((), by_name(arguments, self._parameters["properties"])))
         except ValidationError as error:
             faults = [_fault(one["type"], one["loc"], one["msg"]) for one in error.errors(include_input=False)[:FAULTS]]
-            return f"{self._function.__name__} was not called: {'; '.join(faults)}."
+            return Failed(f"{self._function.__name__} was not called: {'; '.join(faults)}.")
         result = self._function(**checked)
         return result if isinstance(result, str) else await result
 

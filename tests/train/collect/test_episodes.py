@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from posttrain import Origin, Sampling, build_algorithm
 from posttrain.data.reader import Reader
 from posttrain.data.rows import Problem
 from posttrain.data.sources import Record
-from posttrain.environments.base import Environment, Start, Step, Turn
+from posttrain.environments.base import Call, Environment, Start, Step, Turn
 from posttrain.environments.kinds.echo import EchoConfig
 from posttrain.environments.kinds.guess import GuessConfig
 from posttrain.environments.options import EnvironmentConfig
@@ -30,7 +31,7 @@ from posttrain.rollout.hf import HFEngine
 from posttrain.settings.data import Encoding
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.episodes.credit import credited
-from posttrain.train.collect.episodes.episode import Episode
+from posttrain.train.collect.episodes.episode import Episode, Played
 from posttrain.train.collect.episodes.metrics import episode_metrics
 from posttrain.train.collect.episodes.player import Asked, Player
 from tiny import Thirds, make_model
@@ -378,3 +379,37 @@ def test_limits_are_masked_where_the_recipe_says_so() -> None:
     ended = collection.metrics["env/end/max_turns"]
     assert 0 < ended == len(collection.muted) / len(collection.rows)
     assert collection.batch.reward_mask is not None and collection.batch.reward_mask.all()
+
+
+def test_turns_whose_calls_failed_carry_no_loss_and_stay_in_the_baseline() -> None:
+    """The second turn of each episode fails; nothing else of the batch is moved, rewards and what they are held against."""
+
+    def fails(number: int, turn: int, said_: Turn) -> Step:
+        return Step([{"role": "user", "content": "?", **({"error": True} if turn == 2 else {})}], float(number % 3))
+
+    start, made = Start([{"role": "user", "content": "Say."}]), dict[bool, Collection]()
+    for masked in (False, True):
+        config = ScriptedConfig(says=fails, max_turns=3, turn_tokens=2, mask_failed_calls=masked)
+        plays = player(config, HFEngine(MODEL, TOKENIZER), TOKENIZER, PLAIN, ENDS)
+        made[masked] = collected("grpo", plays, problems(lambda columns: start), paid_by(config, judged=False), max_tokens=6)
+        plays.close()
+    plain, masked_ = made[False].flat, made[True].flat
+    for name, value in plain.fields.items():
+        assert name == "loss_mask" or torch.equal(value, masked_.fields[name]), name
+    learnt, kept = plain.fields["loss_mask"], masked_.fields["loss_mask"]
+    for i, row_ in enumerate(made[True].rows):
+        span = plain.span(i)
+        turns = (learnt[span].int().diff(prepend=torch.zeros(1, dtype=torch.int32)) == 1).cumsum(0)
+        assert torch.equal(kept[span], learnt[span] & (turns != 2)) and row_.mask.tolist() == kept[span].tolist()
+    assert made[True].metrics["env/failed_calls"] == pytest.approx(1 / 3)
+    assert kept.sum() < learnt.sum()
+
+
+def test_a_call_that_cannot_be_read_has_failed_whatever_is_said_of_it() -> None:
+    calls = [Call("f"), Call("", fault="it is cut off")]
+    one = Played(
+        np.array([1, 2], np.int32), np.zeros(2, np.float32), Turn("", calls=calls), said("on"), np.array([3], np.int32)
+    )
+    other = dataclasses.replace(one, turn=Turn("", calls=calls[:1]))
+    assert Episode((one, other), "done", 0).failed_calls().tolist() == [True, True, False, False, False, False]
+    assert Episode((), "fault", 0, "it broke").failed_calls().tolist() == [False]

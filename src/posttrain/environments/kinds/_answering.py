@@ -64,9 +64,7 @@ class Answering:
         calls = ([] if answer is not None else self._plain(turn.text)) if plain else turn.calls
         if calls:
             said = await self._tools.answer(calls)
-            told: list[Message] = (
-                [{"role": "user", "content": self.plainly(one["content"])} for one in said] if plain else said
-            )
+            told = [self._told(one) for one in said] if plain else said
             called = [
                 [str(next(iter(one.arguments.values()), ""))[:LONGEST], result["content"][:LONGEST]]
                 for one, result in zip(calls, said, strict=True)
@@ -76,6 +74,10 @@ class Answering:
             return Step([{"role": "user", "content": "!"}], reward=0.0, info={"correct": False})
         right = answer is not None and same(answer, self._answer)
         return Step(reward=float(right), done=True, info={"correct": right, "answer": answer or ""})
+
+    def _told(self, said: Message) -> Message:
+        marked = {"error": True} if "error" in said else {}
+        return {"role": "user", "content": self.plainly(said["content"]), **marked}
 
     def plainly(self, said: str) -> str:
         """What the tool said, where it is told without a format."""

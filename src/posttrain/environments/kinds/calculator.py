@@ -17,6 +17,7 @@ from posttrain.environments.base import Environment, Start
 from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question, asked, same
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
+from posttrain.environments.tools import Failed
 
 LONGEST = 300  # characters of an expression
 DIGITS = 130  # of a number
@@ -90,13 +91,13 @@ def calc(expression: Annotated[str, Field(description="Numbers with + - * / and 
     """Works out an arithmetic expression."""
     text = re.sub(r"(?<=\d),(?=\d{3})", "", expression.strip().rstrip("=").strip()).replace("×", "*").replace("÷", "/")
     if len(text) > LONGEST:
-        return f"The expression is longer than {LONGEST} characters."
+        return Failed(f"The expression is longer than {LONGEST} characters.")
     try:
         return _shown(_value(ast.parse(text, mode="eval").body))
     except ZeroDivisionError:
-        return "It divides by 0."
+        return Failed("It divides by 0.")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "It is no arithmetic expression of numbers, + - * / and parentheses."
+        return Failed("It is no arithmetic expression of numbers, + - * / and parentheses.")
 
 
 def _value(node: ast.expr) -> Fraction:

@@ -15,6 +15,7 @@ from posttrain.environments.base import Environment, Start
 from posttrain.environments.kinds._answering import Answering, AnsweringConfig, Question
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
+from posttrain.environments.tools import Failed
 
 ROWS, CELL = 20, 60
 """Rows of a result that are shown, and characters of a value."""
@@ -162,9 +163,9 @@ class Database:
             names = [column[0] for column in cursor.description or ()]
             cursor.close()
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
-            return f"Error: {'it takes too long' if str(error) == 'interrupted' else error}"
+            return Failed(f"Error: {'it takes too long' if str(error) == 'interrupted' else error}")
         if not names:
-            return "Error: nothing is selected"
+            return Failed("Error: nothing is selected")
         lines = [" | ".join(_shown(value) for value in row) for row in (names, *rows[:ROWS])]
         return "\n".join([*lines, f"… only the first {ROWS} rows"] if len(rows) > ROWS else lines)
 

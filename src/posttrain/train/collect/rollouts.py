@@ -92,6 +92,7 @@ class RolloutCollector:
         self._turn_weight = None if not algorithm.needs.turns or player is None else player.config.weight
         if algorithm.needs.turns and player is None:
             raise SetupError(f"{algorithm.name} has turns paid one by one, and without an environment there are none.")
+        self._mask_failed_calls = player is not None and player.config.mask_failed_calls
         self._order = order_of(len(problems), questions, sampling.seed, end, mixed, rule)
         self._questions, self._resamples = questions, resamples if algorithm.needs.resample else 0
 
@@ -230,8 +231,11 @@ class RolloutCollector:
             origin[start : start + prefix] = Origin.DEMO
         if rollouts[0].own is not None:
             origin[~np.concatenate([group.own for group in rollouts if group.own is not None])] = Origin.OTHER
+        learnt = origin != Origin.OTHER
+        if self._mask_failed_calls:
+            learnt &= ~np.concatenate([one.failed_calls() for group in rollouts for one in group.episodes])
         fields = {
-            "loss_mask": torch.from_numpy(origin != Origin.OTHER),
+            "loss_mask": torch.from_numpy(learnt),
             "tokens": torch.from_numpy(np.concatenate([group.tokens for group in rollouts])),
             "origin": torch.from_numpy(origin),
             "behavior_logp": torch.from_numpy(np.concatenate([group.logprobs for group in rollouts])),

@@ -28,6 +28,12 @@ class Played:
     glue: Ids = field(default_factory=lambda: NOTHING)
     cut: bool = False
 
+    @property
+    def failed_call(self) -> bool:
+        """One of its calls cannot be read, or what answered it says that it failed."""
+        unread = any(call.fault is not None for call in self.turn.calls)
+        return unread or any(message.get("error", False) for message in self.step.messages)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Episode:
@@ -81,6 +87,14 @@ class Episode:
         own = np.concatenate([np.full(len(part), i % 2 == 0) for i, part in enumerate(parts)])
         logprobs = [part for one in self.played for part in (one.logprobs, np.zeros(len(one.glue), np.float32))]
         return np.concatenate(parts), np.concatenate(logprobs), own
+
+    def failed_calls(self) -> NDArray[np.bool_]:
+        """Where in its `row` turns of the policy stand whose calls failed."""
+        found = np.repeat(
+            [failed for one in self.played for failed in (one.failed_call, False)],
+            [len(part) for one in self.played for part in (one.ids, one.glue)],
+        )
+        return found if len(found) else np.zeros(1, np.bool_)
 
     @property
     def transcript(self) -> str:

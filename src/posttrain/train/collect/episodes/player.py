@@ -225,8 +225,9 @@ class Player:
 
     def _goes_on_with(self, one: _Live, last: Played, step: Step) -> None:
         named = [(call.name, call.arguments) for call in last.turn.calls if call.fault is None]
+        said = [{key: value for key, value in message.items() if key != "error"} for message in step.messages]
         try:
-            glued = self._glue.of(int(last.ids[-1]) if len(last.ids) else None, step.messages, named, one.tools)
+            glued = self._glue.of(int(last.ids[-1]) if len(last.ids) else None, said, named, one.tools)
         except BadRow as error:
             one.over("fault", f"what the environment said cannot be written: {error}")
             return
