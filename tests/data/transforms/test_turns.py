@@ -126,6 +126,11 @@ def test_without_a_pattern_a_messages_key_alone_counts_and_that_nothing_failed_i
     assert record.columns == rows[0].columns and "nothing is masked" in told[0].sentence
 
 
+def test_rows_that_are_no_conversations_stay_as_they_are() -> None:
+    rows = [Record("row", {"prompt": "a", "completion": "b"})]
+    assert made([{"name": "mask_failed_calls"}], rows) == rows
+
+
 def test_a_row_whose_turns_all_failed_is_left_out() -> None:
     [record] = made([{"name": "mask_failed_calls"}], [Record("row", talk(("assistant", "", "a"), ("tool", "", "Error")))])
     assert record.left_out is not None and "all of its turns" in record.left_out[1]

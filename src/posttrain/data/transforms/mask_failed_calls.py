@@ -46,8 +46,8 @@ class MaskFailedCalls(TransformConfig):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The conversation."""
-        return ("messages",)
+        """None that each row must have: rows that are no conversations stay as they are."""
+        return ()
 
     def build(self, rows: Rows) -> Transform:
         """Counts, and tells, how many there are."""
@@ -75,6 +75,8 @@ class MaskFailedCalls(TransformConfig):
         tell("failed-calls", f"data.transforms ({self.name}): {some if masked else none}.")
 
         def masking(record: Record, rng: Random) -> list[Columns]:
+            if record.columns.get("messages") is None:
+                return [record.columns]
             messages = messages_of(record.columns)
             out = set(failed(messages))
             read = [{key: value for key, value in one.items() if key not in MARKS} for one in messages]
