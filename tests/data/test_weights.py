@@ -135,6 +135,21 @@ def test_what_is_no_weight_is_refused_with_its_row(columns: dict[str, Any], wort
     assert len(kept) == 1 and report.counters["bad"] == 1
 
 
+@pytest.mark.parametrize(
+    ("spans", "key"),
+    [
+        ([[0, 1]], {0: 7.0}),
+        ([[0, 1], [3, 4]], {0: 3.0, 3: 3.0}),
+        ([[0, 5]], dict.fromkeys(range(5), 1.0)),  # most tokens are key: all weigh 1, as without weights
+    ],
+)
+def test_key_tokens_weigh_as_many_times_as_much_as_there_are_others(spans: list[list[int]], key: dict[int, float]) -> None:
+    """Of 8 tokens, one of them the end."""
+    weights = [{"span": span, "weight": "key"} for span in spans]
+    assert weights_of(PAIR | {"completion": "it is 3", "weights": weights}) == [key.get(i, 1.0) for i in range(8)]
+    assert max(weights_of(PAIR | {"completion": "it is 3" * 20, "weights": weights[:1]})) == 9
+
+
 def test_weights_of_tokens_are_of_a_completion() -> None:
     with pytest.raises(DataError, match="row 0: its weights are of a completion's tokens, and it has messages"):
         read(TALK | {"weights": [1, 1]})

@@ -17,6 +17,10 @@ from posttrain.data.spans import of_tokens
 from posttrain.errors import DataError
 from posttrain.telling import tell
 
+KEY = "key"
+"""In place of the weight of a span: its tokens weigh as many times as much as there are others for each, at most MOST."""
+MOST = 9.0
+_KEYED = -1.0  # what no weight is
 Worth = Literal["none", "weight", "reward", "advantage", "forget", "label"]
 """As `Needs.weight`."""
 COLUMNS: Mapping[Worth, tuple[str, ...]] = {
@@ -108,8 +112,21 @@ class Weigher:
             return lambda ids, ends: number * _in_order(numbers, ids, ends)
         if len(spans) < len(listed):
             raise BadRow("weights must be numbers, or spans such as {span: [0, 4], weight: 2}, and it has both")
-        placed = [(*_span(one), number_of(one.get("weight"), "weights: weight", least=0)) for one in spans]
-        return lambda ids, ends: number * of_tokens(self._tokenizer, ids, ends, said, placed)
+        placed = [(*_span(one), _weight(one.get("weight"))) for one in spans]
+        return lambda ids, ends: number * _balanced(of_tokens(self._tokenizer, ids, ends, said, placed))
+
+
+def _weight(given: Any) -> float:
+    return _KEYED if given == KEY else number_of(given, "weights: weight", least=0)
+
+
+def _balanced(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Key tokens weigh what TL-Training (arXiv:2412.15495) gives them: others / key, from 1 to MOST."""
+    key = weights == _KEYED
+    number = int(key.sum())
+    if number:
+        weights[key] = min(max((len(weights) - number) / number, 1.0), MOST)
+    return weights
 
 
 def _in_order(numbers: Sequence[float], ids: Sequence[int], ends: Collection[int]) -> NDArray[np.float32]:

@@ -280,3 +280,31 @@ def test_what_predicts_a_corrupted_texts_tokens_has_read_the_random_ones() -> No
         for t in range(1, len(row.completion)):
             logits = naive(torch.from_numpy(row.read[:t].astype(np.int64))[None]).logits[0, -1]
             assert float(found[t]) == pytest.approx(float(logits.log_softmax(-1)[int(row.completion[t])]), abs=1e-10)
+
+
+OFFERED = [{"name": "get_time"}, {"type": "function", "function": {"name": "get_weather"}}, {"name": "get"}, {"name": "sing"}]
+
+
+@pytest.mark.parametrize(
+    ("written_as", "text", "key"),
+    [
+        ("hermes", '<tool_call>{"name": "get_time", "arguments": {}}</tool_call>', ["[g]et[_][t]ime"]),
+        ("hermes", '{"name": "sing"}', ["[s]ing"]),
+        ("hermes", '{"name": "get"}', ['[g]et["]']),  # where two others go on
+        ("hermes", '{"name": "dance"}', []),
+        ("hermes", '<think>{"name": "sing"}</think>{"name": "get"}', ['</think>{"name": "[g]et["]']),
+        ("qwen3_xml", "<function=sing></function>", ["=[s]ing>"]),
+        ("pythonic", "[sing(a=1), get_time(sing=2)]", ["[s]ing(", "[g]et[_][t]ime(sing"]),
+        ("react", "Thought: sing\nAction: sing(1)", ["Action: [s]ing"]),
+        ("tagged", "<sing>sing</sing>", ["<[s]ing>sing"]),
+    ],
+)
+def test_key_are_where_a_tools_name_begins_and_where_it_differs_from_anothers(
+    written_as: str, text: str, key: list[str]
+) -> None:
+    row = records({"prompt": "p", "completion": text, "offered": OFFERED})
+    [one] = made([{"name": "key_tokens", "format": written_as, "tools": "offered"}], row)
+    spans = one.columns.get("weights", [])
+    assert all(span["weight"] == "key" and span["span"][1] == span["span"][0] + 1 for span in spans)
+    shown_ = "".join(f"[{sign}]" if [i, i + 1] in [span["span"] for span in spans] else sign for i, sign in enumerate(text))
+    assert all(part in shown_ for part in key) and shown_.count("[") - text.count("[") == sum(p.count("[") for p in key)

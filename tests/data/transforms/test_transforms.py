@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "corrupt": {"rate": 0.3},
     "roles": {"roles": ["a", "c"]},
     "mask_failed_calls": {},
+    "key_tokens": {"format": "tagged", "tools": "offered"},
 }
 """Of each, with which it may do something else to each row."""
 NEEDED = {
@@ -54,8 +55,9 @@ NEEDED = {
     "corrupt": ("text",),
     "roles": ("messages",),
     "mask_failed_calls": ("messages",),
+    "key_tokens": ("prompt", "completion", "offered"),
 }
-AS_THEY_ARE = ("as_text", "feedback", "roles", "mask_failed_calls")
+AS_THEY_ARE = ("as_text", "feedback", "roles", "mask_failed_calls", "key_tokens")
 """No chance is in what they make."""
 WORDS = ("cat", "sat", "mat", "rat", "the", "on", "saw", "a", "and", "ran")
 
@@ -69,7 +71,7 @@ def rows(name: str, number: int = 24) -> list[Record]:
         asked = {"role": "user", "content": said["prompt"]}
         messages = [asked, answers[0], {**asked, "error": i % 2 == 0}, answers[1], asked, answers[2]]
         others = {"score": rng.random(), "source": f"s{i % 3}", "class": "abc"[i % 3]}
-        return {**said, **others, "text": text, "messages": messages}
+        return {**said, **others, "text": text, "messages": messages, "offered": [{"name": "cat"}]}
 
     return [Record(f"data.jsonl:{i}", {key: row(i)[key] for key in NEEDED[name]}) for i in range(number)]
 

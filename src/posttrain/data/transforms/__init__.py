@@ -17,6 +17,7 @@ from posttrain.data.transforms.denoise import Denoise
 from posttrain.data.transforms.documents import Documents
 from posttrain.data.transforms.feedback import Feedback
 from posttrain.data.transforms.function import FunctionTransform, installed_transform
+from posttrain.data.transforms.key_tokens import KeyTokens
 from posttrain.data.transforms.mask_failed_calls import MaskFailedCalls
 from posttrain.data.transforms.roles import Roles
 from posttrain.data.transforms.source_tag import SourceTag
@@ -39,6 +40,7 @@ TRANSFORMS: tuple[type[TransformConfig], ...] = (
     Corrupt,
     Roles,
     MaskFailedCalls,
+    KeyTokens,
 )
 
 KIND = Kind(
