@@ -1,8 +1,9 @@
 """Of an answer that calls a tool the tokens that decide which tool it is weigh more.
 
-TL-Training (arXiv:2412.15495): key are the first token of a tool's name, and each at which the name begins to differ from that
-of another tool that is offered; they weigh min(others / key, 9) in number of tokens, where they are fewer than the others, and
-the loss is divided by the sum of the weights: sft with weights: per_weight. Ours: a token is key that has the character there.
+TL-Training (arXiv:2412.15495): key are the first token of a tool's name, and each at which the name begins to differ from
+that of another tool that is offered; they weigh min(others / key, 9) in number of tokens, where they are fewer than the
+others, and the loss is divided by the sum of the weights: sft with weights: per_weight. Ours: a token is key that has the
+character there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from os.path import commonprefix
+from itertools import takewhile
 from random import Random
 from typing import Any, Literal
 
@@ -66,8 +67,9 @@ def _key(text: str, written_as: str, tools: list[str]) -> Iterator[int]:
             continue
         yield found.start(1)
         for other in tools:
-            if other != found[1] and (place := found.start(1) + len(commonprefix([found[1], other]))) < len(text):
-                yield place
+            alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(found[1], other, strict=False)))
+            if other != found[1] and found.start(1) + alike < len(text):
+                yield found.start(1) + alike
 
 
 def _offered(tools: Any, column: str) -> list[str]:
