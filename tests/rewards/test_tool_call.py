@@ -141,6 +141,13 @@ def test_the_grader_of_evaluations_finds_the_same_right() -> None:
     assert grader.grade("", "?", "no calls").verdict is Verdict.BAD_REFERENCE
 
 
+def test_tools_may_stand_in_another_column_which_must_be_there() -> None:
+    reward = ToolCallReward(format="hermes", tools="offered").build(JUDGED)
+    columns = {"prompt": "?", "calls": RIGHT, "offered": TOOLS}
+    group = Group(completions=[written(TABLE[4][0])], tokens=[()], finished=[True], columns=columns)
+    assert [one.score for one in reward.judge(group)] == [-1.5] and reward.columns == ("calls", "offered")
+
+
 def test_a_format_is_asked_for() -> None:
     with pytest.raises(ValidationError, match="format"):
         ToolCallReward.model_validate({"name": "tool_call"})

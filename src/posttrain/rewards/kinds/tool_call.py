@@ -33,12 +33,15 @@ Schemas = Mapping[str, Mapping[str, Any]]
 
 
 class ToolCallReward(OfAnswers):
-    """Calls of tools against the column `calls`, and `tools`, where there are any, by what is wrong with them."""
+    """Calls of tools against the column `calls`, by what is wrong with them."""
 
     columns = ("calls",)
     name: Literal["tool_call"] = "tool_call"
     format: Literal["hermes", "qwen3_xml", "pythonic", "react", "tagged"]
     """How the policy writes calls."""
+    tools: str = "tools"
+    """The column of the tools that may be called, JSON schemas, where rows have it; another one, where the chat template has
+    no place for tools, must be there."""
 
     def grader(self) -> CallsGrader:
         """Nothing is started."""
@@ -46,7 +49,7 @@ class ToolCallReward(OfAnswers):
 
     def build(self, judged: Judged) -> ToolCall:
         """Nothing is started."""
-        return ToolCall(FORMATS[self.format], reads_cut_off=self.reads_cut_off)
+        return ToolCall(FORMATS[self.format], self.tools, reads_cut_off=self.reads_cut_off)
 
 
 class ToolCall:
@@ -54,18 +57,19 @@ class ToolCall:
 
     Args:
         read: a format's reader.
+        tools: the column of those that may be called.
         reads_cut_off: completions that were cut off are read too; else they have no calls.
     """
 
     name = "tool_call"
-    columns = ("calls",)
 
-    def __init__(self, read: Read, *, reads_cut_off: bool = False) -> None:
-        self._read, self._reads_cut_off = read, reads_cut_off
+    def __init__(self, read: Read, tools: str = "tools", *, reads_cut_off: bool = False) -> None:
+        self._read, self._tools, self._reads_cut_off = read, tools, reads_cut_off
+        self.columns = ("calls",) if tools == "tools" else ("calls", tools)
 
     def judge(self, group: Group) -> list[Judgement]:
         """See `Reward`."""
-        right, tools = calls_of(group.columns["calls"]), tools_of(group.columns.get("tools"))
+        right, tools = calls_of(group.columns["calls"]), tools_of(group.columns.get(self._tools))
         return [
             self._one(text if end or self._reads_cut_off else "", right, tools)
             for text, end in zip(group.completions, group.finished, strict=True)
