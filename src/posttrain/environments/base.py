@@ -8,7 +8,20 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from posttrain.rewards.reading.arguments import Call
 
-__all__ = ["FAILED", "Call", "Closes", "End", "Environment", "KeepsTime", "Message", "Start", "Step", "Turn"]
+__all__ = [
+    "FAILED",
+    "Call",
+    "Closes",
+    "End",
+    "Environment",
+    "Forkable",
+    "KeepsTime",
+    "Message",
+    "Start",
+    "Step",
+    "Turn",
+    "Unmoved",
+]
 
 Message = Mapping[str, Any]
 """A role and a content, as in conversations of the data; and the name of a tool, where it is a tool that answers. `error:
@@ -109,3 +122,27 @@ class Relabelling(Protocol):
             infos: of its steps, in order.
         """
         ...
+
+
+@runtime_checkable
+class Forkable(Environment, Protocol):
+    """One that can be brought back to where it was, so that several turns can be tried after the same ones."""
+
+    def state(self) -> bytes:
+        """Where it is, after `reset` or `step`."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Brings it there; its row is the same."""
+        ...
+
+
+class Unmoved:
+    """The two methods of `Forkable`, for an environment that no turn changes."""
+
+    def state(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        """It is there."""

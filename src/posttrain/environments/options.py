@@ -27,6 +27,8 @@ class EnvironmentConfig(Config, ABC):
 
     says_right: ClassVar[bool] = False
     """It can say which episodes are right."""
+    forks: ClassVar[bool] = False
+    """Its environments are `Forkable`."""
     makes_tasks: ClassVar[bool] = False
     """It makes tasks of its own, which a source `{environment: {rows: …}}` asks for."""
     relabels: ClassVar[bool] = False

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from posttrain.environments.base import Closes, Environment, KeepsTime, Message, Relabelling, Start, Step, Turn
+from posttrain.environments.base import (
+    Closes,
+    Environment,
+    Forkable,
+    KeepsTime,
+    Message,
+    Relabelling,
+    Start,
+    Step,
+    Turn,
+)
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.rewards.values import MAX_SCORE, Refused, as_text
 
@@ -94,6 +104,30 @@ class Sessions:
             return await self._guarded(one, lambda: one.relabel(columns, infos), _checked_columns)
 
         return self._all([partial(told, columns, infos) for columns, infos in asked])
+
+    def states(self, environments: Sequence[Forkable]) -> list[bytes]:
+        """Where each is."""
+
+        async def state(one: Forkable) -> bytes:
+            return one.state()
+
+        return self._all([partial(state, one) for one in environments])
+
+    def branches(self, asked: Sequence[tuple[Forkable, bytes, Sequence[Turn]]]) -> list[list[tuple[Step | Failure, bytes]]]:
+        """Of each environment what comes of several turns from one state, and its state after each."""
+
+        async def moved(one: Forkable, state: bytes, turn: Turn) -> Step:
+            one.restore(state)
+            return await one.step(turn)
+
+        async def tried(one: Forkable, state: bytes, turns: Sequence[Turn]) -> list[tuple[Step | Failure, bytes]]:
+            found = list[tuple[Step | Failure, bytes]]()
+            for turn in turns:
+                step = await self._guarded(one, partial(moved, one, state, turn), _checked_step)
+                found.append((step, state if isinstance(step, Failure) else one.state()))
+            return found
+
+        return self._all([partial(tried, *one) for one in asked])
 
     def __enter__(self) -> Sessions:
         return self

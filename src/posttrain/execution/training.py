@@ -21,6 +21,7 @@ from posttrain.rollout.engine import RolloutEngine, rest
 from posttrain.rollout.make import make_engine, sampling_of
 from posttrain.settings.doors.permissions import Permissions
 from posttrain.train.collect.ahead.sampler import Ahead
+from posttrain.train.collect.episodes.branching import BranchingPlayer
 from posttrain.train.collect.episodes.make import make_player
 from posttrain.train.collect.episodes.player import Player
 from posttrain.train.options import Execution, Watching
@@ -150,6 +151,8 @@ def _sample(
     prepared: Prepared, folder: Path, engine: RolloutEngine, ahead: Ahead | None, player: Player | None, step: int
 ) -> dict[str, float]:
     config, metrics = prepared.recipe.eval, dict[str, float]()
+    if player is not None and config.branch is not None and config.branch.n > 1:
+        player = BranchingPlayer(player, config.branch)
     if ahead is not None:
         ahead.rest()
     engine.sync(prepared.model, step)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from posttrain.environments.base import Call, Message, Start, Step, Turn
+from posttrain.environments.base import Call, Message, Start, Step, Turn, Unmoved
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.tools import Function, Tools
 from posttrain.rewards.reading.answers import after_thinking
@@ -25,6 +25,7 @@ class AnsweringConfig(EnvironmentConfig):
     """What environments of this kind can be told."""
 
     says_right: ClassVar[bool] = True
+    forks: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
 
     question: str
@@ -41,7 +42,7 @@ class Question:
     answer: str
 
 
-class Answering:
+class Answering(Unmoved):
     """An `Environment`: the tool answers calls, and the first turn without one is the end.
 
     Without a format a call is plain text, `tool(…)` to the last parenthesis of the turn; a turn with neither call nor ####

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class GridConfig(EnvironmentConfig):
     """
 
     says_right: ClassVar[bool] = True
+    forks: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
     relabels: ClassVar[bool] = True
 
@@ -165,6 +167,15 @@ class Grid:
 
     async def close(self) -> None:
         """See `Environment`."""
+
+    def state(self) -> bytes:
+        """See `Forkable`."""
+        return json.dumps([self._place, self._key]).encode()
+
+    def restore(self, state: bytes) -> None:
+        """See `Forkable`."""
+        (column, row), self._key = json.loads(state)
+        self._place = column, row
 
 
 def map_of(columns: Mapping[str, Any], config: GridConfig) -> Map:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from posttrain.environments.base import Environment, Start, Step, Turn
+from posttrain.environments.base import Environment, Start, Step, Turn, Unmoved
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.options import EnvironmentConfig
 
@@ -20,6 +20,7 @@ class GuessConfig(EnvironmentConfig):
     """
 
     says_right: ClassVar[bool] = True
+    forks: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
 
     name: Literal["guess"] = "guess"
@@ -37,7 +38,7 @@ class GuessConfig(EnvironmentConfig):
         return lambda: Guess(self)
 
 
-class Guess:
+class Guess(Unmoved):
     """An `Environment`; a row may have the number as its column `secret`."""
 
     def __init__(self, config: GuessConfig) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from posttrain.environments.base import Environment, Start, Step, Turn
+from posttrain.environments.base import Environment, Start, Step, Turn, Unmoved
 from posttrain.environments.kinds._drawn import drawn
 from posttrain.environments.kinds._templates import fields
 from posttrain.environments.options import EnvironmentConfig
@@ -26,6 +26,7 @@ class TwentyConfig(EnvironmentConfig):
     """
 
     says_right: ClassVar[bool] = True
+    forks: ClassVar[bool] = True
     makes_tasks: ClassVar[bool] = True
 
     name: Literal["twenty"] = "twenty"
@@ -61,7 +62,7 @@ class TwentyTask:
         return "\n".join(f"{name} {has}" for name, has in zip(ascii_lowercase, self.things, strict=False))
 
 
-class Twenty:
+class Twenty(Unmoved):
     """An `Environment`."""
 
     def __init__(self, config: TwentyConfig) -> None:

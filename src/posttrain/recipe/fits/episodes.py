@@ -31,6 +31,8 @@ def check_environment(
     asking = [key for key, source in sources.items() if isinstance(source, EnvironmentSource)]
     if isinstance(data.demonstrations, EnvironmentSource):
         raise ValueError("data.demonstrations: an environment makes tasks, and no demonstrations: give path or hub")
+    if evaluation.branch is not None:
+        _check_branches(environment, evaluation)
     if environment is None:
         if asking:
             raise ValueError(
@@ -100,6 +102,18 @@ def _check_collect(environment: EnvironmentConfig, data: DataConfig) -> None:
             f"environment.turn_tokens: {environment.turn_tokens} of a turn are more than {key}.max_tokens, "
             f"{first.max_tokens}, which is all that the policy writes in an episode"
         )
+
+
+def _check_branches(environment: EnvironmentConfig | None, evaluation: EvalConfig) -> None:
+    if environment is None:
+        raise ValueError("eval.branch: branches are of episodes, and there is no environment: leave it out")
+    if not environment.forks:
+        raise ValueError(
+            f"eval.branch: the environment {environment.label} cannot be brought back to a state; of those that are built in "
+            "calculator, grid, guess, sql and twenty can: leave it out, or take one of these"
+        )
+    if not evaluation.samples:
+        raise ValueError("eval.branch: nothing is sampled: set eval.samples")
 
 
 def check_played(environment: EnvironmentConfig | None, name: str, needs: Needs) -> None:

@@ -37,7 +37,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class _Live:
+class Live:
     """An episode as it is played, for the first time or after it failed so often. `history` are all ids until now."""
 
     asked: Asked
@@ -61,9 +61,9 @@ class _Live:
     def over(self, end: End, fault: str | None = None) -> None:
         self.end, self.fault = end, fault
 
-    def again(self) -> _Live:
+    def again(self) -> Live:
         """The same from its beginning."""
-        return _Live(self.asked, self.task, self.sample, list(self.asked.prompt), self.tools, self.retried + 1)
+        return Live(self.asked, self.task, self.sample, list(self.asked.prompt), self.tools, self.retried + 1)
 
     def done(self) -> Episode:
         assert self.end is not None
@@ -124,7 +124,7 @@ class Player:
             EngineError: the engine failed.
         """
         of = [(one, task_of(one.columns)) for one in asked]
-        live = [_Live(one, task, i, list(one.prompt), list(task.tools)) for one, task in of for i in range(one.n)]
+        live = [Live(one, task, i, list(one.prompt), list(task.tools)) for one, task in of for i in range(one.n)]
         self._played(live, sampling)
         for _ in range(self._config.retries):
             failed = [place for place, one in enumerate(live) if one.end in FAILED]
@@ -137,14 +137,14 @@ class Player:
         episodes = iter([one.done() for one in live])
         return [[next(episodes) for _ in range(one.n)] for one in asked]
 
-    def _played(self, live: Sequence[_Live], sampling: Sampling) -> None:
+    def _played(self, live: Sequence[Live], sampling: Sampling) -> None:
         """All of them, as many at a time as the environment has room for. Ranks in lockstep do so equally often."""
         left, most = list(live), self._config.at_once
         while self._goes_on(left):
             together, left = left[:most], left[most:] if most is not None else []
             self._together(together, sampling)
 
-    def _together(self, live: Sequence[_Live], sampling: Sampling) -> None:
+    def _together(self, live: Sequence[Live], sampling: Sampling) -> None:
         given = [(one.task.columns, one.task.seed) for one in live]
         try:
             for one, (environment, start) in zip(live, self._sessions.reset(given), strict=True):
@@ -157,7 +157,7 @@ class Player:
         finally:
             self._sessions.end([one.environment for one in live if one.environment is not None])
 
-    def _all_turns(self, live: Sequence[_Live], sampling: Sampling) -> None:
+    def _all_turns(self, live: Sequence[Live], sampling: Sampling) -> None:
         turn = 0
         while self._goes_on(playing := [one for one in live if one.end is None]):
             for one, completion in zip(playing, self._sampled(playing, sampling, turn), strict=True):
@@ -171,7 +171,7 @@ class Player:
     def _goes_on(self, playing: Sequence[Any]) -> bool:
         return any_of(bool(playing), EXPECTED) if self._lockstep else bool(playing)
 
-    def _sampled(self, playing: Sequence[_Live], sampling: Sampling, turn: int) -> list[Completion]:
+    def _sampled(self, playing: Sequence[Live], sampling: Sampling, turn: int) -> list[Completion]:
         """A turn of each. In the first one the samples of a question share its request, as without an environment."""
         requests = list[Request]()
         for one in playing:
@@ -184,12 +184,12 @@ class Player:
             requests.append(Request(one.history, question=one.asked.question, max_tokens=room, turn=turn, sample=one.sample))
         return [completion for group in self._engine.generate(requests, sampling) for completion in group]
 
-    def _room(self, one: _Live, sampling: Sampling) -> int:
+    def _room(self, one: Live, sampling: Sampling) -> int:
         """Tokens of its next turn: what is left of a turn, of the episode and of the context, whichever is least."""
         limits = [self._config.turn_tokens or sampling.max_tokens, sampling.max_tokens - one.tokens]
         return min(limits if self._context is None else [*limits, self._context - len(one.history)])
 
-    def _take(self, one: _Live, completion: Completion, sampling: Sampling) -> None:
+    def _take(self, one: Live, completion: Completion, sampling: Sampling) -> None:
         own = self._config.turn_tokens
         one.cut_off = completion.finish == "length" and (own is None or self._room(one, sampling) < own)
         read = self._text.of(one.history, {} if one.played else one.asked.columns, completion.tokens)
@@ -204,7 +204,7 @@ class Player:
         thinking, said = unthought(text)
         return Turn(said, thinking, () if finish == "length" else tuple(reader(said)), finish)
 
-    def _answered(self, one: _Live, step: Step | Failure, sampling: Sampling) -> None:
+    def _answered(self, one: Live, step: Step | Failure, sampling: Sampling) -> None:
         if isinstance(step, Failure):
             one.over(step.end, step.reason)
             return
@@ -223,7 +223,7 @@ class Player:
         else:
             self._goes_on_with(one, last, step)
 
-    def _goes_on_with(self, one: _Live, last: Played, step: Step) -> None:
+    def _goes_on_with(self, one: Live, last: Played, step: Step) -> None:
         named = [(call.name, call.arguments) for call in last.turn.calls if call.fault is None]
         said = [{key: value for key, value in message.items() if key != "error"} for message in step.messages]
         try:
