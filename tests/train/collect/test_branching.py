@@ -31,8 +31,8 @@ from posttrain.train.collect.episodes.branching import BranchingPlayer
 from posttrain.train.collect.episodes.episode import Episode
 from posttrain.train.collect.episodes.player import Asked
 
-TOKENIZER = make_tokenizer(CharacterTokenizer(characters="0123456789<>!?neswtakK-"))
-END = TOKENIZER.eos_token_id
+TOKENIZER: Any = make_tokenizer(CharacterTokenizer(characters="0123456789<>!?neswtakK-"))
+END: int = TOKENIZER.eos_token_id
 PLAIN = Encoding(chat_template=False)
 GUESS = GuessConfig(size=10, question="?", max_turns=3, dense=True)
 MAP = "SK.\nD#.\nG.."
