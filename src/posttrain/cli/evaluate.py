@@ -107,6 +107,8 @@ def answer(asked: Asked) -> Table:
         if environment is not None:
             tools = next((one.columns["tools"] for one in problems if one.columns.get("tools")), None)
             player = make_player(environment, engine, model, tokenizer, data, tools=tools)
+            if (recipe or {}).get("eval", {}).get("branch"):
+                tell("plain-play", "eval.branch is of a run's own evaluations: here episodes are played plainly.")
         started = time.monotonic()
         result = evaluate(
             engine,
