@@ -17,6 +17,7 @@ __all__ = [
     "Forkable",
     "KeepsTime",
     "Message",
+    "Relabelling",
     "Start",
     "Step",
     "Turn",

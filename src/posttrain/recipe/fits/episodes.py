@@ -84,6 +84,11 @@ def _check_collect(environment: EnvironmentConfig, data: DataConfig) -> None:
         return
     [first, *_] = data.steps
     key = key_of(0, data.collect)
+    if environment.mask_failed_calls:
+        raise ValueError(
+            f"environment.mask_failed_calls: it is of episodes that are learnt from as they are played, and not of "
+            f"those that {key} makes: leave it out"
+        )
     if data.generates:
         what = "rounds.data: accumulate" if data.earlier_rounds is not None else f"{key}, and every list of several steps,"
         raise ValueError(
