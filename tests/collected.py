@@ -25,11 +25,12 @@ ALPHABETS = {"guess": "0123456789<>!?+-", "grid": "#.SGnesw123!\n", "echo": "012
 
 def collecting(collect: Any, environment: Any = GUESS, **changes: Any) -> str:
     """A recipe in the current folder; without an environment over rows of a file."""
-    makes = environment is not None and environment["name"] != "echo"
+    name = "echo" if environment is None else str(environment["name"])
+    makes = name != "echo"
     train = {"environment": {"rows": 12}} if makes else {"path": write(Path("rows.jsonl"), *ROWS)}
     data = {"chat_template": False, "train": train, "collect": collect, **changes.pop("data", {})}
     values = {
-        "model": {**SCRATCH, "tokenizer": {"characters": ALPHABETS[environment["name"] if makes else "echo"]}},
+        "model": {**SCRATCH, "tokenizer": {"characters": ALPHABETS[name]}},
         "data": data,
         "training": {"max_steps": 2, "rows_per_step": 4, "learning_rate": 1.0e-2},
         **({} if environment is None else {"environment": environment}),
