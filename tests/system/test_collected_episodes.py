@@ -22,10 +22,11 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["rejection_sampling", "rif"])
 def test_episodes_of_one_turn_are_single_answers_to_the_last_bit(posttrain: Command, name: str) -> None:
     collect = {name: {"k": 256, "max_tokens": 2}}
-    ours, theirs = (trained(posttrain, collecting(collect, one), str(one is None)) for one in (ECHO, None))
+    ours = trained(posttrain, collecting(collect, ECHO), "ours")
+    theirs = trained(posttrain, collecting(collect, None), "theirs")
     assert ours["data/collect/correct"] == theirs["data/collect/correct"] > 0 and ours["loss"] == theirs["loss"]
-    found = load_file(Path("False/final/model.safetensors"))
-    for key, value in load_file(Path("True/final/model.safetensors")).items():
+    found = load_file(Path("ours/final/model.safetensors"))
+    for key, value in load_file(Path("theirs/final/model.safetensors")).items():
         assert np.array_equal(value.numpy(), found[key].numpy()), key
 
 
