@@ -32,11 +32,16 @@ def test_every_recipe_can_be_begun_from(posttrain: Command) -> None:
         written, source = Path(f"new/{name}.yaml").read_text().splitlines(), path.read_text().splitlines()
         assert [line for line in written if "output_dir" not in line] == [line for line in source if "output_dir" not in line]
     assert {path.name for path in Path("new").iterdir() if path.suffix != ".yaml"} == {
+        "calls.jsonl",
+        "calls_held_out.jsonl",
         "chat.jsonl",
         "chat_held_out.jsonl",
         "principles.jsonl",
         "principles_held_out.jsonl",
+        "programs.jsonl",
         "reward_function.py",
+        "roles.jsonl",
+        "roles_held_out.jsonl",
         "tables.jsonl",
         "unpaired.jsonl",
         "weighted.jsonl",

@@ -178,7 +178,10 @@ def test_rewards_without_labels_train_on_prompts_alone(posttrain: Command, rewar
     assert any(f"reward/{reward['name']}" in step for step in metrics())
     assert all((f"reward/{reward['name']}" in step) == (step["rollout/ungraded"] < 1) for step in metrics())
     code, _, err = posttrain("run", grpo({"name": "exact_match"}, data={"train": {"path": prompts}}, output_dir="other"))
-    assert code == 3 and "the columns prompt + answer or prompt + solution are needed; the row has prompt" in err
+    assert (
+        code == 3
+        and "the columns prompt + answer or prompt + calls or prompt + solution are needed; the row has prompt" in err
+    )
 
 
 def test_countdown_reads_its_columns(posttrain: Command) -> None:

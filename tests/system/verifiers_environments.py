@@ -71,7 +71,7 @@ def best(completions: Any) -> list[float]:
     return [0.0 for _ in completions]
 
 
-def load_environment(kind: str, rows: int = 6, held_out: int = 4, system: str | None = "Be brief.") -> Any:
+def load_environment(kind: str, rows: int = 8, held_out: int = 4, system: str | None = "Be brief.") -> Any:
     rubric = vf.Rubric(funcs=[right, short], weights=[1.0, 0.2])
     data: dict[str, Any] = {"dataset": questions(rows), "rubric": rubric, "system_prompt": system}
     if held_out:

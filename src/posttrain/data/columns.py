@@ -29,6 +29,8 @@ LABELS = ("label", "kto_tag")
 """KTO's: false where the completion is one that is not wanted."""
 WEIGHTS = ("weight", "weights", "reward", "advantage", "forget")
 """What says what a row is worth, where an algorithm asks for it."""
+KEY = "key"
+"""In place of the weight of a span: its tokens weigh as many times as much as there are others for each, to a limit."""
 DEMONSTRATIONS = ("demonstration", "completion", "messages")
 """What a question's demonstration is read from: the first that is there."""
 

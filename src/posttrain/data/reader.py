@@ -180,7 +180,7 @@ class Reader:
 
         wanted = [("prompt", *needs)]
         if "answer" in needs:
-            others = ("solution", "calls")
+            others = ("calls", "solution")
             wanted += [("prompt", *(other if name == "answer" else name for name in needs)) for other in others]
         asked = (_asked(one, bool(demonstrated)) for one in records)
         if teacher is not None:

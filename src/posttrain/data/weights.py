@@ -11,15 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.data.columns import number_of
+from posttrain.data.columns import KEY, number_of
 from posttrain.data.rows import BadRow, Example, Row, Weigh
 from posttrain.data.spans import of_tokens
 from posttrain.errors import DataError
 from posttrain.telling import tell
 
-KEY = "key"
-"""In place of the weight of a span: its tokens weigh as many times as much as there are others for each, at most MOST."""
-MOST = 9.0
+MOST = 9.0  # that a key token weighs
 _KEYED = -1.0  # what no weight is
 Worth = Literal["none", "weight", "reward", "advantage", "forget", "label"]
 """As `Needs.weight`."""

@@ -66,6 +66,7 @@ def _one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "ProcessPoolExecutor", InThisProcess)
 
 
+@pytest.mark.system
 def test_a_start_model_may_have_stages_and_a_rate_that_is_too_fast_is_marked_and_not_chosen() -> None:
     said: list[str] = []
     made = study(**SMALL)

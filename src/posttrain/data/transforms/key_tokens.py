@@ -16,10 +16,10 @@ from random import Random
 from typing import Any, Literal
 
 from posttrain.data.answers import THINKING
+from posttrain.data.columns import KEY
 from posttrain.data.rows import BadRow
 from posttrain.data.sources.record import Record
 from posttrain.data.transforms._transform import Columns, Rows, Transform, TransformConfig, text_of
-from posttrain.data.weights import KEY
 
 NAMES: Mapping[str, re.Pattern[str]] = {
     "hermes": re.compile(r'"name"\s*:\s*"([^"\n]+)"'),
