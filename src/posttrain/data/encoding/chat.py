@@ -110,7 +110,7 @@ class Chat:
     def _with_system(self, turns: list[Turn]) -> list[Turn]:
         for name in {name for turn in turns for name in turn.unread} - self._told:
             self._told.add(name)
-            tell("unread-field", f"Messages have the field {name}, which nothing reads.")
+            tell("unread-field", f"Messages have the field {name}, which the chat template does not read.")
         if self._config.system_prompt is None or turns[0].role == "system":
             return turns
         return [Turn("system", self._config.system_prompt), *turns]
