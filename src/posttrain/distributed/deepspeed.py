@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -63,8 +64,7 @@ def _leave_exchanges_to_gloo() -> None:
     """Ranks on CPUs of one machine: DeepSpeed would compile an exchange of its own when it first starts, which takes a
     compiler, and some forty seconds.
     """
-    from deepspeed import ops
-
+    ops: Any = import_module("deepspeed.ops")
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -213,8 +214,7 @@ class OpenEnvSession:
 
     async def _begun(self, data: dict[str, Any]) -> Mapping[str, Any]:
         """A session, as soon as the server has a place for it: one that has ended may hold its own a little longer."""
-        from websockets.asyncio.client import connect
-
+        connect: Any = import_module("websockets.asyncio.client").connect
         loop = asyncio.get_running_loop()
         last = loop.time() + WAITING
         while True:
@@ -238,13 +238,12 @@ class OpenEnvSession:
             _Full: there is no place for the session.
             Refused: any other error of the server's.
         """
-        from websockets.exceptions import ConnectionClosed
-
-        with contextlib.suppress(ConnectionClosed):  # why it was closed may be there to be read
+        closed: Any = import_module("websockets.exceptions").ConnectionClosed
+        with contextlib.suppress(closed):  # why it was closed may be there to be read
             await self._socket.send(json.dumps({"type": kind, "data": data}))
         try:
             given = json.loads(await self._socket.recv())
-        except ConnectionClosed:
+        except closed:
             raise Refused("the server ended the session") from None
         told = given.get("data") or {}
         if given.get("type") != "error":
