@@ -206,7 +206,12 @@ def test_a_server_writes(posttrain: Command, server: tuple[str, list[dict[str, A
             3,
             "rows.jsonl:1: data.collect.1.generate.prompt_template names the column 'hint'",
         ),
-        ([generate(verdict="grader")], {"rows": [{"prompt": "1="}]}, 3, "the columns prompt + answer or prompt + calls or prompt + solution"),
+        (
+            [generate(verdict="grader")],
+            {"rows": [{"prompt": "1="}]},
+            3,
+            "the columns prompt + answer or prompt + calls or prompt + solution",
+        ),
         ([generate(verdict="grader")], {"rows": [*ROWS, {"prompt": "1="}]}, 3, "rows.jsonl:7: "),
         ([generate(max_tokens=4000)], {}, 2, "data.collect.0.generate.max_tokens: 4000 leaves no room"),
         (
