@@ -19,7 +19,7 @@ from torch import Tensor
 from posttrain import Batch, Origin, build_algorithm, policy_gradient_loss
 from posttrain.algorithms import ALGORITHMS, example_values
 from posttrain.estimator.parts.credit import baseline as of_rows
-from posttrain.estimator.parts.credit.turns import in_turns, returns
+from posttrain.estimator.parts.credit.turns import by_turns, returns
 
 SYMBOLS, TURNS, N = 3, 3, 3
 STATES: list[tuple[int, ...]] = [said for length in range(TURNS) for said in product((1, 2), repeat=length)]
@@ -68,7 +68,7 @@ def ascent(advantage: Tensor) -> Tensor:
 
 def estimated(algorithm: Any, gamma: float) -> Tensor:
     """The same by the algorithm's own loss: each group's part weighs as much as it is likely."""
-    credit = in_turns(algorithm.credit, gamma)
+    credit = by_turns(algorithm.credit, gamma)
     assert credit is not None
     batch = dataclasses.replace(algorithm, credit=credit).prepare(every_group())
     values, rows = logp(), GROUPS.flatten()
@@ -230,7 +230,7 @@ def test_one_turn_has_the_credit_of_its_row(credit: Callable[[Batch], Batch], ga
     batch = episodes(5, turns=1)
     assert batch.turn is not None and batch.reward is not None
     batch = batch.replace(reward=torch.where(batch.group == 1, 1.0, batch.reward))
-    turned = in_turns(credit, gamma)
+    turned = by_turns(credit, gamma)
     assert turned is not None
     ours, rows = turned(batch), credit(batch)
     assert ours.advantage is not None and rows.advantage is not None
@@ -242,7 +242,7 @@ def test_one_turn_has_the_credit_of_its_row(credit: Callable[[Batch], Batch], ga
 def test_each_algorithm_says_whether_its_credit_has_turns() -> None:
     for kind, value in zip(ALGORITHMS, example_values(), strict=True):
         if not (kind.beside_rollouts or kind.has_teacher or kind.takes_demonstrations) and value.learns_from_rewards:
-            assert (in_turns(value.credit, 1.0) is None) == kind.whole_rows or value.needs.pairs is not None, value.name
+            assert (by_turns(value.credit, 1.0) is None) == kind.whole_rows or value.needs.pairs is not None, value.name
 
 
 def test_a_group_stays_where_its_turns_differ_though_its_rewards_do_not() -> None:

@@ -44,7 +44,7 @@ def returns(
     Raises:
         ValueError: the batch has no rewards, or no turns.
     """
-    paid, graded = to_go(batch, gamma)
+    paid, graded = _to_go(batch, gamma)
     size, turns = paid.shape
     each = (index_of(batch.group)[:, None] * turns + torch.arange(turns, device=paid.device)).flatten()
     gaps = centred(paid.flatten(), each, graded.repeat_interleave(turns)).view(size, turns)
@@ -63,7 +63,7 @@ def returns(
     return batch.replace(advantage=spread, loss_mask=kept)
 
 
-def to_go(batch: Batch, gamma: float) -> tuple[Float[Tensor, "B K"], Tensor]:
+def _to_go(batch: Batch, gamma: float) -> tuple[Float[Tensor, "B K"], Tensor]:
     """G of each row from each turn on, K turns of the longest row; and which rows are graded.
 
     Raises:
@@ -85,7 +85,7 @@ def to_go(batch: Batch, gamma: float) -> tuple[Float[Tensor, "B K"], Tensor]:
     return torch.where(number <= last[:, None], whole[:, None] - earlier, 0.0), graded
 
 
-def in_turns(credit: Credit, gamma: float) -> Credit | None:
+def by_turns(credit: Credit, gamma: float) -> Credit | None:
     """The credit of turns that stands for one of rows: the same where each row is one turn; None: there is none.
 
     Those without a baseline, of a group's mean, of the other rows' mean, and of the group's std have one, alone or among
@@ -95,7 +95,7 @@ def in_turns(credit: Credit, gamma: float) -> Credit | None:
     if function is rows.in_turn:
         steps = list[Credit](options["steps"])
         for place, step in enumerate(steps):
-            if (turned := in_turns(step, gamma)) is not None:
+            if (turned := by_turns(step, gamma)) is not None:
                 return partial(rows.in_turn, steps=(*steps[:place], turned, *steps[place + 1 :]))
         return None
     if function is rows.leave_one_out:

@@ -12,7 +12,7 @@ from torch import Tensor
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.errors import RecipeError
 from posttrain.estimator.algorithm import Algorithm, describe
-from posttrain.estimator.parts.credit.turns import in_turns
+from posttrain.estimator.parts.credit.turns import by_turns
 from posttrain.train.collect.episodes.episode import Episode
 
 
@@ -24,7 +24,7 @@ def credited(algorithm: Algorithm, environment: EnvironmentConfig | None) -> Alg
     """
     if environment is None or environment.credit == "outcome":
         return algorithm
-    credit = in_turns(algorithm.credit, environment.gamma)
+    credit = by_turns(algorithm.credit, environment.gamma)
     if credit is None:
         raise RecipeError(
             f"environment.credit: returns are compared with a group's mean, or with the mean of the others, and "
