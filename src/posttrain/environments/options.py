@@ -74,7 +74,8 @@ class EnvironmentConfig(Config, ABC):
 
     credit: Literal["outcome", "returns"] = "outcome"
     """Whether all turns of an episode have its whole reward as their credit, or each turn what was paid from it on; the
-    rewards of `rewards` are paid for the last turn. Both are unbiased; returns leave out what was paid before a turn, which it has not moved."""
+    rewards of `rewards` are paid for the last turn. Both are unbiased; returns leave out what was paid before a turn, which
+    it has not moved."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
     """With `credit: returns`: what a turn is paid counts this much less with every turn before it."""
 
