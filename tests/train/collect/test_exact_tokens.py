@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from episodes import RandomIds, ScriptedConfig, player, row, said
-from ground.catalogue import TOKENIZERS, finished
+from ground.catalogue import TOKENIZERS
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.glue import Glue
 from posttrain.environments.base import Start, Step, Turn
@@ -49,8 +51,8 @@ def says(number: int, turns: int, turn: Turn) -> Step:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_ids_are_those_that_were_sampled_and_observed(name: str) -> None:
-    tokenizer: Any = read_tokenizer(str(finished(name)))
+def test_ids_are_those_that_were_sampled_and_observed(name: str, real_model: Callable[[str], Path]) -> None:
+    tokenizer: Any = read_tokenizer(str(real_model(name)))
     encoding, ends = Encoding(special_tokens="text"), [tokenizer.eos_token_id]
     engine = RandomIds(len(tokenizer), ends)
     config = ScriptedConfig(says=says, max_turns=3, turn_tokens=8)
@@ -78,9 +80,9 @@ def test_ids_are_those_that_were_sampled_and_observed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_a_played_conversation_is_what_its_template_writes(name: str) -> None:
+def test_a_played_conversation_is_what_its_template_writes(name: str, real_model: Callable[[str], Path]) -> None:
     """Where the model ends its turn as its template does, what follows are ids of the whole, encoded once."""
-    tokenizer: Any = read_tokenizer(str(finished(name)))
+    tokenizer: Any = read_tokenizer(str(real_model(name)))
     template, ends = Encoding(), [tokenizer.eos_token_id]
     glue = Glue(tokenizer, template, ends)
     talk = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4."}]
