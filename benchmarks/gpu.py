@@ -16,7 +16,8 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import head
+import our_steps
 import torch
 from agreement import of_steps
 from gpu_layers import layers, waits
@@ -37,7 +39,6 @@ from timing import Contender, Times, in_turn, least, once, ratios
 Task = Callable[[], list[Result]]
 REPEATS = 10
 """Of one matrix product or copy, and of a head."""
-WARM_UP = 2
 
 
 def ceilings(scale: Scale) -> list[Result]:
@@ -82,14 +83,24 @@ def heads(shape: HeadShape, scale: Scale) -> list[Result]:
 def steps(scale: Scale) -> Iterator[Case]:
     """Steps of SFT on both models, of DPO and of GRPO; first those of ours alone that are held to the device's peak."""
     packed = sft_case("sft-16k", scale.small, count=scale.packed, length=scale.longest)
-    sizes: dict[str, Any] = {"questions": scale.questions, "answer": scale.answer}
+    sizes: dict[str, Any] = {"questions": scale.questions // 2, "answer": scale.answer}  # of more, TRL takes over 80 GB
     large = grpo_case("grpo-large", scale.large, size=scale.group, prompt=scale.prompt, **sizes)
     for case in (packed, large):
-        yield replace(case, makes={"ours": case.makes["ours"]})
+        ours: Any = case.makes["ours"]
+        makes = {"ours": ours, "ours, layers compiled": partial(_uncounted, partial(ours, layers=our_steps.compiled))}
+        if head.has_liger() and scale.small.device != "cpu":
+            makes["ours, layers of Liger"] = partial(_uncounted, partial(ours, layers=our_steps.of_liger))
+        yield replace(case, makes=makes)
     for name, spec, count in (("small", scale.small, scale.documents), ("large", scale.large, scale.documents // 2 or 1)):
         yield sft_case(f"sft-{name}", spec, count=count, mean=scale.mean, longest=scale.longest)
     yield dpo_case("dpo", scale.small, pairs=scale.questions, prompt=2 * scale.prompt, answer=scale.answer)
     yield grpo_case("grpo", scale.small, size=scale.group, prompt=scale.prompt, **sizes)
+
+
+def _uncounted(make: Callable[[], Contender]) -> Contender:
+    contender = make()
+    contender.counted = False
+    return contender
 
 
 def curves(scale: Scale) -> Iterator[Case]:
@@ -125,11 +136,8 @@ def compared(case: Case, without: Sequence[str] = ()) -> list[Result]:
     """Parity, then times, then the memory that a step takes above what is held, where there is a device to be asked."""
     left_out = [*without, *([] if has_trl() else ["TRL"])]
     makes = {name: make for name, make in case.makes.items() if not any(word in name for word in left_out)}
-    contenders = {name: make() for name, make in makes.items()}
+    contenders, broken = tried(case, makes)
     rows = of_steps(case.name, dict(case.shape), contenders)
-    for _ in range(WARM_UP - 1):
-        for contender in contenders.values():
-            contender.outcome()
     timed = {name: each for name, each in contenders.items() if rows[name].agrees is not False}
     times = in_turn(timed, case.rounds)
     memory = {name: _device_peak(each) for name, each in timed.items()} if torch.cuda.is_available() else {}
@@ -146,7 +154,26 @@ def compared(case: Case, without: Sequence[str] = ()) -> list[Result]:
         if tokens and row.wall:
             row = replace(row, note=f"{tokens / row.wall:.0f} tokens/s")
         made.append(row)
-    return made
+    return made + broken
+
+
+def tried(case: Case, makes: Mapping[str, Callable[[], Contender]]) -> tuple[dict[str, Contender], list[Result]]:
+    """Contenders after their first step; and rows of those that failed in it, which take no other with them."""
+    able, broken = dict[str, Contender](), list[Result]()
+    for name, make in makes.items():
+        try:
+            contender = make()
+            contender.outcome()
+        except Exception as error:
+            traceback.print_exception(error)
+            said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            broken.append(Result(case.name, name, dict(case.shape), note=f"failed: {said}"))
+            if name == "ours":
+                return {}, broken
+        else:
+            contender.clear()
+            able[name] = contender
+    return able, broken
 
 
 def tasks(scale: Scale) -> Iterator[tuple[str, Task]]:
@@ -164,11 +191,12 @@ def tasks(scale: Scale) -> Iterator[tuple[str, Task]]:
 
 
 def attempted(name: str, task: Task) -> list[Result]:
-    """The rows of a task; one row that says so where the device's memory is too small."""
+    """The rows of a task; one row that says so where it failed: what comes after it is measured all the same."""
     try:
         return task()
-    except torch.OutOfMemoryError as error:
-        return [Result(name, "all", note=f"out of memory: {str(error).splitlines()[0]}")]
+    except Exception as error:
+        traceback.print_exception(error)
+        return [Result(name, "all", note=f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")]
     finally:
         gc.collect()
         if torch.cuda.is_available():
@@ -194,11 +222,15 @@ def told(row: Result) -> str:
     return "  ".join([*parts, row.note])
 
 
-def run(scale: Scale, budget: float, device: str) -> Iterator[list[Result]]:
-    """The rows of one task after another, printed, until the budget of seconds is spent."""
+def run(scale: Scale, budget: float, device: str, only: Sequence[str] = ()) -> Iterator[list[Result]]:
+    """The rows of one task after another, printed, until the budget of seconds is spent. only: words, of which the name of a
+    task has one.
+    """
     started, left_out = time.monotonic(), list[str]()
     known = {"machine": machine(torch.get_num_threads(), device), "versions": versions()}
     for name, task in tasks(scale):
+        if only and not any(word in name for word in only):
+            continue
         if time.monotonic() - started > budget:
             left_out.append(name)
             continue
@@ -214,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--without", nargs="*", default=[], help="words: contenders that have one in their name are left out")
+    parser.add_argument("--only", nargs="*", default=[], help="words: tasks that have one in their name, and no others")
     parser.add_argument("--budget", type=float, default=510.0, help="seconds after which nothing new is begun")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -226,7 +259,7 @@ def main() -> None:
     output = options.output or (None if options.rehearse else GPU_RESULTS)
     rows: list[Result] = []
     scale = replace(tiny() if options.rehearse else full(), without=tuple(options.without))
-    for made in run(scale, options.budget, device):
+    for made in run(scale, options.budget, device, options.only):
         rows += made
         if output is not None:
             write(merged(read(output), rows), output)

@@ -51,13 +51,14 @@ class Problem:
 
 def make_problem(shape: HeadShape) -> Problem:
     """States of unit scale and a weight as models start with, both from one seed."""
-    draw = torch.Generator().manual_seed(0)
-    place: dict[str, Any] = {"device": shape.device, "dtype": getattr(torch, shape.dtype)}
-    hidden = torch.randn(shape.positions, shape.hidden, generator=draw).to(**place).requires_grad_()
-    weight = torch.randn(shape.vocabulary, shape.hidden, generator=draw).mul_(0.02).to(**place).requires_grad_()
-    targets = torch.randint(shape.vocabulary, (shape.positions,), generator=draw)
-    carries = torch.rand(shape.positions, generator=draw).argsort() < int(shape.share * shape.positions)
-    return Problem(hidden, weight, targets.to(shape.device), carries.to(shape.device))
+    draw = torch.Generator(shape.device).manual_seed(0)
+    place: dict[str, Any] = {"generator": draw, "device": shape.device}
+    dtype = getattr(torch, shape.dtype)
+    hidden = torch.randn(shape.positions, shape.hidden, **place).to(dtype).requires_grad_()
+    weight = torch.randn(shape.vocabulary, shape.hidden, **place).mul_(0.02).to(dtype).requires_grad_()
+    targets = torch.randint(shape.vocabulary, (shape.positions,), **place)
+    carries = torch.rand(shape.positions, **place).argsort() < int(shape.share * shape.positions)
+    return Problem(hidden, weight, targets, carries)
 
 
 def ours_head(hidden: Tensor, weight: Tensor, targets: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:

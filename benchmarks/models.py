@@ -50,7 +50,8 @@ def make_model(spec: Spec, *, endless: bool = False) -> Any:
         eos_token_id=None if endless else END,
     )
     torch.manual_seed(0)
-    model: Any = Qwen2ForCausalLM(config)
+    with torch.device(spec.device):
+        model: Any = Qwen2ForCausalLM(config)
     return model.to(device=spec.device, dtype=getattr(torch, spec.dtype)).train()
 
 

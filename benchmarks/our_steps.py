@@ -7,7 +7,7 @@ Rollouts come from an engine that gives the case's answers, and a reward that gi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from transformers import TrainingArguments
 from posttrain import Completion, PostTrainer, Request, Sampling, build_algorithm
 from posttrain import Group as Judged
 from posttrain.data.rows import Example, Problem, Row
+from posttrain.model.layout.compiled import compile_layers, layers_of
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 
@@ -34,10 +35,31 @@ NATIVE = {"sft": "nll", "dapo": "objective/clipped", "dpo": "objective/dpo"}
 """The metric that is the loss as TRL defines it; our own loss is the surrogate's, with the same gradient."""
 
 
-def sft(spec: Spec, documents: Sequence[Document]) -> Contender:
+Layers = Callable[[Any], None]
+"""What is done to the layers of a model that is ready to be trained."""
+
+
+def as_they_are(model: Any) -> None:
+    """Nothing: transformers' layers, operation by operation."""
+
+
+def compiled(model: Any) -> None:
+    """Each layer by torch.compile."""
+    compile_layers(layers_of(model))
+
+
+def of_liger(model: Any) -> None:
+    """Liger's norms and feed-forward layers."""
+    from liger_kernel.transformers import apply_liger_kernel_to_qwen2  # pyright: ignore[reportMissingImports]
+
+    others = {"rope": False, "cross_entropy": False, "fused_linear_cross_entropy": False}
+    apply_liger_kernel_to_qwen2(rms_norm=True, swiglu=True, model=model, **others)
+
+
+def sft(spec: Spec, documents: Sequence[Document], layers: Layers = as_they_are) -> Contender:
     """Our SFT step."""
     examples = [Example((_row(each.prompt, each.completion),), f"row {i}") for i, each in enumerate(documents)]
-    trainer = _trainer(spec, build_algorithm("sft"), examples)
+    trainer = _trainer(spec, build_algorithm("sft"), examples, layers=layers)
     return _contender(trainer, "sft", collect_demonstrations(examples, progress=0.0))
 
 
@@ -57,13 +79,13 @@ def dpo(spec: Spec, pairs: Sequence[Group], *, kept: bool = False) -> Contender:
     return contender
 
 
-def grpo(spec: Spec, groups: Sequence[Group]) -> Contender:
+def grpo(spec: Spec, groups: Sequence[Group], layers: Layers = as_they_are) -> Contender:
     """Our update of one collection: DAPO's average without its dynamic sampling, which is TRL's default loss."""
     algorithm = build_algorithm("dapo", rollouts=len(groups[0].answers), clip_high=0.2, dynamic_sampling=False)
     problems = [Problem(each.prompt, {"prompt": str(i)}, f"question {i}") for i, each in enumerate(groups)]
     script = Script(list(groups), -math.log(spec.vocabulary))
     sampling = Sampling(max_tokens=max(len(answer) for each in groups for answer in each.answers))
-    online = {"engine": script, "rewards": [script], "sampling": sampling}
+    online = {"engine": script, "rewards": [script], "sampling": sampling, "layers": layers}
     trainer = _trainer(spec, algorithm, problems, rows=sum(len(each.answers) for each in groups), **online)
     return _contender(trainer, "dapo", trainer.run_state.collector.collect(trainer.model, 0, 0.0))
 
@@ -108,10 +130,15 @@ def arguments(spec: Spec, folder: str, rows: int, **options: Any) -> TrainingArg
     )
 
 
-def _trainer(spec: Spec, algorithm: Any, data: Any, *, rows: int = ROWS, **online: Any) -> PostTrainer:
+def _trainer(
+    spec: Spec, algorithm: Any, data: Any, *, rows: int = ROWS, layers: Layers = as_they_are, **online: Any
+) -> PostTrainer:
     args = arguments(spec, algorithm.name, rows, max_steps=1)
     tokenizer = make_tokenizer(spec.vocabulary)
-    return PostTrainer(make_model(spec), algorithm, tokenizer=tokenizer, train_dataset=data, args=args, **online)
+    model = make_model(spec)
+    trainer = PostTrainer(model, algorithm, tokenizer=tokenizer, train_dataset=data, args=args, **online)
+    layers(model)
+    return trainer
 
 
 def _contender(trainer: PostTrainer, name: str, collection: Collection) -> Contender:

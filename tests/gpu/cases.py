@@ -139,6 +139,20 @@ def cases() -> Iterator[Case]:
                training={"gradient_checkpointing": True, "max_steps": 4, "save_every": 2})  # fmt: skip
 
 
+def compiled_cases() -> Iterator[Case]:
+    """Those whose layers are compiled, for which there must be a GPU."""
+    compiled: dict[str, Any] = {"compile": True}
+    for algorithm in ("sft", "grpo", "dpo"):
+        for precision in (BF16, BFLOAT16):
+            yield Case(algorithm, precision, tells="layers compiled", training=compiled)
+        adapter = {"adapter": {"r": 4, "alpha": 8}}
+        yield Case(algorithm, BF16, tells="layers compiled, LoRA", model=adapter, training=compiled)
+        again = {**compiled, "gradient_checkpointing": True}
+        yield Case(algorithm, BF16, tells="layers compiled and computed again", training=again)
+    yield Case("grpo", BF16, tells="layers compiled, micro-batches", training={**compiled, "micro_batch_tokens": 48})
+    yield Case("sft", BF16, tells="layers compiled, Llama", model=_LLAMA, training=compiled)
+
+
 _LLAMA = {"from_scratch": {"architecture": "llama", "num_key_value_heads": 2, "tie_word_embeddings": True}}
 
 

@@ -59,9 +59,9 @@ def fallback_faults(case: Case, trained: Trained) -> Iterator[str]:
         yield f"a way that was tried was not taken: {sentence}"
 
 
-def number_faults(trained: Trained, cpu: Trained | None, bound: float = EXACT) -> Iterator[str]:
+def number_faults(trained: Trained, cpu: Trained | None, bound: float = EXACT, small: float = 1e-3) -> Iterator[str]:
     """Steps that are not the CPU's; and, of a run that was broken off, steps that are not those of the whole run."""
-    if cpu is not None and not (difference := apart(trained, cpu)) <= bound:
+    if cpu is not None and not (difference := apart(trained, cpu, small)) <= bound:
         yield f"{' or '.join(COMPARED)} differs from the CPU's by {difference:.1e}, more than {bound:g}"
     if trained.again is not None and trained.again != trained.steps[-len(trained.again) :]:
         yield "resumed, it makes other steps"

@@ -18,7 +18,7 @@ from posttrain import load_recipe, run
 from posttrain.telling import hearing
 
 COMPARED = ("loss", "grad_norm")
-TRIED = ("attention", "head", "layout")
+TRIED = ("attention", "head", "layout", "compile")
 """Rules under which a way that was tried at the start, and not taken, is told."""
 
 
@@ -51,10 +51,10 @@ def trained(case: Case, folder: Path, *, cpu: bool = False) -> Trained:
     return Trained(steps, _saved(folder / "final"), tuple(told.sentence for told in heard if told.rule in TRIED), again)
 
 
-def apart(one: Trained, other: Trained) -> float:
-    """The largest relative difference of losses and norms of gradients, step by step; below 0.001, relative to that."""
+def apart(one: Trained, other: Trained, small: float = 1e-3) -> float:
+    """The largest relative difference of losses and norms of gradients, step by step; below `small`, relative to that."""
     pairs = zip(one.steps, other.steps, strict=True)
-    return max(abs(a[name] - b[name]) / max(abs(b[name]), 1e-3) for a, b in pairs for name in COMPARED)
+    return max(abs(a[name] - b[name]) / max(abs(b[name]), small) for a, b in pairs for name in COMPARED)
 
 
 def _steps(recipe: Path, folder: Path) -> list[dict[str, Any]]:

@@ -13,8 +13,18 @@ from torch.utils._pytree import tree_leaves
 
 from cases import divergences
 from posttrain.estimator.divergence import Divergence, DivergenceName
-from posttrain.model.head import Head, ReferenceStates, alone, full_logprobs, in_one_pass, token_logprobs
+from posttrain.model.head import (
+    Head,
+    ReferenceStates,
+    alone,
+    full_logprobs,
+    in_one_pass,
+    kernel_fails,
+    softmax,
+    token_logprobs,
+)
 from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
+from posttrain.model.head.softmax import softmax_
 from posttrain.model.head.workspace import Workspace
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.scoring import Scorer
@@ -22,6 +32,7 @@ from tiny import make_model
 
 ROWS, HIDDEN, VOCABULARY = 13, 8, 30
 PLAIN = Divergence()
+TO = torch.Tensor.to
 
 
 def _inputs(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -210,8 +221,15 @@ def test_a_frozen_head_makes_its_logits_once(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("blocks", [1, 3, 256], ids=["row", "three_rows", "all"])
 @pytest.mark.parametrize("one_pass", [True, False])
-def test_autocast_decides_the_dtype_of_the_products(one_pass: bool, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits of bfloat16 numbers, from float32 weights, whose gradient is float32; however many are widened at a time."""
+@pytest.mark.parametrize("at_once", [False, True])
+def test_autocast_decides_the_dtype_of_the_products(
+    one_pass: bool, blocks: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of bfloat16 numbers, from float32 weights, whose gradient is float32; however many are widened at a time, and by
+    the one operation that a kernel does on a GPU.
+    """
+    if at_once:
+        monkeypatch.setattr(alone, "kernel_fails", lambda device, dtype: None)
     monkeypatch.setitem(NARROW_CHUNK_ROWS, "cpu", 8)
     monkeypatch.setattr(alone, "WIDENED_ROWS", blocks)
     inputs = _inputs(torch.float32)
@@ -252,6 +270,27 @@ def test_log_probs_are_exact_where_p_is_no_number_any_more(dtype: torch.dtype) -
     assert torch.allclose(
         found, expected, rtol=0.05 if dtype == torch.bfloat16 else 1e-4, atol=1.0 if dtype == torch.bfloat16 else 1e-4
     )
+
+
+def test_the_kernel_is_tried_where_there_is_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not taken where it fails, or is wrong; on a CPU torch's operations stand for it."""
+    assert kernel_fails(torch.device("cpu"), torch.bfloat16) == "it is for logits of 16 bits on CUDA"
+    assert kernel_fails(torch.device("cuda"), torch.float32) == "it is for logits of 16 bits on CUDA"
+    tried = kernel_fails.__wrapped__
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, to: self.clone() if isinstance(to, torch.device) else TO(self, to))
+    cuda = torch.device("cuda")
+    assert tried(cuda, torch.bfloat16) is None
+    for wrong, said in (
+        (lambda *given: softmax_(*given) + 0.01, "is 0.01 from log-probs, 0 of probabilities"),
+        (
+            lambda logits, *given: softmax_(logits, *given) * logits.mul_(1.1).isfinite().all(),
+            "is 0 from log-probs, 0.104 of probabilities",
+        ),
+        (lambda *given: 1 // 0, "fails (integer division or modulo by zero)"),
+    ):
+        calls = iter([softmax_, wrong])
+        monkeypatch.setattr(softmax, "softmax_", lambda *given, calls=calls: next(calls)(*given))
+        assert said in str(tried(cuda, torch.bfloat16))
 
 
 def test_bfloat16_is_scored_in_float32_from_the_logits_on() -> None:

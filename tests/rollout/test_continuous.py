@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from posttrain import Request, Sampling
 from posttrain.errors import EngineError, SetupError
@@ -75,6 +77,29 @@ def test_a_thread_that_fails_is_an_error_and_the_model_is_as_it_was(monkeypatch:
     with pytest.raises(EngineError, match="Continuous batching failed: out of memory"):
         engine.generate([Request([60], n=2)], Sampling(max_tokens=4))
     assert model.training
+
+
+def test_under_accelerates_autocast_it_samples_in_the_dtype_of_the_weights() -> None:
+    """In which transformers holds keys and values; the probe's bound is that of bfloat16."""
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=512)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    try:
+        prepared, wrapped = accelerator.prepare_model(model), model.forward
+        engine = ContinuousEngine(prepared, tokenizer)
+        with accelerator.autocast():
+            engine.sync(prepared, 1)
+            [[answer]] = engine.generate([Request([60, 61], n=1)], Sampling(max_tokens=5))
+        assert len(answer.tokens) == 5 and prepared.forward == wrapped
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_an_older_one_of_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = make_model(dtype="float32", max_position_embeddings=512)
+    monkeypatch.setattr("posttrain.rollout.continuous.ContinuousBatchingConfig", object)
+    with pytest.raises(SetupError, match=r"is older than what was tried: take 5\.19, or rollout\.hf"):
+        ContinuousEngine(model, tokenizer)
 
 
 def test_a_recipe_chooses_it_and_a_model_that_is_spread_is_refused() -> None:

@@ -114,7 +114,7 @@ def make_trainer(
         eval_dataset=prepared.sets.held_out,
         args=arguments,
         execution=Execution(
-            **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout"}),
+            **recipe.training.model_dump(include={"micro_batch_tokens", "head", "layout", "compile"}),
             budget=recipe.training.budget,
             stop_when=recipe.training.stop_when,
             distributed=recipe.distributed,

@@ -138,6 +138,19 @@ def computing(model: Any, *, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(output_head(model).weight.device.type, torch.bfloat16, enabled=bf16)
 
 
+@contextmanager
+def without_autocast(model: Any) -> Iterator[None]:
+    """Without the one that accelerate has put around the model's forward."""
+    wrapped, own = vars(model).get("forward"), vars(model).get("_original_forward")
+    if own is not None:
+        model.forward = own
+    try:
+        yield
+    finally:
+        if own is not None:
+            model.forward = wrapped
+
+
 def is_linear(head: Any) -> bool:
     """Whether an output layer is a matrix and nothing more; one with a LoRA layer on it, for instance, is not."""
     return isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP2 has a class of its own for it

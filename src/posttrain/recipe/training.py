@@ -63,6 +63,8 @@ class TrainingConfig(Config):
     """How log-probs are made of the last hidden states; one_pass is for algorithms of token scope, others take two_pass."""
     layout: RowLayout = "shared"
     """How rows are laid out for a forward pass; shared and packed fall back to padded where the model cannot take them."""
+    compile: bool = False
+    """Layers by torch.compile, for packed rows in 16 bits on a GPU; tried at the start, and told where they are not."""
     learning_rate: NonNegative = 1e-5
     """The largest of the schedule."""
     lr_scheduler_type: Scheduler | None = None

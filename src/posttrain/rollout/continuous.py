@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import transformers
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
+from posttrain.model.scoring import without_autocast
 from posttrain.model.tokenizer import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, limit_of, room_of, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
@@ -42,6 +44,11 @@ class ContinuousEngine:
         self._model, self._tokenizer, self._version = model, tokenizer, 0
         self._ends = eos_ids(model, tokenizer)
         self._probe: Probe | None = Probe(len(tokenizer), context_of(model) or 2**31, tokenizer.pad_token_id or 0)
+        if not hasattr(ContinuousBatchingConfig(), "page_size"):
+            raise SetupError(
+                f"Continuous batching of transformers {transformers.__version__} is older than what was tried: take 5.19, or "
+                "rollout.hf: {batching: loop}."
+            )
         if not hasattr(_base(model), "init_continuous_batching"):
             raise SetupError(f"{type(model).__name__} has no continuous batching. Take rollout.hf: {{batching: loop}}.")
 
@@ -137,10 +144,13 @@ def _base(model: Any) -> Any:
 
 @contextlib.contextmanager
 def _as_for_sampling(model: Any, base: Any) -> Iterator[None]:
-    """In eval mode, with an attention that transformers can page; random numbers drawn here leave no trace."""
+    """In eval mode, with an attention that transformers can page, in the dtype of the weights, which its cache has; random
+    numbers drawn here leave no trace.
+    """
     training, attention = model.training, base.config._attn_implementation
     device = base.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    own_rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with own_rng, torch.autocast(device.type, enabled=False), without_autocast(base):
         model.eval()
         if "|" not in attention and not attention.startswith("flash"):
             base.set_attn_implementation("eager" if attention.startswith("eager") else "sdpa")

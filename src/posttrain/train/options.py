@@ -25,6 +25,7 @@ class Execution:
     micro_batch_tokens: a bound on the tokens of a micro-batch that the model reads, padding included, beside the rows that
         args names.
     head, layout: how the same numbers are made; what the model cannot take is not taken, and said.
+    compile: layers by torch.compile, where that is right on this device; else it is said.
     distributed: how the model is spread over the ranks; the modes of DeepSpeed need args.deepspeed as well. What is in effect
         must be what it says.
     budget: ends the run before max_steps, and is what progress is measured by.
@@ -43,6 +44,7 @@ class Execution:
     micro_batch_tokens: int | None = None
     head: HeadPath = "one_pass"
     layout: RowLayout = "shared"
+    compile: bool = False
     distributed: DistributedConfig | None = None
     budget: Budget | None = None
     stop_when: StopWhen | None = None

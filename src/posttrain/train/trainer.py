@@ -16,6 +16,7 @@ from posttrain.data.rows.stream import Stream
 from posttrain.data.rows.together import in_memory
 from posttrain.distributed.signals import Interruption
 from posttrain.estimator import Algorithm
+from posttrain.model.proofs.compiled import use_compiled
 from posttrain.model.scoring import Scorer
 from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
@@ -209,6 +210,9 @@ class PostTrainer(Loop):
         for frozen in (start.reference, start.teacher):
             if frozen is not None:
                 frozen.place(self.accelerator, distributed)
+        if execution.compile:
+            others = [] if start.reference is None or start.reference.is_policy else [start.reference.model]
+            use_compiled(model, others, len(tokenizer), layout=start.layout, bf16=numbers["bf16"], ranks=self.args.world_size)
         if start.reference is not None and start.reference.moves:
             self.run_state.reference = start.reference
         bfloat16 = numbers["bf16"] or model.dtype == torch.bfloat16

@@ -18,7 +18,8 @@ from torch.autograd import gradcheck
 import flash
 from posttrain.model.layout.attention import Layout
 from posttrain.model.layout.blocks import Blocks
-from posttrain.model.layout.varlen import TILE, Varlen
+from posttrain.model.layout.flash import TILE
+from posttrain.model.layout.varlen import Varlen
 
 Standing = tuple[list[int], list[tuple[int, int]]]
 """The lengths of the trunks; of the answers, the number of the trunk and the length."""

@@ -21,8 +21,8 @@ from posttrain.model.layout.trial import BOUND, Heads, difference
 from posttrain.model.proofs.trials import (
     _kernel_fails,
     _of_own_logits,
-    _padded,
     _scored,
+    padded,
     tell_of_plain_attention,
     usable_head,
     usable_layout,
@@ -54,7 +54,7 @@ def test_capped_logits_are_made_whole_and_are_the_models_own(caplog: pytest.LogC
     model = gemma(final_logit_softcapping=0.5)
     assert usable_head(model, "one_pass", 64) == "whole"
     assert caplog.text.count("changes its logits after the output layer") == 1 and "Gemma2ForCausalLM" in caplog.text
-    inputs, mask = _padded(64)
+    inputs, mask = padded(64)
     scored, own = _scored(model, inputs, mask, Scorer("whole")), _of_own_logits(model, inputs, mask)
     torch.testing.assert_close(scored, own, rtol=0, atol=1e-6)
 

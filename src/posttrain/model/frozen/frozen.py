@@ -29,6 +29,11 @@ class Frozen:
     def __init__(self, model: Any, *, shared: Set[int] = frozenset()) -> None:
         self._model, self._shared_with_policy = model, shared
 
+    @property
+    def model(self) -> Any:
+        """What rows are scored under."""
+        return self._model
+
     def place(self, accelerator: Any, distributed: DistributedConfig | None) -> None:
         """Brings it to the device, or to the ranks that share the policy, in memory of its own."""
         if distributed is not None:

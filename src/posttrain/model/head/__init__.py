@@ -4,6 +4,7 @@ from posttrain.model.head.alone import WIDENED_ROWS
 from posttrain.model.head.layer import Columns, Head, Named, ReferenceStates, named
 from posttrain.model.head.passes import Weigh, full_logprobs, in_one_pass, token_logprobs
 from posttrain.model.head.rows import rows_at_a_time
+from posttrain.model.head.softmax import kernel_fails
 
 __all__ = [
     "WIDENED_ROWS",
@@ -14,6 +15,7 @@ __all__ = [
     "Weigh",
     "full_logprobs",
     "in_one_pass",
+    "kernel_fails",
     "named",
     "rows_at_a_time",
     "token_logprobs",

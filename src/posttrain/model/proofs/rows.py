@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -17,7 +16,7 @@ from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.padded import model_inputs
-from posttrain.model.scoring import Scorer, computing, output_head
+from posttrain.model.scoring import Scorer, computing, output_head, without_autocast
 
 FIRST, LENGTH = 2, 48  # of the data's rows, and tokens of each
 SPREAD = 24  # tokens of a row from anywhere in the vocabulary
@@ -59,23 +58,10 @@ class ProbeRows:
         device, before = output_head(model).weight.device, model.training
         model.train(training)
         try:
-            with _without_accelerate(model), computing(model, bf16=bf16):
+            with without_autocast(model), computing(model, bf16=bf16):
                 return Scorer("whole").score(model, inputs.to(device), mask.to(device)).logp.cpu()[mask]
         finally:
             model.train(before)
-
-
-@contextmanager
-def _without_accelerate(model: Any) -> Iterator[None]:
-    """Without the autocast that it has put around the model's forward."""
-    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
-    if own is not None:
-        model.forward = own
-    try:
-        yield
-    finally:
-        if own is not None:
-            model.forward = wrapped
 
 
 def largest(one: Tensor, other: Tensor) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
+from posttrain.model.head import kernel_fails
 from posttrain.model.layout.attention import PREFIX, take_layouts
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.packed import packed_inputs
@@ -32,7 +33,7 @@ def usable_head(model: Any, asked: HeadPath, vocabulary: int) -> HeadPath:
     if not is_linear(head):
         reason = f"its output layer is a {type(head).__name__}"
     elif asked != "whole":
-        inputs, mask = _padded(vocabulary)
+        inputs, mask = padded(vocabulary)
         difference = (_scored(model, inputs, mask, Scorer()) - _of_own_logits(model, inputs, mask)).abs().max().item()
         if not difference <= _bound(model, 1e-3):
             reason = f"it changes its logits after the output layer (log-probs differ by {difference:.3g})"
@@ -76,17 +77,23 @@ def usable_varlen(model: Any, layout: RowLayout, vocabulary: int, *, device: tor
     return reason is None
 
 
+def tell_of_plain_head(head: HeadPath, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Says it where logits of 16 bits on CUDA are not taken to probabilities by the kernel that is there for them."""
+    if head != "whole" and device.type == "cuda" and dtype.itemsize == 2 and (reason := kernel_fails(device, dtype)):
+        tell("head", f"{reason}, so that torch's own operations do it.")
+
+
 def _kernel_fails(model: Any, vocabulary: int, device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype.itemsize != 2:
         return f"it is computed in {str(dtype).removeprefix('torch.')}, and the kernel for rows of any length takes 16 bits"
-    _, mask = _padded(vocabulary)
-    packed = packed_inputs(_rows(vocabulary), Batch(loss_mask=mask), share=True)
+    _, mask = padded(vocabulary)
+    packed = packed_inputs(short_rows(vocabulary), Batch(loss_mask=mask), share=True)
     assert packed.layout is not None
     _scored(model, replace(packed, layout=(seen := Seen(packed.layout))), mask, Scorer("whole"))
     try:
         found = [difference(heads, device, dtype) for heads in sorted(seen.heads)]
     except (AttributeError, RuntimeError, TypeError) as error:
-        return f"the kernel for rows of any length fails ({_first_line(error)})"
+        return f"the kernel for rows of any length fails ({first_line(error)})"
     far = [f"{one:.3g}" for one in found if not one <= BOUND]  # one that is no number, too
     return f"the kernel for rows of any length differs from the plain way by {far[0]} of it" if far else None
 
@@ -116,11 +123,11 @@ def _fails_with_packed_rows(model: Any, vocabulary: int) -> str | None:
     former, whole = model.config._attn_implementation, Scorer("whole")  # right for every model
     try:
         take_layouts(model)
-        inputs, mask = _padded(vocabulary)
-        packed = packed_inputs(_rows(vocabulary), Batch(loss_mask=mask), share=True).to(inputs.input_ids.device)
+        inputs, mask = padded(vocabulary)
+        packed = packed_inputs(short_rows(vocabulary), Batch(loss_mask=mask), share=True).to(inputs.input_ids.device)
         difference = (_scored(model, packed, mask, whole) - _scored(model, inputs, mask, whole)).abs().max().item()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"it takes no packed rows ({_first_line(error)})"
+        reason = f"it takes no packed rows ({first_line(error)})"
     else:
         if difference <= _bound(model, 1e-4):
             return None
@@ -129,11 +136,12 @@ def _fails_with_packed_rows(model: Any, vocabulary: int) -> str | None:
     return reason
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of what it says, or its name."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _rows(vocabulary: int) -> list[Row]:
+def short_rows(vocabulary: int) -> list[Row]:
     """Two answers to one prompt, and one to another."""
     rows = list[Row]()
     for number, (prompt, answer) in enumerate([(3, 4), (3, 2), (5, 6)]):
@@ -142,8 +150,9 @@ def _rows(vocabulary: int) -> list[Row]:
     return rows
 
 
-def _padded(vocabulary: int) -> tuple[ModelInputs, Tensor]:
-    rows = _rows(vocabulary)
+def padded(vocabulary: int) -> tuple[ModelInputs, Tensor]:
+    """The short rows, a row for each, and their mask [B, T]."""
+    rows = short_rows(vocabulary)
     lengths = torch.tensor([len(row.completion) for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     return model_inputs(rows, Batch(loss_mask=mask), pad_id=0), mask

@@ -17,7 +17,13 @@ from posttrain.model.frozen.teacher import teacher_of
 from posttrain.model.layout.make import Rows, make_layout
 from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
-from posttrain.model.proofs.trials import tell_of_plain_attention, usable_head, usable_layout, usable_varlen
+from posttrain.model.proofs.trials import (
+    tell_of_plain_attention,
+    tell_of_plain_head,
+    usable_head,
+    usable_layout,
+    usable_varlen,
+)
 from posttrain.model.scoring import output_head
 from posttrain.rollout.vllm.teacher import ServedTeacher
 from posttrain.settings.training import HeadPath
@@ -75,6 +81,7 @@ def make_ready(
         teacher = teacher_of(called, one, model, vocabulary=vocabulary, head=execution.head, full=full)
         name = usable_layout(one, name, vocabulary)
     computed = torch.bfloat16 if bf16 else output_head(model).weight.dtype
+    tell_of_plain_head(head, device=device, dtype=computed)
     models = (model, *loaded)
     varlen = all(usable_varlen(one, name, vocabulary, device=device, dtype=computed) for one in models)
     layout = make_layout(name, pad_id=tokenizer.pad_token_id or 0, varlen=varlen)
