@@ -125,7 +125,7 @@ def rate_of(needs: Needs) -> float:
 
 
 def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool = False, **options: Any) -> Counting:
-    gc.freeze()
+    gc.freeze()  # accelerate and DeepSpeed collect garbage at each start, by looking at all that was imported and made before
     model, tokenizer = make_model(adapter=options.pop("adapter", None))
     start = whole_parameters(model) if mode in MODES_OF_ALL else None
     distributed = DistributedConfig.model_validate({"mode": mode, "offload": options.pop("offload", False)})
