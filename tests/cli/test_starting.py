@@ -74,3 +74,21 @@ def test_a_dry_run_imports_what_its_recipe_needs(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
 def test_what_reads_no_recipe_imports_no_keys_of_one(arguments: list[str]) -> None:
     assert modules(*arguments) & {"pydantic", "yaml", "posttrain.recipe", "posttrain.algorithms"} == set()
+
+
+LOADING = """
+import gc, sys
+from posttrain.cli.options import loading
+with loading():
+    told = [gc.isenabled()]
+    sys.modules["torch"] = sys
+told += [gc.isenabled(), gc.get_freeze_count() > 0]
+with loading():
+    told.append(gc.isenabled())
+print(*told)
+"""
+
+
+def test_no_garbage_is_looked_for_while_torch_is_imported_and_only_then() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False True True True\n", "")

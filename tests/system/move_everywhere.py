@@ -6,6 +6,7 @@ Started by test_masters.py with torchrun.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -100,9 +101,11 @@ def flat(changes: dict[str, Tensor]) -> np.ndarray:
 
 def main() -> None:
     start, target, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    gc.freeze()
     moved: dict[str, Any] = {}
     facts: dict[str, Any] = {"first loss of DPO": compared_at_the_start(start, target.parent / f"{mode} dpo", mode)}
     for name, model in CASES.items():
+        gc.freeze()  # each run collects garbage at its start, and DeepSpeed more often
         if name == "before":
             setattr(preparation, "load", lambda *args, masters, **more: load(*args, **more))  # noqa: B010
             setattr(handed, "with_masters", lambda model: False)  # noqa: B010

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ def main() -> None:
         folder = run(load_recipe(path)).output_dir
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         last[name] = [json.loads(line) for line in lines]
+        gc.collect()
+        gc.freeze()  # vLLM has all looked at again when it ends, and each run collects garbage several times
     print(json.dumps(last))
 
 

@@ -34,30 +34,6 @@ def test_folders_hold_it(case: str, tmp_path: Path) -> None:
     assert_folders(case, tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_one_engine_takes_the_weights_of_all_kinds_one_after_the_other() -> None:
-    base, tokenizer = small(None, max_position_embeddings=512)
-    engine = VLLMEngine(base.eval(), tokenizer, VLLMConfig(probe_every=1))
-    asked = [Request([60, 61, 62], n=2)]
-    try:
-        for version, case in enumerate(CASES):
-            model, _ = small(case, max_position_embeddings=512)
-            moved(model)
-            engine.sync(model.eval(), version)  # which scores the probe
-            assert engine.probe_difference < ENGINES, case
-            own = HFEngine(model, tokenizer)
-            own.sync(model, version)
-            for one in (engine, own):
-                for answer in one.generate(asked, Sampling(max_tokens=6))[0]:
-                    ids = torch.tensor([[60, 61, 62, *answer.tokens]])
-                    with torch.no_grad():
-                        logp = model(input_ids=ids).logits[0, 2:-1].log_softmax(-1)
-                    expected = logp.gather(1, ids[0, 3:, None])[:, 0]
-                    torch.testing.assert_close(torch.tensor(answer.logprobs), expected, rtol=0, atol=ENGINES)
-    finally:
-        engine.close()
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_goes_on_as_if_never_broken_off(case: str, make_trainer: Callable[..., PostTrainer]) -> None:
@@ -86,3 +62,27 @@ def test_a_run_goes_on_as_if_never_broken_off(case: str, make_trainer: Callable[
     again.run_files.resume_at(2)
     again.train(resume_from_checkpoint=str(Path(str(again.args.output_dir)) / "checkpoint-2"))
     assert not differ(expected, ended(again))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_engine_takes_the_weights_of_all_kinds_one_after_the_other() -> None:
+    base, tokenizer = small(None, max_position_embeddings=512)
+    engine = VLLMEngine(base.eval(), tokenizer, VLLMConfig(probe_every=1))
+    asked = [Request([60, 61, 62], n=2)]
+    try:
+        for version, case in enumerate(CASES):
+            model, _ = small(case, max_position_embeddings=512)
+            moved(model)
+            engine.sync(model.eval(), version)  # which scores the probe
+            assert engine.probe_difference < ENGINES, case
+            own = HFEngine(model, tokenizer)
+            own.sync(model, version)
+            for one in (engine, own):
+                for answer in one.generate(asked, Sampling(max_tokens=6))[0]:
+                    ids = torch.tensor([[60, 61, 62, *answer.tokens]])
+                    with torch.no_grad():
+                        logp = model(input_ids=ids).logits[0, 2:-1].log_softmax(-1)
+                    expected = logp.gather(1, ids[0, 3:, None])[:, 0]
+                    torch.testing.assert_close(torch.tensor(answer.logprobs), expected, rtol=0, atol=ENGINES)
+    finally:
+        engine.close()

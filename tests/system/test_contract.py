@@ -48,11 +48,15 @@ RAISES = "def reward(completions, **_):\n    raise ValueError('never \\x1b[2J ag
 
 @dataclass(frozen=True)
 class Case:
-    """A fault: what differs from a good run of SFT, what was done before, and how it must end."""
+    """A fault: what differs from a good run of SFT, what was done before, and how it must end.
+
+    `again`: the good run was made in that folder before anything else.
+    """
 
     code: int
     says: str
     changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    again: bool = False
     before: Callable[[Path], None] = lambda _: None
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict[str, str])
@@ -64,24 +68,27 @@ def training(**values: Any) -> dict[str, Any]:
     return {"training": {**SFT["training"], **values}}
 
 
-def run_before(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good run of SFT, as it left its folder."""
+    folder = tmp_path_factory.mktemp("good")
+    write_rows(folder, ROWS)
+    write_recipe(folder, {})
     assert command(folder)[0] == 0
+    return folder / "out"
 
 
 def damage_the_newest(folder: Path) -> None:
-    run_before(folder)
     shutil.rmtree(folder / "out" / "final")
     (folder / "out" / "checkpoint-4" / "model.safetensors").write_bytes(b"torn")
 
 
 def change_the_data(folder: Path) -> None:
-    run_before(folder)
     shutil.rmtree(folder / "out" / "final")
     write_rows(folder, [*ROWS[:-1], {"prompt": "9 + 9 =", "completion": "18"}])
 
 
 def change_the_recipe(folder: Path) -> None:
-    run_before(folder)
     shutil.rmtree(folder / "out" / "final")
     write_recipe(folder, {"seed": 1})
 
@@ -96,18 +103,18 @@ def write_recipe(folder: Path, changes: dict[str, Any]) -> None:
 
 FUNCTION = {**GRPO, "rewards": [{"name": "function", "path": "reward.py:reward"}]}
 CASES = {
-    "F1 and F20: again, when it is finished": Case(0, "is finished; nothing was done", before=run_before),
-    "F4: the newest checkpoint is damaged": Case(0, "checkpoint-4 is damaged", before=damage_the_newest),
+    "F1 and F20: again, when it is finished": Case(0, "is finished; nothing was done", again=True),
+    "F4: the newest checkpoint is damaged": Case(0, "checkpoint-4 is damaged", again=True, before=damage_the_newest),
     "F5: a file that cannot be written whole": Case(8, "cannot be written", largest_file=20_000),
     "F7: a learning rate of 1e30": Case(5, "is not finite, in 3 steps", training(max_steps=9, learning_rate=1e30)),
     "F10: a reward that raises": Case(7, "reward", FUNCTION, options=("--allow-code",)),
     "F16: a row that cannot be used": Case(
         3, "rows.jsonl:3:", before=lambda folder: write_rows(folder, [*ROWS[:2], {"prompt": "\x1b[2Jodd"}])
     ),
-    "F17: other data": Case(8, "was trained on other data", before=change_the_data),
+    "F17: other data": Case(8, "was trained on other data", again=True, before=change_the_data),
     "F18: a key that does not exist": Case(2, "did you mean seed?", {"sede": 1}, before_torch=True),
     "F18: another recipe's folder": Case(
-        8, "another recipe (seed: 0 then, 1 now)", before=change_the_recipe, before_torch=True
+        8, "another recipe (seed: 0 then, 1 now)", again=True, before=change_the_recipe, before_torch=True
     ),
     "F18: code without leave": Case(2, "--allow-code", FUNCTION, before_torch=True),
     "F19: a tracker that is not installed": Case(4, "pip install mlflow", training(report_to=["mlflow"]), before_torch=True),
@@ -147,9 +154,11 @@ def command(folder: Path, case: Case = Case(0, ""), *, terminal: bool = False) -
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_fault_ends_with_its_code_and_its_sentence(name: str, tmp_path: Path) -> None:
+def test_each_fault_ends_with_its_code_and_its_sentence(name: str, good: Path, tmp_path: Path) -> None:
     case = CASES[name]
     write_rows(tmp_path, ROWS)
+    if case.again:
+        shutil.copytree(good, tmp_path / "out")
     (tmp_path / "reward.py").write_text(RAISES)
     write_recipe(tmp_path, case.changes)
     case.before(tmp_path)

@@ -80,13 +80,17 @@ def make_wheel(folder: Path, name: str, code: str, entry_points: str) -> Path:
     return path
 
 
+def furnish(folder: Path) -> Path:
+    """Own code and recipes."""
+    (folder / "own.py").write_text((HERE / "own_code.py").read_text())
+    for name, values in {"sft": SFT, "rl": RL}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder with own code and recipes."""
-    (tmp_path / "own.py").write_text((HERE / "own_code.py").read_text())
-    for name, values in {"sft": SFT, "rl": RL}.items():
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    return tmp_path
+    return furnish(tmp_path)
 
 
 class Shell:
@@ -117,6 +121,15 @@ class Shell:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         return process.wait(120), process.communicate()[1]
+
+
+@pytest.fixture(scope="module", params=["sft", "rl"])
+def whole(request: pytest.FixtureRequest, site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Any]]:
+    """The name of a recipe of own files, and the metrics of its run by one process that nobody breaks off."""
+    shell = Shell(site, furnish(tmp_path_factory.mktemp(request.param)))
+    code, _, err = shell("run", f"{request.param}.yaml", "--allow-code")
+    assert code == 0, err
+    return request.param, shell.metrics(f"runs/{request.param}")
 
 
 def test_the_wheel_is_what_is_tried(site: Path, outside: Path) -> None:
@@ -162,15 +175,14 @@ def test_code_that_is_not_allowed_is_exit_2_before_torch_is_imported(site: Path,
     assert not (outside / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["sft", "rl"])
-def test_own_files_train_and_a_run_that_is_broken_off_goes_on(name: str, site: Path, outside: Path) -> None:
-    shell = Shell(site, outside)
-    assert shell("run", f"{name}.yaml", "--allow-code", "--output-dir", "runs/whole")[0] == 0
-    whole = shell.metrics("runs/whole")
-    steps = len(whole)
-    assert [line["learning_rate"] for line in whole] == [0.01 if 2 * step < steps else 0.0025 for step in range(steps)]
+def test_own_files_train_and_a_run_that_is_broken_off_goes_on(
+    whole: tuple[str, list[Any]], site: Path, outside: Path
+) -> None:
+    shell, (name, lines) = Shell(site, outside), whole
+    steps = len(lines)
+    assert [line["learning_rate"] for line in lines] == [0.01 if 2 * step < steps else 0.0025 for step in range(steps)]
     if name == "rl":
-        assert all(0.5 <= line["reward/Even"] <= 1.5 for line in whole[::2]), "of each collection"
+        assert all(0.5 <= line["reward/Even"] <= 1.5 for line in lines[::2]), "of each collection"
     code, err = shell.interrupt(f"runs/{name}", 3, "run", f"{name}.yaml", "--allow-code")
     assert code == 75, err
     recipe = yaml.safe_load((outside / f"runs/{name}/recipe.yaml").read_text())
@@ -178,7 +190,7 @@ def test_own_files_train_and_a_run_that_is_broken_off_goes_on(name: str, site: P
     (outside / "own.py").write_text((HERE / "own_code.py").read_text() + "\n# changed\n")
     code, _, err = shell("run", f"{name}.yaml", "--allow-code")
     assert code == 0 and err.count("own.py") == len({part["path"] for part in paths(recipe)}) and "changed since" in err
-    assert shell.metrics(f"runs/{name}") == whole
+    assert shell.metrics(f"runs/{name}") == lines
 
 
 def paths(values: Any) -> list[dict[str, Any]]:
@@ -187,13 +199,11 @@ def paths(values: Any) -> list[dict[str, Any]]:
     return found + [one for value in inner for one in paths(value)]
 
 
-@pytest.mark.parametrize("name", ["sft", "rl"])
-def test_own_files_train_on_two_ranks(name: str, site: Path, outside: Path) -> None:
-    shell = Shell(site, outside)
-    alone = shell("run", f"{name}.yaml", "--allow-code", "--output-dir", "runs/alone")
+def test_own_files_train_on_two_ranks(whole: tuple[str, list[Any]], site: Path, outside: Path) -> None:
+    shell, (name, alone) = Shell(site, outside), whole
     code, _, err = shell("run", f"{name}.yaml", "--allow-code", "--processes", "2")
-    assert alone[0] == code == 0, err
-    for one, two in zip(shell.metrics("runs/alone"), shell.metrics(f"runs/{name}"), strict=True):
+    assert code == 0, err
+    for one, two in zip(alone, shell.metrics(f"runs/{name}"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3, abs=1e-5)
 
 

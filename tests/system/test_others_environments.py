@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,14 @@ def openenv(url: str, **told: Any) -> OpenEnvConfig:
     return OpenEnvConfig(**{"url": url, "observation": "echoed_message", "max_turns": 3, **told})
 
 
-def played(config: EnvironmentConfig, *episodes: list[Turn], **columns: Any) -> list[list[Any]]:
-    """What one after the other is said."""
+def played(
+    config: EnvironmentConfig, *episodes: list[Turn], rows: Sequence[tuple[str, int]] = (("train", 2),)
+) -> list[list[Any]]:
+    """What one after the other is said, of these splits and numbers in turn."""
     said = list[list[Any]]()
     with Sessions.of(config) as sessions:
-        for turns in episodes:
-            [(one, start)] = sessions.reset([({"split": "train", "seed": 0, "number": 2, **columns}, 1)])
+        for turns, (split, number) in zip(episodes, itertools.cycle(rows)):
+            [(one, start)] = sessions.reset([({"split": split, "seed": 0, "number": number}, 1)])
             said.append([start])
             for turn in turns:
                 assert one is not None
@@ -135,7 +138,10 @@ def test_what_does_not_fit_the_server_is_told(server: str) -> None:
     assert isinstance(failed, Failure) and "has no 'said', but metadata, echoed_message, message_length" in failed.reason
 
 
-def test_more_sessions_than_the_server_has_are_failures_with_the_key_that_says_so(server: str) -> None:
+def test_more_sessions_than_the_server_has_are_failures_with_the_key_that_says_so(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posttrain.environments.kinds.openenv.WAITING", 3.0)
     with Sessions.of(openenv(server, deadline=60.0)) as sessions:
         begun = sessions.reset([({}, 1), ({}, 2)])
         sessions.end([one for one, _ in begun if one is not None])
@@ -162,15 +168,15 @@ def with_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("with_theirs")
 def test_single_turns_are_graded_by_their_rubric_and_a_grade_that_fails_is_no_zero() -> None:
-    config = verifiers("single")
-    [[start, step], [_, failed], [_, wrong]] = played(config, [Turn("4")], [Turn("boom")], [Turn("hm 5")])
+    turns = [[Turn("4")], [Turn("boom")], [Turn("hm 5")], [], []]
+    rows = [*[("train", 2)] * 3, ("held_out", 1), ("held_out", 2)]
+    [start, step], [_, failed], [_, wrong], [held], [beyond] = played(verifiers("single"), *turns, rows=rows)
+    [[none]] = played(verifiers("single", held_out=0), [], rows=[("held_out", 2)])
     assert start.messages == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2"})
     assert (step.reward, step.done, step.info["correct"]) == (1.1, True, True)
     assert step.info["scores"] == {"right": 1.0, "short": 0.5, "num_turns": 1.0}
     assert failed == Failure("fault", "a reward function failed: right: raised RuntimeError: no grade")
     assert (wrong.reward, wrong.done, wrong.info["correct"]) == (0.0, True, False)
-    [[held]], [[beyond]] = (played(config, [], split="held_out", number=number) for number in (1, 2))
-    [[none]] = played(verifiers("single", held_out=0), [], split="held_out")
     assert held.messages[-1]["content"] == "3+3"
     assert isinstance(beyond, Failure) and "the split held_out has 2 tasks" in beyond.reason
     assert isinstance(none, Failure) and "it has no eval_dataset" in none.reason

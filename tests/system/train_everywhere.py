@@ -27,7 +27,7 @@ from posttrain.data.rows import Example
 from posttrain.distributed import ranks, self_check
 from posttrain.distributed.deepspeed import deepspeed_config
 from posttrain.distributed.launch import leave
-from posttrain.distributed.sharding import elements, elements_here, whole_copy
+from posttrain.distributed.sharding import elements, elements_here, gathered_parameters, whole
 from posttrain.errors import SetupError
 from posttrain.estimator.algorithm import Algorithm
 from posttrain.estimator.batch import Origin
@@ -50,7 +50,7 @@ from posttrain.train.updates.trainable.half import Half
 from posttrain.train.updates.trainable.lisa import Lisa
 from tiny import make_examples, make_model, make_teacher, parameters
 
-STEPS, ROWS = 3, 8
+STEPS, OF_ONE_UPDATE, ROWS = 3, 2, 8
 MODES_OF_ALL = ("ddp", "fsdp2")  # DeepSpeed takes a second for each trainer that it makes, and knows parameters to float32
 PLAINLY = ("sft", "asft", "grpo", "dpo")  # trained by padded rows and a head of two passes as well
 
@@ -99,7 +99,9 @@ class Scripted:
 
 
 class Counting(PostTrainer):
-    """Notes how many micro-batches each step has, and what this rank holds of the model."""
+    """Notes how many micro-batches each step has, and what this rank holds of the model; `start` are its first parameters."""
+
+    start: torch.Tensor
 
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         prepared = super()._prepare_for_training(*arguments, **options)
@@ -123,12 +125,14 @@ def rate_of(needs: Needs) -> float:
 
 
 def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool = False, **options: Any) -> Counting:
+    gc.freeze()  # accelerate and DeepSpeed collect garbage at each start, by looking at all that was imported and made before
     model, tokenizer = make_model(adapter=options.pop("adapter", None))
+    start = whole_parameters(model) if mode in MODES_OF_ALL else None
     distributed = DistributedConfig.model_validate({"mode": mode, "offload": options.pop("offload", False)})
     defaults = {
         "output_dir": str(folder / algorithm.name),
         "use_cpu": True,
-        "max_steps": STEPS,
+        "max_steps": STEPS if algorithm.needs.updates > 1 else OF_ONE_UPDATE,
         "per_device_train_batch_size": ROWS // ranks.world(),
         "optim": "sgd",
         "learning_rate": rate_of(algorithm.needs),
@@ -143,7 +147,7 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
     rows: Any = make_examples(model, tokenizer, sides=needs.sides, **told)  # type: ignore[arg-type]
     taught: dict[str, Any] = {"teachers": {"wide": make_teacher()}} if algorithm.needs.given_teacher else {}
     switches: dict[str, Any] = {"head": "two_pass", "layout": "padded"} if plain else {}
-    return Counting(
+    trained = Counting(
         model,
         algorithm,
         tokenizer=tokenizer,
@@ -152,18 +156,20 @@ def make_trainer(algorithm: Algorithm, mode: str, folder: Path, *, plain: bool =
         execution=Execution(micro_batch_tokens=150, distributed=distributed, **moves, **switches),
         **taught,
     )
+    trained.start = whole_parameters(trained.model) if start is None else start
+    return trained
 
 
 def whole_parameters(model: Any) -> torch.Tensor:
     """Every parameter by name, whole on every rank, in the order of the names."""
     named = sorted(model.named_parameters())
-    return torch.cat([whole_copy(parameter).detach().double().flatten().clone() for _, parameter in named])
+    with gathered_parameters(parameter for _, parameter in named):
+        return torch.cat([whole(parameter.detach()).double().flatten() for _, parameter in named])
 
 
 def change(trained: Counting) -> torch.Tensor:
-    before = whole_parameters(trained.model)
     trained.train()
-    return whole_parameters(trained.model) - before
+    return whole_parameters(trained.model) - trained.start
 
 
 class Sized:
@@ -270,7 +276,6 @@ class EndAfter(TrainerCallback):
 def main() -> None:
     target, mode = Path(sys.argv[1]), sys.argv[2]
     ranks.join(120, cpu=True)
-    gc.freeze()  # DeepSpeed and accelerate collect garbage at each start; half a second with all that was imported
     order = order_of(ROWS, ROWS, 0)
 
     def scripted(data: Any, algorithm: Any, *_: Any, **__: Any) -> Any:

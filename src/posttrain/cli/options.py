@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import importlib.metadata
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +57,24 @@ def begun() -> str:
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     devices = f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"{os.cpu_count()} processors"
     return f"posttrain {importlib.metadata.version('posttrain')} on {devices}"
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """While entered, torch and what stands on it is imported: to look for garbage in it takes about as long as that itself.
+    What was imported is looked at again at the end of the process alone.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # extensions that watch for leaks want to see all go
+        atexit.register(gc.disable)  # Python looks once more after this, whatever is said here
 
 
 def summary(recipe: Recipe) -> str:

@@ -18,6 +18,7 @@ from posttrain.cli.options import (
     RecipePath,
     begun,
     checked_recipe,
+    loading,
     summary,
 )
 from posttrain.cli.screen import out, say
@@ -73,7 +74,8 @@ def run(
         several = checked.distributed.model_dump(include={"processes", "mode"}) if checked.distributed.processes > 1 else {}
         out.print(console.plan_table({**several, **plan(checked, **allowed)}))
         return
-    from posttrain.execution.runner import run
+    with loading():
+        from posttrain.execution.runner import run
 
     shown = {one.name: one.rollout.log_completions for one in checked.stages if one.rollout}
     view = console.ProgressView(out, checked.rollout.log_completions if checked.rollout else 0, shown)
