@@ -81,9 +81,15 @@ COLUMNS = (
 
 
 def everything(results: Sequence[Result]) -> list[str]:
-    """Every row, as it was measured."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    return lines + [f"| {' | '.join(_row_cells(row))} |" for row in results if row.share is None]
+    """Every row, as it was measured; where they are from several devices, with its own."""
+    devices = [str((row.machine or {}).get("gpu") or "") for row in results]
+    several = len(set(devices)) > 1
+    columns = [*COLUMNS, "device"] if several else [*COLUMNS]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for row, device in zip(results, devices, strict=True):
+        if row.share is None:
+            lines.append(f"| {' | '.join([*_row_cells(row), *([device] if several else [])])} |")
+    return lines
 
 
 def parts(results: Sequence[Result]) -> list[str]:

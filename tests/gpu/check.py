@@ -31,7 +31,7 @@ from gpu.pretence import phases
 from gpu.seen import Seen
 from gpu.trained import Trained, apart, trained
 
-CLOSE = 1e-3
+CLOSE = 1e-4
 """Relative: losses and norms of gradients against the CPU's. A GPU's sums have orders of their own."""
 COARSE, SMALL = 5e-2, 1e-2
 """The same in bfloat16; what is smaller is relative to this: a loss of 0.001 is the rest of terms rounded to 0.003."""
