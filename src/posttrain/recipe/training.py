@@ -125,6 +125,12 @@ class TrainingConfig(Config):
             raise ValueError("tokens_per_step: give it or rows_per_step, not both (null takes back what is said elsewhere)")
         return self
 
+    @model_validator(mode="after")
+    def _compiles_what_it_can(self) -> TrainingConfig:
+        if self.compile and self.layout == "padded":
+            raise ValueError("compile: layers are compiled for packed rows alone: leave layout out, or compile")
+        return self
+
     @property
     def averages(self) -> str | None:
         """The optimizer's name, where it averages weights in place of a rate that decays."""

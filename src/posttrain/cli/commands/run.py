@@ -69,10 +69,12 @@ def run(
         "allow_unjailed_code": allow_unjailed_code,
     }
     if dry_run:
-        from posttrain.execution.planning import plan
-
         several = checked.distributed.model_dump(include={"processes", "mode"}) if checked.distributed.processes > 1 else {}
-        out.print(console.plan_table({**several, **plan(checked, **allowed)}))
+        with loading():
+            from posttrain.execution.planning import plan
+
+            planned = plan(checked, **allowed)
+        out.print(console.plan_table({**several, **planned}))
         return
     with loading():
         from posttrain.execution.runner import run
