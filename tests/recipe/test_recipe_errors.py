@@ -125,6 +125,11 @@ CASES = [
     Case(("tokenizer: characters", "tokenizer: words"), "model.tokenizer: ", 3),
     Case(("task: chain", "task: chess"), "data.train.task: ", 8),
     Case(("name: exact_match", "name: exact"), "rewards.0.name: ", 18),
+    Case(
+        ("  max_steps: 2", "  max_steps: 2\n  layout: padded\n  compile: true"),
+        "compile: layers are compiled for packed rows",
+        13,
+    ),
     Case(("  max_steps: 2", "  max_steps: 2\n  lr_scheduler_type: linaer"), "training.lr_scheduler_type: ", 15),
     # Missing keys.
     Case(("output_dir: runs/x\n", ""), "output_dir: is required"),
