@@ -137,6 +137,8 @@ def compared(case: Case, without: Sequence[str] = ()) -> list[Result]:
     left_out = [*without, *([] if has_trl() else ["TRL"])]
     makes = {name: make for name, make in case.makes.items() if not any(word in name for word in left_out)}
     contenders, broken = tried(case, makes)
+    if not contenders:
+        return broken
     rows = of_steps(case.name, dict(case.shape), contenders)
     timed = {name: each for name, each in contenders.items() if rows[name].agrees is not False}
     times = in_turn(timed, case.rounds)

@@ -151,6 +151,8 @@ def compiled_cases() -> Iterator[Case]:
         yield Case(algorithm, BF16, tells="layers compiled and computed again", training=again)
     yield Case("grpo", BF16, tells="layers compiled, micro-batches", training={**compiled, "micro_batch_tokens": 48})
     yield Case("sft", BF16, tells="layers compiled, Llama", model=_LLAMA, training=compiled)
+    on = {**compiled, "max_steps": 4, "save_every": 2}
+    yield Case("grpo", BF16, tells="layers compiled, resumed", training=on, resumed=True)
 
 
 _LLAMA = {"from_scratch": {"architecture": "llama", "num_key_value_heads": 2, "tie_word_embeddings": True}}

@@ -97,7 +97,7 @@ def test_under_accelerates_autocast_it_samples_in_the_dtype_of_the_weights() -> 
 
 def test_an_older_one_of_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = make_model(dtype="float32", max_position_embeddings=512)
-    monkeypatch.setattr("posttrain.rollout.continuous.ContinuousBatchingConfig", object)
+    monkeypatch.setattr("transformers.__version__", "5.18.2")
     with pytest.raises(SetupError, match=r"is older than what was tried: take 5\.19, or rollout\.hf"):
         ContinuousEngine(model, tokenizer)
 

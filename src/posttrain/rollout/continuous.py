@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
@@ -24,6 +25,7 @@ from posttrain.model.tokenizer import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, limit_of, room_of, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
 
+OLDEST = Version("5.19")  # of transformers
 PAGE = 256  # tokens of a block of the cache
 CPU_TOKENS = 2**16  # in the cache at a time, on a CPU; a GPU's free memory bounds them
 ANSWERED = 1.0  # seconds after which it is asked whether the sampling thread lives
@@ -44,10 +46,10 @@ class ContinuousEngine:
         self._model, self._tokenizer, self._version = model, tokenizer, 0
         self._ends = eos_ids(model, tokenizer)
         self._probe: Probe | None = Probe(len(tokenizer), context_of(model) or 2**31, tokenizer.pad_token_id or 0)
-        if not hasattr(ContinuousBatchingConfig(), "page_size"):
+        if Version(transformers.__version__) < OLDEST:
             raise SetupError(
-                f"Continuous batching of transformers {transformers.__version__} is older than what was tried: take 5.19, or "
-                "rollout.hf: {batching: loop}."
+                f"Continuous batching of transformers {transformers.__version__} is older than what was tried: "
+                f"take {OLDEST}, or rollout.hf: {{batching: loop}}."
             )
         if not hasattr(_base(model), "init_continuous_batching"):
             raise SetupError(f"{type(model).__name__} has no continuous batching. Take rollout.hf: {{batching: loop}}.")

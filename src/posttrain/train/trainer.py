@@ -211,8 +211,8 @@ class PostTrainer(Loop):
             if frozen is not None:
                 frozen.place(self.accelerator, distributed)
         if execution.compile:
-            others = [] if start.reference is None or start.reference.is_policy else [start.reference.model]
-            use_compiled(model, others, len(tokenizer), layout=start.layout, bf16=numbers["bf16"], ranks=self.args.world_size)
+            where = {"layout": start.layout, "ranks": self.args.world_size}
+            use_compiled(model, start.reference, len(tokenizer), **where, **numbers)
         if start.reference is not None and start.reference.moves:
             self.run_state.reference = start.reference
         bfloat16 = numbers["bf16"] or model.dtype == torch.bfloat16

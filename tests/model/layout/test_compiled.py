@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -16,6 +19,7 @@ import flash
 from posttrain import PostTrainer
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
+from posttrain.model.frozen.reference import Reference
 from posttrain.model.layout import compiled
 from posttrain.model.layout.attention import take_layouts
 from posttrain.model.layout.compiled import as_written, compile_layers, layers_of
@@ -102,21 +106,37 @@ def test_a_copy_has_weights_of_its_own() -> None:
     assert (scored(other, *case)[0] - before).abs().max() > 1e-3
 
 
-def used(model: Any, *others: Any, layout: Any = VARLEN, ranks: int = 1) -> list[str]:
+def used(model: Any, *, reference: Any = None, layout: Any = VARLEN, ranks: int = 1, deepspeed: bool = False) -> list[str]:
     """What is told."""
+    how: dict[str, Any] = {"layout": layout, "bf16": False, "ranks": ranks, "deepspeed": deepspeed}
     with hearing() as heard:
-        taken = use_compiled(model, others, 64, layout=layout, bf16=False, ranks=ranks)
+        taken = use_compiled(model, reference, 64, **how)
     assert taken == (not heard) == all(isinstance(one.forward, compiled._Forward) for one in layers_of(model))
     return [one.sentence for one in heard]
 
 
 @pytest.mark.parametrize("adapter", [None, Adapter(r=4)])
 def test_they_are_tried_and_a_reference_is_compiled_too(adapter: Adapter | None) -> None:
-    model, other = (make_model(**SIZES, adapter=adapter)[0] for _ in range(2))
+    model, _ = make_model(**SIZES, adapter=adapter)
     take_layouts(model)
-    assert not used(model, other)
-    assert all(isinstance(one.forward, compiled._Forward) for one in layers_of(other))
+    reference, before = Reference(model), torch.get_rng_state()
+    assert not used(model, reference=reference)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(isinstance(one.forward, compiled._Forward) for one in layers_of(reference.model))
     assert counters["stats"]["unique_graphs"] and not counters["graph_break"]
+
+
+def unshared(kind: Any, *given: Any, layout: Any, **options: Any) -> Any:
+    """A layer whose answers see nothing of their prompts."""
+    return kind.forward(*given, layout=dataclasses.replace(layout, shared=None), **options)
+
+
+def other_gradients(kind: Any, factor: float, *given: Any, **options: Any) -> Any:
+    """A layer with other gradients."""
+    made = kind.forward(*given, **options)
+    if made.requires_grad:
+        made.register_hook(lambda gradient: gradient * factor)
+    return made
 
 
 def test_what_cannot_be_compiled_is_told_and_is_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +147,7 @@ def test_what_cannot_be_compiled_is_told_and_is_as_written(monkeypatch: pytest.M
         assert "Qwen2ForCausalLM: " in sentence and sentence.endswith(", so that its layers are not compiled.")
         return sentence
 
-    assert "several processes train together" in told(ranks=2)
+    assert "several processes, or DeepSpeed, train it" in told(ranks=2) == told(deepspeed=True)
     for layout in ("shared", "padded"):
         assert "that takes packed rows, in 16 bits, on CUDA" in told(layout=make_layout(layout, pad_id=0))
     noisy, _ = make_model(**SIZES)
@@ -143,7 +163,13 @@ def test_what_cannot_be_compiled_is_told_and_is_as_written(monkeypatch: pytest.M
     assert "its layers are changed by somebody else" in used(changed)[0]
     kind = type(changed.model.layers[1])
     monkeypatch.setattr(compiled, "_compiled", lambda kind: lambda *given, **options: 1.2 * kind.forward(*given, **options))
-    assert "compiled, it differs by " in told()
+    assert "compiled, its log-probs differ by " in told()
+    monkeypatch.setattr(compiled, "_compiled", lambda kind: partial(unshared, kind))
+    assert "compiled, its log-probs differ by " in told()
+    monkeypatch.setattr(compiled, "_compiled", lambda kind: partial(other_gradients, kind, 1.2))
+    assert re.search(r"compiled, a gradient differs by 0\.[1-5]", told())
+    monkeypatch.setattr(compiled, "_compiled", lambda kind: partial(other_gradients, kind, math.nan))
+    assert "compiled, a gradient differs by nan of it" in told()
     monkeypatch.setattr(compiled, "_compiled", lambda kind: lambda *given, **options: 1 // 0)
     assert "torch.compile fails (integer division or modulo by zero)" in told()
     assert kind.__name__ == "Qwen2DecoderLayer"

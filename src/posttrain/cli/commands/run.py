@@ -72,9 +72,7 @@ def run(
         several = checked.distributed.model_dump(include={"processes", "mode"}) if checked.distributed.processes > 1 else {}
         with loading():
             from posttrain.execution.planning import plan
-
-            planned = plan(checked, **allowed)
-        out.print(console.plan_table({**several, **planned}))
+        out.print(console.plan_table({**several, **plan(checked, **allowed)}))
         return
     with loading():
         from posttrain.execution.runner import run

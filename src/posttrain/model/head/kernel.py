@@ -7,6 +7,8 @@ No two programs meet, so that the same logits always give the same bits. Importe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -51,5 +53,6 @@ def launch(logits: Tensor, bias: Tensor | None, targets: Tensor, scale: float) -
     given = (logits if bias is None else bias, targets.contiguous(), log_p, scale, logits.shape[1], logits.stride(0))
     options = {"HAS_BIAS": bias is not None, "TILE": TILE, "num_warps": WARPS}
     if len(logits):
-        _softmax[(len(logits),)](logits, *given, **options)
+        kernel: Any = _softmax
+        kernel[(len(logits),)](logits, *given, **options)
     return log_p

@@ -16,6 +16,10 @@ from torch import nn
 
 from posttrain.model.layout.varlen import Varlen
 
+GRAPHS = 64
+"""Of one class of layers in a process, at most: one for each of prompts that are shared or not, training, reading, an adapter
+that is on or off, frozen parameters. What is beyond would run as it is written, unsaid but for torch's own warning."""
+
 
 class _Forward:
     """In place of a layer's `forward`; a copy of the layer gets one of its own."""
@@ -31,6 +35,8 @@ class _Forward:
 
 @cache
 def _compiled(kind: type[nn.Module]) -> Callable[..., Any]:
+    known = torch._dynamo.config
+    known.recompile_limit = max(known.recompile_limit, GRAPHS)
     return torch.compile(kind.forward, dynamic=True)
 
 
