@@ -297,14 +297,18 @@ def test_a_server_that_fails_is_taken_out_and_the_others_are_asked_with_the_same
         "no completion": lambda body: (500, {"error": "out of memory"}),
         "hangs": lambda body: (time.sleep(5), (200, {}))[1],
     }
-    answered: list[int] = []
+    answered, failing = list[int](), threading.Event()
 
     def fails_after_two(body: Any) -> Reply:
         answered.append(body["seed"])
-        return by_seed(body) if len(answered) <= 2 else faults[how](body)
+        if len(answered) <= 2:
+            return by_seed(body)
+        failing.set()
+        return faults[how](body)
 
-    fake.post["/v1/completions"], other.post["/v1/completions"] = fails_after_two, by_seed
-    servers = connect(fake, other, deadline=0.5 if how == "hangs" else 5)
+    fake.post["/v1/completions"] = fails_after_two
+    other.post["/v1/completions"] = lambda body: (failing.wait(5), by_seed(body))[1]  # or it might take all that is left
+    servers = connect(fake, other, max_num_seqs=2, deadline=1.5 if how == "hangs" else 5)  # one by one: what is read is known
     asks = [Ask([1 + i // 2], 2, i) for i in range(12)]
     with hearing() as heard:
         answers = servers.submit(asks, {})
