@@ -125,17 +125,16 @@ def cases() -> Iterator[Case]:
     for algorithm in ("sft", "grpo", "dpo"):
         for precision in PRECISIONS:
             yield from _laid_out(Case(algorithm, precision))
-    adapter = {"adapter": {"r": 4, "alpha": 8}}
     for algorithm in ("sft", "grpo", "dpo"):
         for precision in PRECISIONS:
-            yield Case(algorithm, precision, tells="LoRA", model=adapter)
+            yield Case(algorithm, precision, tells="LoRA", model=_ADAPTER)
             yield Case(algorithm, precision, tells="layers computed again", training={"gradient_checkpointing": True})
     for precision in PRECISIONS:
         yield Case("grpo", precision, tells="resumed", training={"max_steps": 4, "save_every": 2}, resumed=True)
         yield Case("grpo", precision, tells="evaluated", top={"eval": {"every": 1, "samples": 2}})
         yield Case("sft", precision, tells="Llama, heads not grouped", model=_LLAMA)
     yield Case("grpo", BF16, tells="micro-batches", training={"micro_batch_tokens": 48})
-    yield Case("sft", BF16, tells="LoRA, layers computed again, resumed", model=adapter, resumed=True,
+    yield Case("sft", BF16, tells="LoRA, layers computed again, resumed", model=_ADAPTER, resumed=True,
                training={"gradient_checkpointing": True, "max_steps": 4, "save_every": 2})  # fmt: skip
 
 
@@ -145,8 +144,7 @@ def compiled_cases() -> Iterator[Case]:
     for algorithm in ("sft", "grpo", "dpo"):
         for precision in (BF16, BFLOAT16):
             yield Case(algorithm, precision, tells="layers compiled", training=compiled)
-        adapter = {"adapter": {"r": 4, "alpha": 8}}
-        yield Case(algorithm, BF16, tells="layers compiled, LoRA", model=adapter, training=compiled)
+        yield Case(algorithm, BF16, tells="layers compiled, LoRA", model=_ADAPTER, training=compiled)
         again = {**compiled, "gradient_checkpointing": True}
         yield Case(algorithm, BF16, tells="layers compiled and computed again", training=again)
     yield Case("grpo", BF16, tells="layers compiled, micro-batches", training={**compiled, "micro_batch_tokens": 48})
@@ -155,6 +153,7 @@ def compiled_cases() -> Iterator[Case]:
     yield Case("grpo", BF16, tells="layers compiled, resumed", training=on, resumed=True)
 
 
+_ADAPTER = {"adapter": {"r": 4, "alpha": 8}}
 _LLAMA = {"from_scratch": {"architecture": "llama", "num_key_value_heads": 2, "tie_word_embeddings": True}}
 
 

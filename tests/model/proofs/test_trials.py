@@ -19,9 +19,9 @@ from posttrain.errors import SetupError
 from posttrain.model.layout.blocks import Blocks
 from posttrain.model.layout.trial import BOUND, Heads, difference
 from posttrain.model.proofs.trials import (
-    _kernel_fails,
     _of_own_logits,
     _scored,
+    _varlen_fails,
     padded,
     tell_of_plain_attention,
     usable_head,
@@ -179,17 +179,17 @@ def test_one_that_computes_something_else_is_not_used(fault: str, monkeypatch: p
     model, _ = make_model()
     assert usable_layout(model, "shared", 64) == "shared"
     with flash.kernels():
-        reason = _kernel_fails(model, 64, CPU, torch.bfloat16)
+        reason = _varlen_fails(model, 64, CPU, torch.bfloat16)
     assert reason is not None and "differs from the plain way" in reason
 
 
 def test_one_that_is_not_there_or_takes_other_numbers_is_not_used() -> None:
     model, _ = make_model()
     assert usable_layout(model, "shared", 64) == "shared"
-    assert "fails (Could not run 'aten::_flash_attention_forward'" in str(_kernel_fails(model, 64, CPU, torch.bfloat16))
-    assert "is computed in float32" in str(_kernel_fails(model, 64, CPU, torch.float32))
+    assert "fails (Could not run 'aten::_flash_attention_forward'" in str(_varlen_fails(model, 64, CPU, torch.bfloat16))
+    assert "is computed in float32" in str(_varlen_fails(model, 64, CPU, torch.float32))
     with flash.kernels():
-        assert _kernel_fails(model, 64, CPU, torch.bfloat16) is None
+        assert _varlen_fails(model, 64, CPU, torch.bfloat16) is None
 
 
 def test_it_is_for_packed_rows_on_cuda(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_it_is_for_packed_rows_on_cuda(caplog: pytest.LogCaptureFixture, monkeyp
         tried.append(device)
         return None if dtype == torch.bfloat16 else "it is slow"
 
-    monkeypatch.setattr("posttrain.model.proofs.trials._kernel_fails", tries)
+    monkeypatch.setattr("posttrain.model.proofs.trials._varlen_fails", tries)
     cuda, model = torch.device("cuda"), make_model()[0]
     assert usable_varlen(model, "shared", 64, device=cuda, dtype=torch.bfloat16)
     assert not usable_varlen(model, "padded", 64, device=cuda, dtype=torch.bfloat16)

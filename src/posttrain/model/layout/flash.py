@@ -64,18 +64,10 @@ class Attention(torch.autograd.Function):
     """Both calls, for autograd."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Float[Tensor, "S h d"],
-        key: Float[Tensor, "S k d"],
-        value: Float[Tensor, "S k d"],
-        places: Places,
-        scale: float | None,
-        dropout: float,
-    ) -> Float[Tensor, "S h d"]:
-        made = forward(query, key, value, places, scale, dropout)
-        ctx.save_for_backward(query, key, value, *made)
-        ctx.options = places, scale, dropout
+    def forward(ctx: Any, *given: Any) -> Float[Tensor, "S h d"]:
+        made = forward(*given)
+        ctx.save_for_backward(*given[:3], *made)
+        ctx.options = given[3:]
         return made[0]
 
     @staticmethod

@@ -71,7 +71,7 @@ def usable_varlen(model: Any, layout: RowLayout, vocabulary: int, *, device: tor
     """
     if layout == "padded" or device.type != "cuda":
         return False
-    reason = _kernel_fails(model, vocabulary, device, dtype)
+    reason = _varlen_fails(model, vocabulary, device, dtype)
     if reason is not None:
         tell("attention", f"{type(model).__name__}: {reason}, so that packed rows are attended to block by block.")
     return reason is None
@@ -83,7 +83,7 @@ def tell_of_plain_head(head: HeadPath, *, device: torch.device, dtype: torch.dty
         tell("head", f"{reason}, so that torch's own operations do it.")
 
 
-def _kernel_fails(model: Any, vocabulary: int, device: torch.device, dtype: torch.dtype) -> str | None:
+def _varlen_fails(model: Any, vocabulary: int, device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype.itemsize != 2:
         return f"it is computed in {str(dtype).removeprefix('torch.')}, and the kernel for rows of any length takes 16 bits"
     _, mask = padded(vocabulary)
