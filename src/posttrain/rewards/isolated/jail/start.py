@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -64,6 +65,7 @@ def start(bars: Bars, does: str, files: Sequence[int]) -> Started:
     """Starts what `guest` does, with these descriptors as its 0, 1, 2 and so on."""
     told, tells = os.pipe()
     os.set_inheritable(tells, True)
+    server = os.getpid()
     pid = os.fork()
     if pid:
         os.close(tells)
@@ -73,7 +75,7 @@ def start(bars: Bars, does: str, files: Sequence[int]) -> Started:
         os.umask(0o022)
         _placed([*files, tells])
         os.set_inheritable(len(files), False)
-        _become(bars, does)
+        _become(bars, does, server)
     except BaseException as error:
         os.write(len(files), f"{type(error).__name__}: {error}".encode())
     finally:
@@ -89,7 +91,7 @@ def _placed(files: Sequence[int]) -> None:
     os.closerange(len(files), _LAST)
 
 
-def _become(bars: Bars, does: str) -> NoReturn:
+def _become(bars: Bars, does: str, server: int) -> NoReturn:
     kernel, level = bars.kernel, bars.level
     words = [bars.python, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", bars.source, does]
     home = {"full": WORK, "bubblewrap": WORK}.get(level, "/nowhere")
@@ -99,6 +101,7 @@ def _become(bars: Bars, does: str) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
     kernel.same_addresses()
     kernel.die_with_parent()
+    _orphans_end(os.getppid() != server)
     if level == "bubblewrap":
         limit(bars.bounds, threads=False)
         words = [*_bubblewrap(bars), *words]
@@ -106,9 +109,9 @@ def _become(bars: Bars, does: str) -> NoReturn:
     if level == "full":
         enter(kernel, bars.shown, bars.bounds.disk)
         kernel.die_with_parent()  # which a change of user has undone
-        _handed_on()
-        kernel.die_with_parent()
-        _handed_on()
+        _orphans_end(os.getppid() != server)
+        _handed_on(kernel)
+        _handed_on(kernel)
         os.chdir(WORK)
     else:
         os.chdir("/")
@@ -121,10 +124,20 @@ def _become(bars: Bars, does: str) -> NoReturn:
     os.execve(bars.python, words, variables)
 
 
-def _handed_on() -> None:
-    """Goes on in a child. This process only waits for it, and ends as it does."""
+def _orphans_end(orphaned: bool) -> None:
+    """Who made this process has ended before the kernel was asked to kill it then."""
+    if orphaned:
+        os._exit(125)
+
+
+def _handed_on(kernel: Kernel) -> None:
+    """Goes on in a child, which ends with this process. This one only waits for it, and ends as it does."""
+    own = os.pidfd_open(os.getpid())  # a child in a namespace of its own cannot know its parent by number
     pid = os.fork()
     if not pid:
+        kernel.die_with_parent()
+        _orphans_end(bool(select.select([own], [], [], 0)[0]))
+        os.close(own)
         return
     os.closerange(0, _LAST)
     _, status = os.waitpid(pid, 0)
