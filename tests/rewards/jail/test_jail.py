@@ -126,15 +126,20 @@ def test_programs_in_turn_leave_no_zombie_and_no_descriptor(times: int, jail: Ja
     assert server.num_fds() == before[0] and server.memory_info().rss < before[1] + 2**22
 
 
-def test_a_program_ends_with_who_started_it(jail: Jail) -> None:
-    jail.run("")
-    (server,) = servers()
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(jail.run, "import time\ntime.sleep(600)")
-        while not (began := server.children(recursive=True)):
-            time.sleep(0.01)
-        server.kill()
-        with pytest.raises(ChildDied):
-            asked.result(timeout=60)
-    _, alive = psutil.wait_procs(began, timeout=30)
-    assert not alive
+@pytest.mark.parametrize("times", [1, pytest.param(16, marks=pytest.mark.system)])
+def test_a_program_ends_with_who_started_it(times: int, jail: Jail) -> None:
+    """Also where that ends while the program begins: as soon as it is there, or some milliseconds later."""
+    for number in range(times):
+        jail.run("")
+        (server,) = servers()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(jail.run, "import time\ntime.sleep(600)")
+            while not (began := server.children(recursive=True)):
+                pass
+            time.sleep(number % 8 * 0.004)
+            began = server.children(recursive=True) or began
+            server.kill()
+            with pytest.raises(ChildDied):
+                asked.result(timeout=60)
+        _, alive = psutil.wait_procs(began, timeout=30)
+        assert not alive
