@@ -24,7 +24,7 @@ from transformers import TrainingArguments
 from posttrain import Completion, PostTrainer, Request, Sampling, build_algorithm
 from posttrain import Group as Judged
 from posttrain.data.rows import Example, Problem, Row
-from posttrain.model.layout.compiled import compile_layers, layers_of
+from posttrain.model.layers.compiled import compile_layers, layers_of
 from posttrain.train.collect.collection import Collection
 from posttrain.train.collect.demonstrations import collect_demonstrations
 

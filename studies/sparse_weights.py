@@ -16,8 +16,8 @@ from posttrain.data.reader import Reader
 from posttrain.data.sources import read
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import load
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.scoring import Scorer
-from posttrain.model.tokenizer import eos_ids
 from posttrain.settings.data import Encoding, TaskSource
 from posttrain.settings.model import ModelConfig
 from posttrain.train.collect.demonstrations import collect_demonstrations

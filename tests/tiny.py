@@ -15,7 +15,7 @@ from posttrain.data.rows import Example, Problem
 from posttrain.data.sources import Record
 from posttrain.data.weights import Worth
 from posttrain.model.load import load
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.settings.data import Encoding
 from posttrain.settings.model import Adapter, FromScratch, ModelConfig
 

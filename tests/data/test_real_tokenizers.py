@@ -22,7 +22,7 @@ from ground.catalogue import TOKENIZERS, finished  # noqa: E402
 from posttrain.data.encoding.encoder import Encoder  # noqa: E402
 from posttrain.data.rows import BadRow  # noqa: E402
 from posttrain.errors import SetupError  # noqa: E402
-from posttrain.model.tokenizer import read_tokenizer  # noqa: E402
+from posttrain.model.pretrained.tokenizer import read_tokenizer  # noqa: E402
 from posttrain.settings.data import Encoding  # noqa: E402
 
 MASKS = HERE / "masks.txt"

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.errors import SetupError
 from posttrain.model.load import VOCABULARY_MULTIPLE, load, make_tokenizer
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.settings.data import DataConfig
 from posttrain.settings.model import CharacterTokenizer, ModelConfig
 

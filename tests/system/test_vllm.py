@@ -23,7 +23,7 @@ from posttrain.environments.base import Start
 from posttrain.environments.kinds.echo import EchoConfig
 from posttrain.environments.kinds.guess import GuessConfig
 from posttrain.errors import SetupError
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rewards.base import Weighted
 from posttrain.rollout.hf import HFEngine
 from posttrain.rollout.vllm.server import Server

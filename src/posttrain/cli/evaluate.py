@@ -28,7 +28,7 @@ from posttrain.execution.folder.run_folder import make
 from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.passage import all_of
 from posttrain.model.load import context_of, load
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.recipe.code import check_jails, own_paths
 from posttrain.rewards.grading import GRADERS
 from posttrain.rewards.kinds import AnyReward

@@ -19,8 +19,8 @@ from transformers import (
 from posttrain.errors import SetupError
 from posttrain.model.adapters.making import with_fresh_adapter
 from posttrain.model.adapters.merging import base_of
-from posttrain.model.pretrained import held_in, outlined, pretrained, with_adapter
-from posttrain.model.tokenizer import settle_ends
+from posttrain.model.pretrained.model import held_in, outlined, pretrained, with_adapter
+from posttrain.model.pretrained.tokenizer import settle_ends
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig
 from posttrain.telling import tell
 

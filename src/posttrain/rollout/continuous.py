@@ -20,8 +20,8 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from posttrain.errors import EngineError, SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.scoring import without_autocast
-from posttrain.model.tokenizer import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, limit_of, room_of, sample_seed, temperature_of
 from posttrain.rollout.probe import Probe
 

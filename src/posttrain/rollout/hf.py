@@ -20,7 +20,7 @@ from posttrain.distributed.ranks import any_of
 from posttrain.errors import SetupError
 from posttrain.estimator.batch import Request
 from posttrain.model.load import context_of
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rollout.engine import Completion, Sampling, check_requests, limit_of, room_of, sample_seed, temperature_of
 
 ROWS = 256  # sampled at a time; past it a CPU gains nothing

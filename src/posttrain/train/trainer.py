@@ -16,9 +16,9 @@ from posttrain.data.rows.stream import Stream
 from posttrain.data.rows.together import in_memory
 from posttrain.distributed.signals import Interruption
 from posttrain.estimator import Algorithm
+from posttrain.model.pretrained.tokenizer import settle_ends
 from posttrain.model.proofs.compiled import use_compiled
 from posttrain.model.scoring import Scorer
-from posttrain.model.tokenizer import settle_ends
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding
 from posttrain.settings.rollout import ReplayConfig

@@ -14,7 +14,7 @@ from posttrain.data.rows.on_disk import ROWS, RowsOnDisk, Writer
 from posttrain.data.rows.together import Joined, by_source, digest_of, in_memory, joined, longest_of, tokens_of
 from posttrain.data.sources import Record
 from posttrain.model.load import load
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.settings.data import Encoding
 from posttrain.settings.model import FromScratch, ModelConfig
 from tiny import make_examples

@@ -23,7 +23,7 @@ from posttrain.data.rows import Problem
 from posttrain.errors import EngineError, SetupError
 from posttrain.execution.training import sampled_ahead
 from posttrain.model.load import load
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rewards.kinds.repetition import RepetitionReward
 from posttrain.rewards.make import make_rewards
 from posttrain.rewards.options import Judged

@@ -25,7 +25,7 @@ from posttrain.environments.reward import paid_by
 from posttrain.environments.task import begun, seed_of
 from posttrain.errors import RewardError, SetupError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rewards.base import Weighted
 from posttrain.rollout.hf import HFEngine
 from posttrain.settings.data import Encoding

@@ -15,7 +15,7 @@ from ground.catalogue import TOKENIZERS
 from posttrain.data.encoding.encoder import Encoder
 from posttrain.data.encoding.glue import Glue
 from posttrain.environments.base import Start, Step, Turn
-from posttrain.model.tokenizer import read_tokenizer
+from posttrain.model.pretrained.tokenizer import read_tokenizer
 from posttrain.rollout.engine import Sampling
 from posttrain.settings.data import Encoding
 from posttrain.train.collect.episodes.player import Asked

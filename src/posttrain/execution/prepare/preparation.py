@@ -30,9 +30,9 @@ from posttrain.execution.prepare.over_steps import check_stored, over_steps, pla
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.adapters.rounded import weight_count
 from posttrain.model.load import context_of, load, outline
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.proofs.identity import identity
 from posttrain.model.proofs.tokens import round_trip_fault
-from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import check_permitted, fingerprints, jails
 from posttrain.recipe.packages import check_packages

@@ -16,8 +16,8 @@ from posttrain.data.sources import read
 from posttrain.estimator.batch import Batch, Request
 from posttrain.model.layout.padded import model_inputs
 from posttrain.model.load import load
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.scoring import Scorer
-from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.hf import HFEngine

@@ -18,7 +18,7 @@ from posttrain.errors import DataError
 from posttrain.estimator.batch import Request
 from posttrain.execution.use.chosen import Chosen
 from posttrain.model.load import context_of, load
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.rollout.make import make_engine
 from posttrain.settings.model import ModelConfig

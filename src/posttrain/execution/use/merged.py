@@ -85,7 +85,7 @@ def local(place: str) -> Path:
     """
     if Path(place).is_dir():
         return Path(place)
-    from posttrain.model.pretrained import HUB_NAME, first_line
+    from posttrain.model.pretrained.model import HUB_NAME, first_line
 
     if not re.fullmatch(HUB_NAME, place) or (Path(place).parent.is_dir() and Path(place).parent != Path()):
         raise SetupError(f"merge: there is no such folder: {Path(place).absolute()}")

@@ -14,7 +14,7 @@ from posttrain.estimator.divergence import Divergence
 from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.head import Head, ReferenceStates
 from posttrain.model.layout.inputs import ModelInputs
-from posttrain.model.pretrained import pretrained, with_adapter
+from posttrain.model.pretrained.model import pretrained, with_adapter
 from posttrain.model.proofs.trials import usable_head
 from posttrain.model.scoring import Scorer, output_head
 from posttrain.settings.model import ModelConfig, TeacherConfig

@@ -17,7 +17,7 @@ from posttrain.errors import CheckpointError, SetupError
 from posttrain.model.merging.header import DTYPES, WriteTensors
 from posttrain.model.merging.kinds import Formula, MergeConfig, OverBase
 from posttrain.model.merging.tensors import Same
-from posttrain.model.pretrained import listed, pretrained
+from posttrain.model.pretrained.model import listed, pretrained
 from posttrain.model.proofs import disk
 from posttrain.model.proofs.files import Files, files_fault
 from posttrain.model.proofs.rows import ProbeRows

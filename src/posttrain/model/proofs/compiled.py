@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from posttrain.estimator.batch import Batch
 from posttrain.model.frozen.reference import Reference
-from posttrain.model.layout.compiled import as_written, compile_layers, layers_of
+from posttrain.model.layers.compiled import as_written, compile_layers, layers_of
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import Packed, Rows
 from posttrain.model.layout.packed import packed_inputs

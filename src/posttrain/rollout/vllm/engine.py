@@ -16,8 +16,8 @@ import torch
 
 from posttrain.distributed import ranks
 from posttrain.errors import EngineError, SetupError
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.scoring import output_head
-from posttrain.model.tokenizer import eos_ids
 from posttrain.model.weights import Fingerprint, described_weights, engine_weights, write_shards
 from posttrain.rollout.parcel import Parcel, Served
 from posttrain.rollout.probe import Probe, bound_of

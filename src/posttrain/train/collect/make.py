@@ -14,7 +14,7 @@ from posttrain.data.rows.together import in_memory
 from posttrain.environments.reward import paid_by
 from posttrain.errors import RecipeError, SetupError
 from posttrain.estimator.algorithm import Algorithm
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rewards.base import Reward, Weighted
 from posttrain.rollout.engine import RolloutEngine, Sampling
 from posttrain.settings.data import Encoding

@@ -14,7 +14,7 @@ from posttrain.data.weights import Worth
 from posttrain.errors import DataError
 from posttrain.estimator.needs import Needs
 from posttrain.model.load import context_of
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rewards.base import Reward, Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults
 from posttrain.settings.data import Encoding

@@ -18,7 +18,7 @@ from posttrain.estimator import Algorithm
 from posttrain.execution.prepare.mixture import parts, records_of
 from posttrain.execution.prepare.over_steps import played
 from posttrain.model.load import context_of
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.settings.data import DataConfig
 from posttrain.settings.data.collect import Chosen, FeedbackSampling, InstanceFilter, RejectionSampling, key_of

@@ -17,10 +17,10 @@ from posttrain.errors import DataError, EngineError, SetupError
 from posttrain.estimator.batch import Request
 from posttrain.execution.prepare.collect.answer import Said
 from posttrain.model.load import context_of, load
-from posttrain.model.pretrained import with_adapter
+from posttrain.model.pretrained.model import with_adapter
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.proofs.identity import identity
 from posttrain.model.scoring import computing
-from posttrain.model.tokenizer import eos_ids
 from posttrain.rollout.engine import Completion, RolloutEngine, Sampling, sample_seed
 from posttrain.rollout.make import make_engine
 from posttrain.rollout.vllm.server import Server

@@ -27,7 +27,7 @@ from posttrain.execution.prepare.data.streamed import streamed
 from posttrain.execution.prepare.mixture import Part, held_of, parts, records_of
 from posttrain.execution.prepare.passage import Passage, told_of
 from posttrain.model.load import context_of
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.rewards.base import Wanted, Weighted
 from posttrain.rewards.demonstrations import demonstration_faults

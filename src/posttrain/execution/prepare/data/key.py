@@ -15,8 +15,8 @@ from posttrain.data.sources.state import state_of
 from posttrain.estimator import Algorithm
 from posttrain.execution.prepare.mixture import Part, parts
 from posttrain.model.load import context_of
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.proofs.tokens import tokenizer_identity
-from posttrain.model.tokenizer import eos_ids
 from posttrain.recipe import Recipe
 from posttrain.recipe.code import fingerprints
 from posttrain.settings.data import DataConfig, Encoding

@@ -9,7 +9,7 @@ from posttrain.data.encoding.glue import Glue
 from posttrain.environments.options import EnvironmentConfig
 from posttrain.environments.sessions import Sessions
 from posttrain.model.load import context_of
-from posttrain.model.tokenizer import eos_ids
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.rollout.engine import RolloutEngine
 from posttrain.settings.data import Encoding
 from posttrain.train.collect.episodes.player import Player

@@ -29,8 +29,8 @@ from posttrain.execution.prepare.data.beginnings import Beginnings
 from posttrain.execution.prepare.passage import Passage
 from posttrain.execution.prepare.preparation import Prepared
 from posttrain.model.load import context_of
+from posttrain.model.pretrained.tokenizer import eos_ids
 from posttrain.model.scoring import computing
-from posttrain.model.tokenizer import eos_ids
 from posttrain.rollout.make import make_engine, sampling_of
 from posttrain.settings.data.collect import Chosen, InstanceFilter, QuestionValue, Relabelling, key_of
 from posttrain.settings.data.generate import Generate

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from posttrain.errors import SetupError
 from posttrain.model.adapters.rounded import as_any_other, check_base, make_rounded, noted, when_loading
-from posttrain.model.tokenizer import read_tokenizer
+from posttrain.model.pretrained.tokenizer import read_tokenizer
 from posttrain.settings.adapters.kinds import REFUSED
 from posttrain.settings.model import ModelConfig
 from posttrain.telling import tell

@@ -20,9 +20,9 @@ from posttrain import PostTrainer
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
 from posttrain.model.frozen.reference import Reference
+from posttrain.model.layers.compiled import as_written, compile_layers, layers_of
 from posttrain.model.layout import compiled
 from posttrain.model.layout.attention import take_layouts
-from posttrain.model.layout.compiled import as_written, compile_layers, layers_of
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import make_layout
 from posttrain.model.layout.packed import packed_inputs

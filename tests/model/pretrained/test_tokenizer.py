@@ -16,8 +16,8 @@ from asked import talk
 from families import FAMILIES, chatml, of_bytes
 from posttrain.errors import SetupError
 from posttrain.model.load import load
+from posttrain.model.pretrained.tokenizer import eos_ids, read_tokenizer, settle_ends
 from posttrain.model.proofs.tokens import TEXT
-from posttrain.model.tokenizer import eos_ids, read_tokenizer, settle_ends
 from posttrain.settings.model import ModelConfig
 from posttrain.telling import hearing
 

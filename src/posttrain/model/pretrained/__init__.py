@@ -1,0 +1,1 @@
+"""Models and tokenizers that are read by name or from a folder."""
