@@ -15,6 +15,7 @@ from recipes import recipe
 A, TASK = {"path": "a.jsonl"}, {"task": "chain", "rows": 8}
 STEPS, EPOCHS = {"max_steps": 2}, {"epochs": 1}
 GRPO: dict[str, Any] = {"algorithm": {"name": "grpo"}, "rollout": {"questions_per_step": 2, "n": 2, "max_tokens": 4}}
+DAPO: dict[str, Any] = {**GRPO, "algorithm": {"name": "dapo"}, "training": {"max_steps": 2}}
 CYCLICAL, ASCENDING = {"by": "loss", "rule": "cyclical"}, {"by": "level", "rule": "ascending"}
 MIX = {"mix": {"a": A, "b": TASK}}
 
@@ -60,6 +61,10 @@ def tokens(**more: Any) -> dict[str, Any]:
         (tokens(tokens_per_step=0), "training.tokens_per_step: input should be greater than or equal to 1"),
         (tokens(tokens_per_step=10**12), "training.tokens_per_step: input should be less than or equal to"),
         (
+            {**DAPO, **ordered(ASCENDING, train=TASK)},
+            "data.order: dapo replaces groups that nothing is learnt from by questions in random order: set rollout.",
+        ),
+        (
             {**GRPO, **tokens()},
             "training.tokens_per_step: a step over rollouts is of whole groups, whose tokens nobody knows",
         ),
@@ -96,6 +101,8 @@ def test_replay_and_an_order_are_refused_together() -> None:
         {"data": {"train": MIX}, **tokens()},
         {**ordered({**CYCLICAL, "least": 1}), "training": EPOCHS},
         {**GRPO, **ordered(ASCENDING, train=TASK), "training": {"max_steps": 2}},
+        {**DAPO, **ordered(ASCENDING, train=TASK), "rollout": {**GRPO["rollout"], "resamples": 0}},
+        {**DAPO, **ordered(ASCENDING, train=TASK), "algorithm": {"name": "dapo", "dynamic_sampling": False}},
     ],
 )
 def test_what_does_resolves_to_itself(changes: dict[str, Any]) -> None:

@@ -55,6 +55,11 @@ class AlgorithmConfig(Config, ABC):
         """There are optimizer steps beside those on rollouts, and nobody knows beforehand how many."""
         return False
 
+    @property
+    def resamples(self) -> bool:
+        """Groups that nothing is learnt from are replaced by other questions."""
+        return False
+
     def unread(self) -> Mapping[str, str]:
         """Options that say nothing beside the others, each with what would read it."""
         return {}

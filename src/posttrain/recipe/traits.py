@@ -23,6 +23,7 @@ class Traits:
     learns_from_rewards: bool
     measures_tokens: bool
     adds_steps: bool
+    resamples: bool
 
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
@@ -37,6 +38,7 @@ class Traits:
             sampled and config.learns_from_rewards,
             config.measures_tokens,
             config.adds_steps,
+            config.resamples,
         )
 
     @classmethod
@@ -52,4 +54,5 @@ class Traits:
             algorithm.learns_from_rewards,
             needs.measures_tokens,
             needs.adds_steps,
+            needs.resample,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from posttrain.data.rows import Problem
-from posttrain.errors import DataError, RecipeError
+from posttrain.errors import DataError
 from posttrain.execution.prepare.preparation import Prepared, prepare
 from posttrain.execution.prepare.presample import Sampled, filtered
 from posttrain.recipe.recipe import load_recipe
@@ -126,13 +126,6 @@ def test_right_answers_of_the_start_model_are_ordered_as_their_questions_are() -
     sampled = [Sampled(one.where, 1, 0, [[3, 4]]) for one in made.sets.candidates]
     kept, _ = filtered(CollectConfig.model_validate(collect), made.sets.candidates, sampled, demonstrations=False)
     assert [one.ordered_by for one in kept] == [(float(row["level"]),) for row in ROWS]
-
-
-def test_questions_in_an_order_are_not_replaced_at_random() -> None:
-    dapo = {**GRPO, "algorithm": {"name": "dapo"}}
-    with pytest.raises(RecipeError, match=r"data\.order: dapo replaces groups .* set rollout\.resamples: 0"):
-        prepared({"by": "level", "rule": "ascending"}, **dapo)
-    prepared({"by": "level", "rule": "ascending"}, **{**dapo, "rollout": {**GRPO["rollout"], "resamples": 0}})
 
 
 def test_the_plan_says_what_steps_of_tokens_read() -> None:

@@ -33,6 +33,11 @@ class DAPO(Clipped):
             raise ValueError("dynamic_sampling: with kl_in: reward no group has equal rewards")
         return self
 
+    @property
+    def resamples(self) -> bool:
+        """See `AlgorithmConfig`."""
+        return self.dynamic_sampling
+
     def build(self) -> Algorithm:
         """The table's row `dapo`."""
         from posttrain.estimator.parts import average, denominator
@@ -47,5 +52,5 @@ class DAPO(Clipped):
             credit=partial(filtered, eps=self.std_eps),
             per=average.token,
             metrics=self.native(),
-            resample=self.dynamic_sampling,
+            resample=self.resamples,
         )

@@ -8,26 +8,11 @@ from typing import Any
 import numpy as np
 
 from posttrain.data.rows import Example, Problem
-from posttrain.errors import RecipeError
-from posttrain.estimator.algorithm import Algorithm
 from posttrain.recipe import Recipe
 from posttrain.settings.data.order import LENGTH, AnyOrder, CategoryOrder, CyclicalOrder, GrowingOrder
 from posttrain.telling import tell
 from posttrain.train.collect.order import Order, Rule
 from posttrain.train.collect.order.rules import Blocked, Cyclical, Interleaved, Keys, Sorted
-
-
-def check_order(recipe: Recipe, algorithm: Algorithm) -> None:
-    """Refuses an order of questions where others take their place.
-
-    Raises:
-        RecipeError: says why, and what to do.
-    """
-    if recipe.data.order is not None and recipe.rollout is not None and algorithm.needs.resample and recipe.rollout.resamples:
-        raise RecipeError(
-            f"data.order: {algorithm.name} replaces groups that nothing is learnt from by questions in random order: set "
-            "rollout.resamples: 0, or leave order out."
-        )
 
 
 def rule_of(order: AnyOrder | None, rows: Sequence[Example] | Sequence[Problem]) -> Rule | None:

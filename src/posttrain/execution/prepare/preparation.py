@@ -25,7 +25,7 @@ from posttrain.execution.prepare.data import Sets, read_sets
 from posttrain.execution.prepare.growing import grown
 from posttrain.execution.prepare.growing import told as lengths_told
 from posttrain.execution.prepare.mixture import mean_tokens, mixed_of, told
-from posttrain.execution.prepare.order import check_order, fed, rule_of, tell_long, told_of
+from posttrain.execution.prepare.order import fed, rule_of, tell_long, told_of
 from posttrain.execution.prepare.over_steps import check_stored, over_steps, played
 from posttrain.execution.prepare.teachers import check_asked, context_for, identities, loaded, made_teachers, teachers_told
 from posttrain.model.adapters.rounded import weight_count
@@ -121,7 +121,7 @@ class Prepared:
             rows, mixed = grown(sets.train, data.order.lengths(data.window.length), training.epochs, self.recipe.seed)
             return replace(self, sets=replace(sets, train=rows), mixed=mixed)
         rows = 0 if training.tokens_per_step is not None else (training.max_steps or 0) * training.rows
-        run = replace(self, sets=sets)._end or rows // self._per_question  # which steps of tokens do without (check_order)
+        run = replace(self, sets=sets)._end or rows // self._per_question  # which steps of tokens do without (check_mixture)
         return replace(self, sets=sets, mixed=mixed_of(data, sets.train, run), rule=rule_of(data.order, sets.train))
 
     @property
@@ -229,7 +229,6 @@ def prepare(recipe: Recipe, permissions: Permissions) -> Prepared:
     if recipe.rollout is not None:
         check_sampling(algorithm, sampling_of(recipe.rollout, recipe.seed))
         check_stored(recipe, algorithm)
-        check_order(recipe, algorithm)
     with ExitStack() as started:
         rewards = _rewards(recipe, started)
         unset_hf_deepspeed_config()  # of the stage before: a model is loaded whole, and spread out when all of it is made
