@@ -42,6 +42,7 @@ def head_case(name: str, shape: HeadShape, rounds: int) -> Case:
         "ours": partial(head.ours, shape),
         "ours, any loss": partial(head.ours, shape, head.ours_head_for_any_loss),
         "three products": partial(head.floor, shape),
+        "our three products": partial(head.floor, shape, ours=True, rows=256),
         "TRL": partial(head.trl, shape),
     }
     if head.has_linear_cross_entropy():

@@ -25,7 +25,7 @@ from posttrain.model.head import (
 )
 from posttrain.model.head.rows import CHUNK_ROWS, NARROW_CHUNK_ROWS
 from posttrain.model.head.softmax import softmax_
-from posttrain.model.head.workspace import Workspace
+from posttrain.model.layers.workspace import Workspace
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.scoring import Scorer
 from tiny import make_model

@@ -82,9 +82,13 @@ def _versions() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
+    from posttrain.model.layers import products
+
     files = len(list(Path("/dev").glob("nvidia[0-9]*")))
     if not torch.cuda.is_available():
-        yield Finding("good", "device", f"CPU, {os.cpu_count()} processors, {torch.backends.cpu.get_cpu_capability()}")
+        by = "oneDNN" if products.here() else "torch's own choice"
+        processor = f"{os.cpu_count()} processors, {torch.backends.cpu.get_cpu_capability()}"
+        yield Finding("good", "device", f"CPU, {processor}, products of float32 by {by}")
         if files:
             build = "is a build without CUDA" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
             yield Finding("bad", "GPUs", f"{files}, which torch does not see", f"torch {torch.__version__} {build}.")

@@ -19,6 +19,7 @@ from transformers import (
 from posttrain.errors import SetupError
 from posttrain.model.adapters.making import with_fresh_adapter
 from posttrain.model.adapters.merging import base_of
+from posttrain.model.layers.products import take_products
 from posttrain.model.pretrained.model import held_in, outlined, pretrained, with_adapter
 from posttrain.model.pretrained.tokenizer import settle_ends
 from posttrain.settings.model import CharacterTokenizer, FromScratch, ModelConfig
@@ -57,7 +58,9 @@ def load(config: ModelConfig, *, seed: int, masters: bool = False) -> tuple[Any,
             f"{model.get_input_embeddings().num_embeddings} rows: they do not belong together."
         )
     settle_ends(model, tokenizer)
-    return _adapted(model, config, seed), tokenizer
+    adapted = _adapted(model, config, seed)
+    take_products(adapted)
+    return adapted, tokenizer
 
 
 def outline(config: ModelConfig, *, seed: int) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ from posttrain.errors import SetupError
 from posttrain.estimator.batch import Batch
 from posttrain.estimator.loss import LossOutput
 from posttrain.model.head import Columns, Head, ReferenceStates, Weigh, full_logprobs, in_one_pass, named, token_logprobs
+from posttrain.model.layers.products import Linear
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.settings.training import HeadPath
 
@@ -153,7 +154,8 @@ def without_autocast(model: Any) -> Iterator[None]:
 
 def is_linear(head: Any) -> bool:
     """Whether an output layer is a matrix and nothing more; one with a LoRA layer on it, for instance, is not."""
-    return isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP2 has a class of its own for it
+    forward = getattr(type(head), "forward", None)  # FSDP2 has a class of its own for it
+    return isinstance(head, nn.Linear) and forward in (nn.Linear.forward, Linear.forward)
 
 
 def _run(model: Any, inputs: ModelInputs, head_forward: Callable[[Tensor], Tensor]) -> Tensor:

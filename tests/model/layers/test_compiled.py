@@ -20,8 +20,8 @@ from posttrain import PostTrainer
 from posttrain.data.rows import Row
 from posttrain.estimator.batch import Batch
 from posttrain.model.frozen.reference import Reference
+from posttrain.model.layers import compiled
 from posttrain.model.layers.compiled import as_written, compile_layers, layers_of
-from posttrain.model.layout import compiled
 from posttrain.model.layout.attention import take_layouts
 from posttrain.model.layout.inputs import ModelInputs
 from posttrain.model.layout.make import make_layout

@@ -16,7 +16,8 @@ from torch import Tensor
 from posttrain.model.head.layer import Columns, Head
 from posttrain.model.head.rows import Chunk, Rows, rows_at_a_time
 from posttrain.model.head.softmax import kernel_fails, softmax_
-from posttrain.model.head.workspace import WORKSPACE
+from posttrain.model.layers.products import multiply
+from posttrain.model.layers.workspace import WORKSPACE
 
 WIDENED_ROWS = 256
 """Of 16-bit logits, rows that are in float32 at a time."""
@@ -33,7 +34,7 @@ def log_probs(asked: Rows, hidden: Float[Tensor, "n H"], head: Head, *, slopes: 
     for start in range(0, len(hidden), size):
         states = hidden[start : start + size].to(asked.dtype)
         targets = asked.targets[start : start + size, None]
-        logits, made = torch.mm(states, head.weight.T, out=held[: len(states)]), list[Columns]()
+        logits, made = multiply(states, head.weight, out=held[: len(states)]), list[Columns]()
         for part in (slice(i, i + len(room)) for i in range(0, len(states), len(room))):
             of = logits[part]
             if at_once:

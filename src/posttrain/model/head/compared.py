@@ -21,7 +21,8 @@ from posttrain.estimator.divergence import Divergence
 from posttrain.model.head import divergences
 from posttrain.model.head.layer import Columns, Head
 from posttrain.model.head.rows import Chunk, Rows, rows_at_a_time
-from posttrain.model.head.workspace import WORKSPACE
+from posttrain.model.layers.products import multiply
+from posttrain.model.layers.workspace import WORKSPACE
 
 
 def distributions(asked: Rows, hidden: Float[Tensor, "n H"], head: Head) -> Iterator[Chunk]:
@@ -45,7 +46,7 @@ def distributions(asked: Rows, hidden: Float[Tensor, "n H"], head: Head) -> Iter
 def _log_softmax(asked: Rows, states: Float[Tensor, "c H"], head: Head, room: Float[Tensor, "r V"]) -> Float[Tensor, "c V"]:
     logits, states = room[: len(states)], states.to(asked.dtype)
     if logits.dtype == asked.dtype:
-        torch.mm(states, head.weight.T, out=logits)
+        multiply(states, head.weight, out=logits)
     else:
         logits.copy_(states @ head.weight.T)
     return torch.log_softmax(head.finish(logits, asked.scale), -1, out=logits)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from posttrain.model.head.layer import Columns, Head
 from posttrain.model.head.rows import Chunk, Rows
-from posttrain.model.head.workspace import WORKSPACE
+from posttrain.model.layers.products import add_product, product
+from posttrain.model.layers.workspace import WORKSPACE
 
 
 class Gradients:
@@ -33,11 +34,11 @@ class Gradients:
         """Those of a chunk, where `grad` is the derivative of the loss by its columns."""
         slope, factor = chunk.slope(grad)
         if self._d_hidden is not None:
-            self._d_hidden[chunk.rows] = (slope @ self._cast.weight).to(self._d_hidden.dtype) * factor
+            self._d_hidden[chunk.rows] = product(slope, self._cast.weight.T).to(self._d_hidden.dtype) * factor
         if self._weighs:
             states, before = (self._hidden[chunk.rows] * factor).to(self._asked.dtype), self._d_weight
             self._d_weight = self._room() if before is None else before  # after the logits' room: each finds that of its size
-            _add_product(self._d_weight, slope.T, states, before is not None)
+            _add_product(self._d_weight, slope, states, before is not None)
         if self._d_bias is not None:
             self._d_bias += (slope.T @ factor.to(slope.dtype))[:, 0]
 
@@ -51,13 +52,13 @@ class Gradients:
         return self._d_hidden, d_weight, d_bias
 
 
-def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "V c"], right: Float[Tensor, "c H"], add: bool) -> None:
-    """total = left @ right, added to what it was or in its place, in the total's precision."""
+def _add_product(total: Float[Tensor, "V H"], left: Float[Tensor, "c V"], right: Float[Tensor, "c H"], add: bool) -> None:
+    """total = left.T @ right, added to what it was or in its place, in the total's precision."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right, beta=int(add))
+        add_product(total, left, right, add=add)
     elif total.device.type == "cuda":
-        torch.addmm(total, left, right, out_dtype=total.dtype, beta=int(add), out=total)
+        torch.addmm(total, left.T, right, out_dtype=total.dtype, beta=int(add), out=total)
     elif add:
-        total += left @ right
+        total += left.T @ right
     else:
-        total.copy_(left @ right)
+        total.copy_(left.T @ right)

@@ -14,7 +14,7 @@ from posttrain.distributed.sharding import is_sharded
 from posttrain.distributed.signals import Interruption
 from posttrain.errors import CheckpointError, Interrupted
 from posttrain.model.adapters.rounded import write_note
-from posttrain.model.head.workspace import WORKSPACE
+from posttrain.model.layers.workspace import WORKSPACE
 from posttrain.model.proofs.saved import checkpoint_fault
 from posttrain.telling import hearing
 from posttrain.train.checkpoint import folders as checkpoints

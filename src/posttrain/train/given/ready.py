@@ -14,6 +14,7 @@ from posttrain.estimator.algorithm import Algorithm
 from posttrain.model.frozen.frozen import Frozen
 from posttrain.model.frozen.reference import Reference
 from posttrain.model.frozen.teacher import teacher_of
+from posttrain.model.layers.products import take_products
 from posttrain.model.layout.make import Rows, make_layout
 from posttrain.model.load import untie
 from posttrain.model.proofs.start import reference_of, switch_off_noise
@@ -53,8 +54,8 @@ def make_ready(
     bf16: bool,
     deepspeed: bool,
 ) -> Ready:
-    """Gives an adapted head a matrix of its own, takes noise out where log-probs are compared, copies what is the reference,
-    and spreads the model over the ranks that share it.
+    """Gives an adapted head a matrix of its own and linear layers this machine's products, takes noise out where log-probs
+    are compared, copies what is the reference, and spreads the model over the ranks that share it.
 
     `teachers` are models by name, of which the algorithm takes one if it takes any.
     It will be trained on a `device`. Products are computed in bfloat16 where `bf16` says so, by autocast, or by a cast of the
@@ -64,7 +65,10 @@ def make_ready(
         SetupError: the algorithm compares log-probs that cannot be compared, or whole distributions of an unsuitable head.
     """
     vocabulary, distributed = len(tokenizer), execution.distributed
+    loaded = [one for one in teachers.values() if isinstance(one, torch.nn.Module)]
     untie(model)
+    for one in (model, *loaded):
+        take_products(one)
     if algorithm.needs.exact_logp:
         switch_off_noise(model, vocabulary)
     head = usable_head(model, execution.head, vocabulary)
@@ -72,7 +76,7 @@ def make_ready(
         raise SetupError(f"{algorithm.name} compares whole distributions: an output layer that is a matrix is needed.")
     tell_of_plain_attention(model, device=device.type, bf16=bf16)
     name, teacher = usable_layout(model, execution.layout, vocabulary), None
-    full, loaded = algorithm.needs.teacher == "full", [one for one in teachers.values() if isinstance(one, torch.nn.Module)]
+    full = algorithm.needs.teacher == "full"
     for called, one in teachers.items():
         if isinstance(one, ServedTeacher):
             check_served(called, full=full)

@@ -61,4 +61,4 @@ class Workspace(threading.local):
 
 
 WORKSPACE = Workspace()
-"""Of the output layer."""
+"""Of the output layer and its products."""
