@@ -56,7 +56,7 @@ class AlgorithmConfig(Config, ABC):
         return False
 
     @property
-    def resamples(self) -> bool:
+    def replaces_groups(self) -> bool:
         """Groups that nothing is learnt from are replaced by other questions."""
         return False
 

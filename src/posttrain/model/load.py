@@ -59,7 +59,8 @@ def load(config: ModelConfig, *, seed: int, masters: bool = False) -> tuple[Any,
         )
     settle_ends(model, tokenizer)
     adapted = _adapted(model, config, seed)
-    take_products(adapted)
+    if not torch.cuda.is_available():
+        take_products(adapted)
     return adapted, tokenizer
 
 

@@ -195,7 +195,7 @@ class Recipe(Config):
                 f"{key}: {name} adds an optimizer step whenever its buffer is full, and nobody knows beforehand when: "
                 f"{'leave it 0' if rollout.ahead else 'set training.max_steps'}, or set algorithm.sft_step: same"
             )
-        if self.data.order is not None and traits.resamples and rollout.resamples:
+        if self.data.order is not None and traits.replaces_groups and rollout.resamples:
             raise ValueError(
                 f"data.order: {name} replaces groups that nothing is learnt from by questions in random order: set "
                 "rollout.resamples: 0, or leave order out"

@@ -23,7 +23,7 @@ class Traits:
     learns_from_rewards: bool
     measures_tokens: bool
     adds_steps: bool
-    resamples: bool
+    replaces_groups: bool
 
     @classmethod
     def of_config(cls, config: AlgorithmConfig) -> Traits:
@@ -38,7 +38,7 @@ class Traits:
             sampled and config.learns_from_rewards,
             config.measures_tokens,
             config.adds_steps,
-            config.resamples,
+            config.replaces_groups,
         )
 
     @classmethod

@@ -34,7 +34,7 @@ class DAPO(Clipped):
         return self
 
     @property
-    def resamples(self) -> bool:
+    def replaces_groups(self) -> bool:
         """See `AlgorithmConfig`."""
         return self.dynamic_sampling
 
@@ -52,5 +52,5 @@ class DAPO(Clipped):
             credit=partial(filtered, eps=self.std_eps),
             per=average.token,
             metrics=self.native(),
-            resample=self.resamples,
+            resample=self.replaces_groups,
         )

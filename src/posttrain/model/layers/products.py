@@ -15,11 +15,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from posttrain.model.layers.workspace import WORKSPACE
 
 WORK = 2**20
-"""Multiplications from which oneDNN is the faster one; below, what a call of it costs is more than it saves."""
+"""Multiplications from which oneDNN is the faster one, by one or two rows not always; below, a call of it costs more than it
+saves."""
+NARROW = 2
+"""Columns, of either matrix or of the product, of which torch is the faster one."""
+PLAIN = (Tensor, nn.Parameter)
+"""Others are tensors of a class of their own (shared out, rounded), which says what a product with them is."""
 TILE = 2048
 """Rows of a large matrix that are multiplied at a time where the product has a place already."""
 ALIASED = 1024
@@ -34,28 +40,35 @@ def here() -> bool:
     return faster and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def taken(left: Float[Tensor, "m k"], right: Float[Tensor, "n k"]) -> bool:
+def taken(left: Float[Tensor, "*m k"], right: Float[Tensor, "n k"]) -> bool:
     """Whether left @ right.T is oneDNN's: float32 on a CPU, large enough, `right` dense: others have no fast kernel."""
-    large = left.numel() * right.shape[0] >= WORK
-    if not large or left.dtype != torch.float32 or right.dtype != torch.float32 or right.device.type != "cpu":
+    if left.numel() * right.shape[0] < WORK or left.dtype != torch.float32 or right.dtype != torch.float32:
         return False
+    if type(left) not in PLAIN or type(right) not in PLAIN or right.device.type != "cpu":
+        return False
+    fits = left.shape[-1] == right.shape[1] and min(right.shape) > NARROW
     dense = right.is_contiguous() or right.T.is_contiguous()
-    return dense and here() and bool(torch.backends.mkldnn.enabled)
+    return fits and dense and here() and bool(torch.backends.mkldnn.enabled)
 
 
 def product(
     left: Float[Tensor, "*m k"], right: Float[Tensor, "n k"], bias: Float[Tensor, " n"] | None = None
 ) -> Float[Tensor, "*m n"]:
-    """left @ right.T + bias, without a gradient."""
-    if not taken(left, right):
+    """left @ right.T + bias; torch's where a gradient is recorded."""
+    if not taken(left, right) or _is_recorded(left, right, bias):
         return nn.functional.linear(left, right, bias)
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    added = None if bias is None else bias.contiguous()
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, added, "none", [], "")
     return made
 
 
 def multiply(left: Float[Tensor, "m k"], right: Float[Tensor, "n k"], *, out: Float[Tensor, "m n"]) -> Tensor:
-    """left @ right.T in the place of `out`, some rows of `right` at a time."""
-    if not taken(left, right):
+    """left @ right.T in the place of `out`, some rows of `right` at a time; without a gradient.
+
+    Raises:
+        RuntimeError: one would be recorded.
+    """
+    if not taken(left, right) or _is_recorded(left, right):
         return torch.mm(left, right.T, out=out)
     for part in _tiles(len(right)):
         out[:, part] = product(left, right[part])
@@ -64,7 +77,7 @@ def multiply(left: Float[Tensor, "m k"], right: Float[Tensor, "n k"], *, out: Fl
 
 def add_product(total: Float[Tensor, "n k"], left: Float[Tensor, "m n"], right: Float[Tensor, "m k"], *, add: bool) -> None:
     """total = left.T @ right, added to what it was or in its place; some columns of `left` at a time."""
-    if not taken(left.T, right.T):
+    if not taken(left.T, right.T) or _is_recorded(left, right):
         total.addmm_(left.T, right, beta=int(add))
         return
     for part in _tiles(left.shape[1]):
@@ -74,6 +87,16 @@ def add_product(total: Float[Tensor, "n k"], left: Float[Tensor, "m n"], right: 
         (total[part].add_ if add else total[part].copy_)(product(rows.T, right.T))
 
 
+def _is_recorded(*given: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in given)
+
+
+def _asks_for_more() -> bool:
+    """Whether it is for more than a forward pass and its gradient: transforms of torch.func, forward derivatives, graphs."""
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return transformed or torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+
+
 def _tiles(length: int) -> Iterator[slice]:
     return (slice(start, start + TILE) for start in range(0, length, TILE))
 
@@ -81,7 +104,8 @@ def _tiles(length: int) -> Iterator[slice]:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(states, weight)
+        of_states, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(states if of_weight else None, weight if of_states else None)
         return product(states, weight, bias)
 
     @staticmethod
@@ -90,7 +114,7 @@ class _Linear(torch.autograd.Function):
         d_states = d_weight = d_bias = None
         rows = grad.flatten(0, -2)
         if ctx.needs_input_grad[0]:
-            d_states = grad @ weight if torch.is_grad_enabled() else product(grad, weight.T)
+            d_states = product(grad, weight.T)
         if ctx.needs_input_grad[1]:
             d_weight = _of_rows(rows, states.flatten(0, -2))
         if ctx.needs_input_grad[2]:
@@ -100,19 +124,15 @@ class _Linear(torch.autograd.Function):
 
 def _of_rows(left: Float[Tensor, "m n"], right: Float[Tensor, "m k"]) -> Float[Tensor, "n k"]:
     """left.T @ right: oneDNN's columns are the longer side, of which it makes more at once."""
-    if torch.is_grad_enabled():  # a second derivative is asked for
-        return left.T @ right
     return product(left.T, right.T) if left.shape[1] <= right.shape[1] else product(right.T, left.T).T
 
 
 class Linear(nn.Linear):
-    """torch's layer, which is what it is saved as, computed by `product`. Its products may differ in the last bits."""
+    """torch's layer with the same parameters, computed by `product`: other than torch's in the last bits."""
 
     def forward(self, input: Float[Tensor, "*m k"]) -> Float[Tensor, "*m n"]:
         """See `torch.nn.Linear`."""
-        if input.dim() < 2 or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-            return super().forward(input)
-        if not taken(input, self.weight):
+        if input.dim() < 2 or torch.is_autocast_enabled("cpu") or not taken(input, self.weight) or _asks_for_more():
             return super().forward(input)
         if not torch.is_grad_enabled():
             return product(input, self.weight, self.bias)

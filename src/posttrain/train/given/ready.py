@@ -67,8 +67,9 @@ def make_ready(
     vocabulary, distributed = len(tokenizer), execution.distributed
     loaded = [one for one in teachers.values() if isinstance(one, torch.nn.Module)]
     untie(model)
-    for one in (model, *loaded):
-        take_products(one)
+    if device.type == "cpu":
+        for one in (model, *loaded):
+            take_products(one)
     if algorithm.needs.exact_logp:
         switch_off_noise(model, vocabulary)
     head = usable_head(model, execution.head, vocabulary)
