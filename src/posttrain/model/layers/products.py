@@ -92,9 +92,11 @@ def _is_recorded(*given: Tensor | None) -> bool:
 
 
 def _asks_for_more() -> bool:
-    """Whether it is for more than a forward pass and its gradient: transforms of torch.func, forward derivatives, graphs."""
+    """Whether it is for more than a forward pass and its gradient: transforms of torch.func, forward derivatives, traces,
+    or other dtypes by autocast.
+    """
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return transformed or torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+    return transformed or torch._C._get_tracing_state() is not None or torch.is_autocast_enabled("cpu")
 
 
 def _tiles(length: int) -> Iterator[slice]:
@@ -132,7 +134,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*m k"]) -> Float[Tensor, "*m n"]:
         """See `torch.nn.Linear`."""
-        if input.dim() < 2 or torch.is_autocast_enabled("cpu") or not taken(input, self.weight) or _asks_for_more():
+        if torch.compiler.is_compiling() or _asks_for_more() or input.dim() < 2 or not taken(input, self.weight):
             return super().forward(input)
         if not torch.is_grad_enabled():
             return product(input, self.weight, self.bias)
