@@ -154,8 +154,7 @@ def without_autocast(model: Any) -> Iterator[None]:
 
 def is_linear(head: Any) -> bool:
     """Whether an output layer is a matrix and nothing more; one with a LoRA layer on it, for instance, is not."""
-    forward = getattr(type(head), "forward", None)  # FSDP2 has a class of its own for it
-    return isinstance(head, nn.Linear) and forward in (nn.Linear.forward, Linear.forward)
+    return isinstance(head, nn.Linear) and type(head).forward in (nn.Linear.forward, Linear.forward)  # FSDP2 has a class
 
 
 def _run(model: Any, inputs: ModelInputs, head_forward: Callable[[Tensor], Tensor]) -> Tensor:
